@@ -1,0 +1,1 @@
+"""The commands of radiogen, installed as radiogen.cli."""

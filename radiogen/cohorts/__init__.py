@@ -1,0 +1,1 @@
+"""Whole cohorts: splits, and the demonstration on phantoms."""

@@ -1,0 +1,97 @@
+"""Settings: frozen pydantic models, filled from YAML and from key=value pairs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from radiogen.errors import ConfigError
+
+
+class Settings(BaseModel):
+    """Parent of all settings: they do not change once made, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read one YAML mapping.
+
+    Raises:
+        ConfigError: The file is missing, not YAML, or not a mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(path, f"cannot be read as YAML: {error}", "give a YAML file of settings") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(path, "does not hold key: value pairs", "give a YAML mapping")
+    return content
+
+
+def load_settings(
+    kind: type[S],
+    defaults: dict[str, Any] | None = None,
+    file: Path | None = None,
+    overrides: Sequence[str] = (),
+) -> S:
+    """Make settings from defaults, then a YAML file, then `key=value` pairs; the later one wins.
+
+    A dotted key reaches into nested settings; values are read as YAML.
+
+    Raises:
+        ConfigError: An unknown key, or a value that the settings refuse.
+
+    >>> class Window(Settings):
+    ...     low_hu: float = -200.0
+    >>> load_settings(Window, overrides=["low_hu=-1000"])
+    Window(low_hu=-1000.0)
+    """
+    values: dict[str, Any] = merge(dict(defaults or {}), read_yaml(file) if file else {})
+    for pair in overrides:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {pair}", "is not of the form key=value", "write --set key=value")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {pair}", "has a value that is not YAML", "quote the value") from error
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        values = merge(values, value)
+    return check_settings(kind, values, what=str(file) if file else "settings")
+
+
+def check_settings(kind: type[S], values: dict[str, Any], what: str) -> S:
+    """Make settings from a dictionary, and turn pydantic's complaints into one line.
+
+    Raises:
+        ConfigError: An unknown key, or a value that the settings refuse.
+    """
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or kind.__name__
+        known = ", ".join(kind.model_fields)
+        raise ConfigError(f"{what}: {key}", first["msg"], f"the settings are {known}") from error
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Lay one nested dictionary over another.
+
+    >>> merge({"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"c": 4}})
+    {'a': 1, 'b': {'c': 4, 'd': 3}}
+    """
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged

@@ -1,0 +1,1 @@
+"""EGFR status from a feature table: folds, classifiers, validation, model folder."""

@@ -1,0 +1,1 @@
+"""What runs a network: patches, loss, training, inference, model folders."""

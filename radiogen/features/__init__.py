@@ -1,0 +1,1 @@
+"""One row of numbers a lesion: deep, shape and intensity features."""

@@ -1,0 +1,170 @@
+"""Case folders and their manifest: what ingest writes and everything else reads."""
+
+import csv
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import SimpleITK as sitk
+
+from radiogen.errors import CaseError
+from radiogen.io.nifti import read_mask, read_volume
+from radiogen.provenance import whole_file
+from radiogen.volume import same_grid
+
+CASE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+MANIFEST = "manifest.csv"
+MANIFEST_COLUMNS = ("case_id", "patient_id", "cohort", "split", "egfr", "ct", "lesion", "lungs")
+EGFR_VALUES = ("mutant", "wildtype", "")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One patient prepared for a network: where the case folder lies and what the manifest says."""
+
+    case_id: str
+    patient_id: str
+    folder: Path
+    cohort: str = ""
+    split: str = ""
+    egfr: str = ""
+
+    @property
+    def ct_path(self) -> Path:
+        return self.folder / "ct.nii.gz"
+
+    @property
+    def lesion_path(self) -> Path:
+        return self.folder / "lesion.nii.gz"
+
+    @property
+    def lungs_path(self) -> Path:
+        return self.folder / "lungs.nii.gz"
+
+    @property
+    def has_lesion(self) -> bool:
+        """Whether an outline is known."""
+        return self.lesion_path.is_file()
+
+    def ct(self) -> sitk.Image:
+        """The CT, int16 HU."""
+        return read_volume(self.ct_path)
+
+    def lesion(self) -> sitk.Image:
+        """The lesion mask, uint8: 0 background, 1..n lesions, on the CT's grid."""
+        return self._mask(self.lesion_path)
+
+    def lungs(self) -> sitk.Image:
+        """The lung mask, uint8: 0, 1 right, 2 left, on the CT's grid."""
+        return self._mask(self.lungs_path)
+
+    def about(self) -> dict[str, Any]:
+        """What case.json says."""
+        return read_case_json(self.folder)
+
+    def _mask(self, path: Path) -> sitk.Image:
+        if not path.is_file():
+            raise CaseError(path, "is missing", "ingest the case again, with its outline if one is needed")
+        mask = read_mask(path)
+        if not same_grid(mask, read_header(self.ct_path)):
+            raise CaseError(path, "does not lie on the grid of ct.nii.gz", "ingest the case again")
+        return mask
+
+
+def read_header(path: Path) -> sitk.Image:
+    """A volume without reading its voxels: an image of one byte a voxel with size and place only."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise CaseError(path, "cannot be read", "ingest the case again") from error
+    grid = sitk.Image(reader.GetSize()[:3], sitk.sitkUInt8)
+    grid.SetOrigin(reader.GetOrigin()[:3])
+    grid.SetSpacing(reader.GetSpacing()[:3])
+    grid.SetDirection(reader.GetDirection())
+    return grid
+
+
+def read_case_json(folder: Path) -> dict[str, Any]:
+    """The content of a case folder's case.json.
+
+    Raises:
+        CaseError: It is missing or not JSON.
+    """
+    path = folder / "case.json"
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CaseError(path, "is missing or not JSON", "ingest the case again") from error
+    return content
+
+
+def find_cases(path: Path) -> list[Case]:
+    """The cases of a folder with a manifest, in its order, or the one case of a case folder.
+
+    Raises:
+        CaseError: There is neither, or a row of the manifest does not fit.
+    """
+    if (path / MANIFEST).is_file():
+        return [_case(path, row) for row in read_manifest(path)]
+    if (path / "ct.nii.gz").is_file() and (path / "case.json").is_file():
+        about = read_case_json(path)
+        return [
+            Case(str(about["case_id"]), str(about["patient_id"]), path, egfr=str(about.get("egfr") or ""))
+        ]
+    raise CaseError(path, "holds no manifest.csv and is no case folder", "make one with radiogen ingest")
+
+
+def is_case_source(path: Path) -> bool:
+    """Whether a folder holds cases, rather than DICOM or volume files."""
+    return (path / MANIFEST).is_file() or (path / "case.json").is_file()
+
+
+def _case(root: Path, row: dict[str, str]) -> Case:
+    case_id = row["case_id"]
+    folder = (root / row["ct"]).parent if row["ct"] else root / case_id
+    if root.resolve() not in folder.resolve().parents:
+        raise CaseError(root / MANIFEST, f"case {case_id} lies outside the folder", "use relative paths")
+    return Case(case_id, row["patient_id"], folder, row["cohort"], row["split"], row["egfr"])
+
+
+def read_manifest(cases: Path) -> list[dict[str, str]]:
+    """The rows of a case folder's manifest, every value a string.
+
+    Raises:
+        CaseError: A column is missing, an id is not usable or comes twice, an EGFR status is unknown.
+    """
+    path = cases / MANIFEST
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        missing = [name for name in MANIFEST_COLUMNS if name not in (reader.fieldnames or ())]
+        if missing:
+            raise CaseError(path, f"has no column {missing[0]}", f"needed are {', '.join(MANIFEST_COLUMNS)}")
+        rows = [{key: value or "" for key, value in row.items() if key} for row in reader]
+    seen: set[str] = set()
+    for row in rows:
+        case_id = row["case_id"]
+        if not CASE_ID.fullmatch(case_id) or case_id in seen:
+            raise CaseError(
+                path, f"case_id {case_id!r} is not usable or comes twice", "make ids unique words"
+            )
+        if row["egfr"] not in EGFR_VALUES:
+            raise CaseError(path, f"egfr {row['egfr']!r} of {case_id}", "write mutant, wildtype or nothing")
+        seen.add(case_id)
+    return rows
+
+
+def write_manifest(cases: Path, rows: Sequence[dict[str, str]]) -> Path:
+    """Write manifest.csv whole; columns beyond the agreed ones keep their first order."""
+    columns = list(MANIFEST_COLUMNS)
+    columns += [name for row in rows for name in row if name not in columns]
+    columns = list(dict.fromkeys(columns))
+    with whole_file(cases / MANIFEST) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return cases / MANIFEST

@@ -1,0 +1,56 @@
+"""Read and write volumes as NIfTI (and read NRRD and MetaImage); where RAS meets LPS."""
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from radiogen.errors import VolumeError
+from radiogen.provenance import whole_file
+
+VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+
+
+def is_volume_file(path: Path) -> bool:
+    """Whether the name ends like a volume file."""
+    return path.name.lower().endswith(VOLUME_ENDINGS)
+
+
+def read_volume(path: Path) -> sitk.Image:
+    """Read a volume; ITK turns the RAS of NIfTI into LPS.
+
+    Raises:
+        VolumeError: The file is missing, damaged, not 3D, or holds values that are not finite.
+    """
+    if not path.is_file():
+        raise VolumeError(path, "is not a file", "give a NIfTI, NRRD or MHA file")
+    try:
+        volume = sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        raise VolumeError(path, "cannot be read as a volume", "copy it again or convert it") from error
+    if volume.GetDimension() == 4 and volume.GetSize()[3] == 1:
+        volume = volume[:, :, :, 0]
+    if volume.GetDimension() != 3 or volume.GetNumberOfComponentsPerPixel() != 1:
+        raise VolumeError(path, f"is not one 3D volume but {volume.GetSize()}", "give one time point")
+    if not np.isfinite(sitk.GetArrayViewFromImage(volume)).all():
+        raise VolumeError(path, "holds values that are not finite", "export it again without NaN")
+    return volume
+
+
+def read_mask(path: Path) -> sitk.Image:
+    """Read a mask of labels 0..255 as uint8.
+
+    Raises:
+        VolumeError: As `read_volume`, or the values are not whole numbers from 0 to 255.
+    """
+    volume = read_volume(path)
+    values = sitk.GetArrayViewFromImage(volume)
+    if values.min() < 0 or values.max() > 255 or np.any(values != np.round(values)):
+        raise VolumeError(path, "is not a mask of whole numbers from 0 to 255", "give a label mask")
+    return sitk.Cast(volume, sitk.sitkUInt8)
+
+
+def write_volume(volume: sitk.Image, path: Path) -> None:
+    """Write a volume whole, compressed if the name ends in .gz."""
+    with whole_file(path) as draft:
+        sitk.WriteImage(volume, str(draft), useCompression=path.name.endswith(".gz"))

@@ -1,0 +1,1 @@
+"""RA-Seg and its parts."""

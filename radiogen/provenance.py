@@ -1,0 +1,141 @@
+"""Run records and whole files: what made a result, and that it is never half-written."""
+
+import hashlib
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from radiogen import __version__
+from radiogen.errors import OutputError
+from radiogen.runtime import peak_memory_mb
+
+PACKAGES = ("torch", "monai", "SimpleITK", "pydicom", "highdicom", "numpy", "scikit-learn", "pandas")
+
+
+@contextmanager
+def whole_file(target: Path) -> Iterator[Path]:
+    """Write beside the target, flush, rename: the target is there whole or not at all.
+
+    Yields:
+        A path in the target's folder, with the target's endings, to write to.
+
+    Raises:
+        OutputError: The place cannot be written to.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            prefix=".writing-", suffix="".join(target.suffixes), dir=target.parent
+        )
+        os.close(handle)
+    except OSError as error:
+        raise OutputError(target, f"cannot be written: {error.strerror}", "choose another place") from error
+    draft = Path(name)
+    try:
+        yield draft
+        draft.chmod(0o666 & ~_umask())
+        with draft.open("rb+") as file:
+            os.fsync(file.fileno())
+        draft.replace(target)
+    except OSError as error:
+        raise OutputError(
+            target, f"cannot be written: {error.strerror or error}", "free some space"
+        ) from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write a text file whole."""
+    with whole_file(target) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def write_json(target: Path, content: Any) -> None:
+    """Write a JSON file whole, with stable order and a last newline."""
+    write_text(target, json.dumps(content, indent=2, sort_keys=False, default=str) + "\n")
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def short_hash(text: str) -> str:
+    """Twelve hexadecimal digits that stand for a text, for ids that must not show it."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def record_path(result: Path) -> Path:
+    """Where the run record of a result lies: `lesion.nii.gz` -> `lesion.run.json`, a folder holds its own.
+
+    >>> record_path(Path("out/lesion.nii.gz")).as_posix()
+    'out/lesion.run.json'
+    """
+    if result.is_dir():
+        return result / f"{result.resolve().name}.run.json"
+    return result.with_name(result.name.split(".")[0] + ".run.json")
+
+
+@dataclass
+class RunRecord:
+    """What made a result. Start it before the work, `finish` it when the result is written."""
+
+    verb: str
+    options: Mapping[str, Any]
+    seed: int | None = None
+    inputs: Sequence[Path] = ()
+    decisions: list[str] = field(default_factory=list)
+    model_hash: str | None = None
+    device: str | None = None
+    started: float = field(default_factory=time.time)
+
+    def finish(self, result: Path, outputs: Sequence[Path] = ()) -> Path:
+        """Write the record beside `result`, last of all; `outputs` are hashed (default: `result` itself)."""
+        files = list(outputs) or ([result] if result.is_file() else [])
+        record = {
+            "radiogen": __version__,
+            "verb": self.verb,
+            "options": dict(self.options),
+            "seed": self.seed,
+            "inputs": {path.name: file_sha256(path) for path in self.inputs if path.is_file()},
+            "outputs": {path.name: file_sha256(path) for path in files},
+            "model_hash": self.model_hash,
+            "decisions": list(self.decisions),
+            "device": self.device,
+            "packages": package_versions(),
+            "python": platform.python_version(),
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.started)),
+            "wall_s": round(time.time() - self.started, 3),
+            "peak_memory_mb": round(peak_memory_mb(), 1),
+            "note": "not for clinical use",
+        }
+        target = record_path(result)
+        write_json(target, record)
+        return target
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that decide a result."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found

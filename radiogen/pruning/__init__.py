@@ -1,0 +1,1 @@
+"""Which weights to keep before training: criteria, weight masks, collapse."""

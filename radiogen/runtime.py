@@ -1,0 +1,78 @@
+"""What the machine has: device, threads, memory. The only place that asks."""
+
+import ctypes
+import os
+import resource
+import sys
+from typing import TYPE_CHECKING
+
+from radiogen.errors import DeviceError
+
+if TYPE_CHECKING:
+    import torch
+
+DEVICES = "auto, cpu, cuda, cuda:N or mps"
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc malloc.h
+
+
+def pick_device(name: str = "auto") -> "torch.device":
+    """The device for a name; `auto` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        DeviceError: The name is unknown, or the device is not there.
+    """
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdecimal())):
+        raise DeviceError(f"--device {name}", "is not a device", f"take {DEVICES}")
+    if kind == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count <= int(index or 0):
+            raise DeviceError(f"--device {name}", why_no_cuda(), "take --device cpu or auto")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError(f"--device {name}", "this machine has no Metal device", "take --device cpu or auto")
+    return torch.device(name)
+
+
+def why_no_cuda() -> str:
+    """Why there is no (further) CUDA device, in a few words."""
+    import torch
+
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} was built without CUDA"
+    if not torch.cuda.is_available():
+        return "torch finds no CUDA driver or no GPU"
+    return f"there are {torch.cuda.device_count()} CUDA devices, counted from 0"
+
+
+def keep_large_blocks() -> bool:
+    """Let glibc keep big tensors instead of giving them back; halves page faults of 3D networks.
+
+    Returns:
+        Whether the setting was made (Linux with glibc only).
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        return bool(
+            libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30) and libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+        )
+    except (OSError, AttributeError):
+        return False
+
+
+def peak_memory_mb() -> float:
+    """The largest resident size of this process so far, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
+
+
+def cpu_count() -> int:
+    """Processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,124 @@
+"""Volumes: SimpleITK images that keep their place in space through every crop and resample."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk
+
+from radiogen.errors import VolumeError
+
+FloatArray = npt.NDArray[np.float32]
+AIR_HU = -1000.0
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box in voxels of one volume, in the volume's order (x, y, z)."""
+
+    start: tuple[int, int, int]
+    size: tuple[int, int, int]
+
+    @property
+    def end(self) -> tuple[int, int, int]:
+        """The first voxel behind the box on each axis."""
+        x, y, z = (start + size for start, size in zip(self.start, self.size, strict=True))
+        return x, y, z
+
+    def array_slices(self) -> tuple[slice, slice, slice]:
+        """The box as slices of an array in the order (z, y, x)."""
+        x, y, z = (slice(start, end) for start, end in zip(self.start, self.end, strict=True))
+        return z, y, x
+
+
+def array_of(volume: sitk.Image) -> npt.NDArray[Any]:
+    """The voxels as a fresh array of shape (z, y, x)."""
+    return np.asarray(sitk.GetArrayFromImage(volume))
+
+
+def volume_like(array: npt.NDArray[Any], grid: sitk.Image) -> sitk.Image:
+    """An array of shape (z, y, x) laid on the grid of a volume of the same size.
+
+    Raises:
+        VolumeError: The shapes differ.
+    """
+    if array.shape != grid.GetSize()[::-1]:
+        raise VolumeError(
+            "array", f"has shape {array.shape}, the grid {grid.GetSize()[::-1]}", "give arrays as (z, y, x)"
+        )
+    volume = sitk.GetImageFromArray(array)
+    volume.CopyInformation(grid)
+    return volume
+
+
+def same_grid(a: sitk.Image, b: sitk.Image, tolerance_mm: float = 1e-2) -> bool:
+    """Whether two volumes have the same voxels in space: all eight corners agree to `tolerance_mm`."""
+    return bool(a.GetSize() == b.GetSize() and np.abs(corners_mm(a) - corners_mm(b)).max() <= tolerance_mm)
+
+
+def corners_mm(volume: sitk.Image) -> npt.NDArray[np.float64]:
+    """Centres of the eight corner voxels, shape (8, 3), LPS millimetres."""
+    x, y, z = (size - 1 for size in volume.GetSize())
+    return np.array(
+        [volume.TransformIndexToPhysicalPoint((i, j, k)) for k in (0, z) for j in (0, y) for i in (0, x)]
+    )
+
+
+def voxel_ml(volume: sitk.Image) -> float:
+    """Volume of one voxel in millilitres."""
+    return float(np.prod(volume.GetSpacing())) / 1000.0
+
+
+def crop(volume: sitk.Image, box: Box) -> sitk.Image:
+    """Cut a box out of a volume; what stays, stays at the same millimetre."""
+    return sitk.RegionOfInterest(volume, size=box.size, index=box.start)
+
+
+def resample_to(volume: sitk.Image, grid: sitk.Image, outside: float, nearest: bool = False) -> sitk.Image:
+    """Resample a volume onto the grid of another: linear, or nearest neighbour for masks.
+
+    Args:
+        volume: What is read.
+        grid: Where the voxels of the result lie.
+        outside: Value of voxels that lie outside `volume` (-1000 for HU, 0 for masks).
+        nearest: Take the nearest voxel.
+    """
+    how = sitk.sitkNearestNeighbor if nearest else sitk.sitkLinear
+    return sitk.Resample(volume, grid, sitk.Transform(), how, outside, volume.GetPixelID())
+
+
+def grid_with_spacing(volume: sitk.Image, spacing_mm: Sequence[float]) -> sitk.Image:
+    """An empty volume over the same extent with other voxels; its outer edge is the same to one voxel."""
+    old_spacing, old_size = np.array(volume.GetSpacing()), np.array(volume.GetSize())
+    spacing = np.array(spacing_mm, dtype=float)
+    size = np.maximum(1, np.ceil(old_size * old_spacing / spacing - 1e-6)).astype(int)
+    return grid_over(volume, size.tolist(), spacing.tolist())
+
+
+def grid_over(volume: sitk.Image, size: Sequence[int], spacing_mm: Sequence[float]) -> sitk.Image:
+    """An empty volume of a size and spacing whose outer corner lies on that of `volume`."""
+    old_spacing, spacing = np.array(volume.GetSpacing()), np.array(spacing_mm, dtype=float)
+    direction = np.array(volume.GetDirection()).reshape(3, 3)
+    origin = np.array(volume.GetOrigin()) + direction @ ((spacing - old_spacing) / 2)
+    grid = sitk.Image([int(n) for n in size], sitk.sitkUInt8)
+    grid.SetOrigin(origin.tolist())
+    grid.SetSpacing(spacing.tolist())
+    grid.SetDirection(volume.GetDirection())
+    return grid
+
+
+def bounding_box(mask: sitk.Image, margin_mm: float = 0.0) -> Box | None:
+    """The box round all voxels that are not 0, widened by a margin and cut at the edge; None if empty."""
+    array = array_of(mask) != 0
+    if not array.any():
+        return None
+    start, size = [], []
+    for axis, spacing, length in zip((2, 1, 0), mask.GetSpacing(), mask.GetSize(), strict=True):
+        hit = np.flatnonzero(array.any(axis=tuple(a for a in (0, 1, 2) if a != axis)))
+        margin = int(np.ceil(margin_mm / spacing))
+        first, last = max(0, int(hit[0]) - margin), min(length - 1, int(hit[-1]) + margin)
+        start.append(first)
+        size.append(last - first + 1)
+    return Box((start[0], start[1], start[2]), (size[0], size[1], size[2]))
