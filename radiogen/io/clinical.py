@@ -36,8 +36,8 @@ HEADERS: dict[str, tuple[str, ...]] = {
     "ethnicity": ("ethnicity", "race"),
 }
 
-UNKNOWN = frozenset(
-    [
+UNKNOWN = {
+    *(
         "",
         "na",
         "n/a",
@@ -50,13 +50,9 @@ UNKNOWN = frozenset(
         "missing",
         "not collected",
         "not recorded",
-        "not recorded in database",
-        "not assessed",
-        "not available",
-        "not done",
-        "not tested",
-    ]
-)
+    ),
+    *("not recorded in database", "not assessed", "not available", "not done", "not tested"),
+}
 
 WORDS: dict[str, dict[str, tuple[str, ...]]] = {
     "egfr": {
