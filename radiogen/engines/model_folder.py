@@ -1,0 +1,111 @@
+"""Model folders: model.safetensors, config.json, metrics.json, MODEL_CARD.md."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from radiogen.config import Settings, check_settings
+from radiogen.errors import ConfigError, ModelError
+from radiogen.networks.raseg import RASeg, RASegSettings
+from radiogen.preprocess.network_input import Preprocessing
+from radiogen.preprocess.priors import PriorName
+from radiogen.provenance import file_sha256, short_hash, whole_file, write_json, write_text
+
+WEIGHTS, CONFIG, METRICS, CARD = "model.safetensors", "config.json", "metrics.json", "MODEL_CARD.md"
+
+
+class ModelConfig(Settings):
+    """What a model is: how it is built, what it sees, whom it has seen."""
+
+    format_version: Literal[1] = 1
+    architecture: Literal["RASeg"] = "RASeg"
+    preset: str = ""
+    network: RASegSettings = RASegSettings()
+    preprocessing: Preprocessing = Preprocessing()
+    priors: tuple[PriorName, ...] = ("box",)
+    class_names: tuple[str, ...] = ("background", "lesion")
+    threshold: float = 0.5
+    seed: int = 0
+    sparsity: float = 0.0
+    patients_seen: tuple[str, ...] | None = ()  # None: unknown, as for imported weights
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained RA-Seg in evaluation mode, with its config and the hash of its folder."""
+
+    network: RASeg
+    config: ModelConfig
+    hash: str
+    folder: Path
+
+
+def save_model(
+    folder: Path,
+    state: Mapping[str, Tensor],
+    config: ModelConfig,
+    metrics: Mapping[str, Any],
+    card: str,
+) -> None:
+    """Write a model folder, the weights last."""
+    write_json(folder / CONFIG, config.model_dump(mode="json"))
+    write_json(folder / METRICS, metrics)
+    write_text(folder / CARD, card)
+    with whole_file(folder / WEIGHTS) as draft:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, draft)
+
+
+def read_model_config(folder: Path) -> ModelConfig:
+    """The config of a model folder.
+
+    Raises:
+        ModelError: The folder is not a whole model folder, or of a format of another version.
+    """
+    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
+        missing = CONFIG if not (folder / CONFIG).is_file() else WEIGHTS
+        raise ModelError(folder, f"holds no {missing}", "give a folder that radiogen train finished")
+    try:
+        values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        return check_settings(ModelConfig, values, what=str(folder / CONFIG))
+    except (ValueError, TypeError, ConfigError) as error:
+        raise ModelError(folder / CONFIG, f"cannot be used: {error}", "train or import it again") from error
+
+
+def model_hash(folder: Path) -> str:
+    """One hash for weights and config of a model folder."""
+    return short_hash(file_sha256(folder / WEIGHTS) + file_sha256(folder / CONFIG))
+
+
+def load_model(folder: Path, device: torch.device) -> Model:
+    """Load a model folder; nothing in it is executed.
+
+    Raises:
+        ModelError: The folder is not whole, or weights and config do not fit each other.
+    """
+    config = read_model_config(folder)
+    network = RASeg(config.network)
+    try:
+        network.load_state_dict(load_file(folder / WEIGHTS))
+    except (SafetensorError, OSError) as error:
+        raise ModelError(folder / WEIGHTS, "is damaged", "copy or train it again") from error
+    except RuntimeError as error:
+        wrong = f"does not fit {CONFIG}: {str(error).splitlines()[-1].strip()}"
+        raise ModelError(folder / WEIGHTS, wrong, "give weights and config of one training") from error
+    return Model(network.to(device).eval(), config, model_hash(folder), folder)
+
+
+def check_prior(config: ModelConfig, prior: PriorName, folder: Path) -> None:
+    """Refuse a prior that the model was not trained with."""
+    if prior not in config.priors:
+        raise ModelError(
+            f"model {folder.name}",
+            f"was not trained with the prior {prior!r}",
+            f"take --prior {' or '.join(config.priors)}",
+        )

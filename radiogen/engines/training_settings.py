@@ -1,0 +1,34 @@
+"""Settings of a training."""
+
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from radiogen.config import Settings
+from radiogen.preprocess.priors import PriorName
+
+
+class TrainingSettings(Settings):
+    """How a network is trained. Optimiser, epochs and rate of the paper are unpublished: our choice."""
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: PositiveFloat = 1e-3
+    weight_decay: float = Field(1e-2, ge=0)
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
+    decay_power: float = Field(0.9, ge=0, description="rate = learning_rate (1 - epoch/epochs)^decay_power")
+    epochs: PositiveInt = 100
+    batch_size: PositiveInt = 2
+    patches_per_case: PositiveInt = Field(2, description="patches drawn from each case in an epoch")
+    gradient_norm: PositiveFloat = Field(12.0, description="longer gradients are cut to this length")
+    priors: tuple[PriorName, ...] = Field(("box", "lungs", "none"), min_length=1)
+    lesion_share: float = Field(0.75, ge=0, le=1, description="share of patches that hold a lesion")
+    box_jitter: float = Field(0.1, ge=0, le=0.5, description="shift of a box's faces, share of its size")
+    box_loosen: float = Field(0.15, ge=0, le=1, description="how far faces may also move out")
+    flip: bool = True
+    shift_hu: float = Field(20.0, ge=0, description="standard deviation of a shift of the whole patch")
+    noise_hu: float = Field(25.0, ge=0, description="largest standard deviation of added noise")
+    validate_every: int = Field(0, ge=0, description="epochs between validations; 0 only after the last")
+    workers: int = Field(0, ge=0, description="processes that draw patches")
+    amp: bool = Field(True, description="mixed precision, on CUDA only")
+    channels_last: bool = Field(True, description="memory layout, on CUDA only")
+    compile: bool = False

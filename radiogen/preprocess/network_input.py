@@ -1,0 +1,146 @@
+"""What a network sees of a case: the lungs' box at the model's spacing, windowed and scaled."""
+
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from radiogen.config import Settings
+from radiogen.errors import CaseError
+from radiogen.volume import (
+    AIR_HU,
+    Box,
+    FloatArray,
+    array_of,
+    bounding_box,
+    crop,
+    grid_over,
+    grid_with_spacing,
+    resample_to,
+)
+
+SMOOTH_FROM = 1.2  # voxels that grow by more than this factor are smoothed before, against aliasing
+
+
+class Window(Settings):
+    """A CT window: what lies at `low_hu` and below becomes 0, at `high_hu` and above 1."""
+
+    low_hu: float = -200.0
+    high_hu: float = 250.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low_hu >= self.high_hu:
+            raise ValueError(f"low_hu {self.low_hu} must lie below high_hu {self.high_hu}")
+        return self
+
+
+class Preprocessing(Settings):
+    """How a case becomes an array; the defaults are the published ones.
+
+    `patches` keeps the spacing and looks at pieces of `size` voxels; `squeeze`, as published,
+    presses the box of the lungs into `size` voxels, so that a voxel's size differs by patient.
+    """
+
+    windows: tuple[Window, ...] = (Window(),)
+    spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (1.0, 1.0, 1.5)
+    layout: Literal["patches", "squeeze"] = "squeeze"
+    size: tuple[PositiveInt, PositiveInt, PositiveInt] = (256, 256, 256)  # (D, H, W)
+    margin_mm: float = Field(10.0, ge=0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if any(n % 16 or n <= 16 for n in self.size):
+            raise ValueError(f"size {self.size} must be multiples of 16 larger than 16")
+        if not self.windows:
+            raise ValueError("windows must name at least one window")
+        return self
+
+
+@dataclass(frozen=True)
+class NetworkInput:
+    """A case on the network's grid, still in HU, with its masks."""
+
+    ct: sitk.Image
+    lungs: sitk.Image
+    lesion: sitk.Image | None
+
+
+def to_network_grid(
+    ct: sitk.Image, lungs: sitk.Image, lesion: sitk.Image | None, settings: Preprocessing
+) -> NetworkInput:
+    """Crop a case to its lungs (and lesions) and resample it to the network's grid.
+
+    Args:
+        ct: HU.
+        lungs: Lung mask on the CT's grid.
+        lesion: Lesion mask on the CT's grid, or None where no outline is known.
+        settings: Spacing, margin and layout.
+
+    Raises:
+        CaseError: The lung mask is empty.
+    """
+    roi = lung_roi(lungs, lesion, settings.margin_mm)
+    cropped = crop(ct, roi)
+    if settings.layout == "squeeze":
+        size = settings.size[::-1]
+        extent = np.array(cropped.GetSize()) * np.array(cropped.GetSpacing())
+        grid = grid_over(cropped, size, (extent / np.array(size)).tolist())
+    else:
+        grid = grid_with_spacing(cropped, settings.spacing_mm)
+    return NetworkInput(
+        ct=resample_ct(cropped, grid),
+        lungs=resample_to(lungs, grid, outside=0, nearest=True),
+        lesion=None if lesion is None else resample_to(lesion, grid, outside=0, nearest=True),
+    )
+
+
+def lung_roi(lungs: sitk.Image, lesion: sitk.Image | None, margin_mm: float) -> Box:
+    """The box round the lungs and every lesion, with a margin.
+
+    Raises:
+        CaseError: The lung mask is empty.
+    """
+    if bounding_box(lungs) is None:
+        raise CaseError("lungs.nii.gz", "is empty", "ingest the case again or give a lung mask")
+    seen = lungs != 0 if lesion is None else (lungs != 0) | (lesion != 0)
+    roi = bounding_box(seen, margin_mm)
+    if roi is None:
+        raise CaseError("lungs.nii.gz", "is empty", "ingest the case again or give a lung mask")
+    return roi
+
+
+def resample_ct(ct: sitk.Image, grid: sitk.Image) -> sitk.Image:
+    """A CT on another grid, smoothed first along the axes whose voxels grow much."""
+    old, new = np.array(ct.GetSpacing()), np.array(grid.GetSpacing())
+    variance_mm2 = np.where(new > SMOOTH_FROM * old, (new**2 - old**2) / 12, 0.0)  # of a box filter
+    smooth = sitk.Cast(ct, sitk.sitkFloat32)
+    if variance_mm2.any():
+        smooth = sitk.DiscreteGaussian(smooth, variance_mm2.tolist(), maximumKernelWidth=32)
+    return sitk.Cast(sitk.Round(resample_to(smooth, grid, outside=AIR_HU)), sitk.sitkInt16)
+
+
+def scale_windows(hu: npt.NDArray[np.int16] | FloatArray, windows: tuple[Window, ...]) -> FloatArray:
+    """Clip an array in HU to each window and scale it to [0, 1]: one channel a window.
+
+    Args:
+        hu: Shape (D, H, W), HU.
+        windows: One a channel.
+
+    Returns:
+        Shape (C, D, H, W), float32, no longer in HU.
+
+    >>> scale_windows(np.array([[[-1000.0, 25.0, 3000.0]]], dtype=np.float32), (Window(),))
+    array([[[[0. , 0.5, 1. ]]]], dtype=float32)
+    """
+    values = hu.astype(np.float32)
+    channels = [np.clip((values - w.low_hu) / (w.high_hu - w.low_hu), 0.0, 1.0) for w in windows]
+    return np.stack(channels).astype(np.float32)
+
+
+def to_array(sample: NetworkInput, settings: Preprocessing) -> FloatArray:
+    """The whole case as the network's array (C, D, H, W)."""
+    return scale_windows(array_of(sample.ct), settings.windows)
