@@ -1,0 +1,145 @@
+"""What lies between and below the lungs of a made chest: heart, great vessels, windpipe, diaphragm, belly."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from radiogen.phantoms.shapes import (
+    EVERYWHERE,
+    Shape,
+    Space,
+    capsule,
+    carve,
+    column,
+    ellipsoid,
+    occupancy,
+    paint,
+    smooth_noise,
+)
+from radiogen.phantoms.thorax import FAT_HU, spine_body
+from radiogen.volume import FloatArray
+
+CARINA_Z = 118.0
+AIRWAY_HU = -985.0
+RIGHT_HILUM, LEFT_HILUM = (-40.0, 12.0, 100.0), (44.0, 12.0, 104.0)
+HILA = {1: RIGHT_HILUM, 2: LEFT_HILUM}
+
+
+@dataclass(frozen=True)
+class Organ:
+    """A solid and its attenuation."""
+
+    shape: Shape
+    hu: float
+
+
+def great_vessels(space: Space, blood_hu: float) -> list[Organ]:
+    """Aorta, pulmonary arteries, vena cava and the vessels to the head."""
+    tubes = [
+        ((-14, -20, 84), (-14, -20, 128), 15.0),
+        ((-14, -20, 128), (6, 6, 142), 13.5),
+        ((6, 6, 142), (24, 36, 128), 13.0),
+        ((24, 36, 128), (24, 38, 90), 12.0),
+        ((24, 38, 90), (14, 36, 20), 11.5),
+        ((14, 36, 20), (8, 34, -20), 11.0),
+        ((8, -32, 88), (14, -12, 112), 13.0),
+        ((14, -10, 112), LEFT_HILUM, 10.5),
+        ((12, -8, 108), RIGHT_HILUM, 10.0),
+        ((-28, -12, 84), (-26, -14, 160), 8.5),
+        ((-26, -14, 160), (-34, -10, 200), 6.5),
+        ((-26, -16, 160), (26, -14, 182), 6.0),
+        ((-10, -6, 142), (-18, 4, 204), 5.5),
+        ((4, 0, 146), (14, 2, 204), 4.5),
+        ((16, 12, 142), (26, 10, 204), 4.8),
+    ]
+    return [Organ(capsule(space, start, end, radius), blood_hu) for start, end, radius in tubes]
+
+
+def heart(space: Space, blood_hu: float, generator: np.random.Generator) -> list[Organ]:
+    """The heart in its fat, with four chambers; its tip points to the left and down."""
+    size = float(generator.uniform(0.94, 1.06))
+    turn, tilt = -0.62, -0.30
+    muscle_hu = 45 + 0.35 * max(0.0, blood_hu - 45)
+
+    def part(center: tuple[float, float, float], radii: tuple[float, float, float], hu: float) -> Organ:
+        x, y, z = (r * size for r in radii)
+        return Organ(ellipsoid(space, center, (x, y, z), turn, tilt), hu)
+
+    return [
+        part((20, -24, 60), (68, 49, 50), FAT_HU + 10),
+        part((20, -23, 61), (63, 44, 46), muscle_hu),
+        part((38, -22, 50), (30, 17, 24), blood_hu),
+        part((12, -40, 54), (34, 14, 26), blood_hu * 0.95),
+        part((-22, -18, 66), (17, 20, 27), blood_hu * 0.97),
+        part((4, 8, 78), (24, 15, 21), blood_hu),
+    ]
+
+
+def center_organs(space: Space, blood_hu: float, generator: np.random.Generator) -> list[Organ]:
+    """All solids between the lungs, in the order in which they are painted."""
+    middle = [
+        Organ(column(space, (0, 2), (27, 50), (-30, 150)), FAT_HU + 14),
+        Organ(column(space, (0, 8), (21, 40), (140, 240)), FAT_HU + 14),
+        Organ(column(space, (0, -60), (4.5, 30), (-30, 240)), FAT_HU + 14),
+        Organ(Shape(spine_body(space).where, spine_body(space).distance - 4), 40.0),
+        Organ(ellipsoid(space, RIGHT_HILUM, (15, 14, 17)), -10.0),
+        Organ(ellipsoid(space, LEFT_HILUM, (14, 14, 17)), -10.0),
+    ]
+    esophagus = [Organ(capsule(space, (4, 30, 200), (8, 32, 40), 6.5), 38.0)]
+    nodes = [
+        Organ(ellipsoid(space, tuple(generator.normal((0, -6, 128), (16, 12, 12))), (5, 4, 5)), 40.0)
+        for _ in range(5)
+    ]
+    return [*middle, *heart(space, blood_hu, generator), *great_vessels(space, blood_hu), *nodes, *esophagus]
+
+
+def diaphragm_distance(space: Space, generator: np.random.Generator) -> FloatArray:
+    """Distance to the upper face of the diaphragm, negative below; the right dome stands higher."""
+    lift = float(generator.normal(0, 4))
+    right, left = (
+        top + lift - 46 * (0.55 * ((space.x - x) / 62) ** 2 + ((space.y + 22) / 82) ** 2)
+        for x, top in ((-58, 56), (58, 46))
+    )
+    ground = np.where(space.x < 0, right, left)
+    distance: FloatArray = ((space.z - ground) * np.float32(0.75)).astype(np.float32)
+    return distance
+
+
+def draw_belly(hu: FloatArray, space: Space, inside: FloatArray, generator: np.random.Generator) -> None:
+    """Liver, spleen and stomach under the diaphragm, where `inside` (a distance) is negative."""
+    edge = space.edge_mm
+    below = occupancy(inside, edge)
+    belly = np.full(space.shape, FAT_HU, dtype=np.float32)
+    liver_hu = float(generator.uniform(58, 112))
+    bumps = 4 * smooth_noise(space, 40, generator)
+    liver = np.maximum(space.x - 30 + 0.35 * space.z + 0.2 * space.y, inside + 3) + bumps
+    paint(belly, Shape(EVERYWHERE, liver.astype(np.float32)), liver_hu, edge)
+    paint(belly, ellipsoid(space, (72, 42, 10), (36, 30, 40)), liver_hu + 12, edge)
+    paint(belly, ellipsoid(space, (58, -22, 6), (34, 30, 34)), 35.0, edge)
+    paint(belly, ellipsoid(space, (56, -38, 12), (24, 14, 24)), -960.0, edge)
+    rim = occupancy(inside + 3.5, edge)
+    belly = np.float32(48) + rim * (belly - np.float32(48))
+    hu += below * (belly - hu)
+
+
+def draw_center(hu: FloatArray, organs: list[Organ], edge_mm: float) -> None:
+    """Paint the organs one after the other."""
+    for organ in organs:
+        paint(hu, organ.shape, organ.hu, edge_mm)
+
+
+def solid_distance(space: Space, organs: list[Organ]) -> FloatArray:
+    """Distance to the union of the organs, negative inside."""
+    union = np.full(space.shape, 60.0, dtype=np.float32)
+    for organ in organs:
+        carve(union, organ.shape)
+    return union
+
+
+def draw_windpipe(hu: FloatArray, space: Space) -> None:
+    """Trachea and main bronchi: soft wall, air inside."""
+    fork = (-2.0, 12.0, CARINA_Z)
+    tubes = [((-2.0, 4.0, 210.0), fork, 9.0), (fork, RIGHT_HILUM, 7.2), (fork, LEFT_HILUM, 6.4)]
+    for wall, value in ((1.8, 30.0), (0.0, AIRWAY_HU)):
+        for start, end, radius in tubes:
+            paint(hu, capsule(space, start, end, radius + wall), value, space.edge_mm)

@@ -1,0 +1,96 @@
+"""What a made patient is: EGFR status, and the sex, smoking and lesion traits that go with it a little."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+EGFR_BLOCK = 5
+UNKNOWN_BLOCK = 12
+
+
+@dataclass(frozen=True)
+class Traits:
+    """One made patient before any voxel is drawn; the same for the same seed and number."""
+
+    number: int
+    egfr: str  # mutant or wildtype, what the tumour is
+    egfr_known: bool
+    site: str
+    age: int
+    sex: str
+    smoking: str
+    pack_years: int
+    histology: str
+    ethnicity: str
+    ground_glass: float  # share of the lesion's radius that is ground glass
+    texture_hu: float  # standard deviation inside the solid part
+    solid_hu: float
+
+    @property
+    def patient_id(self) -> str:
+        return f"PHANTOM-{self.number:03d}"
+
+    @property
+    def known_egfr(self) -> str:
+        """What the clinical table tells: mutant, wildtype, or nothing."""
+        return self.egfr if self.egfr_known else ""
+
+
+def generator_for(seed: int, number: int, what: str) -> np.random.Generator:
+    """Chance for one part of one patient, independent of every other part and patient."""
+    return np.random.default_rng([seed, number, *what.encode()])
+
+
+def is_mutant(seed: int, number: int) -> bool:
+    """Two of five patients in a row are mutants, one of them among the first two."""
+    block, place = divmod(number - 1, EGFR_BLOCK)
+    chance = generator_for(seed, block, "egfr block")
+    return place in (chance.integers(0, 2), chance.integers(2, EGFR_BLOCK))
+
+
+def is_tested(seed: int, number: int) -> bool:
+    """One of twelve patients in a row, never among the first six, has no EGFR result."""
+    block, place = divmod(number - 1, UNKNOWN_BLOCK)
+    half = UNKNOWN_BLOCK // 2
+    return bool(place != generator_for(seed, block, "untested block").integers(half, UNKNOWN_BLOCK))
+
+
+def draw_traits(seed: int, number: int, egfr: str | None = None) -> Traits:
+    """Draw one patient, counted from 1.
+
+    Args:
+        seed: Seed of the cohort.
+        number: Number of the patient.
+        egfr: mutant or wildtype, instead of what the number would give.
+    """
+    egfr = egfr or ("mutant" if is_mutant(seed, number) else "wildtype")
+    mutant = egfr == "mutant"
+    chance = generator_for(seed, number, "traits")
+    female = chance.random() < (0.55 if mutant else 0.32)
+    smoking = str(
+        chance.choice(("never", "former", "current"), p=(0.40, 0.48, 0.12) if mutant else (0.15, 0.60, 0.25))
+    )
+    years = 0 if smoking == "never" else int(np.clip(chance.gamma(2.0, 14.0 if mutant else 18.0), 2, 120))
+    ethnicity = str(
+        chance.choice(
+            ("caucasian", "asian", "african-american", "hispanic/latino", ""),
+            p=(0.54, 0.20, 0.04, 0.04, 0.18) if mutant else (0.66, 0.10, 0.05, 0.04, 0.15),
+        )
+    )
+    return Traits(
+        number=number,
+        egfr=egfr,
+        egfr_known=is_tested(seed, number),
+        site="Stanford" if chance.random() < (0.66 if mutant else 0.52) else "VA",
+        age=int(np.clip(chance.normal(67, 9), 34, 88)),
+        sex="female" if female else "male",
+        smoking=smoking,
+        pack_years=years,
+        histology="squamous cell carcinoma"
+        if chance.random() < (0.05 if mutant else 0.18)
+        else "adenocarcinoma",
+        ethnicity=ethnicity,
+        ground_glass=float(np.clip(chance.normal(0.36 if mutant else 0.14, 0.22), 0, 0.75)),
+        texture_hu=float(np.exp(chance.normal(np.log(30 if mutant else 42), 0.35))),
+        solid_hu=float(chance.normal(28 if mutant else 38, 14)),
+    )
