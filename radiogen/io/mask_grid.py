@@ -1,0 +1,70 @@
+"""Lay a lesion mask of any grid on the grid of its CT, by geometry alone."""
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from radiogen.errors import OutlineError
+from radiogen.io.contours import check_inside, indices_of
+from radiogen.volume import array_of, resample_to, same_grid, voxel_ml
+
+_NO_PLACE = ((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+
+
+def lay_mask(mask: sitk.Image, ct: sitk.Image, source: Path) -> tuple[sitk.Image, list[str]]:
+    """Bring a mask to the voxels of a CT; on another grid each voxel takes the nearest value.
+
+    Args:
+        mask: Labels, uint8, with its own place in space.
+        ct: The grid.
+        source: Where the mask is from, for messages.
+
+    Returns:
+        The labels on the CT's grid, and what was decided.
+
+    Raises:
+        OutlineError: The mask is empty, leaves the CT (with the distance), or has no place in space.
+    """
+    labels = array_of(mask)
+    if not labels.any():
+        raise OutlineError(source, "is empty", "give an outline with at least one voxel")
+    if same_grid(mask, ct):
+        return _on_grid(mask, ct), []
+    _check_has_place(mask, ct, source)
+    corners = np.argwhere(labels)[:, ::-1].astype(float)
+    direction = np.array(mask.GetDirection()).reshape(3, 3)
+    points = (corners * mask.GetSpacing()) @ direction.T + np.array(mask.GetOrigin())
+    check_inside(indices_of(points, ct), ct, source)
+    laid = resample_to(mask, ct, outside=0, nearest=True)
+    before, after = (int(array_of(m).astype(bool).sum()) * voxel_ml(m) for m in (mask, laid))
+    if after == 0:
+        raise OutlineError(source, "is too small to meet a voxel of the CT", "draw it on the CT")
+    moved = abs(after - before) > 0.001 * before
+    how = (
+        f"resampled to the CT, nearest voxel: {before:.3f} -> {after:.3f} ml" if moved else "placed on the CT"
+    )
+    return laid, [f"the outline's own grid of {mask.GetSize()} voxels was {how}"]
+
+
+def _on_grid(mask: sitk.Image, ct: sitk.Image) -> sitk.Image:
+    laid = sitk.Image(mask)
+    laid.CopyInformation(ct)
+    return laid
+
+
+def _check_has_place(mask: sitk.Image, ct: sitk.Image, source: Path) -> None:
+    sizes = f"it has {mask.GetSize()} voxels, the CT {ct.GetSize()}"
+    way_out = "export the mask on the grid of the CT"
+    if (mask.GetSpacing(), mask.GetOrigin(), mask.GetDirection()) == _NO_PLACE:
+        raise OutlineError(source, f"does not say where it lies, and {sizes}", way_out)
+    alike = all(
+        np.allclose(a, b, atol=1e-3)
+        for a, b in (
+            (mask.GetSpacing(), ct.GetSpacing()),
+            (mask.GetOrigin(), ct.GetOrigin()),
+            (mask.GetDirection(), ct.GetDirection()),
+        )
+    )
+    if alike:
+        raise OutlineError(source, f"starts at the CT's corner with its spacing, but {sizes}", way_out)
