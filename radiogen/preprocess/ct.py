@@ -1,0 +1,114 @@
+"""Read the CT of a case, from a DICOM series or a volume file, as int16 HU."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from pydicom import Dataset, dcmread
+
+from radiogen.errors import VolumeError
+from radiogen.io.dicom_pixels import HIGHEST_HU, LOWEST_HU
+from radiogen.io.dicom_series import Series, read_series
+from radiogen.io.nifti import read_volume
+from radiogen.volume import array_of, volume_like
+
+AIR_BELOW_HU = -200  # a chest has voxels on both sides; an image that is not in HU may not
+SCANNER_KEYS = {"vendor": "Manufacturer", "model": "ManufacturerModelName", "kernel": "ConvolutionKernel"}
+SCANNER_NUMBERS = {"slice_thickness_mm": "SliceThickness", "kvp": "KVP"}
+
+
+@dataclass(frozen=True)
+class CtScan:
+    """A CT in HU and what is known of its making."""
+
+    volume: sitk.Image
+    kind: str  # dicom, or the ending of the volume file
+    files: tuple[Path, ...]
+    decisions: tuple[str, ...]
+    scanner: Mapping[str, Any] = field(default_factory=dict)
+    slice_positions: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # by SOPInstanceUID
+
+
+def read_ct(source: Series | Path) -> CtScan:
+    """Read a CT as int16 HU, not below -1024.
+
+    Raises:
+        SeriesError: The slices do not form a volume, or a file is damaged.
+        VolumeError: The file cannot be read, is flat, or its values are no HU of a chest.
+    """
+    ct = _read_series(source) if isinstance(source, Series) else _read_file(source)
+    values = sitk.GetArrayViewFromImage(ct.volume)
+    low, high = int(values.min()), int(values.max())
+    if not low < AIR_BELOW_HU < high:
+        where = source.folder if isinstance(source, Series) else source
+        raise VolumeError(
+            where, f"values from {low} to {high} are no HU of a chest", "export it as HU (air is -1000)"
+        )
+    return ct
+
+
+def _read_series(series: Series) -> CtScan:
+    ct = read_series(series)
+    return CtScan(
+        volume=ct.volume,
+        kind="dicom",
+        files=tuple(item.path for item in ct.slices),
+        decisions=ct.decisions,
+        scanner=_scanner(ct.slices[0].path),
+        slice_positions={item.sop_uid: item.position_mm for item in ct.slices},
+    )
+
+
+def _scanner(path: Path) -> dict[str, Any]:
+    """How the scan was made, without names; of its date the year."""
+    tags = [*SCANNER_KEYS.values(), *SCANNER_NUMBERS.values(), "ContrastBolusAgent", "StudyDate"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom warns of odd values that are not used here
+        header = dcmread(path, stop_before_pixels=True, specific_tags=list(tags), force=True)
+        about: dict[str, Any] = {name: _text(header, key) for name, key in SCANNER_KEYS.items()}
+        about |= {name: _number(header, key) for name, key in SCANNER_NUMBERS.items()}
+        about["contrast"] = True if _text(header, "ContrastBolusAgent") else None
+        about["year"] = _text(header, "StudyDate")[:4]
+    return about
+
+
+def _text(header: Dataset, key: str) -> str:
+    try:
+        value = header.get(key)
+    except ValueError:
+        return ""
+    if value is None or isinstance(value, str):
+        return str(value or "").strip()
+    return " ".join(str(part) for part in value).strip()
+
+
+def _number(header: Dataset, key: str) -> float | None:
+    try:
+        value = header.get(key)
+        return None if value in (None, "") else float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _read_file(path: Path) -> CtScan:
+    volume = read_volume(path)
+    if min(volume.GetSize()) < 2:
+        raise VolumeError(path, f"is flat, it has {volume.GetSize()} voxels", "give the whole volume")
+    values = array_of(volume)
+    rounded = np.rint(values) if values.dtype.kind == "f" else values
+    said = []
+    if np.any(rounded != values):
+        said.append("HU rounded to whole numbers")
+    for count, what in (
+        (int((rounded < LOWEST_HU).sum()), f"voxels below {LOWEST_HU} HU set to {LOWEST_HU}"),
+        (int((rounded > HIGHEST_HU).sum()), f"voxels above {HIGHEST_HU} HU set to {HIGHEST_HU}"),
+    ):
+        if count:
+            said.append(f"{count} {what}")
+    hu = np.clip(rounded, LOWEST_HU, HIGHEST_HU).astype(np.int16)
+    kind = path.name.lower().removesuffix(".gz").rpartition(".")[2]
+    return CtScan(volume_like(hu, volume), kind, (path,), tuple(said))
