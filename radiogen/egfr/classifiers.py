@@ -1,0 +1,105 @@
+"""The classifiers by name: each one pipeline in which everything that learns sits."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sklearn.compose import ColumnTransformer
+from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
+from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
+from sklearn.feature_selection import VarianceThreshold
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+from sklearn.tree import DecisionTreeClassifier
+
+from radiogen.egfr.reductions import make_reduction
+from radiogen.egfr.settings import EgfrSettings, ReductionName
+from radiogen.egfr.tuning import TunedClassifier
+from radiogen.errors import ConfigError
+
+Grid = dict[str, list[Any]]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A classifier: how it is made, which of its settings are searched, what reduction it usually gets."""
+
+    build: Callable[[], Any]
+    grid: Grid
+    reduction: ReductionName
+
+
+def make_mlp() -> Any:
+    from radiogen.egfr.heads import MlpHead
+
+    return MlpHead()
+
+
+# The published classifiers stand on one discriminant; the others get principal components.
+CLASSIFIERS: dict[str, Recipe] = {
+    "qda": Recipe(lambda: QuadraticDiscriminantAnalysis(reg_param=0.1), {}, "lda"),
+    "tree": Recipe(lambda: DecisionTreeClassifier(max_depth=3, min_samples_leaf=5), {}, "lda"),
+    "forest": Recipe(lambda: RandomForestClassifier(100, min_samples_leaf=3), {}, "lda"),
+    "svc": Recipe(SVC, {"C": [1.0, 0.1, 10.0]}, "lda"),
+    "logistic": Recipe(lambda: LogisticRegression(max_iter=1000), {"C": [0.1, 0.01, 1.0]}, "pca"),
+    "boosting": Recipe(
+        lambda: GradientBoostingClassifier(n_estimators=50, max_depth=2, subsample=0.7), {}, "pca"
+    ),
+    "mlp": Recipe(make_mlp, {}, "pca"),
+}
+
+
+def make_classifier(settings: EgfrSettings, clinical: int, features: int, seed: int) -> TunedClassifier:
+    """The pipeline of a setting, wrapped so that it tunes itself on inner folds.
+
+    Args:
+        settings: Which classifier and reduction.
+        clinical: How many of the first columns are clinical; they pass around the reduction.
+        features: How many columns follow; they are reduced.
+        seed: Seed of whatever in it needs chance.
+
+    Raises:
+        ConfigError: There is no such classifier.
+    """
+    if settings.classifier not in CLASSIFIERS:
+        raise ConfigError(
+            f"classifier {settings.classifier}", "is not known", f"take {', '.join(CLASSIFIERS)}"
+        )
+    recipe = CLASSIFIERS[settings.classifier]
+    classifier = recipe.build()
+    handed_in = {"random_state": seed, "device": settings.device}
+    takes = classifier.get_params()
+    classifier.set_params(**{name: value for name, value in handed_in.items() if name in takes})
+    reduction, reduction_grid = make_reduction(settings.reduction or recipe.reduction, settings.components)
+    blocks = []
+    searched = {f"classifier__{name}": values for name, values in recipe.grid.items()}
+    if clinical:
+        blocks.append(("clinical", make_cleaning(), slice(0, clinical)))
+    if features:
+        reduced = Pipeline([*make_cleaning().steps, ("reduce", reduction)])
+        blocks.append(("features", reduced, slice(clinical, clinical + features)))
+        if reduction_grid:
+            prefix = "columns__features__reduce__"
+            searched = {prefix + name: values for name, values in reduction_grid.items()}
+    pipeline = Pipeline([("columns", ColumnTransformer(blocks)), ("classifier", classifier)])
+    return TunedClassifier(pipeline, searched, settings.inner_folds, random_state=seed)
+
+
+def make_baseline(columns: int, inner_folds: int, seed: int) -> TunedClassifier:
+    """What a few variables can do: logistic regression on all of them."""
+    few = EgfrSettings(classifier="logistic", reduction="none", inner_folds=inner_folds)
+    return make_classifier(few, clinical=columns, features=0, seed=seed)
+
+
+def make_cleaning() -> Pipeline:
+    """Median for what is missing, constant columns out, the rest to mean 0 and standard deviation 1."""
+    return Pipeline(
+        [
+            ("impute", SimpleImputer(strategy="median", keep_empty_features=True)),
+            ("vary", VarianceThreshold()),
+            ("scale", StandardScaler()),
+        ]
+    )

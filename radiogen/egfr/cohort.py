@@ -1,0 +1,152 @@
+"""Join features, clinical variables and status into the patients that a classifier learns from."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from radiogen.egfr.feature_table import FeatureTable, find_twins, name_some, read_features
+from radiogen.egfr.settings import EgfrSettings
+from radiogen.errors import TableError
+from radiogen.io.clinical import CLINICAL_COLUMNS, read_clinical
+
+UNKNOWN_LABELS = ("", "nan", "NA", "None", "unknown")
+
+# How a clinical column becomes numbers: name of the number -> the word that is 1, or None for the value.
+ENCODING: dict[str, dict[str, str | None]] = {
+    "age": {"age": None},
+    "sex": {"sex_female": "female"},
+    "smoking": {"smoking_never": "never", "smoking_current": "current"},
+    "pack_years": {"pack_years": None},
+    "histology": {"histology_adenocarcinoma": "adenocarcinoma"},
+    "ethnicity": {"ethnicity_asian": "asian"},
+}
+
+
+@dataclass(frozen=True)
+class EgfrCohort:
+    """Patients with known status: labels (1 is the positive class), features, clinical numbers, hospital.
+
+    The tables have one row a patient, in the sorted order of the ids. A table may have no columns.
+    """
+
+    patients: tuple[str, ...]
+    labels: NDArray[np.int64]
+    label_names: tuple[str, str]  # of 0 and of 1
+    features: pd.DataFrame
+    clinical: pd.DataFrame
+    sites: tuple[str, ...]
+    histology: tuple[str, ...]
+    about: dict[str, Any] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def read_cohort(features: Path | None, clinical: Path | None, settings: EgfrSettings) -> EgfrCohort:
+    """Read and join the tables; patients of unknown status are counted and left out.
+
+    Raises:
+        TableError: A table that does not fit, no status at all, two tables that disagree on one.
+    """
+    table = read_features(features, settings) if features else None
+    records = read_clinical(clinical, settings.clinical_mapping).set_index("patient_id") if clinical else None
+    if table is not None:
+        ids, numbers = table.features.index, table.features
+    elif records is not None:
+        ids = records.index.sort_values()
+        numbers = pd.DataFrame(index=ids)
+    else:
+        raise TableError("tables", "there is neither a feature nor a clinical one", "give one of them")
+    rows = pd.DataFrame() if records is None else records
+    rows = rows.reindex(index=ids, columns=list(CLINICAL_COLUMNS[1:])).astype(object)
+    status, names = _join_status(features or clinical, table, rows["egfr"], settings)
+    numbers, notes = _drop_empty(features, numbers, list(table.notes if table else ()))
+    reasons = _find_unusable(numbers, status)
+    kept = reasons.index[reasons == ""]
+    left_out = {str(why): int(count) for why, count in reasons.value_counts().items() if why}
+    if records is not None and table is not None:
+        left_out["in the clinical table without features"] = int((~records.index.isin(ids)).sum())
+    return EgfrCohort(
+        patients=tuple(kept),
+        labels=status[kept].to_numpy(dtype=np.int64),
+        label_names=names,
+        features=numbers.loc[kept],
+        clinical=_varying(encode_clinical(rows.loc[kept], settings.clinical_columns)),
+        sites=tuple(rows.loc[kept, "site"].fillna("")),
+        histology=tuple(rows.loc[kept, "histology"].fillna("")),
+        about=table.about if table else {},
+        left_out={why: count for why, count in left_out.items() if count},
+        notes=tuple(notes),
+    )
+
+
+def _join_status(
+    path: Path | None, table: FeatureTable | None, clinical: pd.Series, settings: EgfrSettings
+) -> tuple[pd.Series, tuple[str, str]]:
+    """1.0, 0.0 or NaN a patient, and the words for 0 and 1."""
+    own = pd.Series(table.labels if table else {}, dtype=object).reindex(clinical.index)
+    own = own.mask(own.isin(UNKNOWN_LABELS))
+    other = clinical.mask(clinical.isin(UNKNOWN_LABELS)) if not settings.label_column else own
+    clash = clinical.index[own.notna() & other.notna() & (own != other)]
+    if len(clash):
+        both = f"{own[clash[0]]}, elsewhere {other[clash[0]]}"
+        raise TableError(path, f"patient {clash[0]} is {both}", "correct one of the tables")
+    words = own.fillna(other)
+    found = sorted(set(words.dropna()))
+    if not found:
+        raise TableError(path, "says no patient's status", "give a clinical table, or name the label_column")
+    negatives = [word for word in found if word != settings.positive]
+    if settings.positive not in found or len(negatives) != 1:
+        raise TableError(
+            path,
+            f"has the statuses {', '.join(found)}",
+            f"two are needed, and the positive one must be named (positive is {settings.positive})",
+        )
+    status = words.map({settings.positive: 1.0, negatives[0]: 0.0}).astype(float)
+    return status, (negatives[0], settings.positive)
+
+
+def _drop_empty(path: Path | None, numbers: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, list[str]]:
+    empty = [str(name) for name in numbers.columns[numbers.isna().all()]]
+    if empty:
+        notes = [*notes, f"{len(empty)} columns without a value left out: {name_some(empty)}"]
+    kept = numbers.drop(columns=empty)
+    if path is not None and not (kept.nunique() > 1).any():
+        raise TableError(path, "has no feature column that varies", "give a table with number columns")
+    return kept, notes
+
+
+def _find_unusable(numbers: pd.DataFrame, status: pd.Series) -> pd.Series:
+    """Why a patient cannot be used, "" where there is no reason."""
+    reasons = pd.Series("", index=status.index)
+    if numbers.shape[1]:
+        reasons[numbers.isna().all(axis=1)] = "without any feature"
+    for first, later in find_twins(numbers):
+        if status[first] == status[later] or status[[first, later]].isna().any():
+            reasons[later] = "with the very features of another patient"
+        else:
+            raise TableError(
+                "feature table", f"{first} and {later} have equal features, not equal status", "correct one"
+            )
+    reasons[status.isna()] = "without a known status"
+    return reasons
+
+
+def encode_clinical(rows: pd.DataFrame, columns: tuple[str, ...]) -> pd.DataFrame:
+    """Clinical words as numbers, each from its own row alone; NaN where unknown."""
+    encoded = {}
+    for column in columns:
+        for name, word in ENCODING[column].items():
+            if word is None:
+                encoded[name] = rows[column].astype(float)
+            else:
+                said = rows[column].fillna("")
+                encoded[name] = (said == word).astype(float).mask(said == "")
+    return pd.DataFrame(encoded, index=rows.index, dtype=float)
+
+
+def _varying(numbers: pd.DataFrame) -> pd.DataFrame:
+    return numbers.loc[:, numbers.nunique() > 1]

@@ -1,0 +1,47 @@
+"""Settings of the EGFR classifier and of how it is judged."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from radiogen.config import Settings
+
+ClassifierName = Literal["qda", "tree", "forest", "svc", "logistic", "boosting", "mlp"]
+ReductionName = Literal["lda", "paper", "pca", "pls", "none"]
+Inputs = Literal["features", "clinical", "clinical+features"]
+ClinicalName = Literal["age", "sex", "smoking", "pack_years", "histology", "ethnicity"]
+
+
+class EgfrSettings(Settings):
+    """How the EGFR classifier is made and judged. Without features the model is the clinical one.
+
+    The hospital is never an input, it is a confounder; it stands among the baselines instead.
+    """
+
+    classifier: ClassifierName = "logistic"
+    reduction: ReductionName | None = None  # None: what the classifier is usually given
+    components: int = Field(default=10, ge=1)  # of PCA; PLS takes at most 3 of them
+    inputs: Inputs = "features"
+    clinical_mapping: Path | None = None  # YAML of radiogen.io.clinical.ClinicalMapping
+    clinical_columns: tuple[ClinicalName, ...] = ("age", "sex", "smoking", "pack_years")
+    lesion: Literal["largest", "mean"] = "largest"  # by shape_volume_ml
+    volume_column: str = "shape_volume_ml"
+    folds: int = Field(default=5, ge=2)
+    repeats: int = Field(default=5, ge=1)
+    inner_folds: int = Field(default=3, ge=2)
+    permutations: int = Field(default=200, ge=0)
+    bootstraps: int = Field(default=2000, ge=100)
+    seed: int = Field(default=0, ge=0)
+    jobs: int = 1
+    device: str = "cpu"
+    allow_overlap: bool = False
+    id_column: str | None = None  # of a foreign table; its other columns need no features.json
+    label_column: str | None = None
+    positive: str = "mutant"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.jobs == 0:
+            raise ValueError("jobs 0 is no number of processes; take 1, or -1 for all")
+        return self

@@ -1,0 +1,126 @@
+"""Train the EGFR classifier, judge it beside what it must beat, and write its model folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from radiogen.egfr.candidates import Candidate, list_candidates
+from radiogen.egfr.card import write_card
+from radiogen.egfr.classifiers import CLASSIFIERS
+from radiogen.egfr.cohort import EgfrCohort, read_cohort
+from radiogen.egfr.familiarity import Familiarity
+from radiogen.egfr.folds import draw_folds
+from radiogen.egfr.judgement import increment
+from radiogen.egfr.persistence import save_model
+from radiogen.egfr.settings import EgfrSettings
+from radiogen.egfr.statistics import Difference, Estimate
+from radiogen.egfr.summary import NOTE, summarise, write_out_of_fold
+from radiogen.egfr.validation import OutOfFold, judge
+from radiogen.errors import TableError
+from radiogen.provenance import RunRecord, write_json
+from radiogen.runtime import Tick, no_tick
+
+
+@dataclass(frozen=True)
+class EgfrTraining:
+    """What came out: the model folder and the figures that count."""
+
+    folder: Path
+    patients: int
+    positives: int
+    auc: Estimate  # of the model
+    increment: Difference | None  # clinical + features over clinical; None without one of them
+    permutation_p: float | None
+    validation: dict[str, Any]  # all of validation.json
+    notes: tuple[str, ...]
+
+
+def train_egfr(
+    features: Path | None,
+    out: Path,
+    clinical: Path | None = None,
+    settings: EgfrSettings = EgfrSettings(),  # noqa: B008 - frozen
+    tick: Tick = no_tick,
+) -> EgfrTraining:
+    """Train and judge a classifier of EGFR status.
+
+    Writes to `out`: pipeline.skops (and head.safetensors with head.json), config.json, validation.json,
+    oof.csv, MODEL_CARD.md, and last the run record.
+
+    Args:
+        features: Feature table, one row a lesion; None for a model of clinical variables alone.
+        out: Folder to write.
+        clinical: Clinical table; without it the feature table must hold the status.
+        settings: How.
+        tick: Told of progress.
+
+    Raises:
+        TableError: A table that does not fit, too few patients, or features of a model that saw the patients.
+    """
+    inputs = [path for path in (features, clinical) if path is not None]
+    record = RunRecord("train-egfr", settings.model_dump(mode="json"), settings.seed, inputs)
+    cohort = read_cohort(features, clinical, settings)
+    overlap = _check_overlap(features, cohort, settings)
+    candidates = list_candidates(cohort, settings)
+    folds = draw_folds(cohort.patients, cohort.labels, settings.folds, settings.repeats, settings.seed)
+    outcomes = judge(candidates.values(), cohort.labels, folds, settings.seed, settings.jobs, tick)
+    validation = summarise(cohort, candidates, outcomes, settings, overlap, tick)
+    model = candidates[settings.inputs]
+    familiarity = Familiarity().fit(model.inputs)
+    config = _describe_model(cohort, model, outcomes[model.name], overlap)
+    files = save_model(out, outcomes[model.name].models, familiarity, config)
+    write_json(out / "validation.json", validation)
+    write_out_of_fold(out / "oof.csv", cohort, outcomes)
+    write_card(out / "MODEL_CARD.md", config, validation)
+    files += [out / name for name in ("validation.json", "oof.csv", "MODEL_CARD.md")]
+    record.decisions.extend(validation["notes"])
+    record.finish(out, files)
+    test = validation["permutation"]
+    return EgfrTraining(
+        folder=out,
+        patients=len(cohort.patients),
+        positives=int(cohort.labels.sum()),
+        auc=Estimate(**validation["candidates"][model.name]["auc"]),
+        increment=increment(outcomes, cohort.labels),
+        permutation_p=test["p"] if test else None,
+        validation=validation,
+        notes=tuple(validation["notes"]),
+    )
+
+
+def _check_overlap(features: Path | None, cohort: EgfrCohort, settings: EgfrSettings) -> int:
+    seen = set(map(str, cohort.about.get("patients_seen") or ()))
+    overlap = sorted(seen & set(cohort.patients))
+    if overlap and not settings.allow_overlap:
+        raise TableError(
+            features,
+            f"its segmentation model was trained on {len(overlap)} of these patients ({overlap[0]}, ...)",
+            "extract with a model that saw other patients, or take allow_overlap, which marks the report",
+        )
+    return len(overlap)
+
+
+def _describe_model(cohort: EgfrCohort, model: Candidate, said: OutOfFold, overlap: int) -> dict[str, Any]:
+    thresholds = [member.threshold_ for member in said.models]
+    settings, about = model.settings, cohort.about
+    name = "logistic" if model.baseline else settings.classifier
+    return {
+        "kind": "egfr",
+        "note": NOTE,
+        "labels": list(cohort.label_names),
+        "inputs": model.name,
+        "classifier": name,
+        "reduction": "none" if model.baseline else settings.reduction or CLASSIFIERS[name].reduction,
+        "clinical_columns": list(model.clinical_columns),
+        "feature_columns": list(model.feature_columns),
+        "threshold": float(sum(thresholds) / len(thresholds)),
+        "lesion": settings.lesion,
+        "volume_column": settings.volume_column,
+        "id_column": settings.id_column,
+        "extractor": about.get("extractor"),
+        "features_model_hash": about.get("model_hash"),
+        "prompt": about.get("prompt"),
+        "patients_seen": list(cohort.patients),
+        "overlap_with_segmentation_training": overlap,
+        "settings": settings.model_dump(mode="json", exclude={"clinical_mapping"}),
+    }
