@@ -40,6 +40,7 @@ def describe(
     rng = np.random.default_rng(derive_seed(seed, 2))
     repeats = range(len(said.scores))
     lines = [calibration(said.probabilities[row], labels) for row in repeats]
+    tells_apart = float(np.ptp(said.scores)) > 0
     found = said.called[:, labels == 1].mean()
     spared = (~said.called[:, labels == 0]).mean()
     return {
@@ -47,7 +48,7 @@ def describe(
         "auprc": float(np.mean([average_precision_score(labels, said.scores[row]) for row in repeats])),
         "prevalence": float(labels.mean()),
         "brier": brier(said.probabilities, labels),
-        "calibration_slope": float(np.mean([slope for slope, _ in lines])),
+        "calibration_slope": float(np.mean([slope for slope, _ in lines])) if tells_apart else math.nan,
         "calibration_intercept": float(np.mean([intercept for _, intercept in lines])),
         "sensitivity": float(found),
         "specificity": float(spared),

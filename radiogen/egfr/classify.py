@@ -1,0 +1,158 @@
+"""Apply a trained EGFR classifier to a feature table: a probability a patient, with its range."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from radiogen.egfr.cohort import encode_clinical
+from radiogen.egfr.ensemble import Prediction, predict_one
+from radiogen.egfr.feature_table import read_features
+from radiogen.egfr.persistence import load_model
+from radiogen.egfr.settings import EgfrSettings
+from radiogen.errors import ConfigError, TableError
+from radiogen.io.clinical import read_clinical
+from radiogen.provenance import RunRecord, whole_file
+from radiogen.runtime import Tick, no_tick
+
+COLUMNS = ("patient_id", "probability", "low", "high", "class", "threshold", "in_distribution", "distance")
+EXTRA_COLUMNS = ("missing", "moved_by", "note")
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The answers by patient id, and what has to be said about them."""
+
+    out: Path
+    predictions: dict[str, Prediction]
+    notes: tuple[str, ...]
+
+
+def classify_egfr(
+    features: Path | None,
+    model: Path,
+    out: Path,
+    clinical: Path | None = None,
+    clinical_mapping: Path | None = None,
+    abstain: float = 0.0,
+    explain: int = 3,
+    tick: Tick = no_tick,
+) -> Classification:
+    """Write predictions.csv for the patients of a feature table.
+
+    Each row holds the mean probability over the members of the model, the smallest and the largest of them,
+    the class at the model's threshold, whether the patient looks like those it learned from (distance up to
+    1), how many inputs were missing, and the inputs that moved the log odds most.
+
+    Args:
+        features: Feature table of the kind the model learned from; None for a clinical model.
+        model: Model folder of `train_egfr`.
+        out: CSV file to write.
+        clinical: Clinical table; needed where the model has clinical inputs.
+        clinical_mapping: YAML of `radiogen.io.clinical.ClinicalMapping`.
+        abstain: No class is called within this distance of the threshold.
+        explain: How many inputs are named.
+        tick: Told of progress.
+
+    Raises:
+        ModelError: The model folder cannot be used.
+        TableError: The tables do not fit the model: a column or a patient is missing, another extractor.
+    """
+    if not 0 <= abstain < 1 or explain < 0:
+        raise ConfigError(
+            f"abstain {abstain}, explain {explain}", "cannot be used", "take 0 to 1, and 0 or more"
+        )
+    trained = load_model(model)
+    given = [path for path in (features, clinical, model / "config.json") if path is not None]
+    record = RunRecord("classify-egfr", {"abstain": abstain, "explain": explain}, inputs=given)
+    record.model_hash = trained.sha256
+    inputs, notes = _read_inputs(features, clinical, clinical_mapping, trained.config)
+    predictions = {}
+    for number, (patient, row) in enumerate(zip(inputs.index, inputs.to_numpy(), strict=True), start=1):
+        predictions[str(patient)] = predict_one(trained, row, abstain, explain)
+        tick("classify", number, len(inputs))
+    known = sorted(set(predictions) & set(trained.config["patients_seen"]))
+    if known:
+        notes.append(f"the model learned from {len(known)} of these patients; their numbers flatter it")
+    strange = sum(not each.in_distribution for each in predictions.values())
+    if strange:
+        notes.append(f"{strange} of {len(predictions)} patients do not look like those learned from")
+    _write(out, predictions, float(trained.config["threshold"]), set(known))
+    record.decisions.extend(notes)
+    record.finish(out)
+    return Classification(out, predictions, tuple(notes))
+
+
+def _read_inputs(
+    features: Path | None, clinical: Path | None, mapping: Path | None, config: dict[str, Any]
+) -> tuple[pd.DataFrame, list[str]]:
+    blocks, notes = [], []
+    if config["feature_columns"]:
+        if features is None:
+            raise TableError("features", "are needed by this model", "give a feature table")
+        settings = EgfrSettings(
+            lesion=config["lesion"], volume_column=config["volume_column"], id_column=config["id_column"]
+        )
+        table = read_features(features, settings)
+        _check_extractor(features, table.about, config)
+        absent = [name for name in config["feature_columns"] if name not in table.features.columns]
+        if absent:
+            more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
+            raise TableError(
+                features, f"lacks the column {absent[0]!r}{more}", "extract with the model's settings"
+            )
+        blocks.append(table.features[config["feature_columns"]])
+        notes += list(table.notes)
+        if table.about.get("prompt") != config["prompt"]:
+            notes.append(f"prompt {table.about.get('prompt')}, the model learned with {config['prompt']}")
+    if config["clinical_columns"]:
+        if clinical is None:
+            names = ", ".join(config["clinical_columns"])
+            raise TableError("clinical table", "is needed by this model", f"give one with {names}")
+        records = read_clinical(clinical, mapping).set_index("patient_id")
+        ids = blocks[0].index if blocks else records.index.sort_values()
+        absent = [str(patient) for patient in ids if patient not in records.index]
+        if absent:
+            raise TableError(
+                clinical, f"has no row for patient {absent[0]}", "add it, empty cells are allowed"
+            )
+        used = tuple(config["settings"]["clinical_columns"])
+        blocks.insert(0, encode_clinical(records.loc[ids], used)[config["clinical_columns"]])
+    return pd.concat(blocks, axis=1).astype(np.float64), notes
+
+
+def _check_extractor(path: Path, about: dict[str, Any], config: dict[str, Any]) -> None:
+    for ours, theirs, what in (
+        ("extractor", "extractor", "extractor"),
+        ("features_model_hash", "model_hash", "segmentation model"),
+    ):
+        if config[ours] is not None and about.get(theirs) != config[ours]:
+            raise TableError(
+                path,
+                f"was made by another {what} than the features this model learned from",
+                "extract again with the one of the model's training, and keep features.json beside the table",
+            )
+
+
+def _write(out: Path, predictions: dict[str, Prediction], threshold: float, known: set[str]) -> None:
+    with whole_file(out) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*COLUMNS, *EXTRA_COLUMNS])
+        for patient, said in predictions.items():
+            moved = "; ".join(f"{name} {shift:+.2f}" for name, shift in said.contributions)
+            writer.writerow(
+                [
+                    patient,
+                    *(f"{value:.6f}" for value in (said.probability, said.low, said.high)),
+                    said.called,
+                    f"{threshold:.6f}",
+                    "yes" if said.in_distribution else "no",
+                    f"{said.distance:.3f}",
+                    said.missing,
+                    moved,
+                    "learned from this patient" if patient in known else "",
+                ]
+            )
