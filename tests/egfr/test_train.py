@@ -1,0 +1,147 @@
+"""Training: what is written, the guards, and the real tables."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from egfr.made_tables import ABOUT, COLUMNS, PATIENTS, QUICK
+from radiogen.egfr.candidates import list_candidates
+from radiogen.egfr.cohort import read_cohort
+from radiogen.egfr.folds import draw_folds
+from radiogen.egfr.persistence import load_model
+from radiogen.egfr.settings import EgfrSettings
+from radiogen.egfr.statistics import auc
+from radiogen.egfr.train import train_egfr
+from radiogen.egfr.validation import judge
+from radiogen.errors import TableError
+
+
+def test_the_folder_holds_what_was_agreed(trained):
+    names = {path.name for path in trained.folder.iterdir()}
+    assert names == {
+        *("pipeline.skops", "config.json", "validation.json", "oof.csv", "MODEL_CARD.md", "model.run.json")
+    }
+    record = json.loads((trained.folder / "model.run.json").read_text())
+    assert record["verb"] == "train-egfr" and set(record["outputs"]) == names - {"model.run.json"}
+    assert set(record["inputs"]) == {"features.csv", "clinical.csv"}
+
+
+def test_the_config_says_what_the_model_needs(trained):
+    config = load_model(trained.folder).config
+    assert config["feature_columns"] == list(COLUMNS) and config["clinical_columns"] == []
+    assert config["labels"] == ["wildtype", "mutant"]
+    assert config["patients_seen"] == [f"P{number:02d}" for number in range(PATIENTS)]
+    assert config["features_model_hash"] == "a1b2" and config["prompt"] == "oracle"
+    assert 0 < config["threshold"] < 1
+
+
+def test_the_validation_is_strict_json_with_the_headline_first_among_figures(trained):
+    text = (trained.folder / "validation.json").read_text()
+    validation = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert validation["note"] == "not for clinical use"
+    assert validation["headline"]["value"] == pytest.approx(trained.increment.value)
+    assert validation["candidates"]["features"]["auc"]["value"] > 0.8
+    assert validation["candidates"]["majority"]["calibration_slope"] is None
+    assert validation["permutation"]["permutations"] == 5
+    assert validation["permutation"]["p"] == trained.permutation_p == pytest.approx(1 / 6)
+
+
+def test_the_card_holds_the_measured_figures(trained):
+    card = (trained.folder / "MODEL_CARD.md").read_text()
+    assert "not for clinical use" in card
+    assert f"{trained.increment.value:+.3f}" in card and f"{trained.auc.value:.3f}" in card
+    assert "20 wildtype, 10 mutant" in card
+
+
+def test_the_out_of_fold_table_gives_the_same_auc(trained):
+    table = pd.read_csv(trained.folder / "oof.csv")
+    own = table[table["candidate"] == "features"]
+    assert len(own) == PATIENTS
+    labels = (own["status"] == "mutant").to_numpy().astype(int)
+    assert auc(own["score"].to_numpy(), labels) == pytest.approx(trained.auc.value, abs=1e-3)
+
+
+def test_the_same_tables_in_another_order_give_the_same_bytes(tables, tmp_path):
+    train_egfr(tables()[0], tmp_path / "one", tables()[1], QUICK)
+
+    def reverse(features, clinical):
+        features.reverse()
+        clinical.reverse()
+
+    features, clinical = tables(reverse)
+    train_egfr(features, tmp_path / "two", clinical, QUICK)
+    for name in ("pipeline.skops", "config.json", "validation.json", "oof.csv", "MODEL_CARD.md"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+
+
+def test_features_of_a_network_that_saw_the_patients_are_refused_unless_allowed(tables, tmp_path):
+    features, clinical = tables(about={**ABOUT, "patients_seen": ["P03", "P04", "else"]})
+    with pytest.raises(TableError, match="trained on 2 of these patients"):
+        train_egfr(features, tmp_path / "out", clinical, QUICK)
+    assert not (tmp_path / "out").exists()
+    allowed = QUICK.model_copy(update={"allow_overlap": True, "permutations": 0})
+    done = train_egfr(features, tmp_path / "out", clinical, allowed)
+    assert done.validation["overlap_with_segmentation_training"] == 2
+    assert "saw 2 of the patients" in (tmp_path / "out" / "MODEL_CARD.md").read_text()
+
+
+def test_too_few_patients_of_a_class_leave_nothing_behind(tables, tmp_path):
+    def change(features, clinical):
+        for row in clinical[6:]:
+            row["egfr"] = "wildtype"
+
+    features, clinical = tables(change)
+    with pytest.raises(TableError, match="smaller class has 2"):
+        train_egfr(features, tmp_path / "out", clinical, QUICK)
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_clinical_variables_the_increment_is_missing_and_said(tables, tmp_path):
+    def change(features, clinical):
+        for row, other in zip(features, clinical, strict=True):
+            row["egfr"] = other["egfr"]
+
+    features, _ = tables(change)
+    done = train_egfr(features, tmp_path / "out", settings=QUICK)
+    assert done.increment is None and done.validation["headline"] is None
+    assert any("no increment over clinical" in note for note in done.notes)
+
+
+ORIGINAL = "nsclc_radiogenomics_tables/NSCLCR01Radiogenomic_DATA_LABELS_2018-05-22_1500-shifted.csv"
+HOSNY = "nsclc_radiomics_tables/nsclc-radiomics_hosny_baseline.csv"
+
+
+def test_baselines_on_the_original_table_are_the_known_ones(shared_data):
+    settings = EgfrSettings(inputs="clinical", repeats=10)
+    cohort = read_cohort(None, shared_data / ORIGINAL, settings)
+    assert len(cohort.patients) == 172 and cohort.labels.sum() == 43
+    folds = draw_folds(cohort.patients, cohort.labels, 5, 10, seed=0)
+    said = judge(list_candidates(cohort, settings).values(), cohort.labels, folds, 0, 1)
+    areas = {name: auc(each.scores, cohort.labels) for name, each in said.items()}
+    assert areas["clinical"] == pytest.approx(0.77, abs=0.03)
+    assert areas["site"] == pytest.approx(0.63, abs=0.03)
+
+
+def test_a_wide_foreign_table_with_gaps_gives_an_interval(shared_data, tmp_path):
+    settings = EgfrSettings(
+        id_column="id",
+        label_column="surv2yr",
+        positive="1",
+        volume_column="logit_1",
+        folds=3,
+        repeats=1,
+        inner_folds=2,
+        permutations=0,
+    )
+    done = train_egfr(shared_data / HOSNY, tmp_path / "out", settings=settings)
+    assert done.patients == 206 and done.positives == 60
+    assert done.auc.low < done.auc.value < done.auc.high
+    assert "5 rows without a patient id left out" in done.notes
+
+
+def test_a_clinical_model_needs_no_features(shared_data, tmp_path):
+    settings = QUICK.model_copy(update={"inputs": "clinical"})
+    done = train_egfr(None, tmp_path / "out", shared_data / ORIGINAL, settings)
+    assert done.auc.value > 0.65
+    assert load_model(done.folder).config["classifier"] == "logistic"

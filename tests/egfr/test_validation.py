@@ -1,0 +1,96 @@
+"""Out-of-fold probabilities and the permutation test."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from egfr.made_tables import QUICK
+from radiogen.egfr.candidates import SHUFFLED, list_candidates
+from radiogen.egfr.cohort import read_cohort
+from radiogen.egfr.folds import draw_folds
+from radiogen.egfr.settings import EgfrSettings
+from radiogen.egfr.statistics import auc
+from radiogen.egfr.validation import judge, permute_labels
+from radiogen.errors import TableError
+
+
+@pytest.fixture
+def cohort(tables):
+    return read_cohort(*tables(), QUICK)
+
+
+def draw(cohort, repeats=1):
+    return draw_folds(cohort.patients, cohort.labels, 3, repeats, seed=0)
+
+
+def test_all_that_must_be_beaten_stands_beside_the_model(cohort):
+    assert list(list_candidates(cohort, QUICK)) == [
+        *("majority", "site", "clinical", "volume", "radiomics", "deep", "clinical+deep"),
+        *("features", "clinical+features", SHUFFLED),
+    ]
+
+
+def test_inputs_that_are_not_there_are_refused(tables):
+    features, _ = tables(
+        lambda features, _: [row.update(egfr=("mutant", "wildtype")[i % 2]) for i, row in enumerate(features)]
+    )
+    settings = EgfrSettings(inputs="clinical+features")
+    with pytest.raises(TableError, match="clinical"):
+        list_candidates(read_cohort(features, None, settings), settings)
+
+
+def test_a_patients_own_label_and_features_do_not_reach_its_probability(cohort):
+    """Change one patient's label and features: what its own fold's model says of the others stays."""
+    folds = draw(cohort)
+    candidate = list_candidates(cohort, QUICK)["features"]
+    before = judge([candidate], cohort.labels, folds, 0, 1)["features"]
+    test = folds[0][0]
+    labels, inputs = cohort.labels.copy(), candidate.inputs.copy()
+    labels[test] = 1 - labels[test]
+    inputs[test[0]] = 1e6
+    after = judge([replace(candidate, inputs=inputs)], labels, folds, 0, 1)["features"]
+    assert (before.probabilities[0, test[1:]] == after.probabilities[0, test[1:]]).all()
+    assert (before.probabilities[0] != after.probabilities[0]).any()
+
+
+def test_the_number_of_processes_changes_nothing(cohort):
+    candidate = list_candidates(cohort, QUICK)["clinical+features"]
+    alone = judge([candidate], cohort.labels, draw(cohort, 2), 0, 1)[candidate.name]
+    together = judge([candidate], cohort.labels, draw(cohort, 2), 0, 2)[candidate.name]
+    assert (alone.probabilities == together.probabilities).all()
+    assert (alone.called == together.called).all()
+    assert len(alone.models) == 3
+
+
+def test_the_majority_knows_nothing_and_a_shuffled_lesion_little(cohort):
+    candidates = list_candidates(cohort, QUICK)
+    chosen = [candidates[name] for name in ("majority", "features", SHUFFLED)]
+    said = judge(chosen, cohort.labels, draw(cohort, 3), 0, 1)
+    areas = {name: auc(each.scores, cohort.labels) for name, each in said.items()}
+    assert areas["majority"] == 0.5
+    assert areas["features"] > 0.8 > areas[SHUFFLED]
+
+
+def test_progress_is_told(cohort):
+    told = []
+    judge(
+        [list_candidates(cohort, QUICK)["volume"]],
+        cohort.labels,
+        draw(cohort),
+        0,
+        1,
+        lambda *t: told.append(t),
+    )
+    assert told == [("judge volume", 1, 3), ("judge volume", 2, 3), ("judge volume", 3, 3)]
+
+
+def test_permutation_finds_a_signal_and_none_in_noise(cohort):
+    candidate = list_candidates(cohort, QUICK)["features"]
+    found = permute_labels(candidate, cohort.labels, 3, 39, seed=0, jobs=1)
+    assert found.p == 1 / 40 and found.auc > 0.8 and abs(found.shuffled_mean - 0.5) < 0.1
+    noise = np.random.default_rng(5).normal(size=candidate.inputs.shape)
+    ps = [
+        permute_labels(replace(candidate, inputs=noise), cohort.labels, 3, 9, seed, 1).p for seed in range(5)
+    ]
+    assert np.mean(ps) > 0.15
