@@ -88,14 +88,22 @@ def find_dicom(folder: Path, leave_out: Path | None = None) -> DicomTree:
 
 
 def walk_files(folder: Path, leave_out: Path | None = None) -> Iterator[Path]:
-    """Files below a folder in a stable order, without hidden ones."""
-    for here, folders, names in os.walk(folder):
+    """Files below a folder in a stable order, without hidden ones.
+
+    Raises:
+        SeriesError: A folder cannot be opened.
+    """
+    for here, folders, names in os.walk(folder, onerror=_refuse_folder):
         folders[:] = sorted(
             name
             for name in folders
             if not name.startswith(".") and (leave_out is None or Path(here, name).resolve() != leave_out)
         )
         yield from (Path(here, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise SeriesError(error.filename, f"cannot be opened: {error.strerror}", "check who may read it") from error
 
 
 def read_outline_file(path: Path) -> OutlineFile:
@@ -125,10 +133,10 @@ def _add(tree: DicomTree, path: Path) -> None:
     if is_lidc_xml(head):
         uid = lidc_series_uid(path)
         tree.outlines.append(OutlineFile(path, "lidc-xml", series_uids=frozenset({uid} - {""})))
-    elif not head and path.suffix.lower() in (".dcm", ".dicom"):
-        tree.damaged[path] = "is empty"
     elif _starts_like_dicom(head):
         _add_dicom(tree, path, certain=head[128:132] == b"DICM")
+    elif path.suffix.lower() in (".dcm", ".dicom", ".ima"):
+        tree.damaged[path] = "does not start like DICOM" if head else "is empty"
     else:
         tree.ignored["not DICOM"] += 1
 

@@ -59,7 +59,10 @@ def read_slice_hu(path: Path, size: tuple[int, int], notes: HuNotes) -> HuArray:
             raise SeriesError(path, _why_unreadable(error), "copy the file again, or leave it out") from error
     if stored.shape != size[::-1]:
         raise SeriesError(path, f"holds {stored.shape} voxels, not {size[::-1]}", "copy the file again")
-    return hu_of(stored, dataset, notes)
+    try:
+        return hu_of(stored, dataset, notes)
+    except Exception as error:  # pydicom converts a value only now, and raises nearly anything
+        raise SeriesError(path, f"its rescale values are damaged: {error}", "copy the file again") from error
 
 
 def _why_unreadable(error: Exception) -> str:

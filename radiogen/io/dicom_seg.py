@@ -61,6 +61,8 @@ def read_seg(path: Path) -> SegFile:
         Segment(int(one.get("SegmentNumber", n)), str(one.get("SegmentLabel", "")).strip())
         for n, one in enumerate(dataset.get("SegmentSequence") or (), start=1)
     )
+    if dataset.get("SegmentationType") == "LABELMAP":
+        segments = tuple(segment for segment in segments if segment.number)  # 0 is the background
     if not segments:
         raise OutlineError(path, "is a SEG without segments", "copy it again")
     return SegFile(path, dataset, segments, (said,))

@@ -20,10 +20,11 @@ def read_volume(path: Path) -> sitk.Image:
     """Read a volume; ITK turns the RAS of NIfTI into LPS.
 
     Raises:
-        VolumeError: The file is missing, damaged, not 3D, or holds values that are not finite.
+        VolumeError: The file is missing, damaged, not 3D, or holds values or a place that are not finite.
     """
     if not path.is_file():
         raise VolumeError(path, "is not a file", "give a NIfTI, NRRD or MHA file")
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK writes to stderr of what it then raises or mends
     try:
         volume = sitk.ReadImage(str(path))
     except RuntimeError as error:
@@ -32,6 +33,9 @@ def read_volume(path: Path) -> sitk.Image:
         volume = volume[:, :, :, 0]
     if volume.GetDimension() != 3 or volume.GetNumberOfComponentsPerPixel() != 1:
         raise VolumeError(path, f"is not one 3D volume but {volume.GetSize()}", "give one time point")
+    place = [*volume.GetOrigin(), *volume.GetSpacing(), *volume.GetDirection()]
+    if not np.isfinite(place).all():
+        raise VolumeError(path, "has a header with values that are not finite", "export it again")
     if not np.isfinite(sitk.GetArrayViewFromImage(volume)).all():
         raise VolumeError(path, "holds values that are not finite", "export it again without NaN")
     return volume

@@ -17,6 +17,7 @@ from radiogen.io.nifti import read_volume
 from radiogen.volume import array_of, volume_like
 
 AIR_BELOW_HU = -200  # a chest has voxels on both sides; an image that is not in HU may not
+SPACING_MM = (0.05, 25.0)
 SCANNER_KEYS = {"vendor": "Manufacturer", "model": "ManufacturerModelName", "kernel": "ConvolutionKernel"}
 SCANNER_NUMBERS = {"slice_thickness_mm": "SliceThickness", "kvp": "KVP"}
 
@@ -41,10 +42,13 @@ def read_ct(source: Series | Path) -> CtScan:
         VolumeError: The file cannot be read, is flat, or its values are no HU of a chest.
     """
     ct = _read_series(source) if isinstance(source, Series) else _read_file(source)
+    where = source.folder if isinstance(source, Series) else source
+    spacing = ct.volume.GetSpacing()
+    if not SPACING_MM[0] <= min(spacing) <= max(spacing) <= SPACING_MM[1]:
+        raise VolumeError(where, f"a spacing of {spacing} is not in millimetres", "correct its header")
     values = sitk.GetArrayViewFromImage(ct.volume)
     low, high = int(values.min()), int(values.max())
     if not low < AIR_BELOW_HU < high:
-        where = source.folder if isinstance(source, Series) else source
         raise VolumeError(
             where, f"values from {low} to {high} are no HU of a chest", "export it as HU (air is -1000)"
         )
@@ -79,7 +83,7 @@ def _scanner(path: Path) -> dict[str, Any]:
 def _text(header: Dataset, key: str) -> str:
     try:
         value = header.get(key)
-    except ValueError:
+    except Exception:  # damaged; pydicom converts a value only now, and raises nearly anything
         return ""
     if value is None or isinstance(value, str):
         return str(value or "").strip()
@@ -90,7 +94,7 @@ def _number(header: Dataset, key: str) -> float | None:
     try:
         value = header.get(key)
         return None if value in (None, "") else float(value)
-    except (TypeError, ValueError):
+    except Exception:  # as above
         return None
 
 

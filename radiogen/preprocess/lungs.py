@@ -210,7 +210,8 @@ def _close_each(sides: sitk.Image, airways: BoolArray, work: sitk.Image) -> sitk
 
 def _close(mask: sitk.Image, radius_mm: float) -> sitk.Image:
     """Closing as if the mask went on behind the edge of the image as it meets it."""
-    margin = [int(np.ceil(radius_mm / spacing)) + 1 for spacing in mask.GetSpacing()]
+    reach = [int(np.ceil(radius_mm / spacing)) + 1 for spacing in mask.GetSpacing()]
+    margin = [min(n, size) for n, size in zip(reach, mask.GetSize(), strict=True)]
     wide = sitk.ZeroFluxNeumannPad(mask, margin, margin)
     closed = _erode(_dilate(wide, radius_mm), radius_mm)
     return sitk.RegionOfInterest(closed, mask.GetSize(), margin)

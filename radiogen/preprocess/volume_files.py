@@ -14,7 +14,6 @@ MASK_WORDS = (
     *("lesion", "lesions", "gtv", "tumor", "tumour", "tumors", "tumours", "roi"),
 )
 LUNG_WORDS = ("lungs", "lungmask")
-_DIVIDERS = re.compile(r"[_\-. ]+")
 
 
 @dataclass(frozen=True)
@@ -81,15 +80,19 @@ def _named(path: Path) -> _Named:
     folder = re.sub(r"(tr|ts|val)$", "", home.name.lower())
     if folder in MASK_WORDS or folder in IMAGE_WORDS:
         role, home = ("mask" if folder in MASK_WORDS else "image"), home.parent
-    stem = _stem(path)
-    words = _DIVIDERS.split(stem)
-    last = words[-1].lower()
-    if last in LUNG_WORDS:
-        return _Named(path, home, stem, "lungs")
-    if last in MASK_WORDS or last in IMAGE_WORDS:
-        role = "mask" if last in MASK_WORDS else role
-        stem = stem[: len(stem) - len(words[-1])].rstrip("_-. ")
-    return _Named(path, home, stem, role)
+    core = _stem(path)
+    if _last_word(core)[1] in LUNG_WORDS:
+        return _Named(path, home, "", "lungs")
+    while (shorter := _last_word(core))[1] in MASK_WORDS + IMAGE_WORDS:
+        role = "mask" if shorter[1] in MASK_WORDS else role
+        core = shorter[0]
+    return _Named(path, home, core, role)
+
+
+def _last_word(name: str) -> tuple[str, str]:
+    """What stands before the last word, and that word in lower case."""
+    found = re.fullmatch(r"(.*?)[_\-. ]*([^_\-. ]*)", name)
+    return (found[1], found[2].lower()) if found else (name, "")
 
 
 def _stem(path: Path) -> str:
