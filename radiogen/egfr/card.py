@@ -39,6 +39,7 @@ def write_card(path: Path, config: Mapping[str, Any], validation: Mapping[str, A
         "",
         _permutation(validation),
         "",
+        *_sites(validation),
         "Intervals are at 95 %: of the AUC by a bootstrap of the patients, of differences by DeLong. They",
         "hold the chance of which patients were judged, not that of which were learned from. Sensitivity is",
         f"the share of {positive} found, specificity the share of {negative} spared. An AUPRC is to be read",
@@ -91,3 +92,16 @@ def _permutation(validation: Mapping[str, Any]) -> str:
         f"With shuffled labels ({test['permutations']} times; {test['how']}) the mean AUC was "
         f"{test['shuffled_mean']:.3f}; the true labels gave {test['auc']:.3f}, p = {test['p']:.3f}."
     )
+
+
+def _sites(validation: Mapping[str, Any]) -> list[str]:
+    judged = {site: each for site, each in validation["sites"].items() if "auc_left_out" in each}
+    lines = []
+    for site, each in judged.items():
+        out, within = each["auc_left_out"], each["auc_within"]
+        lines.append(
+            f"- Hospital {site} ({each['patients']} patients, {each['positives']} {validation['positive']}): "
+            f"AUC {within['value']:.3f} within it ({within['low']:.3f} to {within['high']:.3f}); of a model "
+            f"of the others {out['value']:.3f} ({out['low']:.3f} to {out['high']:.3f})"
+        )
+    return [*lines, ""] if lines else []

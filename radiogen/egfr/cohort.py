@@ -135,6 +135,23 @@ def _find_unusable(numbers: pd.DataFrame, status: pd.Series) -> pd.Series:
     return reasons
 
 
+def check_overlap(features: Path | None, cohort: EgfrCohort, allowed: bool) -> int:
+    """How many patients the segmentation model behind the features had seen.
+
+    Raises:
+        TableError: There are some, and they are not allowed.
+    """
+    seen = set(map(str, cohort.about.get("patients_seen") or ()))
+    overlap = sorted(seen & set(cohort.patients))
+    if overlap and not allowed:
+        raise TableError(
+            features,
+            f"its segmentation model was trained on {len(overlap)} of these patients ({overlap[0]}, ...)",
+            "extract with a model that saw other patients, or take allow_overlap, which marks the report",
+        )
+    return len(overlap)
+
+
 def encode_clinical(rows: pd.DataFrame, columns: tuple[str, ...]) -> pd.DataFrame:
     """Clinical words as numbers, each from its own row alone; NaN where unknown."""
     encoded = {}

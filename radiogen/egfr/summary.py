@@ -1,8 +1,11 @@
 """What a validation found, as validation.json and oof.csv hold it."""
 
+import csv
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from radiogen.egfr.candidates import Candidate
 from radiogen.egfr.cohort import EgfrCohort
@@ -24,6 +27,7 @@ def summarise(
     outcomes: dict[str, OutOfFold],
     settings: EgfrSettings,
     overlap: int,
+    sites: dict[str, Any],
     tick: Tick,
 ) -> dict[str, Any]:
     """All that stands in validation.json; the permutation test is made here."""
@@ -55,6 +59,7 @@ def summarise(
         "candidates": described,
         "comparisons": compare(outcomes, labels, model.name),
         "permutation": None if test is None else {"how": PERMUTATION, **asdict(test)},
+        "sites": sites,
         "decision_curve": decision_curves(outcomes, labels, model.name),
         "notes": _notes(cohort, model, overlap, gain),
     }
@@ -82,14 +87,12 @@ def _notes(cohort: EgfrCohort, model: Candidate, overlap: int, gain: Difference 
 
 def write_out_of_fold(path: Path, cohort: EgfrCohort, outcomes: dict[str, OutOfFold]) -> None:
     """Write oof.csv: what each candidate said of each held-out patient in each repeat."""
-    lines = ["patient_id,status,candidate,repeat,probability,score,called"]
-    negative, positive = cohort.label_names
-    for name, said in outcomes.items():
-        for repeat in range(len(said.scores)):
-            for row, patient in enumerate(cohort.patients):
-                status = positive if cohort.labels[row] else negative
-                called = positive if said.called[repeat, row] else negative
-                p, score = said.probabilities[repeat, row], said.scores[repeat, row]
-                lines.append(f"{patient},{status},{name},{repeat},{p:.6f},{score:.6f},{called}")
-    with whole_file(path) as draft:
-        draft.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    names = cohort.label_names
+    with whole_file(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["patient_id", "status", "candidate", "repeat", "probability", "score", "called"])
+        for name, said in outcomes.items():
+            for repeat, row in np.ndindex(said.scores.shape):
+                figures = (f"{each[repeat, row]:.6f}" for each in (said.probabilities, said.scores))
+                status, called = names[cohort.labels[row]], names[int(said.called[repeat, row])]
+                writer.writerow([cohort.patients[row], status, name, repeat, *figures, called])

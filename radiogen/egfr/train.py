@@ -7,17 +7,18 @@ from typing import Any
 from radiogen.egfr.candidates import Candidate, list_candidates
 from radiogen.egfr.card import write_card
 from radiogen.egfr.classifiers import CLASSIFIERS
-from radiogen.egfr.cohort import EgfrCohort, read_cohort
+from radiogen.egfr.cohort import EgfrCohort, check_overlap, read_cohort
 from radiogen.egfr.familiarity import Familiarity
 from radiogen.egfr.folds import draw_folds
 from radiogen.egfr.judgement import increment
 from radiogen.egfr.persistence import save_model
+from radiogen.egfr.plots import plot_validation
 from radiogen.egfr.settings import EgfrSettings
+from radiogen.egfr.sites import judge_sites
 from radiogen.egfr.statistics import Difference, Estimate
 from radiogen.egfr.summary import NOTE, summarise, write_out_of_fold
 from radiogen.egfr.validation import OutOfFold, judge
-from radiogen.errors import TableError
-from radiogen.provenance import RunRecord, write_json
+from radiogen.provenance import RunRecord, record_path, write_json
 from radiogen.runtime import Tick, no_tick
 
 
@@ -45,7 +46,7 @@ def train_egfr(
     """Train and judge a classifier of EGFR status.
 
     Writes to `out`: pipeline.skops (and head.safetensors with head.json), config.json, validation.json,
-    oof.csv, MODEL_CARD.md, and last the run record.
+    oof.csv, MODEL_CARD.md, pictures, and last the run record.
 
     Args:
         features: Feature table, one row a lesion; None for a model of clinical variables alone.
@@ -60,19 +61,23 @@ def train_egfr(
     inputs = [path for path in (features, clinical) if path is not None]
     record = RunRecord("train-egfr", settings.model_dump(mode="json"), settings.seed, inputs)
     cohort = read_cohort(features, clinical, settings)
-    overlap = _check_overlap(features, cohort, settings)
+    overlap = check_overlap(features, cohort, settings.allow_overlap)
     candidates = list_candidates(cohort, settings)
     folds = draw_folds(cohort.patients, cohort.labels, settings.folds, settings.repeats, settings.seed)
     outcomes = judge(candidates.values(), cohort.labels, folds, settings.seed, settings.jobs, tick)
-    validation = summarise(cohort, candidates, outcomes, settings, overlap, tick)
+    sites = judge_sites(candidates[settings.inputs], outcomes[settings.inputs], cohort, settings)
+    validation = summarise(cohort, candidates, outcomes, settings, overlap, sites, tick)
     model = candidates[settings.inputs]
     familiarity = Familiarity().fit(model.inputs)
     config = _describe_model(cohort, model, outcomes[model.name], overlap)
+    if out.is_dir():
+        record_path(out).unlink(missing_ok=True)  # an old record must not vouch for a half-written folder
     files = save_model(out, outcomes[model.name].models, familiarity, config)
     write_json(out / "validation.json", validation)
     write_out_of_fold(out / "oof.csv", cohort, outcomes)
     write_card(out / "MODEL_CARD.md", config, validation)
     files += [out / name for name in ("validation.json", "oof.csv", "MODEL_CARD.md")]
+    files += plot_validation(out)
     record.decisions.extend(validation["notes"])
     record.finish(out, files)
     test = validation["permutation"]
@@ -86,18 +91,6 @@ def train_egfr(
         validation=validation,
         notes=tuple(validation["notes"]),
     )
-
-
-def _check_overlap(features: Path | None, cohort: EgfrCohort, settings: EgfrSettings) -> int:
-    seen = set(map(str, cohort.about.get("patients_seen") or ()))
-    overlap = sorted(seen & set(cohort.patients))
-    if overlap and not settings.allow_overlap:
-        raise TableError(
-            features,
-            f"its segmentation model was trained on {len(overlap)} of these patients ({overlap[0]}, ...)",
-            "extract with a model that saw other patients, or take allow_overlap, which marks the report",
-        )
-    return len(overlap)
 
 
 def _describe_model(cohort: EgfrCohort, model: Candidate, said: OutOfFold, overlap: int) -> dict[str, Any]:

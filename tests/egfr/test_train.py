@@ -19,8 +19,10 @@ from radiogen.errors import TableError
 
 def test_the_folder_holds_what_was_agreed(trained):
     names = {path.name for path in trained.folder.iterdir()}
+    pictures = ("roc", "precision_recall", "calibration", "decision_curve", "confusion")
     assert names == {
-        *("pipeline.skops", "config.json", "validation.json", "oof.csv", "MODEL_CARD.md", "model.run.json")
+        *("pipeline.skops", "config.json", "validation.json", "oof.csv", "MODEL_CARD.md", "model.run.json"),
+        *(f"{name}.png" for name in pictures),
     }
     record = json.loads((trained.folder / "model.run.json").read_text())
     assert record["verb"] == "train-egfr" and set(record["outputs"]) == names - {"model.run.json"}
@@ -113,10 +115,10 @@ HOSNY = "nsclc_radiomics_tables/nsclc-radiomics_hosny_baseline.csv"
 
 
 def test_baselines_on_the_original_table_are_the_known_ones(shared_data):
-    settings = EgfrSettings(inputs="clinical", repeats=10)
+    settings = EgfrSettings(inputs="clinical")
     cohort = read_cohort(None, shared_data / ORIGINAL, settings)
     assert len(cohort.patients) == 172 and cohort.labels.sum() == 43
-    folds = draw_folds(cohort.patients, cohort.labels, 5, 10, seed=0)
+    folds = draw_folds(cohort.patients, cohort.labels, folds=5, repeats=5, seed=0)
     said = judge(list_candidates(cohort, settings).values(), cohort.labels, folds, 0, 1)
     areas = {name: auc(each.scores, cohort.labels) for name, each in said.items()}
     assert areas["clinical"] == pytest.approx(0.77, abs=0.03)

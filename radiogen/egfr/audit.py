@@ -1,0 +1,120 @@
+"""Look at the tables before anything is fitted: who is in them, what is missing, what hangs together."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from radiogen.egfr.cohort import EgfrCohort, read_cohort
+from radiogen.egfr.judgement import without_nan
+from radiogen.egfr.settings import EgfrSettings
+from radiogen.provenance import RunRecord, write_json
+
+EGFR_AUDIT = "audit.json"
+
+
+@dataclass(frozen=True)
+class EgfrAudit:
+    """Where the audit was written, and what it holds."""
+
+    out: Path
+    findings: dict[str, Any]
+
+
+def audit_egfr(
+    features: Path | None,
+    out: Path,
+    clinical: Path | None = None,
+    settings: EgfrSettings = EgfrSettings(),  # noqa: B008 - frozen
+) -> EgfrAudit:
+    """Write audit.json: classes, prevalence by hospital and histology, gaps, and correlations of blocks.
+
+    For each block of features (the part of a column's name before the first underscore) it gives how
+    strongly the features go with the volume (Spearman) and with the hospital (share of the variance of the
+    ranks between hospitals, eta squared): the median and the strongest. A block that goes with the hospital
+    can carry its prevalence into the model.
+
+    Args:
+        features: Feature table, or None.
+        out: JSON file to write.
+        clinical: Clinical table, or None where the feature table holds the status.
+        settings: How the tables are read.
+
+    Raises:
+        TableError: A table that does not fit.
+    """
+    given = [path for path in (features, clinical) if path is not None]
+    record = RunRecord("audit-egfr", settings.model_dump(mode="json"), inputs=given)
+    cohort = read_cohort(features, clinical, settings)
+    findings: dict[str, Any] = without_nan(examine(cohort, settings))
+    write_json(out, findings)
+    record.finish(out)
+    return EgfrAudit(out, findings)
+
+
+def examine(cohort: EgfrCohort, settings: EgfrSettings) -> dict[str, Any]:
+    """What audit.json holds."""
+    labels = pd.Series(cohort.labels, index=cohort.features.index)
+    positive = cohort.label_names[1]
+    return {
+        "schema_version": 1,
+        "patients": len(labels),
+        "classes": {name: int((labels == number).sum()) for number, name in enumerate(cohort.label_names)},
+        "left_out": cohort.left_out,
+        f"{positive}_by_site": _prevalence(labels, cohort.sites),
+        f"{positive}_by_histology": _prevalence(labels, cohort.histology),
+        "missing_clinical": _share_missing(cohort.clinical),
+        "missing_features": {
+            name: share for name, share in _share_missing(cohort.features).items() if share > 0
+        },
+        "constant_features": [str(c) for c in cohort.features.columns[cohort.features.nunique() < 2]],
+        "blocks": _examine_blocks(cohort, settings.volume_column),
+        "notes": list(cohort.notes),
+    }
+
+
+def _prevalence(labels: pd.Series, words: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    grouped = labels.groupby([word or "unknown" for word in words])
+    return {
+        str(word): {"patients": int(each.size), "positives": int(each.sum()), "share": float(each.mean())}
+        for word, each in grouped
+    }
+
+
+def _share_missing(table: pd.DataFrame) -> dict[str, float]:
+    return {str(name): float(share) for name, share in table.isna().mean().items()}
+
+
+def _examine_blocks(cohort: EgfrCohort, volume_column: str) -> dict[str, Any]:
+    ranks = cohort.features.rank()
+    names = [name for name in ranks.columns if name != volume_column and ranks[name].nunique() > 1]
+    blocks: dict[str, list[str]] = {}
+    for name in names:
+        blocks.setdefault(str(name).partition("_")[0], []).append(name)
+    found = {}
+    for block, columns in blocks.items():
+        entry: dict[str, Any] = {"features": len(columns)}
+        if volume_column in ranks.columns:
+            entry["with_volume"] = _strength(ranks[columns].corrwith(ranks[volume_column]).abs())
+        if len(set(cohort.sites)) > 1:
+            entry["with_site"] = _strength(_between_sites(ranks[columns], cohort.sites))
+        found[block] = entry
+    return found
+
+
+def _between_sites(ranks: pd.DataFrame, sites: tuple[str, ...]) -> pd.Series:
+    """Eta squared of each column: how much of its variance lies between the hospitals."""
+    means = ranks.groupby(np.array(sites)).transform("mean").where(ranks.notna())
+    share: pd.Series = means.var(ddof=0) / ranks.var(ddof=0)
+    return share
+
+
+def _strength(values: pd.Series) -> dict[str, Any]:
+    strongest = values.idxmax() if values.notna().any() else None
+    return {
+        "median": float(values.median()),
+        "largest": float(values.max()),
+        "strongest": None if strongest is None else str(strongest),
+    }

@@ -1,0 +1,97 @@
+"""Judge a trained classifier on a second cohort that it has never seen."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from radiogen.egfr.classify import Classification, classify_egfr
+from radiogen.egfr.cohort import check_overlap, read_cohort
+from radiogen.egfr.judgement import describe, without_nan
+from radiogen.egfr.persistence import load_model
+from radiogen.egfr.settings import EgfrSettings
+from radiogen.egfr.statistics import Estimate, delong_auc, logit
+from radiogen.egfr.validation import OutOfFold
+from radiogen.errors import TableError
+from radiogen.provenance import RunRecord, write_json
+from radiogen.runtime import Tick, no_tick
+
+
+@dataclass(frozen=True)
+class ExternalJudgement:
+    """What a model is worth on a second cohort."""
+
+    folder: Path
+    patients: int
+    auc: Estimate
+    figures: dict[str, Any]
+    classification: Classification
+
+
+def judge_external(
+    features: Path | None,
+    model: Path,
+    out: Path,
+    clinical: Path | None = None,
+    settings: EgfrSettings | None = None,
+    tick: Tick = no_tick,
+) -> ExternalJudgement:
+    """Apply a trained classifier to patients of known status and judge it, nothing being learned.
+
+    Writes to `out`: predictions.csv, external.json, and their run records.
+
+    Args:
+        features: Feature table of the second cohort, by the model's extractor; None for a clinical model.
+        model: Model folder of `train_egfr`.
+        out: Folder to write.
+        clinical: Clinical table of the second cohort; needed for clinical inputs and, mostly, for the status.
+        settings: How the tables are read; None takes the settings that the model was trained with.
+        tick: Told of progress.
+
+    Raises:
+        ModelError: The model folder cannot be used.
+        TableError: The tables do not fit the model, or hold patients that it learned from.
+    """
+    trained = load_model(model)
+    how = settings or EgfrSettings(**trained.config["settings"])
+    given = [path for path in (features, clinical, model / "config.json") if path is not None]
+    record = RunRecord("judge-external", how.model_dump(mode="json"), how.seed, given)
+    record.model_hash = trained.sha256
+    cohort = read_cohort(features, clinical, how)
+    overlap = check_overlap(features, cohort, how.allow_overlap)
+    known = sorted(set(cohort.patients) & set(trained.config["patients_seen"]))
+    if known:
+        raise TableError(
+            features or clinical,
+            f"holds {len(known)} patients the model learned from ({known[0]})",
+            "leave them out",
+        )
+    if list(cohort.label_names) != trained.config["labels"]:
+        raise TableError(
+            features or clinical,
+            f"has the statuses {', '.join(cohort.label_names)}",
+            f"the model knows {', '.join(trained.config['labels'])}",
+        )
+    said = classify_egfr(
+        features, model, out / "predictions.csv", clinical, how.clinical_mapping, explain=0, tick=tick
+    )
+    probabilities = np.array([said.predictions[patient].probability for patient in cohort.patients])
+    called = probabilities >= trained.config["threshold"]
+    outcome = OutOfFold(probabilities[None], logit(probabilities)[None], called[None], ())
+    figures = {
+        "schema_version": 1,
+        "note": "not for clinical use",
+        "patients": len(cohort.patients),
+        "classes": {
+            name: int((cohort.labels == label).sum()) for label, name in enumerate(cohort.label_names)
+        },
+        "left_out": cohort.left_out,
+        "overlap_with_segmentation_training": overlap,
+        **describe(outcome, cohort.labels, cohort.label_names, how.bootstraps, how.seed),
+        "auc_delong": asdict(delong_auc(outcome.scores, cohort.labels)),
+        "notes": [*cohort.notes, *said.notes],
+    }
+    write_json(out / "external.json", without_nan(figures))
+    record.finish(out / "external.json")
+    return ExternalJudgement(out, len(cohort.patients), Estimate(**figures["auc"]), figures, said)

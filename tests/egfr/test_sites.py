@@ -1,0 +1,48 @@
+"""A model that tells hospitals apart is found out."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from egfr.made_tables import QUICK
+from radiogen.egfr.candidates import list_candidates
+from radiogen.egfr.cohort import read_cohort
+from radiogen.egfr.folds import draw_folds
+from radiogen.egfr.sites import judge_sites
+from radiogen.egfr.statistics import auc
+from radiogen.egfr.validation import judge
+
+
+def split_by_prevalence(tables):
+    """Sixty patients; one hospital holds most of the mutants, and a feature knows the hospital alone."""
+
+    def change(features, clinical):
+        for number, (row, person) in enumerate(zip(features, clinical, strict=True)):
+            person["site"] = "north" if (number % 3 == 0 and number % 4) or number % 10 == 1 else "south"
+            noise = np.random.default_rng(number).normal(size=12)
+            row.update({name: f"{noise[i]:.6f}" for i, name in enumerate(list(row)[3:])})
+            for place in range(7):
+                row[f"deep_{place}"] = f"{3 * (person['site'] == 'north') + noise[place]:.6f}"
+
+    return read_cohort(*tables(change, patients=60), QUICK)
+
+
+def test_features_that_know_only_the_hospital_are_worth_nothing_within_it(tables):
+    cohort = split_by_prevalence(tables)
+    candidate = list_candidates(cohort, QUICK)["features"]
+    folds = draw_folds(cohort.patients, cohort.labels, 3, 2, 0)
+    said = judge([candidate], cohort.labels, folds, 0, 1)["features"]
+    judged = judge_sites(candidate, said, cohort, QUICK)
+    assert auc(said.scores, cohort.labels) > 0.75
+    assert judged["south"]["auc_within"]["value"] < 0.7
+    assert judged["south"]["auc_left_out"]["value"] < 0.7
+
+
+def test_a_hospital_with_few_of_a_class_gets_no_figures_and_one_hospital_no_table(tables):
+    cohort = read_cohort(*tables(), QUICK)
+    candidate = list_candidates(cohort, QUICK)["volume"]
+    folds = draw_folds(cohort.patients, cohort.labels, 3, 1, 0)
+    said = judge([candidate], cohort.labels, folds, 0, 1)["volume"]
+    rare = replace(cohort, sites=("a",) * 28 + ("b",) * 2)
+    assert judge_sites(candidate, said, rare, QUICK)["b"] == {"patients": 2, "positives": 0}
+    assert judge_sites(candidate, said, replace(cohort, sites=("a",) * 30), QUICK) == {}
