@@ -18,7 +18,7 @@ def split_by_prevalence(tables):
 
     def change(features, clinical):
         for number, (row, person) in enumerate(zip(features, clinical, strict=True)):
-            person["site"] = "north" if (number % 3 == 0 and number % 4) or number % 10 == 1 else "south"
+            person["site"] = "north" if (number % 3 == 0 and number % 4) or number % 6 == 1 else "south"
             noise = np.random.default_rng(number).normal(size=12)
             row.update({name: f"{noise[i]:.6f}" for i, name in enumerate(list(row)[3:])})
             for place in range(7):
@@ -33,9 +33,10 @@ def test_features_that_know_only_the_hospital_are_worth_nothing_within_it(tables
     folds = draw_folds(cohort.patients, cohort.labels, 3, 2, 0)
     said = judge([candidate], cohort.labels, folds, 0, 1)["features"]
     judged = judge_sites(candidate, said, cohort, QUICK)
-    assert auc(said.scores, cohort.labels) > 0.75
-    assert judged["south"]["auc_within"]["value"] < 0.7
-    assert judged["south"]["auc_left_out"]["value"] < 0.7
+    overall = auc(said.scores, cohort.labels)
+    assert overall > 0.7
+    for figure in ("auc_within", "auc_left_out"):
+        assert np.mean([judged[site][figure]["value"] for site in ("north", "south")]) < overall - 0.1
 
 
 def test_a_hospital_with_few_of_a_class_gets_no_figures_and_one_hospital_no_table(tables):
