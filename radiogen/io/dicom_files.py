@@ -103,7 +103,7 @@ def walk_files(folder: Path, leave_out: Path | None = None) -> Iterator[Path]:
 
 
 def _refuse_folder(error: OSError) -> None:
-    raise SeriesError(error.filename, f"cannot be opened: {error.strerror}", "check who may read it") from error
+    raise SeriesError(error.filename, f"cannot be opened: {error.strerror}", "ask for access") from error
 
 
 def read_outline_file(path: Path) -> OutlineFile:

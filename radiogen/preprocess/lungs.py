@@ -16,7 +16,10 @@ WORK_SPACING_MM = 2.0
 LUNG_BELOW_HU = -400.0  # half way between lung (about -850) and soft tissue (about 40)
 GAS_BELOW_HU = -950.0  # bowel gas and the inside of a table are nearly air throughout
 BODY_ABOVE_HU = -500.0
-BONE_ABOVE_HU = 250.0
+BONE_ABOVE_HU = 150.0
+RIB_MM = 2.5  # half the thickness of what is too thin to be a vertebra
+APART_MM = 50.0  # the middles of two lungs
+SPINE_MM = 40.0  # across; more bone than that in a column counts as that
 TABLE_MM = 4.0  # half the thickness of what is too thin to be body
 CLOSING_MM = 10.0  # takes in vessels at the hilum and lesions on the wall
 SMALLEST_ML = 30.0  # a part of a lung is larger
@@ -70,7 +73,7 @@ def lungs(volume: sitk.Image) -> sitk.Image:
     hu = array_of(work)
     body = _body(work)
     air = _enclosed_air(work, body)
-    midline = _midline(hu)
+    midline = _midline(work)
     airways = find_airways(hu, air, work.GetSpacing(), midline)
     parts = _lung_parts(volume_like((air & ~airways).astype(np.uint8), work), hu)
     labels = _close_each(_sides(parts, midline, work), airways, work)
@@ -129,9 +132,11 @@ def _enclosed_air(work: sitk.Image, body: sitk.Image) -> BoolArray:
     labels = array_of(parts)
     near = array_of(_dilate(body, 1.5 * max(work.GetSpacing()[:2]))).astype(bool)
     count = int(labels.max()) + 1
-    edge = array_of(sitk.LabelContour(parts)) > 0
+    cut = np.ones(labels.shape, dtype=bool)  # by the edge of the image within a slice
+    cut[:, 1:-1, 1:-1] = False
+    edge = (array_of(sitk.LabelContour(parts)) > 0) | cut
     surface = np.bincount(labels[edge], minlength=count)
-    on_body = np.bincount(labels[edge & near], minlength=count)
+    on_body = np.bincount(labels[edge & near & ~cut], minlength=count)
     keep = on_body >= ENCLOSED * np.maximum(surface, 1)
     keep[0] = False
     return np.asarray(keep[labels])
@@ -155,40 +160,46 @@ def _lung_parts(air: sitk.Image, hu: npt.NDArray[np.float32]) -> sitk.Image:
     return volume_like(np.where(np.isin(labels, kept), labels, 0).astype(np.uint8), air)
 
 
-def _midline(hu: npt.NDArray[np.float32]) -> float:
-    """Column of the spine: where most slices hold most bone, so that a cropped scan has one too."""
-    depth = np.minimum((hu > BONE_ABOVE_HU).sum(axis=1), 20).sum(axis=0).astype(float)  # rows of bone
-    width = max(1, hu.shape[2] // 12)
-    smooth = np.convolve(depth, np.ones(width) / width, mode="same")
-    return float(smooth.argmax()) if smooth.max() > 0 else (hu.shape[2] - 1) / 2
+def _midline(work: sitk.Image) -> float:
+    """Column of the spine: where most slices hold thick bone, so that a cropped scan has one too."""
+    x_mm, y_mm, _ = work.GetSpacing()
+    bone = array_of(_erode(work > BONE_ABOVE_HU, RIB_MM))
+    bone_mm = np.minimum(bone.sum(axis=1) * y_mm, SPINE_MM).sum(axis=0)
+    width = max(1, round(SPINE_MM / x_mm))
+    smooth = np.convolve(bone_mm, np.ones(width) / width, mode="same")
+    return float(smooth.argmax()) if smooth.max() > 0 else (len(smooth) - 1) / 2
 
 
 def _sides(parts: sitk.Image, midline: float, work: sitk.Image) -> sitk.Image:
-    """Right and left; one part that lies on both sides is split where it is thinnest."""
+    """Right and left: by the place between the two largest pieces, or by the spine if they lie alike."""
     labels = array_of(parts)
-    columns = np.arange(labels.shape[2])
+    pieces = [piece for label in np.unique(labels[labels > 0]) for piece in _split(labels == label, work)]
+    pieces.sort(key=lambda piece: -int(piece.sum()))
+    columns = [float(np.average(np.arange(labels.shape[2]), weights=p.sum(axis=(0, 1)))) for p in pieces]
+    if len(pieces) > 1 and abs(columns[0] - columns[1]) * work.GetSpacing()[0] > APART_MM:
+        midline = (columns[0] + columns[1]) / 2
     toward_left = work.GetDirection()[0] > 0  # x grows to the patient's left
     sides = np.zeros_like(labels)
-    for label in np.unique(labels[labels > 0]):
-        inside = labels == label
-        beyond = float(inside[:, :, columns > midline].sum()) / float(inside.sum())
-        for piece in [inside] if min(beyond, 1 - beyond) < 0.15 else _split(inside, work):
-            is_beyond = float(np.average(columns, weights=piece.sum(axis=(0, 1)))) > midline
-            side = LEFT if is_beyond == toward_left else RIGHT
-            sides[piece] = side
+    for piece, column in zip(pieces, columns, strict=True):
+        sides[piece] = LEFT if (column > midline) == toward_left else RIGHT
     return volume_like(sides, work)
 
 
 def _split(inside: BoolArray, work: sitk.Image) -> list[BoolArray]:
-    """The two largest basins of a part, by watershed from its thickest places."""
-    mask = volume_like(inside.astype(np.uint8), work)
-    depth = sitk.SignedMaurerDistanceMap(
-        mask, insideIsPositive=True, squaredDistance=False, useImageSpacing=True
-    )
+    """Two lungs that touch, by watershed from their thickest places; one lung stays whole.
+
+    Two lungs lie beside each other: their middles are further apart in x than in y or z.
+    """
+    depth = -_distance(volume_like(inside.astype(np.uint8), work))
     for cut_mm in np.arange(1.0, 31.0, 1.5):
         parts = sitk.RelabelComponent(sitk.ConnectedComponent(depth > cut_mm))
-        sizes = np.bincount(array_of(parts).ravel())[1:]
-        if len(sizes) > 1 and sizes[1] > 0.2 * sizes[0]:
+        labels = array_of(parts)
+        sizes = np.bincount(labels.ravel(), minlength=3)
+        if sizes[2] <= 0.2 * sizes[1]:
+            continue
+        middles = [np.argwhere(labels == label).mean(axis=0)[::-1] * work.GetSpacing() for label in (1, 2)]
+        x_mm, y_mm, z_mm = np.abs(middles[0] - middles[1])
+        if x_mm > max(APART_MM, y_mm, z_mm):
             seeds = sitk.Cast(sitk.Mask(parts, parts <= 2), sitk.sitkUInt8)
             basins = array_of(sitk.MorphologicalWatershedFromMarkers(-depth, seeds, markWatershedLine=False))
             return [inside & (basins == 1), inside & (basins == 2)]

@@ -5,6 +5,7 @@ import pytest
 import SimpleITK as sitk
 
 from radiogen.errors import ConfigError, MissingPackageError
+from radiogen.phantoms.cases import TINY
 from radiogen.phantoms.chest import make_chest
 from radiogen.phantoms.traits import draw_traits
 from radiogen.preprocess.lungs import LEFT, RIGHT, find_lungs, lungs
@@ -29,6 +30,13 @@ def overlap(a, b):
 def test_each_lung_of_a_phantom_is_found(chest, found, side):
     assert same_grid(found, chest.volume)
     assert overlap(array_of(found) == side, array_of(chest.lungs) == side) > 0.95
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+def test_lungs_are_found_and_told_apart_in_voxels_of_six_millimetres(number):
+    small = make_chest(draw_traits(3, number), 3, TINY)
+    labels, truth = array_of(lungs(small.volume)), array_of(small.lungs)
+    assert min(overlap(labels == side, truth == side) for side in (RIGHT, LEFT)) > 0.93
 
 
 def test_the_windpipe_bowel_gas_and_the_air_outside_are_no_lung(chest, found):
