@@ -36,9 +36,24 @@ def read_volume(path: Path) -> sitk.Image:
     place = [*volume.GetOrigin(), *volume.GetSpacing(), *volume.GetDirection()]
     if not np.isfinite(place).all():
         raise VolumeError(path, "has a header with values that are not finite", "export it again")
-    if not np.isfinite(sitk.GetArrayViewFromImage(volume)).all():
+    if not _is_finite(path, volume):
         raise VolumeError(path, "holds values that are not finite", "export it again without NaN")
     return volume
+
+
+def _is_finite(path: Path, volume: sitk.Image) -> bool:
+    """Whether all values are numbers. The library below ITK turns NaN in NIfTI into 0, which is water."""
+    values = sitk.GetArrayViewFromImage(volume)
+    if values.dtype.kind != "f":
+        return True
+    if path.name.lower().endswith((".nii", ".nii.gz")):
+        import nibabel
+
+        try:
+            values = np.asanyarray(nibabel.load(path).dataobj)
+        except Exception as error:  # damaged headers make nibabel raise nearly anything
+            raise VolumeError(path, "cannot be read as a volume", "copy it again or convert it") from error
+    return bool(np.isfinite(values).all())
 
 
 def read_mask(path: Path) -> sitk.Image:
