@@ -14,6 +14,7 @@ from radiogen.io.tables import read_text_table
 
 KEYS = ("case_id", "patient_id", "lesion", "cohort", "split", "egfr")
 MISSING = ("", "nan", "NaN", "NA", "None", "null")
+LARGEST = 1e100  # beyond it squares overflow
 TWIN_FEATURES = 5  # so many equal measurements do not happen to two patients by chance
 
 
@@ -89,7 +90,7 @@ def _read_about(path: Path, names: list[str]) -> dict[str, Any]:
 def _read_numbers(path: Path, cells: pd.DataFrame, foreign: bool, notes: list[str]) -> pd.DataFrame:
     blank = cells.isin(MISSING)
     numbers = cells.mask(blank).apply(pd.to_numeric, errors="coerce").astype(float)
-    wrong = (numbers.isna() & ~blank).to_numpy() | np.isinf(numbers.to_numpy())
+    wrong = (numbers.isna() & ~blank).to_numpy() | (numbers.abs() > LARGEST).to_numpy()
     if wrong.any() and not foreign:
         row, column = np.argwhere(wrong)[0]
         raise TableError(

@@ -44,7 +44,7 @@ def _one_repeat(labels: Labels, folds: int, seed: int) -> list[NDArray[np.int64]
 
 
 def check_classes(labels: Labels, folds: int) -> None:
-    """See that every training part keeps two patients of each class, which the inner folds need.
+    """See that every training part keeps three patients of each class, which the inner folds need.
 
     Raises:
         TableError: One class only, or a class with fewer patients than that takes.
@@ -53,6 +53,6 @@ def check_classes(labels: Labels, folds: int) -> None:
     if counts.min() == 0:
         raise TableError("patients", "all have the same status", "add patients of the other class")
     smallest = int(counts.min())
-    if smallest < folds or smallest - -(-smallest // folds) < 2:
-        way_out = f"take {smallest} folds, or add patients" if smallest > 2 else "add patients"
+    if smallest < folds or smallest - -(-smallest // folds) < 3:
+        way_out = f"take {smallest} folds, or add patients" if smallest > 3 else "add patients"
         raise TableError("patients", f"the smaller class has {smallest}, for {folds} folds", way_out)

@@ -12,12 +12,9 @@ import skops.io
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from sklearn.compose import ColumnTransformer
-from sklearn.cross_decomposition import PLSRegression
-from sklearn.decomposition import PCA
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
+from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
-from sklearn.feature_selection import VarianceThreshold
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
@@ -25,9 +22,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
+from radiogen.egfr.cleaning import VaryingColumns
 from radiogen.egfr.familiarity import Familiarity
 from radiogen.egfr.heads import MlpHead
-from radiogen.egfr.reductions import UpToComponents
+from radiogen.egfr.reductions import LinearReduction
 from radiogen.egfr.tuning import TunedClassifier
 from radiogen.errors import ModelError
 from radiogen.provenance import file_sha256, whole_file, write_json
@@ -36,11 +34,11 @@ PIPELINE, HEAD, HEAD_ABOUT, CONFIG = "pipeline.skops", "head.safetensors", "head
 SCHEMA_VERSION = 1
 LARGEST_BYTES = 4 << 30
 
-OWN = (Familiarity, MlpHead, UpToComponents, TunedClassifier)
+OWN = (Familiarity, LinearReduction, MlpHead, TunedClassifier, VaryingColumns)
 LEARNERS = (
-    *(ColumnTransformer, PLSRegression, PCA, LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis),
-    *(DummyClassifier, GradientBoostingClassifier, RandomForestClassifier, VarianceThreshold, SimpleImputer),
-    *(LogisticRegression, Pipeline, StandardScaler, SVC, DecisionTreeClassifier, DecisionTreeRegressor),
+    *(ColumnTransformer, DecisionTreeClassifier, DecisionTreeRegressor, GradientBoostingClassifier),
+    *(LogisticRegression, Pipeline, QuadraticDiscriminantAnalysis, RandomForestClassifier, SimpleImputer),
+    *(DummyClassifier, StandardScaler, SVC),
 )
 PARTS = (
     *("builtins.dict", "builtins.list", "builtins.slice", "builtins.str", "builtins.tuple"),

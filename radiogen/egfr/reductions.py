@@ -5,10 +5,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.cross_decomposition import PLSRegression
-from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from radiogen.egfr.settings import ReductionName
@@ -16,38 +13,115 @@ from radiogen.errors import ConfigError
 
 Floats = NDArray[np.float64]
 PLS_COMPONENTS = 3
+NEGLIGIBLE = 1e-10  # of the largest singular value; below it lies rounding
 
 
-class UpToComponents(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """PCA or PLS with as many components as asked for, or as many as the training part can carry."""
+class LinearReduction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """A few directions in which samples are seen: transform(X) = (X - mean_) @ directions_.
 
-    def __init__(self, kind: str = "pca", n_components: int = 10) -> None:
+    Args:
+        kind: `pca`, `pls`, `lda` (one direction, with shrinkage) or `paper` (one direction, plain).
+        n_components: Most directions of pca and pls; fewer where the training part carries fewer.
+        shrinkage: Share of lda's covariance that is replaced by a multiple of the identity, above 0 to 1.
+    """
+
+    def __init__(self, kind: str = "pca", n_components: int = 10, shrinkage: float = 0.5) -> None:
         self.kind = kind
         self.n_components = n_components
+        self.shrinkage = shrinkage
 
     def fit(self, X: Any, y: Any = None) -> Self:
         X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
-        count = max(1, min(self.n_components, X.shape[1], X.shape[0] - 1))
-        if self.kind == "pls":
-            self.reducer_ = PLSRegression(count, scale=False).fit(X, np.asarray(y, dtype=float))
+        self.mean_ = X.mean(0)
+        centered = X - self.mean_
+        if self.kind == "pca":
+            directions = find_components(centered)[: self.n_components].T
+        elif self.kind == "pls":
+            directions = find_pls_directions(centered, np.asarray(y, dtype=float), self.n_components)
+        elif self.kind == "lda":
+            directions = find_discriminant(centered, np.asarray(y), self.shrinkage)
         else:
-            self.reducer_ = PCA(count, svd_solver="full").fit(X)
-        self._n_features_out = count
+            directions = find_plain_discriminant(centered, np.asarray(y))
+        self.directions_ = directions if directions.shape[1] else np.zeros((X.shape[1], 1))
+        self._n_features_out = self.directions_.shape[1]
         return self
 
     def transform(self, X: Any) -> Floats:
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
-        reduced: Floats = self.reducer_.transform(X)
+        reduced: Floats = (X - self.mean_) @ self.directions_
         return reduced
+
+
+def find_components(centered: Floats) -> Floats:
+    """Principal components as rows, largest first, as many as are not rounding; signs fixed."""
+    _, sizes, rows = np.linalg.svd(centered, full_matrices=False)
+    kept: Floats = rows[sizes > NEGLIGIBLE * max(sizes[0], np.finfo(float).tiny)]
+    largest = kept[np.arange(len(kept)), np.abs(kept).argmax(1)] if len(kept) else np.ones(0)
+    return kept * np.sign(largest)[:, None]
+
+
+def find_pls_directions(centered: Floats, labels: Floats, count: int) -> Floats:
+    """Directions of partial least squares of one target (NIPALS; Wold et al. 2001), fewer if X runs out."""
+    rest, target = centered.copy(), labels - labels.mean()
+    smallest = NEGLIGIBLE * np.linalg.norm(centered) * np.linalg.norm(target)
+    weights, loadings = [], []
+    for _ in range(count):
+        weight = rest.T @ target
+        if np.linalg.norm(weight) <= smallest:
+            break
+        weight /= np.linalg.norm(weight)
+        scores = rest @ weight
+        loading = rest.T @ scores / (scores @ scores)
+        rest = rest - np.outer(scores, loading)
+        target = target - scores * (scores @ target) / (scores @ scores)
+        weights.append(weight)
+        loadings.append(loading)
+    if not weights:
+        return np.zeros((centered.shape[1], 0))
+    stacked = np.column_stack(weights)
+    directions: Floats = stacked @ np.linalg.inv(np.vstack(loadings) @ stacked)
+    return directions
+
+
+def find_discriminant(centered: Floats, labels: NDArray[Any], shrinkage: float) -> Floats:
+    """Fisher's direction for two classes, with a covariance shrunk towards a multiple of the identity.
+
+    The features are first turned, without loss, into as many principal components as the samples span.
+    """
+    classes = np.unique(labels)
+    rows = find_components(centered)
+    if len(rows) == 0 or len(classes) != 2:
+        return np.zeros((centered.shape[1], 0))
+    turned = centered @ rows.T
+    means = np.stack([turned[labels == each].mean(0) for each in classes])
+    inner = turned - means[(labels == classes[1]).astype(int)]
+    covariance = inner.T @ inner / len(turned)
+    level = np.trace(covariance) / len(rows)
+    if level <= NEGLIGIBLE * np.trace(turned.T @ turned) / turned.size:
+        covariance, level = np.eye(len(rows)), 1.0
+    shrunk = (1 - shrinkage) * covariance + shrinkage * level * np.eye(len(rows))
+    direction = np.linalg.solve(shrunk, means[1] - means[0])
+    length = float(np.sqrt(direction @ shrunk @ direction))
+    if length == 0:
+        return np.zeros((centered.shape[1], 0))
+    found: Floats = (rows.T @ (direction / length))[:, None]
+    return found
+
+
+def find_plain_discriminant(centered: Floats, labels: NDArray[Any]) -> Floats:
+    """The direction of the published work: scikit-learn's discriminant as it comes; none where it fails."""
+    try:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            fitted = LinearDiscriminantAnalysis().fit(centered, labels)
+    except (IndexError, np.linalg.LinAlgError):
+        return np.zeros((centered.shape[1], 0))
+    directions: Floats = fitted.scalings_[:, :1]
+    return directions if np.isfinite(directions).all() else directions[:, :0]
 
 
 def make_reduction(name: ReductionName, components: int) -> tuple[Any, dict[str, list[Any]]]:
     """A reduction and the grid of its own settings that an inner search tries.
-
-    `lda` is a linear discriminant with shrinkage: the features are first turned, without loss, into as
-    many principal components as there are patients. `paper` is the plain discriminant of the published
-    work. Both give one number.
 
     Raises:
         ConfigError: There is no such reduction.
@@ -55,14 +129,11 @@ def make_reduction(name: ReductionName, components: int) -> tuple[Any, dict[str,
     if name == "none":
         return "passthrough", {}
     if name == "paper":
-        return LinearDiscriminantAnalysis(), {}
+        return LinearReduction("paper"), {}
     if name == "lda":
-        shrunk = LinearDiscriminantAnalysis(solver="eigen", shrinkage=0.5)
-        return Pipeline([("turn", PCA(svd_solver="full")), ("lda", shrunk)]), {
-            "lda__shrinkage": [0.5, 0.1, 0.9]
-        }
+        return LinearReduction("lda"), {"shrinkage": [0.5, 0.1, 0.9]}
     if name == "pls":
-        return UpToComponents("pls", min(components, PLS_COMPONENTS)), {}
+        return LinearReduction("pls", min(components, PLS_COMPONENTS)), {}
     if name == "pca":
-        return UpToComponents("pca", components), {}
+        return LinearReduction("pca", components), {}
     raise ConfigError(f"reduction {name}", "is not known", "take lda, paper, pca, pls or none")

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from radiogen.config import Settings
 
-ClassifierName = Literal["qda", "tree", "forest", "svc", "logistic", "boosting", "mlp"]
+ClassifierName = Literal["qda", "tree", "forest", "svc", "logistic", "elasticnet", "boosting", "mlp"]
 ReductionName = Literal["lda", "paper", "pca", "pls", "none"]
 Inputs = Literal["features", "clinical", "clinical+features"]
 ClinicalName = Literal["age", "sex", "smoking", "pack_years", "histology", "ethnicity"]

@@ -57,7 +57,10 @@ class TunedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):  # ty
         smallest = int(np.bincount(labels).min())
         if smallest < 2:
             raise ValueError("a class has n_samples=1, and inner folds need two")
-        inner = StratifiedKFold(min(self.inner_folds, smallest), shuffle=True, random_state=self.random_state)
+        folds = min(self.inner_folds, smallest)
+        if smallest - -(-smallest // folds) < 2:
+            folds = smallest  # a class so small keeps two samples only if one at a time is held out
+        inner = StratifiedKFold(folds, shuffle=True, random_state=self.random_state)
         candidates = list(ParameterGrid(self.grid or {}))
         scores = [self._held_out_scores(candidate, X, labels, inner) for candidate in candidates]
         best = int(np.argmax([auc(score, labels) for score in scores]))

@@ -2,10 +2,11 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from egfr.made_tables import ABOUT, COLUMNS, PATIENTS, QUICK
+from egfr.made_tables import ABOUT, COLUMNS, PATIENTS, QUICK, write_rows
 from radiogen.egfr.candidates import list_candidates
 from radiogen.egfr.cohort import read_cohort
 from radiogen.egfr.folds import draw_folds
@@ -97,6 +98,32 @@ def test_too_few_patients_of_a_class_leave_nothing_behind(tables, tmp_path):
     with pytest.raises(TableError, match="smaller class has 2"):
         train_egfr(features, tmp_path / "out", clinical, QUICK)
     assert not (tmp_path / "out").exists()
+
+
+CHANCE = np.random.default_rng(0)
+POOR_TABLES = {
+    "one binary column": CHANCE.integers(0, 2, (15, 1)),
+    "the label itself": (np.arange(15) % 3 // 2)[:, None] * [1, 2],
+    "one column that nearly never varies": np.eye(15)[:, :1] + [0, 1],
+    "one column repeated": np.repeat(CHANCE.normal(size=(15, 1)), 9, axis=1),
+    "very large": 1e90 * CHANCE.normal(size=(15, 4)),
+    "very small": 1e-90 * CHANCE.normal(size=(15, 4)),
+    "all on a high plateau": 1e9 + 1e-6 * CHANCE.normal(size=(15, 4)),
+}
+
+
+@pytest.mark.parametrize("kind", POOR_TABLES)
+@pytest.mark.parametrize("classifier", ["logistic", "qda", "svc", "mlp"])
+def test_poor_tables_are_survived(tmp_path, kind, classifier):
+    labels = np.arange(15) % 3 // 2
+    rows = [
+        {"patient_id": f"P{n}", "lesion": 1, "egfr": ("wildtype", "mutant")[labels[n]]}
+        | {f"f{column}": repr(float(value)) for column, value in enumerate(row)}
+        for n, row in enumerate(POOR_TABLES[kind])
+    ]
+    quick = QUICK.model_copy(update={"permutations": 1, "bootstraps": 100, "classifier": classifier})
+    done = train_egfr(write_rows(tmp_path / "features.csv", rows), tmp_path / "out", settings=quick)
+    assert 0 <= done.auc.low <= done.auc.high <= 1
 
 
 def test_without_clinical_variables_the_increment_is_missing_and_said(tables, tmp_path):
