@@ -65,8 +65,7 @@ class MlpHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         train, stop = _inner_split(labels, seed)
         device = pick_device(self.device)
-        self.scale_ = float(X.std()) or 1.0  # one number, so that the components keep their order of size
-        inputs = torch.as_tensor(X, device=device) / self.scale_
+        inputs = torch.as_tensor(X, device=device)
         targets = torch.as_tensor(labels, device=device)
         weights = self._train(inputs, targets, train, stop, torch.Generator().manual_seed(seed))
         self.weights_ = {name: weight.cpu().numpy() for name, weight in weights.items()}
@@ -111,7 +110,7 @@ class MlpHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
         weights = {name: torch.from_numpy(weight).double() for name, weight in self.weights_.items()}
-        logits = forward(weights, torch.from_numpy(X) / self.scale_)
+        logits = forward(weights, torch.from_numpy(X))
         result: NDArray[np.float64] = torch.softmax(logits, dim=1).numpy()
         return result
 

@@ -13,14 +13,15 @@ from radiogen.errors import ConfigError
 
 Floats = NDArray[np.float64]
 PLS_COMPONENTS = 3
-NEGLIGIBLE = 1e-10  # of the largest singular value; below it lies rounding
+NEGLIGIBLE = 1e-7  # of the largest singular value; below it lies rounding
 
 
 class LinearReduction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """A few directions in which samples are seen: transform(X) = (X - mean_) @ directions_.
 
     Args:
-        kind: `pca`, `pls`, `lda` (one direction, with shrinkage) or `paper` (one direction, plain).
+        kind: `pca` (the first component gets a standard deviation of 1, the others keep their share),
+            `pls`, `lda` (one direction, with shrinkage) or `paper` (one direction, plain).
         n_components: Most directions of pca and pls; fewer where the training part carries fewer.
         shrinkage: Share of lda's covariance that is replaced by a multiple of the identity, above 0 to 1.
     """
@@ -36,6 +37,8 @@ class LinearReduction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
         centered = X - self.mean_
         if self.kind == "pca":
             directions = find_components(centered)[: self.n_components].T
+            largest = float(np.linalg.norm(centered @ directions[:, :1])) / np.sqrt(len(centered))
+            directions = directions / max(largest, float(np.finfo(float).tiny))
         elif self.kind == "pls":
             directions = find_pls_directions(centered, np.asarray(y, dtype=float), self.n_components)
         elif self.kind == "lda":
@@ -55,10 +58,21 @@ class LinearReduction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
 def find_components(centered: Floats) -> Floats:
     """Principal components as rows, largest first, as many as are not rounding; signs fixed."""
-    _, sizes, rows = np.linalg.svd(centered, full_matrices=False)
-    kept: Floats = rows[sizes > NEGLIGIBLE * max(sizes[0], np.finfo(float).tiny)]
+    samples, features = centered.shape
+    if samples < features:  # by the small matrix of products: eight times as fast for a thousand features
+        squares, columns = np.linalg.eigh(centered @ centered.T)
+        sizes = np.sqrt(np.maximum(squares[::-1], 0))
+        kept: Floats = (columns[:, ::-1].T @ centered)[sizes > _smallest(sizes)]
+        kept = kept / np.linalg.norm(kept, axis=1, keepdims=True)
+    else:
+        _, sizes, rows = np.linalg.svd(centered, full_matrices=False)
+        kept = rows[sizes > _smallest(sizes)]
     largest = kept[np.arange(len(kept)), np.abs(kept).argmax(1)] if len(kept) else np.ones(0)
     return kept * np.sign(largest)[:, None]
+
+
+def _smallest(sizes: Floats) -> float:
+    return NEGLIGIBLE * max(float(sizes[0]), np.finfo(float).tiny)
 
 
 def find_pls_directions(centered: Floats, labels: Floats, count: int) -> Floats:
