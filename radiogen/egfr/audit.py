@@ -45,8 +45,8 @@ def audit_egfr(
     Raises:
         TableError: A table that does not fit.
     """
-    given = [path for path in (features, clinical) if path is not None]
-    record = RunRecord("audit-egfr", settings.model_dump(mode="json"), inputs=given)
+    given = [path for path in (features, clinical, settings.clinical_mapping) if path]
+    record = RunRecord("audit-egfr", settings.options(), inputs=given)
     cohort = read_cohort(features, clinical, settings)
     findings: dict[str, Any] = without_nan(examine(cohort, settings))
     write_json(out, findings)

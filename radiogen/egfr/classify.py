@@ -66,7 +66,7 @@ def classify_egfr(
             f"abstain {abstain}, explain {explain}", "cannot be used", "take 0 to 1, and 0 or more"
         )
     trained = load_model(model)
-    given = [path for path in (features, clinical, model / "config.json") if path is not None]
+    given = [path for path in (features, clinical, clinical_mapping, model / "config.json") if path]
     record = RunRecord("classify-egfr", {"abstain": abstain, "explain": explain}, inputs=given)
     record.model_hash = trained.sha256
     inputs, notes = _read_inputs(features, clinical, clinical_mapping, trained.config)

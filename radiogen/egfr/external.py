@@ -55,8 +55,8 @@ def judge_external(
     """
     trained = load_model(model)
     how = settings or EgfrSettings(**trained.config["settings"])
-    given = [path for path in (features, clinical, model / "config.json") if path is not None]
-    record = RunRecord("judge-external", how.model_dump(mode="json"), how.seed, given)
+    given = [path for path in (features, clinical, how.clinical_mapping, model / "config.json") if path]
+    record = RunRecord("judge-external", how.options(), how.seed, given)
     record.model_hash = trained.sha256
     cohort = read_cohort(features, clinical, how)
     overlap = check_overlap(features, cohort, how.allow_overlap)

@@ -1,7 +1,7 @@
 """Settings of the EGFR classifier and of how it is judged."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -39,6 +39,10 @@ class EgfrSettings(Settings):
     id_column: str | None = None  # of a foreign table; its other columns need no features.json
     label_column: str | None = None
     positive: str = "mutant"
+
+    def options(self) -> dict[str, Any]:
+        """The settings as a run record holds them, without the place of a file."""
+        return self.model_dump(mode="json", exclude={"clinical_mapping"})
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -58,8 +58,8 @@ def train_egfr(
     Raises:
         TableError: A table that does not fit, too few patients, or features of a model that saw the patients.
     """
-    inputs = [path for path in (features, clinical) if path is not None]
-    record = RunRecord("train-egfr", settings.model_dump(mode="json"), settings.seed, inputs)
+    inputs = [path for path in (features, clinical, settings.clinical_mapping) if path]
+    record = RunRecord("train-egfr", settings.options(), settings.seed, inputs)
     cohort = read_cohort(features, clinical, settings)
     overlap = check_overlap(features, cohort, settings.allow_overlap)
     candidates = list_candidates(cohort, settings)
@@ -115,5 +115,5 @@ def _describe_model(cohort: EgfrCohort, model: Candidate, said: OutOfFold, overl
         "prompt": about.get("prompt"),
         "patients_seen": list(cohort.patients),
         "overlap_with_segmentation_training": overlap,
-        "settings": settings.model_dump(mode="json", exclude={"clinical_mapping"}),
+        "settings": settings.options(),
     }

@@ -78,6 +78,18 @@ def test_the_same_tables_in_another_order_give_the_same_bytes(tables, tmp_path):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
 
 
+def test_no_place_of_a_file_is_written(tables, tmp_path):
+    mapping = tmp_path / "mapping.yaml"
+    mapping.write_text("columns: {sex: sex}")
+    settings = QUICK.model_copy(update={"clinical_mapping": mapping, "permutations": 0})
+    features, clinical = tables()
+    train_egfr(features, tmp_path / "out", clinical, settings)
+    for path in (tmp_path / "out").glob("*.*"):
+        assert str(tmp_path).encode() not in path.read_bytes(), path.name
+    record = json.loads((tmp_path / "out" / "out.run.json").read_text())
+    assert "mapping.yaml" in record["inputs"]
+
+
 def test_features_of_a_network_that_saw_the_patients_are_refused_unless_allowed(tables, tmp_path):
     features, clinical = tables(about={**ABOUT, "patients_seen": ["P03", "P04", "else"]})
     with pytest.raises(TableError, match="trained on 2 of these patients"):
