@@ -18,7 +18,7 @@ from radiogen.phantoms.mediastinum import (
     solid_distance,
 )
 from radiogen.phantoms.shapes import Space, blur, occupancy, smooth_noise
-from radiogen.phantoms.thorax import body_distance, cage_distance, draw_build, draw_wall
+from radiogen.phantoms.thorax import body_distance, cage_distance, draw_build, draw_spine, draw_wall
 from radiogen.phantoms.traits import Traits, generator_for
 from radiogen.phantoms.vessels import draw_bronchi, grow_tree, vessel_share
 from radiogen.volume import FloatArray
@@ -92,6 +92,7 @@ def make_chest(traits: Traits, seed: int, size: ChestSize | None = None) -> Ches
     hu += fill * (np.float32(-60) - hu)
     draw_belly(hu, space, inside, chance)
     draw_center(hu, organs, space.edge_mm)
+    draw_spine(hu, space)
     _draw_lungs(hu, space, lungs, traits, blood_hu, chance)
     draw_windpipe(hu, space)
     lesions, plans = _draw_lesions(
@@ -139,10 +140,12 @@ def _draw_lungs(
         deep = np.flatnonzero((lungs < -2.5) & (right if side == 1 else ~right))
         if len(deep) < 50:
             continue
-        for twigs, shift in ((95, 0.0), (75, -12.0)):
-            root = (hilum[0], hilum[1] + shift, hilum[2] + shift)
-            trees.append(grow_tree(root, _points(space, lungs, deep, twigs, generator), 0.75))
-        airways.append(grow_tree(hilum, _points(space, lungs, deep, 12, generator), 1.5))
+        for twigs, shift in ((150, 4.0), (120, -9.0)):
+            root = (hilum[0], hilum[1] - 6.0, hilum[2] + shift)
+            trees.append(grow_tree(root, _points(space, lungs, deep, twigs, generator), 1.05))
+        airways.append(
+            grow_tree((hilum[0], 19.0, hilum[2] - 4), _points(space, lungs, deep, 12, generator), 1.5)
+        )
     share = vessel_share(space, trees)
     tissue = tissue + share * (np.float32(blood_hu) - tissue)
     hu += occupancy(lungs, space.edge_mm) * (tissue - hu)

@@ -16,7 +16,7 @@ from radiogen.phantoms.shapes import (
     paint,
     smooth_noise,
 )
-from radiogen.phantoms.thorax import FAT_HU, spine_body
+from radiogen.phantoms.thorax import FAT_HU, SPINE, spine_body
 from radiogen.volume import FloatArray
 
 CARINA_Z = 118.0
@@ -36,15 +36,15 @@ class Organ:
 def great_vessels(space: Space, blood_hu: float) -> list[Organ]:
     """Aorta, pulmonary arteries, vena cava and the vessels to the head."""
     tubes = [
-        ((-14, -20, 84), (-14, -20, 128), 15.0),
+        ((-12, -26, 82), (-14, -20, 128), 15.0),
         ((-14, -20, 128), (6, 6, 142), 13.5),
         ((6, 6, 142), (24, 36, 128), 13.0),
-        ((24, 36, 128), (24, 38, 90), 12.0),
-        ((24, 38, 90), (14, 36, 20), 11.5),
-        ((14, 36, 20), (8, 34, -20), 11.0),
-        ((8, -32, 88), (14, -12, 112), 13.0),
-        ((14, -10, 112), LEFT_HILUM, 10.5),
-        ((12, -8, 108), RIGHT_HILUM, 10.0),
+        ((24, 36, 128), (25, 44, 90), 12.0),
+        ((25, 44, 90), (14, 42, 20), 11.5),
+        ((14, 42, 20), (8, 40, -20), 11.0),
+        ((8, -38, 86), (14, -12, 112), 13.0),
+        ((14, -10, 112), (44, 8, 110), 9.0),
+        ((12, -8, 108), (-40, 4, 104), 8.5),
         ((-28, -12, 84), (-26, -14, 160), 8.5),
         ((-26, -14, 160), (-34, -10, 200), 6.5),
         ((-26, -16, 160), (26, -14, 182), 6.0),
@@ -66,12 +66,12 @@ def heart(space: Space, blood_hu: float, generator: np.random.Generator) -> list
         return Organ(ellipsoid(space, center, (x, y, z), turn, tilt), hu)
 
     return [
-        part((20, -24, 60), (68, 49, 50), FAT_HU + 10),
-        part((20, -23, 61), (63, 44, 46), muscle_hu),
-        part((38, -22, 50), (30, 17, 24), blood_hu),
-        part((12, -40, 54), (34, 14, 26), blood_hu * 0.95),
-        part((-22, -18, 66), (17, 20, 27), blood_hu * 0.97),
-        part((4, 8, 78), (24, 15, 21), blood_hu),
+        part((20, -32, 58), (68, 50, 50), FAT_HU + 10),
+        part((20, -31, 59), (62, 44, 45), muscle_hu),
+        part((38, -30, 48), (30, 17, 24), blood_hu),
+        part((12, -49, 52), (34, 14, 26), blood_hu * 0.95),
+        part((-22, -24, 64), (17, 20, 27), blood_hu * 0.97),
+        part((4, 0, 76), (24, 15, 21), blood_hu),
     ]
 
 
@@ -81,9 +81,10 @@ def center_organs(space: Space, blood_hu: float, generator: np.random.Generator)
         Organ(column(space, (0, 2), (27, 50), (-30, 150)), FAT_HU + 14),
         Organ(column(space, (0, 8), (21, 40), (140, 240)), FAT_HU + 14),
         Organ(column(space, (0, -60), (4.5, 30), (-30, 240)), FAT_HU + 14),
-        Organ(Shape(spine_body(space).where, spine_body(space).distance - 4), 40.0),
-        Organ(ellipsoid(space, RIGHT_HILUM, (15, 14, 17)), -10.0),
-        Organ(ellipsoid(space, LEFT_HILUM, (14, 14, 17)), -10.0),
+        Organ(Shape(spine_body(space).where, spine_body(space).distance - 3), 40.0),
+        Organ(column(space, (SPINE[0], SPINE[1] + 16), (24, 16), (-40, 240)), 45.0),
+        Organ(ellipsoid(space, RIGHT_HILUM, (10, 12, 13)), -30.0),
+        Organ(ellipsoid(space, LEFT_HILUM, (9, 12, 13)), -30.0),
     ]
     esophagus = [Organ(capsule(space, (4, 30, 200), (8, 32, 40), 6.5), 38.0)]
     nodes = [
@@ -139,7 +140,13 @@ def solid_distance(space: Space, organs: list[Organ]) -> FloatArray:
 def draw_windpipe(hu: FloatArray, space: Space) -> None:
     """Trachea and main bronchi: soft wall, air inside."""
     fork = (-2.0, 12.0, CARINA_Z)
-    tubes = [((-2.0, 4.0, 210.0), fork, 9.0), (fork, RIGHT_HILUM, 7.2), (fork, LEFT_HILUM, 6.4)]
+    tubes = [
+        ((-2.0, 4.0, 210.0), fork, 8.6),
+        (fork, (-22.0, 14.0, 107.0), 6.8),
+        ((-22.0, 14.0, 107.0), (-42.0, 19.0, 97.0), 4.6),
+        (fork, (22.0, 15.0, 108.0), 6.2),
+        ((22.0, 15.0, 108.0), (46.0, 19.0, 100.0), 4.2),
+    ]
     for wall, value in ((1.8, 30.0), (0.0, AIRWAY_HU)):
         for start, end, radius in tubes:
             paint(hu, capsule(space, start, end, radius + wall), value, space.edge_mm)

@@ -18,7 +18,7 @@ from radiogen.phantoms.shapes import (
 )
 from radiogen.volume import AIR_HU, FloatArray
 
-SPINE = (0.0, 60.0)
+SPINE = (0.0, 69.0)
 SKIN_HU, FAT_HU, MUSCLE_HU = 20.0, -102.0, 52.0
 CORTEX_HU, MARROW_HU, CARTILAGE_HU = 620.0, 190.0, 95.0
 RIB_PITCH_MM = 31.0
@@ -38,13 +38,13 @@ class Build:
 def draw_build(sex: str, generator: np.random.Generator) -> Build:
     """A build that fits the sex."""
     female = sex == "female"
-    cage = (generator.normal(116 if female else 123, 2.5), generator.normal(79 if female else 84, 2.5))
+    cage = (generator.normal(116 if female else 123, 2.5), generator.normal(86 if female else 92, 2.5))
     return Build(
-        cage=(float(np.clip(cage[0], 108, 128)), float(np.clip(cage[1], 74, 88))),
+        cage=(float(np.clip(cage[0], 108, 128)), float(np.clip(cage[1], 80, 97))),
         fat_mm=float(generator.uniform(7, 15)),
         breast_mm=float(generator.uniform(14, 22)) if female else 0.0,
         rib_shift_mm=float(generator.uniform(0, RIB_PITCH_MM)),
-        table_y=108.0,
+        table_y=119.0,
     )
 
 
@@ -61,7 +61,7 @@ def cage_distance(space: Space, build: Build) -> FloatArray:
     """Distance to the inside of the ribs, negative inside; the cage narrows to the apex."""
     above = np.clip((space.z - 84) / 112, 0, 0.999)
     taper = np.sqrt(1 - above**3) * (1 - 0.05 * np.clip((84 - space.z) / 84, 0, 1) ** 2)
-    return oval(space, (build.cage[0] * taper, build.cage[1] * taper), -8 + 14 * above**2, 2.35)
+    return oval(space, (build.cage[0] * taper, build.cage[1] * taper), -4 + 14 * above**2, 2.35)
 
 
 def body_distance(space: Space, build: Build) -> FloatArray:
@@ -92,12 +92,12 @@ def draw_wall(
     paint(hu, Shape(EVERYWHERE, body), SKIN_HU, edge)
     paint(hu, Shape(EVERYWHERE, body + 2.2), FAT_HU, edge)
     marbling = smooth_noise(space, 22, generator)
-    muscle = np.maximum(cage - 20 + 5 * marbling, body + 0.55 * build.fat_mm + 2)
+    bulk = 19 + 24 * np.clip((space.z - 120) / 80, 0, 1) ** 1.5
+    muscle = np.maximum(cage - bulk + 5 * marbling, body + 0.55 * build.fat_mm + 2)
     fascia = np.abs(cage - 12 - 3 * marbling) - 1.0
     paint(hu, Shape(EVERYWHERE, muscle), MUSCLE_HU, edge)
     hu -= occupancy(np.maximum(fascia, muscle + 2), edge) * 90
     draw_ribs(hu, space, build, cage)
-    draw_spine(hu, space)
     draw_shoulders(hu, space)
     return hu
 
@@ -113,10 +113,10 @@ def draw_table(hu: FloatArray, space: Space, build: Build) -> None:
 
 def draw_ribs(hu: FloatArray, space: Space, build: Build, cage: FloatArray) -> None:
     """Ribs round the cage, falling from the spine to the front, and the sternum with its cartilage."""
-    front = np.clip((SPINE[1] - space.y) / 150, 0, 1.1)
-    height = space.z + 62 * front**1.2 + build.rib_shift_mm
+    front = np.clip((80 - space.y) / 170, 0, 1.1)
+    height = space.z + 96 * front + build.rib_shift_mm
     beside = (height + RIB_PITCH_MM / 2) % RIB_PITCH_MM - RIB_PITCH_MM / 2
-    tube = np.sqrt((cage - 7.5) ** 2 + (beside * 0.62) ** 2)
+    tube = np.sqrt((cage - 7.5) ** 2 + (beside * 0.72) ** 2)
     gap = 22 + 0.28 * np.clip(110 - space.z, 0, 110)
     is_cartilage = (space.y < -30) & (np.abs(space.x) < gap)
     near_sternum = (space.y < -30) & (np.abs(space.x) < 12)
@@ -141,7 +141,7 @@ def draw_spine(hu: FloatArray, space: Space) -> None:
     """Vertebral bodies and discs, the canal, and the arches with their processes."""
     edge, (x, y) = space.edge_mm, SPINE
     for side in (-1, 1):
-        paint(hu, column(space, (x + side * 21, y + 36), (17, 15), (-40, 240)), MUSCLE_HU + 4, edge)
+        paint(hu, column(space, (x + side * 21, y + 31), (17, 12), (-40, 240)), MUSCLE_HU + 4, edge)
     spine = spine_body(space)
     bodies = Shape(spine.where, spine.distance + 3)
     paint(hu, spine, 480.0, edge)
@@ -150,9 +150,9 @@ def draw_spine(hu: FloatArray, space: Space) -> None:
         paint(hu, column(space, SPINE, (17.0, 14.0), (middle - 2.5, middle + 2.5)), 75.0, edge)
         low, high = middle + 6, middle + 18
         paint(hu, column(space, (x, y + 22), (14, 11), (low, high)), 480.0, edge)
-        paint(hu, capsule(space, (x, y + 30, high), (x, y + 43, low - 4), 3.6), 430.0, edge)
+        paint(hu, capsule(space, (x, y + 30, high), (x, y + 40, low - 4), 3.6), 430.0, edge)
         for side in (-1, 1):
-            tip = (x + side * 34, y + 27, high)
+            tip = (x + side * 33, y + 25, high)
             paint(hu, capsule(space, (x + side * 12, y + 19, high), tip, 4.2), 400.0, edge)
     paint(hu, column(space, (x, y + 22), (9.5, 7.5), (-40, 240)), -30.0, edge)
     paint(hu, column(space, (x, y + 22), (6.0, 5.0), (-40, 240)), 35.0, edge)
@@ -162,10 +162,10 @@ def draw_shoulders(hu: FloatArray, space: Space) -> None:
     """Shoulder blades and collar bones."""
     edge = space.edge_mm
     for side in (-1.0, 1.0):
-        for share in np.linspace(0, 1, 5):
+        for share in np.linspace(0, 1, 12):
             top, low = (
-                (side * (62 + 58 * share), 84 - 56 * share, 196.0),
-                (side * (72 + 22 * share), 86 - 22 * share, 120.0),
+                (side * (62 + 58 * share), 90 - 58 * share, 196.0),
+                (side * (72 + 22 * share), 96 - 24 * share, 120.0),
             )
             paint(hu, capsule(space, top, low, 3.4), 330.0, edge)
         paint(hu, capsule(space, (side * 16, -74, 176), (side * 70, -62, 194), 5.5), 520.0, edge)
