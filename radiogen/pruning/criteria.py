@@ -1,0 +1,190 @@
+"""The thirteen criteria by name, and `scores`: network and batches in, one number a weight out."""
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from radiogen.pruning.hessian import grasp, hutchinson_diagonal
+from radiogen.pruning.moments import Moments, gradient_moments
+from radiogen.pruning.prunable import prunable
+from radiogen.pruning.rounds import masked_meanwhile, score_in_rounds
+from radiogen.pruning.settings import CriterionName, CriterionSettings, ScoringTask
+from radiogen.pruning.signatures import Batch, Loss, Scores, WeightMasks, refuse_not_finite
+from radiogen.pruning.synflow import synflow
+from radiogen.pruning.taylor import (
+    SecondOrder,
+    TaylorTerms,
+    curvature_alone,
+    first_order,
+    fisher_factor,
+    gradient_alone,
+    measure_second_order,
+    second_order,
+    surgeon,
+    surgeon_without_guard,
+    taylor_sum,
+)
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Scores, and what there is to say about how they came about."""
+
+    scores: Scores
+    samples: int = 0  # 0: the criterion looks at no data
+    batches: int = 0
+    second_order: SecondOrder | None = None
+
+
+Criterion = Callable[[ScoringTask], Scoring]
+TermScore = Callable[[TaylorTerms], torch.Tensor]
+
+
+def scores(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    loss: Loss,
+    settings: CriterionSettings | None = None,
+    generator: torch.Generator | None = None,
+    exclude: Collection[str] = (),
+) -> Scores:
+    """Score every prunable weight of a network; higher means keep. The network is left as it was found.
+
+    Args:
+        model: The network, at the weights that training will start from.
+        batches: A list or loader of mini-batches; of one sample each in the paper.
+        loss: Mean loss of a mini-batch.
+        settings: Criterion and its options.
+        generator: Chance for `random` and the Hutchinson criteria.
+        exclude: Parameters or modules that are never pruned: name the output layer.
+
+    Raises:
+        PruningError: Nothing to prune, no mini-batch, or scores that are not finite.
+    """
+    return score_weights(model, batches, loss, settings, generator, exclude).scores
+
+
+def score_weights(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    loss: Loss,
+    settings: CriterionSettings | None = None,
+    generator: torch.Generator | None = None,
+    exclude: Collection[str] = (),
+) -> Scoring:
+    """As `scores`, with the number of samples and the size of the second-order term beside the first."""
+    settings = settings or CriterionSettings()
+    task = ScoringTask(
+        model=model,
+        batches=batches,
+        loss=loss,
+        weights=prunable(model, exclude, published_names=settings.reference),
+        settings=settings,
+        generator=generator or torch.Generator().manual_seed(0),
+    )
+    with torch.no_grad():
+        scoring = _score(task)
+    if not (settings.reference and settings.criterion == "fbss"):
+        refuse_not_finite(scoring.scores, f"{settings.criterion} scores")
+    return scoring
+
+
+def _score(task: ScoringTask) -> Scoring:
+    criterion = CRITERIA[task.settings.criterion]
+    rounds = task.settings.rounds or 1
+    if rounds == 1 or task.settings.criterion == "synflow":
+        return criterion(task)
+    last: list[Scoring] = []
+
+    def score(masks: WeightMasks) -> Scores:
+        with masked_meanwhile(task.model, masks):
+            last[:] = [criterion(task)]
+        return last[0].scores
+
+    in_rounds = score_in_rounds(score, task.settings, rounds)
+    return replace(last[0], scores=in_rounds)
+
+
+def magnitude(task: ScoringTask) -> Scoring:
+    """abs(w)."""
+    return Scoring({name: w.detach().abs() for name, w in task.weights.items()})
+
+
+def random(task: ScoringTask) -> Scoring:
+    """Uniform numbers; the same generator state gives the same ones."""
+    device = task.generator.device
+    return Scoring(
+        {
+            name: torch.rand(w.shape, generator=task.generator, device=device).to(w.device)
+            for name, w in task.weights.items()
+        }
+    )
+
+
+def snip(task: ScoringTask) -> Scoring:
+    """abs(w G) (Lee et al. 2019); in reference mode divided by the total over all parameters."""
+    if not task.settings.reference:
+        return _from_fisher(first_order)(task)
+    everything = dict(task.model.named_parameters())
+    scoring = _from_fisher(first_order)(replace(task, weights=everything))
+    total = torch.stack([score.sum() for score in scoring.scores.values()]).sum()
+    return replace(scoring, scores={name: scoring.scores[name] / total for name in task.weights})
+
+
+def brain_surgeon(task: ScoringTask) -> Scoring:
+    """C/2 (w - G/C)^2 with C = s F; without Fisher information 0, and NaN in reference mode."""
+    score = surgeon_without_guard if task.settings.reference else surgeon
+    return _from_fisher(score, scaled=True)(task)
+
+
+def _from_fisher(score: TermScore, scaled: bool = False) -> Criterion:
+    def criterion(task: ScoringTask) -> Scoring:
+        moments = gradient_moments(task.model, task.batches, task.loss, task.weights)
+        scale = fisher_factor(moments, task.settings) if scaled else 1.0
+        curvature = {name: value.mul_(scale) for name, value in moments.fisher.items()}
+        return _score_terms(task, moments, curvature, score, scale)
+
+    return criterion
+
+
+def _from_hessian(score: TermScore) -> Criterion:
+    def criterion(task: ScoringTask) -> Scoring:
+        moments = gradient_moments(task.model, task.batches, task.loss, task.weights)
+        return _score_terms(task, moments, hutchinson_diagonal(task), score, 1.0)
+
+    return criterion
+
+
+def _score_terms(
+    task: ScoringTask, moments: Moments, curvature: dict[str, Tensor], score: TermScore, scale: float
+) -> Scoring:
+    terms = {
+        name: TaylorTerms(w.detach(), moments.gradient[name], curvature[name])
+        for name, w in task.weights.items()
+    }
+    return Scoring(
+        {name: score(term) for name, term in terms.items()},
+        moments.samples,
+        moments.batches,
+        measure_second_order(terms, scale),
+    )
+
+
+CRITERIA: dict[CriterionName, Criterion] = {
+    "random": random,
+    "magnitude": magnitude,
+    "grad-norm": _from_fisher(gradient_alone),
+    "snip": snip,
+    "grasp": lambda task: Scoring(grasp(task)),
+    "synflow": lambda task: Scoring(synflow(task)),
+    "fisher-diag": _from_fisher(curvature_alone),
+    "fisher-pruning": _from_fisher(second_order),
+    "fts": _from_fisher(taylor_sum, scaled=True),
+    "fbss": brain_surgeon,
+    "hutch-diag": _from_hessian(curvature_alone),
+    "hutch-pruning": _from_hessian(second_order),
+    "hts": _from_hessian(taylor_sum),
+}
+"""Criteria by name; `CriterionSettings.criterion` takes one of them."""

@@ -1,0 +1,122 @@
+"""Products with the Hessian of the mean loss: GraSP, and Hutchinson's estimate of the diagonal."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from radiogen.errors import PruningError
+from radiogen.pruning.moments import gradient_moments
+from radiogen.pruning.settings import GRASP_TEMPERATURE, ScoringTask
+from radiogen.pruning.signatures import Batch, Loss, Scores, loss_of, read_batches
+from radiogen.pruning.state import as_found
+
+
+def grasp(task: ScoringTask) -> Scores:
+    """w * (H g): how much removing a weight would lessen the gradient flow (Wang et al. 2020).
+
+    H and g belong to the mean loss over all mini-batches, with the network's output divided by a temperature,
+    and run over all parameters that can be trained. In reference mode the published FTS code: the opposite
+    sign, temperature 1, divided by the absolute value of the total over all parameters.
+    """
+    reference = task.settings.reference
+    temperature = task.settings.temperature or (1.0 if reference else GRASP_TEMPERATURE)
+    trained = {name: p for name, p in task.model.named_parameters() if p.requires_grad} | task.weights
+    with _tempered(task.model, temperature):
+        gradient = gradient_moments(task.model, task.batches, task.loss, trained).gradient
+        product = _hessian_product(task, trained, gradient)
+    scores = {name: (p.detach() * product[name]) for name, p in trained.items()}
+    if reference:
+        total = torch.stack([score.sum() for score in scores.values()]).sum().abs()
+        scores = {name: -score / total for name, score in scores.items()}
+    return {name: scores[name] for name in task.weights}
+
+
+def hutchinson_diagonal(task: ScoringTask) -> dict[str, Tensor]:
+    """Hutchinson's estimate of the diagonal of the Hessian: the mean of v * (H v) over Rademacher vectors v.
+
+    Every mini-batch sees the same vectors, so their order does not matter.
+    """
+    seeds = [
+        int(torch.randint(2**62, (), generator=task.generator, device=task.generator.device))
+        for _ in range(task.settings.probes)
+    ]
+    total = {name: torch.zeros_like(w, requires_grad=False) for name, w in task.weights.items()}
+    count = 0
+    with as_found(task.model, task.weights.values()):
+        for batch in read_batches(task.batches):
+            gradients = _differentiable_gradients(task.model, batch, task.loss, task.weights)
+            for seed in seeds:
+                probe = _rademacher(task.weights, seed)
+                for name, product in _vector_product(gradients, task.weights, probe).items():
+                    total[name].addcmul_(probe[name], product)
+            count += 1
+    return {name: value.div_(count * len(seeds)) for name, value in total.items()}
+
+
+def _rademacher(weights: Mapping[str, nn.Parameter], seed: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: torch.randint(2, w.shape, generator=generator).to(w).mul_(2).sub_(1)
+        for name, w in weights.items()
+    }
+
+
+def _hessian_product(
+    task: ScoringTask, weights: Mapping[str, nn.Parameter], vector: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    total = {name: torch.zeros_like(w, requires_grad=False) for name, w in weights.items()}
+    count = 0
+    with as_found(task.model, weights.values()):
+        for batch in read_batches(task.batches):
+            gradients = _differentiable_gradients(task.model, batch, task.loss, weights)
+            for name, product in _vector_product(gradients, weights, vector).items():
+                total[name].add_(product)
+            count += 1
+    return {name: value.div_(count) for name, value in total.items()}
+
+
+def _differentiable_gradients(
+    model: nn.Module, batch: Batch, loss: Loss, weights: Mapping[str, nn.Parameter]
+) -> dict[str, Tensor]:
+    value = loss_of(model, batch, loss)
+    if not value.requires_grad:
+        return {}
+    try:
+        found = torch.autograd.grad(value, list(weights.values()), create_graph=True, allow_unused=True)
+    except RuntimeError as error:
+        raise PruningError(
+            type(model).__name__, f"cannot be differentiated twice: {error}", "take a first-order criterion"
+        ) from error
+    return {name: g for name, g in zip(weights, found, strict=True) if g is not None}
+
+
+def _vector_product(
+    gradients: Mapping[str, Tensor], weights: Mapping[str, nn.Parameter], vector: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    curved = [name for name, g in gradients.items() if g.requires_grad]
+    if not curved:
+        return {}
+    products = torch.autograd.grad(
+        [gradients[name] for name in curved],
+        list(weights.values()),
+        [vector[name] for name in curved],
+        retain_graph=True,
+        allow_unused=True,
+    )
+    return {name: p for name, p in zip(weights, products, strict=True) if p is not None}
+
+
+@contextmanager
+def _tempered(model: nn.Module, temperature: float) -> Iterator[None]:
+    def divide(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        return tree_map_only(Tensor, lambda t: t / temperature, output)
+
+    handle = model.register_forward_hook(divide)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,127 @@
+"""What is kept layer by layer, and whether anything still reaches through each layer."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from radiogen.errors import PruningError
+from radiogen.pruning.signatures import Batch, Loss, Scores, WeightMasks
+from radiogen.pruning.synflow import flow_scores, ones_like_first, positive_copy
+from radiogen.pruning.weight_masks import matched
+
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One layer of a pruned network; a channel is dead when none of its weights is kept."""
+
+    name: str
+    weights: int
+    kept: int
+    channels_in: int
+    dead_in: int
+    channels_out: int
+    dead_out: int
+    is_cut: bool  # weights are kept, but nothing from the input reaches the output through them
+
+    @property
+    def share(self) -> float:
+        """The share of the weights that is kept."""
+        return self.kept / self.weights
+
+
+def layer_table(
+    model: nn.Module,
+    masks: WeightMasks,
+    batches: Iterable[Batch] | None = None,
+    loss: Loss | None = None,
+) -> list[LayerRow]:
+    """What the weight masks keep of each layer.
+
+    Args:
+        model: The network; it is not changed.
+        masks: Booleans by parameter name.
+        batches: With `loss`, shows the shapes of the input, so that cut paths are found too: a flow of ones
+            through the network with positive weights and without biases must pass every layer that it passes
+            in the dense network.
+        loss: Knows how the network takes its inputs.
+
+    Raises:
+        PruningError: The masks are of another architecture; the layer is named.
+    """
+    modules = {id(module.weight): module for module in model.modules() if hasattr(module, "weight")}
+    cut = set[str]() if batches is None or loss is None else cut_layers(model, masks, batches, loss)
+    rows = []
+    for name, (weight, mask) in matched(model, masks).items():
+        out, into = _channels(modules.get(id(weight)), mask)
+        kept = int(mask.sum())
+        rows.append(
+            LayerRow(
+                name=name,
+                weights=mask.numel(),
+                kept=kept,
+                channels_in=into.numel(),
+                dead_in=int((~into).sum()),
+                channels_out=out.numel(),
+                dead_out=int((~out).sum()),
+                is_cut=kept > 0 and name in cut,
+            )
+        )
+    return rows
+
+
+def cut_layers(model: nn.Module, masks: WeightMasks, batches: Iterable[Batch], loss: Loss) -> set[str]:
+    """Names of the layers that something flows through in the dense network and nothing in the pruned one."""
+    network = positive_copy(model)
+    with torch.no_grad():
+        for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
+            if name.rpartition(".")[2].startswith(("bias", "running_mean")):
+                tensor.zero_()
+    parameters = dict(network.named_parameters(remove_duplicate=False))
+    weights = {name: parameters[name] for name in masks}
+    example = ones_like_first(batches)
+    dense = flow_scores(network, example, weights, loss, {})
+    pruned = flow_scores(
+        network, example, weights, loss, {n: m.to(weights[n].device) for n, m in masks.items()}
+    )
+    return _flowing(dense) - _flowing(pruned)
+
+
+def check_collapse(table: list[LayerRow], allow: bool = False) -> None:
+    """Refuse a network with a layer that nothing passes any more.
+
+    Args:
+        table: Of `layer_table`.
+        allow: Accept it nevertheless.
+
+    Raises:
+        PruningError: A layer has collapsed; it is named.
+    """
+    cure = "prune less, take scope layer or a warm-up, or allow layer collapse"
+    for row in table:
+        if allow:
+            return
+        if row.kept == 0:
+            raise PruningError(row.name, f"none of its {row.weights} weights is kept", cure)
+        if row.is_cut:
+            raise PruningError(
+                row.name,
+                f"{row.kept} of {row.weights} weights are kept, but no path leads through them",
+                cure,
+            )
+
+
+def _flowing(scores: Scores) -> set[str]:
+    return {name for name, score in scores.items() if bool((score != 0).any())}
+
+
+def _channels(module: nn.Module | None, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Which output and which input channels have a kept weight."""
+    pairs = mask.reshape(*mask.shape[:2], -1).any(dim=2) if mask.dim() > 1 else mask.reshape(-1, 1)
+    groups = int(getattr(module, "groups", 1))
+    blocks = pairs.reshape(groups, -1, pairs.shape[1])
+    first, second = blocks.any(dim=2).reshape(-1), blocks.any(dim=1).reshape(-1)
+    return (second, first) if isinstance(module, _TRANSPOSED) else (first, second)

@@ -1,0 +1,65 @@
+"""The settings of a criterion, and the task that each criterion is given."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from radiogen.config import Settings
+from radiogen.pruning.signatures import Batch, Loss
+
+Scope = Literal["global", "layer"]
+CriterionName = Literal[
+    "random",
+    "magnitude",
+    "grad-norm",
+    "snip",
+    "grasp",
+    "synflow",
+    "fisher-diag",
+    "fisher-pruning",
+    "fts",
+    "fbss",
+    "hutch-diag",
+    "hutch-pruning",
+    "hts",
+]
+FisherScale = Literal["batch", "dataset"] | Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+GRASP_TEMPERATURE = 200.0  # Wang et al. 2020
+SYNFLOW_ROUNDS = 100  # Tanaka et al. 2020
+
+
+class CriterionSettings(Settings):
+    """How weights are scored; the defaults are the published values."""
+
+    criterion: CriterionName = "fts"
+    sparsity: float = Field(0.9, ge=0, lt=1)
+    """Share of the prunable weights that is removed; scores themselves depend on it in rounds only."""
+    scope: Scope = "global"
+    fisher_scale: FisherScale = "batch"
+    """What the Fisher term of fts and fbss is multiplied by: the mini-batch size (the paper), the number of
+    samples, or a number (1 in the successor)."""
+    temperature: float | None = Field(None, gt=0)
+    """What grasp divides the network's output by; 200 unless given, and 1 in the published FTS code."""
+    probes: int = Field(10, ge=1)
+    """Rademacher probes of the Hutchinson criteria."""
+    rounds: int | None = Field(None, ge=1)
+    """Score, prune a part, score again; 100 for synflow unless given, 1 for all others."""
+    reference: bool = False
+    """Reproduce the published code: its rule by names, its signs, its counting, its order among ties."""
+
+
+@dataclass(frozen=True)
+class ScoringTask:
+    """One network to score: what every criterion is given."""
+
+    model: nn.Module
+    batches: Iterable[Batch]
+    loss: Loss
+    weights: dict[str, nn.Parameter]  # the prunable ones
+    settings: CriterionSettings = field(default_factory=CriterionSettings)
+    generator: torch.Generator = field(default_factory=torch.Generator)

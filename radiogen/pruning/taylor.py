@@ -1,0 +1,101 @@
+"""Criteria made of the weights and of the moments of their gradients (arXiv:2502.11450)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from radiogen.pruning.moments import Moments
+from radiogen.pruning.settings import CriterionSettings
+
+
+@dataclass(frozen=True)
+class TaylorTerms:
+    """The two terms of a second-order Taylor expansion of the loss in one layer: w G and w^2 C / 2.
+
+    `curvature` C is the scaled Fisher diagonal s F, or Hutchinson's diagonal of the Hessian.
+    """
+
+    weight: Tensor
+    gradient: Tensor
+    curvature: Tensor
+
+    @property
+    def first(self) -> Tensor:
+        """The first-order term, signed."""
+        return self.weight * self.gradient
+
+    @property
+    def second(self) -> Tensor:
+        """The second-order term."""
+        return self.weight.square() * self.curvature / 2
+
+
+def gradient_alone(terms: TaylorTerms) -> Tensor:
+    """abs(G): grad-norm."""
+    return terms.gradient.abs()
+
+
+def first_order(terms: TaylorTerms) -> Tensor:
+    """abs(w G): snip."""
+    return terms.first.abs()
+
+
+def curvature_alone(terms: TaylorTerms) -> Tensor:
+    """C: fisher-diag, hutch-diag."""
+    return terms.curvature
+
+
+def second_order(terms: TaylorTerms) -> Tensor:
+    """w^2 C / 2: fisher-pruning, hutch-pruning."""
+    return terms.second
+
+
+def taylor_sum(terms: TaylorTerms) -> Tensor:
+    """abs(w G + w^2 C / 2): fts, hts."""
+    return (terms.first + terms.second).abs()
+
+
+def surgeon_without_guard(terms: TaylorTerms) -> Tensor:
+    """C/2 (w - G/C)^2: fbss as published, NaN for a weight without curvature."""
+    return terms.curvature / 2 * (terms.weight - terms.gradient / terms.curvature).square()
+
+
+def surgeon(terms: TaylorTerms) -> Tensor:
+    """C/2 (w - G/C)^2: fbss; a weight without curvature scores 0."""
+    return torch.where(terms.curvature > 0, surgeon_without_guard(terms), 0.0)
+
+
+def fisher_factor(moments: Moments, settings: CriterionSettings) -> float:
+    """The number s that `fisher_scale` stands for."""
+    if settings.fisher_scale == "batch":
+        return moments.samples / moments.batches
+    if settings.fisher_scale == "dataset":
+        return float(moments.samples)
+    return float(settings.fisher_scale)
+
+
+@dataclass(frozen=True)
+class SecondOrder:
+    """How large the second-order term is beside the first, summed over all weights."""
+
+    first: float  # sum of abs(w G)
+    second: float  # sum of abs(w^2 C / 2)
+    scale: float  # what the Fisher diagonal was multiplied by
+
+    @property
+    def ratio(self) -> float:
+        """Second over first; infinite where the first is zero."""
+        if self.first == 0:
+            return 0.0 if self.second == 0 else float("inf")
+        return self.second / self.first
+
+    def __str__(self) -> str:
+        return f"the second-order term is {self.ratio:.2g} of the first (Fisher scale {self.scale:g})"
+
+
+def measure_second_order(terms: dict[str, TaylorTerms], scale: float) -> SecondOrder:
+    """Sum both terms over all layers."""
+    first = sum(float(term.first.abs().sum(dtype=torch.float64)) for term in terms.values())
+    second = sum(float(term.second.abs().sum(dtype=torch.float64)) for term in terms.values())
+    return SecondOrder(first, second, scale)

@@ -1,0 +1,107 @@
+"""Warm a network up before it is scored, against layer collapse."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from radiogen.config import Settings
+from radiogen.errors import PruningError
+from radiogen.pruning.signatures import Batch, Loss, loss_of, read_batches
+from radiogen.pruning.state import as_found
+
+
+class WarmUpSettings(Settings):
+    """How a network is warmed up before scoring; the rates are those of the paper's training."""
+
+    kind: Literal["none", "bn", "epoch"] = "none"
+    rate: float = Field(0.01, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """What a warm-up did, in words for the run record."""
+
+    batches: int
+    note: str
+
+
+def warm_up(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    loss: Loss,
+    settings: WarmUpSettings,
+    generator: torch.Generator | None = None,
+) -> WarmUp:
+    """Change a network as scoring should find it: these are then the weights that training starts from.
+
+    `bn` is one pass that changes nothing but the statistics of BatchNorm (the successor of arXiv:2502.11450),
+    `epoch` one epoch of SGD (that paper). Modes, gradients and random state are left as they were found, and
+    nothing of the optimiser outlives the call.
+
+    Args:
+        model: The network; changed in place.
+        batches: Mini-batches of the size of training.
+        loss: Mean loss of a mini-batch.
+        settings: Kind and rates.
+        generator: Chance for dropout during the epoch.
+
+    Raises:
+        PruningError: There is no mini-batch, or the loss of the epoch is not finite.
+    """
+    if settings.kind == "none":
+        return WarmUp(0, "no warm-up")
+    if settings.kind == "bn":
+        return _update_statistics(model, batches, loss)
+    return _train_one_epoch(model, batches, loss, settings, generator)
+
+
+def _update_statistics(model: nn.Module, batches: Iterable[Batch], loss: Loss) -> WarmUp:
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    if not norms:
+        return WarmUp(0, "warm-up bn: without effect, the network has no BatchNorm")
+    count = 0
+    with as_found(model, differentiate=(), restore_buffers=False), torch.no_grad():
+        for norm in norms:
+            norm.train()
+        for batch in read_batches(batches):
+            try:
+                loss_of(model, batch, loss)
+            except ValueError as error:
+                raise PruningError("warm-up bn", str(error), "take larger mini-batches") from error
+            count += 1
+    return WarmUp(count, f"warm-up bn: statistics of {len(norms)} BatchNorm layers from {count} mini-batches")
+
+
+def _train_one_epoch(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    loss: Loss,
+    settings: WarmUpSettings,
+    generator: torch.Generator | None,
+) -> WarmUp:
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(
+        trained, settings.rate, momentum=settings.momentum, weight_decay=settings.weight_decay
+    )
+    count = 0
+    with as_found(model, trained, restore_buffers=False):
+        torch.manual_seed(generator.initial_seed() if generator else 0)
+        model.train()
+        for batch in read_batches(batches):
+            optimizer.zero_grad()
+            value = loss_of(model, batch, loss)
+            if not bool(value.isfinite()):
+                raise PruningError(
+                    "warm-up epoch", f"the loss of mini-batch {count} is not finite", "lower the rate"
+                )
+            value.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            count += 1
+    return WarmUp(count, f"warm-up epoch: {count} steps of SGD, rate {settings.rate:g}")
