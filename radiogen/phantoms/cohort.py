@@ -1,0 +1,84 @@
+"""Make a whole cohort: patients as DICOM, their clinical table, and a few that are broken on purpose."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from radiogen.errors import ConfigError, OutputError
+from radiogen.phantoms.chest import ChestSize, make_chest
+from radiogen.phantoms.clinical import clinical_text
+from radiogen.phantoms.dicom import DOUBLED_SLICE, MISSING_SLICE, NO_OUTLINE, write_patient
+from radiogen.phantoms.traits import draw_traits
+from radiogen.provenance import write_text
+from radiogen.runtime import Tick, no_tick
+
+LARGE, SMALL = 8, 4  # from how many patients on three are broken, and one
+
+
+@dataclass(frozen=True)
+class PhantomPatient:
+    """One made patient: the EGFR status that the table tells, and what is broken, if anything."""
+
+    patient_id: str
+    egfr: str
+    broken: str
+
+
+@dataclass(frozen=True)
+class PhantomCohort:
+    """A made cohort: its folder, the DICOM below it, the clinical table, and who is in it."""
+
+    folder: Path
+    dicom: Path
+    clinical: Path
+    patients: tuple[PhantomPatient, ...]
+
+
+def make_phantoms(
+    out: Path,
+    patients: int = 36,
+    seed: int = 0,
+    size: ChestSize | None = None,
+    broken: bool = True,
+    tick: Tick = no_tick,
+) -> PhantomCohort:
+    """Write `out/dicom` and `out/clinical.csv`; the same seed and size give the same bytes.
+
+    Of two patients in a row from the first, one is a mutant. With eight patients or more the last three are
+    broken: a missing slice, no outline, a slice there twice (harmless). From four on the last has a missing
+    slice. A patient's files depend on seed, size, number and defect, not on how many there are.
+
+    Args:
+        out: An empty or new folder.
+        patients: How many.
+        seed: Seed of the cohort.
+        size: The grid of a chest; about 112 x 96 x 40 voxels if not given.
+        broken: Whether some are broken at all.
+        tick: Is told how many patients are written.
+
+    Raises:
+        ConfigError: Less than one patient, or the grid is too small.
+        OutputError: The folder holds DICOM already, or cannot be written to.
+    """
+    if patients < 1:
+        raise ConfigError(f"{patients} patients", "make no cohort", "take at least 1")
+    dicom, clinical = out / "dicom", out / "clinical.csv"
+    if dicom.exists() and (not dicom.is_dir() or any(dicom.iterdir())):
+        raise OutputError(dicom, "is there already", "choose an empty folder, or remove it")
+    defects = _defects(patients) if broken else {}
+    made = []
+    drawn = [draw_traits(seed, number) for number in range(1, patients + 1)]
+    tick("phantoms", 0, patients)
+    for traits in drawn:
+        defect = defects.get(traits.number, "")
+        write_patient(make_chest(traits, seed, size), traits, seed, dicom, defect)
+        made.append(PhantomPatient(traits.patient_id, traits.known_egfr, defect))
+        tick("phantoms", traits.number, patients)
+    write_text(clinical, clinical_text(seed, drawn))
+    return PhantomCohort(out, dicom, clinical, tuple(made))
+
+
+def _defects(patients: int) -> dict[int, str]:
+    """What is broken, by the number of the patient."""
+    if patients >= LARGE:
+        return {patients - 2: MISSING_SLICE, patients - 1: NO_OUTLINE, patients: DOUBLED_SLICE}
+    return {patients: MISSING_SLICE} if patients >= SMALL else {}
