@@ -130,6 +130,20 @@ class RunRecord:
         return target
 
 
+def is_done(result: Path, options: Mapping[str, Any], inputs: Sequence[Path], model_hash: str | None) -> bool:
+    """Whether `result` lies there as its run record says, made with the same options, inputs and model."""
+    folder = result if result.is_dir() else result.parent
+    try:
+        record = json.loads(record_path(result).read_text(encoding="utf-8"))
+        if any(file_sha256(folder / name) != digest for name, digest in record["outputs"].items()):
+            return False
+        same_inputs = record["inputs"] == {path.name: file_sha256(path) for path in inputs}
+        same_options = record["options"] == json.loads(json.dumps(dict(options), default=str))
+        return bool(same_inputs and same_options and record["model_hash"] == model_hash)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
 def package_versions() -> dict[str, str]:
     """Versions of the packages that decide a result."""
     found = {}

@@ -4,6 +4,7 @@ import ctypes
 import os
 import resource
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from radiogen.errors import DeviceError
@@ -11,8 +12,13 @@ from radiogen.errors import DeviceError
 if TYPE_CHECKING:
     import torch
 
+Tick = Callable[[str, int, int], None]  # what is being done, how much of it is done, of how much
 DEVICES = "auto, cpu, cuda, cuda:N or mps"
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc malloc.h
+
+
+def no_tick(what: str, done: int, total: int) -> None:
+    """For those who do not want to hear of progress."""
 
 
 def pick_device(name: str = "auto") -> "torch.device":

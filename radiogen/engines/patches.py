@@ -100,7 +100,7 @@ class PatchDataset(Dataset[Patch]):
         piece = case.read(name, (inside[0], inside[1], inside[2]))
         before = [i.start - s for i, s in zip(inside, start, strict=True)]
         pad = [(b, p - b - n) for b, p, n in zip(before, size, piece.shape, strict=True)]
-        filled: npt.NDArray[np.int16] = np.pad(piece.astype(np.int16), pad, constant_values=int(outside))
+        filled: npt.NDArray[np.int16] = np.pad(piece, pad, constant_values=int(outside))
         return filled
 
     def _box_prior(self, box: ArrayBox, start: list[int], chance: np.random.Generator) -> FloatArray:

@@ -1,7 +1,7 @@
 """Cases on the network's grid, kept on disk beside a training so that patches are cut without waiting."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from radiogen.errors import CaseError
 from radiogen.io.cases import Case
 from radiogen.preprocess.network_input import NetworkInput, Preprocessing, to_network_grid
 from radiogen.provenance import file_sha256, short_hash, whole_file
+from radiogen.runtime import Tick, no_tick
 from radiogen.volume import array_of
 
 ArrayBox = tuple[slice, slice, slice]
@@ -29,10 +30,10 @@ class PreparedCase:
     shape: tuple[int, int, int]
     lesion_boxes: dict[int, ArrayBox]
 
-    def read(self, name: str, box: ArrayBox) -> npt.NDArray[np.int16] | npt.NDArray[np.uint8]:
-        """A piece of one of the arrays."""
+    def read(self, name: str, box: ArrayBox) -> npt.NDArray[np.int16]:
+        """A piece of one of the arrays, as int16."""
         with safe_open(self.path, framework="np") as file:
-            piece: npt.NDArray[np.int16] | npt.NDArray[np.uint8] = file.get_slice(name)[box]
+            piece: npt.NDArray[np.int16] = file.get_slice(name)[box].astype(np.int16)
         return piece
 
 
@@ -40,7 +41,7 @@ def prepare(
     cases: Sequence[Case],
     settings: Preprocessing,
     cache: Path,
-    tick: Callable[[str], None] = lambda _: None,
+    tick: Tick = no_tick,
 ) -> list[PreparedCase]:
     """Bring cases to the network's grid, or take them from the cache if nothing has changed.
 
@@ -48,15 +49,15 @@ def prepare(
         cases: Cases with a known outline.
         settings: The network's preprocessing.
         cache: Folder for the arrays.
-        tick: Called with each case_id when it is ready.
+        tick: Told of each case that is ready.
 
     Raises:
         CaseError: A case has no outline.
     """
     prepared = []
-    for case in cases:
+    for number, case in enumerate(cases, start=1):
         prepared.append(_prepare_one(case, settings, cache))
-        tick(case.case_id)
+        tick("prepare", number, len(cases))
     return prepared
 
 

@@ -1,0 +1,51 @@
+# Set-up, demo, tests and wheel of radiogen. Each target brings what it needs.
+
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# The first Python on the path that is new enough and can make environments.
+PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
+	$$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+
+.PHONY: help venv demo test check format wheel clean
+
+help:
+	@echo "make venv    install radiogen and its tools into $(VENV)"
+	@echo "make demo    run the whole road on phantoms, into demo/"
+	@echo "make check   format, lint and types"
+	@echo "make test    all tests"
+	@echo "make wheel   build dist/*.whl"
+	@echo "make clean   remove what was built (not $(VENV))"
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "radiogen needs Python 3.11 or newer with venv: install it, or make PYTHON=/path/to/python" >&2; exit 1; }
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	PIP_CONSTRAINT=$(CURDIR)/constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+demo: venv
+	$(BIN)/radiogen demo -o demo --existing overwrite
+
+test: venv
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+check: venv
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: venv
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# build/ is removed first: setuptools would pack what an earlier build left there.
+wheel: venv
+	rm -rf build dist
+	$(BIN)/python -m build --wheel
+
+clean:
+	rm -rf build dist demo *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find radiogen cli tests -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,82 @@
+"""Pruned folders: what radiogen prune writes and radiogen train --pruned reads."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from radiogen.config import Settings, check_settings
+from radiogen.engines.presets import RunSettings
+from radiogen.errors import ConfigError, PruningError
+from radiogen.networks.raseg import RASeg, build_raseg
+from radiogen.provenance import file_sha256, short_hash
+from radiogen.pruning.mask_files import load_weight_masks
+
+MASKS, CONFIG, LAYERS, START = "weight_masks.safetensors", "config.json", "layers.csv", "start.safetensors"
+
+
+class PrunedConfig(Settings):
+    """What the weight masks belong to; the network at its start is drawn anew from the seed."""
+
+    preset: str
+    seed: int
+    sparsity: float
+    warmup: str
+    start_hash: str  # of the weights at the start, so that another torch cannot slip in other ones
+    patients_seen: tuple[str, ...]
+    settings: RunSettings
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A pruned folder that has been read."""
+
+    folder: Path
+    config: PrunedConfig
+    weight_masks: dict[str, Tensor]
+    hash: str
+
+    def start(self) -> RASeg:
+        """The network at the weights it was scored at.
+
+        Raises:
+            PruningError: They cannot be had again.
+        """
+        network = build_raseg(self.config.settings.network, self.config.seed)
+        if (self.folder / START).is_file():
+            network.load_state_dict(load_file(self.folder / START))
+        if start_hash(network) != self.config.start_hash:
+            wrong = f"was made with other starting weights than torch {torch.__version__} draws"
+            raise PruningError(self.folder, wrong, "prune again with this torch")
+        return network
+
+
+def start_hash(network: nn.Module) -> str:
+    """One hash for all weights and buffers of a network."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def read_pruned(folder: Path) -> Pruned:
+    """Read a pruned folder.
+
+    Raises:
+        PruningError: It is not whole.
+    """
+    if not (folder / CONFIG).is_file() or not (folder / MASKS).is_file():
+        raise PruningError(folder, "is not a pruned folder", "give a folder that radiogen prune wrote")
+    try:
+        values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = check_settings(PrunedConfig, values, what=str(folder / CONFIG))
+    except (ValueError, TypeError, ConfigError) as error:
+        raise PruningError(folder / CONFIG, f"cannot be used: {error}", "prune again") from error
+    masks, _about = load_weight_masks(folder / MASKS)
+    digest = short_hash(file_sha256(folder / MASKS) + file_sha256(folder / CONFIG))
+    return Pruned(folder, config, masks, digest)

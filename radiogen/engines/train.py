@@ -1,0 +1,185 @@
+"""Train RA-Seg on a case folder, dense or pruned, and write a model folder."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from radiogen.config import Settings
+from radiogen.engines.cards import model_card
+from radiogen.engines.model_folder import WEIGHTS, ModelConfig, save_model
+from radiogen.engines.prepared import prepare
+from radiogen.engines.presets import RunSettings
+from radiogen.engines.pruned_folder import Pruned, read_pruned
+from radiogen.engines.training import Training
+from radiogen.errors import CaseError, ConfigError, OutputError, TrainingError
+from radiogen.io.cases import Case, find_cases
+from radiogen.networks.raseg import build_raseg, weight_count
+from radiogen.provenance import RunRecord, file_sha256, record_path, short_hash
+from radiogen.runtime import Tick, no_tick
+
+CHECKPOINT, CACHE = "checkpoint.safetensors", "prepared"
+
+
+class TrainOptions(Settings):
+    """What is trained on what. With `pruned`, network, preprocessing and seed come from that folder."""
+
+    preset: str = "modern"
+    seed: int = 0
+    pruned: Path | None = None
+    folds: int = 0
+    fold: int = 0
+    resume: bool = True
+    existing: Literal["skip", "overwrite", "fail"] = "skip"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training: the model folder and what its loop measured."""
+
+    folder: Path
+    metrics: dict[str, Any]
+    learned_from: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+
+def train(
+    cases: Path,
+    out: Path,
+    settings: RunSettings,
+    options: TrainOptions,
+    device: torch.device,
+    tick: Tick = no_tick,
+) -> Trained:
+    """Train on the cases with an outline whose split is not `test`; a killed run goes on where it was.
+
+    Args:
+        cases: A case folder with a manifest.
+        out: The model folder to write.
+        settings: Network, preprocessing and training.
+        options: Seed, folds, weight masks, and what to do with what is there.
+        device: Where to train.
+        tick: Told of progress.
+
+    Raises:
+        CaseError: There is no case to learn from.
+        ConfigError: The fold is not one of the folds, or the pruned folder is of other settings.
+        TrainingError: The training cannot go on.
+        OutputError: The folder holds a finished model and `existing` is fail.
+    """
+    pruned = read_pruned(options.pruned) if options.pruned else None
+    if pruned:
+        check_pruned(pruned, settings, options)
+    learn, held_out = choose_cases(find_cases(cases), options)
+    record = RunRecord(
+        "train", options={**options.model_dump(mode="json"), "settings": settings.model_dump(mode="json")}
+    )
+    fingerprint = _fingerprint(settings, options, pruned, learn, held_out)
+    finished = _finished(out, fingerprint, options)
+    if finished is not None:
+        return Trained(out, finished, _ids(learn), _ids(held_out))
+    network = pruned.start() if pruned else build_raseg(settings.network, options.seed)
+    training = Training(
+        network=network,
+        settings=settings,
+        learn=prepare(learn, settings.preprocessing, out / CACHE, tick),
+        held_out=prepare(held_out, settings.preprocessing, out / CACHE, tick),
+        weight_masks=pruned.weight_masks if pruned else {},
+        seed=options.seed,
+        device=device,
+        checkpoint=out / CHECKPOINT,
+        fingerprint=fingerprint,
+    )
+    metrics: dict[str, Any] = {"fingerprint": fingerprint, **training.run(tick)}
+    seen = set(pruned.config.patients_seen) if pruned else set()
+    config = ModelConfig(
+        preset=options.preset,
+        network=settings.network,
+        preprocessing=settings.preprocessing,
+        priors=settings.training.priors,
+        seed=options.seed,
+        sparsity=pruned.config.sparsity if pruned else 0.0,
+        patients_seen=tuple(sorted(seen | {case.patient_id for case in learn})),
+    )
+    card = model_card(config, metrics, weight_count(network))
+    save_model(out, network.state_dict(), config, metrics, card)
+    record.seed, record.device = options.seed, str(device)
+    record.finish(out, [out / WEIGHTS])
+    (out / CHECKPOINT).unlink(missing_ok=True)
+    shutil.rmtree(out / CACHE, ignore_errors=True)
+    return Trained(out, metrics, _ids(learn), _ids(held_out))
+
+
+def choose_cases(cases: list[Case], options: TrainOptions) -> tuple[list[Case], list[Case]]:
+    """Cases to learn from and cases held out: folds by patient, drawn from the seed.
+
+    Cases of the split `test` and cases without an outline are in neither.
+
+    Raises:
+        CaseError: There is nothing to learn from.
+        ConfigError: The fold is not one of the folds, or there are fewer patients than folds.
+    """
+    usable = [case for case in cases if case.has_lesion and case.split != "test"]
+    if not usable:
+        wrong = "hold no case with an outline outside the split `test`"
+        raise CaseError("the cases", wrong, "ingest with outlines, or change the split")
+    if options.folds == 0:
+        return usable, []
+    patients = sorted({case.patient_id for case in usable})
+    if not 0 <= options.fold < options.folds or options.folds < 2:
+        raise ConfigError(f"--fold {options.fold}", f"is not one of {options.folds} folds", "count from 0")
+    if len(patients) < options.folds:
+        wrong = f"are more than the {len(patients)} patients with an outline"
+        raise ConfigError(f"--folds {options.folds}", wrong, "take fewer folds")
+    order = np.random.default_rng(options.seed).permutation(len(patients))
+    fold_of = {patients[patient]: place % options.folds for place, patient in enumerate(order)}
+    held_out = [case for case in usable if fold_of[case.patient_id] == options.fold]
+    return [case for case in usable if fold_of[case.patient_id] != options.fold], held_out
+
+
+def _ids(cases: list[Case]) -> tuple[str, ...]:
+    return tuple(case.case_id for case in cases)
+
+
+def check_pruned(pruned: Pruned, settings: RunSettings, options: TrainOptions) -> None:
+    """Refuse weight masks of another network, seed or preprocessing."""
+    made = pruned.config
+    same = settings.network == made.settings.network and options.seed == made.seed
+    if not same or settings.preprocessing != made.settings.preprocessing:
+        raise ConfigError(
+            f"--pruned {pruned.folder}",
+            f"was made with --preset {made.preset} --seed {made.seed} and its settings",
+            "train with the same --preset, --seed, --config and --set",
+        )
+
+
+def _fingerprint(
+    settings: RunSettings, options: TrainOptions, pruned: Pruned | None, learn: list[Case], out: list[Case]
+) -> str:
+    """What decides the weights: settings, seed, masks, and the bytes of the cases."""
+    paths = [(case.ct_path, case.lesion_path, case.lungs_path) for case in (*learn, *out)]
+    files = [file_sha256(path) for three in paths for path in three]
+    parts = [settings.model_dump_json(), options.seed, pruned.hash if pruned else "", len(learn), files]
+    return short_hash(json.dumps(parts))
+
+
+def _finished(out: Path, fingerprint: str, options: TrainOptions) -> dict[str, Any] | None:
+    """The metrics of a finished training of the same kind; clears or refuses what else is in the way."""
+    if options.existing == "overwrite" and (record_path(out).is_file() or (out / CHECKPOINT).is_file()):
+        shutil.rmtree(out)
+        return None
+    if out.is_dir() and record_path(out).is_file():
+        metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+        if options.existing == "fail":
+            raise OutputError(out, "holds a finished model", "choose another folder or --existing overwrite")
+        if metrics.get("fingerprint") != fingerprint:
+            wrong = "holds a model of other settings or cases"
+            raise OutputError(out, wrong, "choose another folder or --existing overwrite")
+        return metrics
+    if (out / CHECKPOINT).is_file() and not options.resume:
+        raise TrainingError(out, "holds an unfinished training", "add --resume or --existing overwrite")
+    return None

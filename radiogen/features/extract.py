@@ -1,0 +1,170 @@
+"""The feature table: one row a lesion, with a JSON beside it that says what the columns are."""
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from radiogen.config import Settings
+from radiogen.engines.model_folder import Model
+from radiogen.errors import CaseError, RadiogenError
+from radiogen.features.deep import LEVELS, deep_features, paper_features
+from radiogen.features.signs import signs
+from radiogen.io.cases import Case, find_cases, read_header
+from radiogen.io.nifti import read_mask
+from radiogen.preprocess.network_input import NetworkInput, to_network_grid
+from radiogen.provenance import RunRecord, record_path, whole_file, write_json
+from radiogen.runtime import Tick, no_tick
+from radiogen.volume import array_of, same_grid, volume_like
+
+SCHEMA_VERSION = 1
+KEYS = ("case_id", "patient_id", "lesion")
+
+
+class FeatureOptions(Settings):
+    """Which features are computed."""
+
+    levels: tuple[str, ...] = LEVELS
+    paper: bool = False
+
+
+@dataclass
+class FeatureTable:
+    """Rows of the table, and the cases that have none."""
+
+    path: Path
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    failures: list[tuple[str, str, str]] = field(default_factory=list)  # case_id, reason, way out
+
+
+def extract_features(
+    cases: Path,
+    out: Path,
+    model: Model,
+    options: FeatureOptions,
+    masks: Path | None = None,
+    tick: Tick = no_tick,
+) -> FeatureTable:
+    """Deep, shape and intensity features of every lesion.
+
+    Args:
+        cases: A case folder, or a folder of cases.
+        out: CSV to write; a JSON of the same name says what made it.
+        model: The RA-Seg whose features are taken.
+        options: Levels, or the published features.
+        masks: Output of `segment`; else the outlines of the cases are the lesions.
+        tick: Told of progress.
+
+    Raises:
+        RadiogenError: The only case failed.
+        CaseError: No case has a lesion.
+    """
+    record = RunRecord("extract-features", options.model_dump(mode="json"), model_hash=model.hash)
+    table, prompts = FeatureTable(out), set()
+    found = find_cases(cases)
+    for number, case in enumerate(found, start=1):
+        try:
+            path = masks / case.case_id / "lesion.nii.gz" if masks else case.lesion_path
+            table.rows += _rows(case, path, model, options)
+            prompts.add(_prompt(path) if masks else "oracle")
+        except RadiogenError as error:
+            if len(found) == 1:
+                raise
+            table.failures.append((case.case_id, f"{error.what}: {error.wrong}", error.way_out))
+        tick("features", number, len(found))
+    if not table.rows:
+        raise CaseError(cases, "holds no case with a lesion", "segment the cases and give --masks")
+    _write(table, out)
+    write_json(out.with_suffix(".json"), _schema(table, model, options, prompts))
+    record.decisions += [f"{case_id}: {reason}" for case_id, reason, _ in table.failures]
+    record.device = str(next(model.network.parameters()).device)
+    record.finish(out, [out, out.with_suffix(".json")])
+    return table
+
+
+def _rows(case: Case, path: Path, model: Model, options: FeatureOptions) -> Iterator[dict[str, Any]]:
+    if not path.is_file():
+        raise CaseError(path, "is missing", "segment the case, or ingest it with its outline")
+    lesion = read_mask(path)
+    if not same_grid(lesion, read_header(case.ct_path)):
+        raise CaseError(path, "does not lie on the CT's grid", "segment this case again")
+    labels = [int(label) for label in np.unique(array_of(lesion)) if label]
+    if not labels:
+        raise CaseError(path, "holds no lesion", "draw a box round it: --prior box --box")
+    ct, lungs = case.ct(), case.lungs()
+    sample = keep_labels(to_network_grid(ct, lungs, lesion, model.config.preprocessing), lesion, labels)
+    published = paper_features(model, sample) if options.paper else None
+    for label in labels:
+        if published is None:
+            deep = deep_features(model, sample, label, options.levels)
+        else:
+            deep = published
+        yield {
+            **dict(zip(KEYS, (case.case_id, case.patient_id, label), strict=True)),
+            **signs(ct, lesion == label, lungs),
+            **deep,
+        }
+
+
+def keep_labels(sample: NetworkInput, lesion: sitk.Image, labels: list[int]) -> NetworkInput:
+    """Put a lesion that fell between the voxels of the network's grid back as the voxel at its centre."""
+    if sample.lesion is None:
+        return sample
+    array = array_of(sample.lesion)
+    lost = [label for label in labels if not (array == label).any()]
+    if not lost:
+        return sample
+    shapes = sitk.LabelShapeStatisticsImageFilter()
+    shapes.Execute(lesion)
+    for label in lost:
+        x, y, z = sample.lesion.TransformPhysicalPointToIndex(shapes.GetCentroid(label))
+        array[z, y, x] = label
+    return NetworkInput(sample.ct, sample.lungs, volume_like(array, sample.lesion))
+
+
+def _prompt(mask: Path) -> str:
+    try:
+        record = json.loads(record_path(mask).read_text(encoding="utf-8"))
+        return str(record["options"]["prompt"])
+    except (OSError, ValueError, KeyError):
+        return "unknown"
+
+
+def _schema(table: FeatureTable, model: Model, options: FeatureOptions, prompts: set[str]) -> dict[str, Any]:
+    seen = model.config.patients_seen
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "extractor": {"name": "RASeg", "preset": model.config.preset, **options.model_dump(mode="json")},
+        "columns": [name for name in table.rows[0] if name not in KEYS],
+        "model_hash": model.hash,
+        "patients_seen": None if seen is None else list(seen),
+        "prompt": prompts.pop() if len(prompts) == 1 else "mixed",
+    }
+
+
+def _write(table: FeatureTable, out: Path) -> None:
+    with whole_file(out) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(table.rows[0]), lineterminator="\n")
+        writer.writeheader()
+        for row in table.rows:
+            writer.writerow({name: _written(value) for name, value in row.items()})
+    failed = out.with_name(f"{out.stem}.failures.csv")
+    if not table.failures:
+        failed.unlink(missing_ok=True)
+        return
+    with whole_file(failed) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["case_id", "step", "reason", "way_out"])
+        rows.writerows([case_id, "extract-features", *why] for case_id, *why in table.failures)
+
+
+def _written(value: Any) -> Any:
+    """Floats with seven digits; a number that is not there is an empty field."""
+    if isinstance(value, float):
+        return "" if np.isnan(value) else f"{value:.7g}"
+    return value

@@ -1,0 +1,156 @@
+"""The rules of the house that a program can check."""
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FLOORS = (
+    ("radiogen",),
+    ("errors",),
+    ("volume",),
+    ("runtime",),
+    ("config",),
+    ("provenance",),
+    ("resources",),
+    ("optional",),
+    ("io", "networks", "pruning", "measures"),
+    ("preprocess", "phantoms"),
+    ("engines",),
+    ("features",),
+    ("egfr",),
+    ("report",),
+    ("pipeline",),
+    ("cohorts",),
+    ("cli",),
+)
+LIBRARY = sorted((ROOT / "radiogen").rglob("*.py"))
+COMMANDS = sorted((ROOT / "cli").rglob("*.py"))
+FOREIGN_PLACE = re.compile(r"(?<![\w.~:/])/(?:work|root|home|Users)/\w")
+
+
+def module_name(path: Path) -> str:
+    """`cli/main.py` -> `radiogen.cli.main`; a package is named by its folder."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = parts if parts[0] == "radiogen" else ("radiogen", *parts)
+    return ".".join(part for part in parts if part != "__init__")
+
+
+MODULES = {module_name(path): path for path in [*LIBRARY, *COMMANDS]}
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Modules of radiogen that a file imports anywhere, for type hints too."""
+    package = module_name(path).split(".")
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "radiogen")
+        elif isinstance(node, ast.ImportFrom):
+            parent = package if path.name == "__init__.py" else package[:-1]
+            above = parent[: len(parent) - node.level + 1] if node.level else []
+            source = ".".join([*above, *([node.module] if node.module else [])])
+            if source.split(".")[0] != "radiogen":
+                continue
+            for alias in node.names:
+                inner = f"{source}.{alias.name}"
+                yield inner if inner in MODULES else source
+
+
+def place(module: str) -> str:
+    """The folder or top-level file a module belongs to."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else parts[0]
+
+
+def floor(module: str) -> int:
+    """How high a module stands in the house."""
+    for height, names in enumerate(FLOORS):
+        if place(module) in names:
+            return height
+    raise AssertionError(f"{module} stands on no floor; add it to FLOORS and to the design")
+
+
+def is_allowed(importer: str, imported: str) -> bool:
+    """Whether one module may import another: a floor below, or its own folder."""
+    return floor(imported) < floor(importer) or place(imported) == place(importer)
+
+
+def lines_with(path: Path, kinds: tuple[type[ast.AST], ...], name: str | None = None) -> list[int]:
+    """Line numbers of syntax of some kinds, of calls by one name if given."""
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    found = [node for node in nodes if isinstance(node, kinds)]
+    if name is not None:
+        found = [node for node in found if isinstance(node.func, ast.Name) and node.func.id == name]
+    return [node.lineno for node in found]
+
+
+@pytest.mark.parametrize("importer", MODULES)
+def test_imports_run_downwards(importer):
+    up = [name for name in imports_of(MODULES[importer]) if not is_allowed(importer, name)]
+    assert not up, f"{importer} reaches up or sideways to {', '.join(up)}"
+
+
+def test_a_reach_upwards_or_sideways_is_seen():
+    assert not is_allowed("radiogen.io.nifti", "radiogen.engines.train")
+    assert not is_allowed("radiogen.io.nifti", "radiogen.networks.raseg")
+    assert not is_allowed("radiogen.runtime", "radiogen.config")
+    assert is_allowed("radiogen.config", "radiogen.errors")
+    assert is_allowed("radiogen.io.rtstruct", "radiogen.io.contours")
+
+
+def test_neighbours_import_each_other_in_one_direction_only():
+    graph = {name: set(imports_of(path)) - {name} for name, path in MODULES.items()}
+    try:
+        tuple(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(f"these want each other: {' -> '.join(error.args[1])}")
+
+
+@pytest.mark.parametrize("path", [*LIBRARY, *COMMANDS], ids=module_name)
+def test_a_file_is_read_in_one_sitting_and_says_what_it_is_for(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 300
+    assert ast.get_docstring(ast.parse(text)), "has no opening sentence"
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=module_name)
+def test_the_library_neither_prints_nor_asserts_nor_exits(path):
+    assert lines_with(path, (ast.Assert,)) == []
+    for name in ("print", "exit", "quit", "input"):
+        assert lines_with(path, (ast.Call,), name) == [], f"calls {name}()"
+    assert not re.search(r"\bsys\.(?:exit|argv)\b", path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=module_name)
+def test_a_command_imports_nothing_heavy_at_the_top(path):
+    heavy = {"torch", "monai", "pandas", "sklearn", "matplotlib", "SimpleITK", "scipy", "numpy"}
+    tops = ast.parse(path.read_text(encoding="utf-8")).body
+    names = {
+        alias.name.split(".")[0] for node in tops if isinstance(node, ast.Import) for alias in node.names
+    }
+    names |= {(node.module or "").split(".")[0] for node in tops if isinstance(node, ast.ImportFrom)}
+    assert not names & heavy
+
+
+def test_no_file_names_a_place_of_one_machine():
+    listing = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
+    if listing.returncode:
+        pytest.skip("not a git checkout")
+    paths = [ROOT / name for name in listing.stdout.split("\0") if name]
+    told = []
+    for path in paths:
+        text = path.read_text(encoding="utf-8", errors="ignore") if path.is_file() else ""
+        told += [f"{path.relative_to(ROOT)}: {hit.group()}" for hit in FOREIGN_PLACE.finditer(text)]
+    assert not told
+
+
+def test_a_place_of_one_machine_is_recognised_and_an_address_is_not():
+    assert FOREIGN_PLACE.search("read('" + "/work" + "/data')")
+    assert not FOREIGN_PLACE.search("https://example.org/work/page")
