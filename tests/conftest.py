@@ -3,6 +3,11 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples on every machine, and no time limit that a busy machine would break.
+settings.register_profile("radiogen", deadline=None, derandomize=True)
+settings.load_profile("radiogen")
 
 SHARED = Path(__file__).parents[2] / "shared"
 
