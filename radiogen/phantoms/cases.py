@@ -47,7 +47,7 @@ def tiny_case(
 def tiny_cases(root: Path, count: int = 4, seed: int = 0, size: ChestSize = TINY) -> list[Case]:
     """Write made patients 1..count as case folders with a manifest.csv that carries the clinical columns.
 
-    Of two patients in a row from the first, one is a mutant, so even two cases hold both classes.
+    Of the first two patients one is a mutant, so even two cases hold both classes.
     """
     cases, rows = [], []
     for number in range(1, count + 1):

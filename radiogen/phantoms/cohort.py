@@ -43,7 +43,7 @@ def make_phantoms(
 ) -> PhantomCohort:
     """Write `out/dicom` and `out/clinical.csv`; the same seed and size give the same bytes.
 
-    Of two patients in a row from the first, one is a mutant. With eight patients or more the last three are
+    Of the first two patients one is a mutant. With eight patients or more the last three are
     broken: a missing slice, no outline, a slice there twice (harmless). From four on the last has a missing
     slice. A patient's files depend on seed, size, number and defect, not on how many there are.
 

@@ -1,6 +1,7 @@
 """Write a made chest as the DICOM files of one patient, with what makes real ones hard to read."""
 
 from collections.abc import Iterable
+from copy import deepcopy
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -123,8 +124,7 @@ def _break(slices: list[Dataset], study: Study, broken: str) -> list[Dataset]:
     if broken == MISSING_SLICE:
         return slices[:middle] + slices[middle + 1 :]
     if broken == DOUBLED_SLICE:
-        copy = Dataset(slices[middle])
-        copy.file_meta = Dataset(slices[middle].file_meta)  # type: ignore[assignment]
+        copy = deepcopy(slices[middle])
         copy.SOPInstanceUID = copy.file_meta.MediaStorageSOPInstanceUID = study.uid("doubled slice")
         return [*slices, copy]
     return slices
