@@ -115,7 +115,7 @@ def _is_right(lesion: sitk.Image, lungs: sitk.Image) -> float:
 def _density(hu: sitk.Image, lesion: sitk.Image) -> dict[str, float]:
     inside = sitk.GetArrayViewFromImage(lesion) != 0
     values = array_of(hu)[inside].astype(np.float64)
-    gradient = sitk.GetArrayViewFromImage(sitk.GradientMagnitude(hu))[inside]  # HU a millimetre
+    gradient = array_of(sitk.GradientMagnitude(hu))[inside]  # HU a millimetre
     low, high = GROUND_GLASS_HU
     p10, p50, p90 = np.percentile(values, (10, 50, 90))
     return {
