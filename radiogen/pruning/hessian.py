@@ -85,12 +85,8 @@ def _differentiable_gradients(
     value = loss_of(model, batch, loss)
     if not value.requires_grad:
         return {}
-    try:
+    with _named_if_not_smooth():
         found = torch.autograd.grad(value, list(weights.values()), create_graph=True, allow_unused=True)
-    except RuntimeError as error:
-        raise PruningError(
-            type(model).__name__, f"cannot be differentiated twice: {error}", "take a first-order criterion"
-        ) from error
     return {name: g for name, g in zip(weights, found, strict=True) if g is not None}
 
 
@@ -100,14 +96,27 @@ def _vector_product(
     curved = [name for name, g in gradients.items() if g.requires_grad]
     if not curved:
         return {}
-    products = torch.autograd.grad(
-        [gradients[name] for name in curved],
-        list(weights.values()),
-        [vector[name] for name in curved],
-        retain_graph=True,
-        allow_unused=True,
-    )
+    with _named_if_not_smooth():
+        products = torch.autograd.grad(
+            [gradients[name] for name in curved],
+            list(weights.values()),
+            [vector[name] for name in curved],
+            retain_graph=True,
+            allow_unused=True,
+        )
     return {name: p for name, p in zip(weights, products, strict=True) if p is not None}
+
+
+@contextmanager
+def _named_if_not_smooth() -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise PruningError(
+            "second derivative", f"cannot be taken of this network: {error}", "take a first-order criterion"
+        ) from error
 
 
 @contextmanager

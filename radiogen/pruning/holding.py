@@ -20,6 +20,7 @@ class HeldMasks:
         self._handles: list[RemovableHandle] = [
             weight.register_hook(_without(removed))  # type: ignore[no-untyped-call]
             for weight, removed in self._pairs
+            if weight.requires_grad
         ]
         self._handles.append(optimizer.register_step_post_hook(self._zero))
         self._zero(optimizer)

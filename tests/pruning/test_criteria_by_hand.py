@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_networks import half_squares, two_samples, two_weights
+from pruning_networks import half_squares, two_samples, two_weights
 from torch import nn
 
 from radiogen.errors import PruningError

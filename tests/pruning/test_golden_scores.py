@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_networks import Classifier, cross_entropy
+from pruning_networks import Classifier, cross_entropy
 
 from radiogen.pruning.criteria import scores
 from radiogen.pruning.settings import CriterionSettings
@@ -48,9 +48,7 @@ def assert_close(found: dict[str, torch.Tensor], reference: dict[str, np.ndarray
 
 
 @pytest.mark.parametrize("criterion", SETTINGS)
-def test_scores_and_masks_equal_the_published_ones(
-    reference: dict[str, np.ndarray], criterion: str
-) -> None:
+def test_scores_and_masks_equal_the_published_ones(reference: dict[str, np.ndarray], criterion: str) -> None:
     model, batches = network_and_batches(reference)
     settings = CriterionSettings.model_validate(SETTINGS[criterion] | {"reference": True})
     found = scores(model, batches, cross_entropy, settings)
