@@ -1,0 +1,172 @@
+"""The answers that a reader of a run wants first, each beside what it must beat."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median, quantiles
+from typing import Any
+
+from radiogen.report.figures import figure
+from radiogen.report.reading import Row, Run, Training
+
+DICE_COLUMNS = ("dice", "volume_dice", "dice_volume", "lesion_dice")
+FLOOR = "floor_"
+PROMPTS = {
+    "oracle": "the prior was made from the true outline: an upper bound, not what a new patient gets",
+    "jitter": "the prior was made from the true place, shaken",
+    "human": "a person said where to look",
+    "auto": "the program said where to look",
+    "none": "nobody said where to look",
+}
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What a rule without a network reaches, on the same cases."""
+
+    name: str
+    dice: float
+
+
+@dataclass(frozen=True)
+class SegmentationAnswer:
+    """The median Dice of one prompt, beside its floors."""
+
+    prompt: str
+    about_prompt: str
+    cases: int
+    dice: float
+    low: float  # lower quartile
+    high: float  # upper quartile
+    floors: tuple[Floor, ...]
+    without_figure: int
+
+    @property
+    def verdict(self) -> str:
+        """How the median stands beside the best floor."""
+        if not self.floors:
+            return "No floor was measured beside it."
+        best = max(self.floors, key=lambda floor: floor.dice)
+        gap = self.dice - best.dice
+        if gap <= 0:
+            return f"The network does not beat the floor “{best.name}” ({best.dice:.3f})."
+        return f"{gap:.3f} above the best floor, “{best.name}” ({best.dice:.3f})."
+
+
+@dataclass(frozen=True)
+class EgfrAnswer:
+    """The AUC of the EGFR model with its interval, beside clinical variables alone."""
+
+    model: str
+    auc: Mapping[str, Any]
+    clinical: Mapping[str, Any] | None
+    increment: Mapping[str, Any] | None
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Flow:
+    """How many patients came how far."""
+
+    ingested: int | None
+    failed: int
+    segmented: int
+    predicted: int
+    mutant: int
+    wildtype: int
+    not_segmented: tuple[str, ...]
+
+    @property
+    def known(self) -> int:
+        """Patients with an EGFR status."""
+        return self.mutant + self.wildtype
+
+
+def answer_segmentation(evaluation: Sequence[Row]) -> list[SegmentationAnswer]:
+    """The median Dice of each prompt of an evaluation; empty where no case has a Dice."""
+    by_prompt: dict[str, list[Row]] = {}
+    for row in evaluation:
+        by_prompt.setdefault(row.get("prompt") or "", []).append(row)
+    answers = []
+    for prompt, rows in by_prompt.items():
+        column = next((name for name in DICE_COLUMNS if name in rows[0]), "")
+        measured = [row for row in rows if figure(row.get(column)) is not None]
+        if measured:
+            dice = _values(measured, column)
+            low, _, high = quantiles(dice, n=4, method="inclusive") if len(dice) > 1 else dice * 3
+            answers.append(
+                SegmentationAnswer(
+                    prompt=prompt or "not recorded",
+                    about_prompt=PROMPTS.get(prompt, ""),
+                    cases=len(dice),
+                    dice=median(dice),
+                    low=low,
+                    high=high,
+                    floors=_floors(measured),
+                    without_figure=len(rows) - len(measured),
+                )
+            )
+    return answers
+
+
+def _floors(rows: Sequence[Row]) -> tuple[Floor, ...]:
+    floors = []
+    for column in rows[0]:
+        values = _values(rows, column)
+        if column.startswith(FLOOR) and values and all(0 <= value <= 1 for value in values):
+            name = column.removeprefix(FLOOR).removesuffix("_dice").replace("_", " ")
+            floors.append(Floor(name, median(values)))
+    return tuple(floors)
+
+
+def _values(rows: Sequence[Row], column: str) -> list[float]:
+    values = [figure(row.get(column)) for row in rows]
+    return [value for value in values if value is not None]
+
+
+def answer_egfr(validation: Mapping[str, Any]) -> EgfrAnswer | None:
+    """The AUC and the increment of an EGFR validation; None where there is none."""
+    candidates = validation.get("candidates") or {}
+    model = str(validation.get("model") or "")
+    auc = (candidates.get(model) or {}).get("auc")
+    if not auc:
+        return None
+    clinical = (candidates.get("clinical") or {}).get("auc") if model != "clinical" else None
+    gain = validation.get("headline")
+    return EgfrAnswer(model, auc, clinical, gain, _verdict(gain))
+
+
+def _verdict(gain: Mapping[str, Any] | None) -> str:
+    low, high = (figure((gain or {}).get(end)) for end in ("low", "high"))
+    if low is None or high is None:
+        return "The increment over clinical variables could not be measured."
+    if low > 0:
+        return "The interval excludes zero: the features add to the clinical variables."
+    if high < 0:
+        return "The interval excludes zero: the features make the clinical variables worse."
+    return "The interval holds zero: no gain over clinical variables is shown."
+
+
+def count_flow(run: Run) -> Flow:
+    """How many patients of a run were ingested, failed, were segmented, and have a known status."""
+    done = {case.case_id for case in run.segmented}
+    ids = [row.get("case_id", "") for row in run.manifest] or list(run.ingest_decisions)
+    status = [row.get("egfr", "") for row in run.manifest]
+    return Flow(
+        ingested=len(ids) if ids else None,
+        failed=len(run.failures),
+        segmented=len(done),
+        predicted=len(run.predictions),
+        mutant=status.count("mutant"),
+        wildtype=status.count("wildtype"),
+        not_segmented=tuple(each for each in ids if each not in done) if done else (),
+    )
+
+
+def patients_known(run: Run, training: Training | None) -> int | None:
+    """How many evaluated patients the segmentation model learned from; None where that cannot be said."""
+    seen = training.config.get("patients_seen") if training else None
+    if not isinstance(seen, list) or not run.evaluation:
+        return None
+    patients = {row.get("case_id", ""): row.get("patient_id", "") for row in run.manifest}
+    evaluated = {patients.get(row.get("case_id", ""), row.get("case_id", "")) for row in run.evaluation}
+    return len(evaluated & {str(patient) for patient in seen})

@@ -1,0 +1,129 @@
+"""Curves and bars as coordinates, which the page draws as SVG."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from radiogen.report.figures import figure
+from radiogen.report.reading import Row
+
+WIDTH, HEIGHT = 560.0, 240.0
+LEFT, RIGHT, TOP, BOTTOM = 56.0, 12.0, 12.0, 36.0
+STEPS = (1.0, 2.0, 5.0, 10.0)
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A mark on an axis: where in the picture, and what it says."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve: its name and its points in picture coordinates, as SVG takes them."""
+
+    name: str
+    points: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A picture of curves."""
+
+    x_title: str
+    y_title: str
+    lines: tuple[Line, ...]
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    width: float = WIDTH
+    height: float = HEIGHT
+
+
+@dataclass(frozen=True)
+class Bar:
+    """The kept share of one layer."""
+
+    name: str
+    share: float
+    kept: str
+    weights: str
+    dead: int  # channels that nothing enters or leaves
+
+
+def draw_curves(
+    curves: Mapping[str, Sequence[tuple[float, float]]], x_title: str, y_title: str
+) -> Chart | None:
+    """A chart of named curves of (x, y) points; None without a finite point."""
+    kept = {name: [p for p in points if math.isfinite(p[1])] for name, points in curves.items()}
+    kept = {name: points for name, points in kept.items() if points}
+    if not kept:
+        return None
+    xs = [x for points in kept.values() for x, _ in points]
+    ys = [y for points in kept.values() for _, y in points]
+    x_marks, y_marks = _round_marks(min(xs), max(xs)), _round_marks(min(0.0, *ys), max(ys))
+    x_low, x_high = min(xs), max(max(xs), min(xs) + 1e-9)
+    y_low, y_high = y_marks[0], y_marks[-1]
+
+    def x_at(x: float) -> float:
+        return round(LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT), 1)
+
+    def y_at(y: float) -> float:
+        return round(HEIGHT - BOTTOM - (y - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM), 1)
+
+    lines = tuple(
+        Line(name, " ".join(f"{x_at(x)},{y_at(y)}" for x, y in sorted(points)))
+        for name, points in kept.items()
+    )
+    x_ticks = tuple(Tick(x_at(x), f"{x:g}") for x in x_marks if x_low <= x <= x_high and x == int(x))
+    return Chart(x_title, y_title, lines, x_ticks, tuple(Tick(y_at(y), f"{y:g}") for y in y_marks))
+
+
+def _round_marks(low: float, high: float) -> list[float]:
+    span = (high - low) or max(abs(high), 1.0)
+    power: float = 10.0 ** math.floor(math.log10(span / 4))
+    step = next((each * power for each in STEPS if each * power >= span / 5), 10 * power)
+    first, last = math.floor(low / step), math.ceil((low + span) / step)
+    return [round(number * step, 10) for number in range(first, last + 1)]
+
+
+def loss_chart(epochs: Sequence[Mapping[str, Any]]) -> Chart | None:
+    """The loss of a training by epoch."""
+    points = [(float(row["epoch"]), float(row["loss"])) for row in epochs if _has(row, "epoch", "loss")]
+    return draw_curves({"loss": points}, "epoch", "loss")
+
+
+def dice_chart(validation: Sequence[Mapping[str, Any]]) -> Chart | None:
+    """The mean Dice of held-out cases by epoch, one curve a prior and prompt."""
+    groups: dict[str, dict[float, list[float]]] = {}
+    for row in validation:
+        if _has(row, "epoch", "dice"):
+            name = (
+                " / ".join(str(row[key]) for key in ("prior", "prompt") if row.get(key)) or "held-out cases"
+            )
+            groups.setdefault(name, {}).setdefault(float(row["epoch"]), []).append(float(row["dice"]))
+    curves = {
+        name: [(epoch, sum(dice) / len(dice)) for epoch, dice in by_epoch.items()]
+        for name, by_epoch in groups.items()
+    }
+    return draw_curves(curves, "epoch", "mean Dice")
+
+
+def layer_bars(layers: Sequence[Row]) -> list[Bar]:
+    """The kept share of each layer, in the order of the table."""
+    bars = []
+    for row in layers:
+        share = figure(row.get("share"))
+        kept, weights = figure(row.get("kept")), figure(row.get("weights"))
+        if share is None and kept is not None and weights:
+            share = kept / weights
+        if share is not None:
+            dead = sum(int(figure(row.get(name)) or 0) for name in ("dead_in", "dead_out"))
+            bars.append(Bar(row.get("name", ""), share, row.get("kept", ""), row.get("weights", ""), dead))
+    return bars
+
+
+def _has(row: Mapping[str, Any], *names: str) -> bool:
+    return all(figure(row.get(name)) is not None for name in names)

@@ -1,0 +1,82 @@
+"""Numbers and column names of tables as a reader wants to see them."""
+
+import math
+from typing import Any
+
+from jinja2 import Undefined
+
+MISSING = "–"
+UNITS = {"mm": "mm", "ml": "ml", "hu": "HU", "s": "s", "mb": "MB"}
+NAMES = {
+    "dice": "Dice",
+    "hd95": "HD95",
+    "asd": "ASD",
+    "assd": "ASSD",
+    "egfr": "EGFR",
+    "auc": "AUC",
+    "id": "id",
+}
+
+
+def figure(value: Any) -> float | None:
+    """A number of a table cell or JSON value; None where there is none.
+
+    >>> figure("0.5"), figure(""), figure("nan"), figure(None)
+    (0.5, None, None, None)
+    """
+    if isinstance(value, bool | Undefined):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def show(value: Any, digits: int = 3) -> str:
+    """A number with a fixed number of digits, or a dash.
+
+    >>> show("0.71249"), show(None)
+    ('0.712', '–')
+    """
+    number = figure(value)
+    return MISSING if number is None else f"{number:.{digits}f}"
+
+
+def show_signed(value: Any, digits: int = 3) -> str:
+    """A difference with its sign, or a dash.
+
+    >>> show_signed(0.0312)
+    '+0.031'
+    """
+    number = figure(value)
+    return MISSING if number is None else f"{number:+.{digits}f}"
+
+
+def show_cell(value: Any, column: str) -> str:
+    """A cell of a table: whole numbers and words as they stand, others with the digits of their unit.
+
+    >>> show_cell("12.3456", "hd95_mm"), show_cell("3", "lesion"), show_cell("R01-001", "case_id")
+    ('12.3', '3', 'R01-001')
+    """
+    text = "" if value is None else str(value)
+    number = figure(text)
+    if text.strip().lower() in ("", "nan", "none"):
+        return MISSING
+    if number is None or text.lstrip("+-").isdigit() or column.endswith("_id"):
+        return text
+    return f"{number:.{1 if column.endswith('_mm') else 2 if column.endswith('_ml') else 3}f}"
+
+
+def show_column(name: str) -> str:
+    """A column name in words, the unit behind a comma.
+
+    >>> show_column("longest_diameter_mm"), show_column("surface_dice")
+    ('longest diameter, mm', 'surface Dice')
+    """
+    words = name.split("_")
+    unit = UNITS.get(words[-1]) if len(words) > 1 else None
+    if unit:
+        words = words[:-1]
+    text = " ".join(NAMES.get(word, word) for word in words)
+    return f"{text}, {unit}" if unit else text

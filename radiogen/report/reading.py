@@ -1,0 +1,194 @@
+"""Find what a run folder holds, and read it as it stands."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from radiogen.errors import CaseError
+from radiogen.io.tables import read_text_table
+
+Row = dict[str, str]
+SEGMENTED_MARKS = ("lesion.png", "lesions.csv", "lesion.run.json")
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """One segmented case: its pictures, its lesions and what was decided."""
+
+    case_id: str
+    pictures: tuple[Path, ...]
+    lesions: tuple[Row, ...]
+    prompt: str
+    prior: str
+    decisions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Training:
+    """A model folder: its curve, its settings and its card."""
+
+    epochs: tuple[dict[str, Any], ...]
+    validation: tuple[dict[str, Any], ...]
+    config: dict[str, Any]
+    card: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that a run folder holds; what is not there is empty."""
+
+    name: str
+    manifest: tuple[Row, ...] = ()
+    failures: tuple[Row, ...] = ()
+    ingest_decisions: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    segmented: tuple[CaseResult, ...] = ()
+    evaluation: tuple[Row, ...] = ()
+    evaluation_summary: dict[str, Any] = field(default_factory=dict)
+    features: tuple[Row, ...] = ()
+    features_about: dict[str, Any] = field(default_factory=dict)
+    predictions: tuple[Row, ...] = ()
+    layers: tuple[Row, ...] = ()
+    pruning: dict[str, Any] = field(default_factory=dict)
+    training: Training | None = None
+    validation: dict[str, Any] = field(default_factory=dict)
+    plots: tuple[Path, ...] = ()
+    records: tuple[tuple[str, dict[str, Any]], ...] = ()
+
+    def is_empty(self) -> bool:
+        """Whether there is nothing to report; run records alone are nothing."""
+        held = {name: value for name, value in vars(self).items() if name not in ("name", "records")}
+        return not any(held.values())
+
+
+def read_run(run: Path, leave_out: Path) -> Run:
+    """Read a run folder, a folder of cases, of segmented cases, of one case, or of one model.
+
+    Args:
+        run: The folder.
+        leave_out: Run record that is not read: the one of the page itself.
+
+    Raises:
+        CaseError: It is no folder, holds nothing to report, or a JSON file of it is damaged.
+        TableError: A table of it is damaged.
+    """
+    if not run.is_dir():
+        raise CaseError(run, "is no folder", "give the folder that a radiogen command wrote")
+    cases, egfr = _part(run, "cases", "manifest.csv"), _part(run, "egfr", "validation.json")
+    pruned, model = _part(run, "pruned", "layers.csv"), _part(run, "model", "metrics.json")
+    segmented = run / "segmented" if (run / "segmented").is_dir() else run
+    found = Run(
+        name=run.resolve().name,
+        manifest=_rows(cases / "manifest.csv"),
+        failures=tuple({"step": at.name, **row} for at in (cases, segmented) for row in _failures(at, run)),
+        ingest_decisions=dict(_ingest_decisions(run, cases)),
+        segmented=tuple(_case_result(folder) for folder in _segmented_folders(segmented)),
+        evaluation=_rows(run / "evaluation.csv"),
+        evaluation_summary=_content(run / "evaluation.json"),
+        features=_rows(run / "features.csv"),
+        features_about=_content(run / "features.json"),
+        predictions=_rows(run / "predictions.csv"),
+        layers=_rows(pruned / "layers.csv"),
+        pruning=_content(pruned / "config.json") if (pruned / "layers.csv").is_file() else {},
+        training=_training(model),
+        validation=_content(egfr / "validation.json"),
+        plots=_pictures(egfr) if (egfr / "validation.json").is_file() else (),
+        records=tuple(_records(run, leave_out)),
+    )
+    if found.is_empty():
+        raise CaseError(run, "holds nothing to report", "give the folder of a run, or of segmented cases")
+    return found
+
+
+def _part(run: Path, name: str, mark: str) -> Path:
+    """The named folder of a run, or the folder itself where it is such a part already."""
+    return run if not (run / name).is_dir() and (run / mark).is_file() else run / name
+
+
+def _failures(at: Path, run: Path) -> tuple[Row, ...]:
+    both_in_one = at == run and (run / "cases").is_dir()
+    return () if both_in_one else _rows(at / "failures.csv")
+
+
+def _segmented_folders(folder: Path) -> list[Path]:
+    inside = [each for each in _sorted(folder) if each.is_dir() and _is_segmented(each)]
+    alone = [folder] if (folder / "lesion.png").is_file() or (folder / "lesion.run.json").is_file() else []
+    return inside or alone
+
+
+def _is_segmented(folder: Path) -> bool:
+    return any((folder / mark).is_file() for mark in SEGMENTED_MARKS)
+
+
+def _case_result(folder: Path) -> CaseResult:
+    lesions = _rows(folder / "lesions.csv")
+    record = _content(folder / "lesion.run.json")
+    options = record.get("options") or {}
+    return CaseResult(
+        case_id=folder.resolve().name,
+        pictures=_pictures(folder),
+        lesions=lesions,
+        prompt=str(options.get("prompt") or ""),
+        prior=str(options.get("prior") or ""),
+        decisions=_texts(record.get("decisions")),
+    )
+
+
+def _ingest_decisions(run: Path, cases: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
+    for folder in [run] if (run / "case.json").is_file() else _sorted(cases):
+        if (folder / "case.json").is_file():
+            about = _content(folder / "case.json")
+            yield str(about.get("case_id") or folder.name), _texts(about.get("decisions"))
+
+
+def _training(folder: Path) -> Training | None:
+    if not any((folder / name).is_file() for name in ("metrics.json", "MODEL_CARD.md")):
+        return None
+    metrics, card = _content(folder / "metrics.json"), folder / "MODEL_CARD.md"
+    return Training(
+        epochs=tuple(metrics.get("epochs") or ()),
+        validation=tuple(metrics.get("validation") or ()),
+        config=_content(folder / "config.json"),
+        card=card.read_text(encoding="utf-8", errors="replace") if card.is_file() else "",
+    )
+
+
+def _records(run: Path, leave_out: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path in sorted(run.rglob("*.run.json")):
+        if path.resolve() != leave_out.resolve() and not path.name.startswith("."):
+            record = _content(path)
+            if record.get("verb") != "report":
+                yield path.relative_to(run).as_posix(), record
+
+
+def _pictures(folder: Path) -> tuple[Path, ...]:
+    return tuple(each for each in _sorted(folder) if each.suffix == ".png" and not each.name.startswith("."))
+
+
+def _sorted(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _rows(path: Path) -> tuple[Row, ...]:
+    if not path.is_file():
+        return ()
+    table = read_text_table(path)
+    columns = [str(name) for name in table.columns]
+    return tuple(dict(zip(columns, map(str, row), strict=True)) for row in table.itertuples(index=False))
+
+
+def _content(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CaseError(path, "is not JSON", "write it again with the command that made it") from error
+    if not isinstance(content, dict):
+        raise CaseError(path, "holds no named values", "write it again with the command that made it")
+    return content
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+    return tuple(str(value) for value in values) if isinstance(values, list) else ()

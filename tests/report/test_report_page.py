@@ -1,0 +1,254 @@
+"""The page of a run: what it says, that it needs nothing else, and what it refuses."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from report.made_run import SCRIPT, draw_png, make_run, write_content, write_rows, write_segmented
+
+from radiogen.errors import CaseError, TableError
+from radiogen.report.page import report
+from radiogen.report.pictures import embed_pictures
+
+VOID = {"meta", "img", "br", "input"}
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    return make_run(tmp_path / "made-run")
+
+
+class Reader(HTMLParser):
+    """Collects tags and words, and notes tags that close out of turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.wrong: list[str] = []
+        self.words: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] != "style":
+            self.words.append(data)
+
+
+def read(page: Path) -> Reader:
+    reader = Reader()
+    reader.feed(page.read_text(encoding="utf-8"))
+    assert not reader.wrong and not reader.open, "the page is not well nested"
+    return reader
+
+
+def text_of(page: Path) -> str:
+    return " ".join(" ".join(read(page).words).split())
+
+
+def write_page(run: Path) -> Path:
+    return report(run, run.parent / "page.html")
+
+
+def test_median_dice_stands_with_its_prompt_beside_the_floors(run_folder):
+    text = text_of(write_page(run_folder))
+    assert "Median Dice, 2 cases · prompt oracle 0.750 quartiles 0.725 to 0.775" in text
+    assert "0.140 above the best floor, “ellipsoid” (0.610)." in text
+    assert "The network does not beat the floor “ellipsoid” (0.610)." in text  # prompt auto
+    assert "1 evaluated row without a Dice" in text
+
+
+def test_floors_are_of_the_cases_that_have_a_dice(run_folder):
+    rows = [
+        {"case_id": "a", "prompt": "auto", "dice": "0.6", "floor_box": "0.4"},
+        {"case_id": "b", "prompt": "auto", "dice": "", "floor_box": "0.9"},
+    ]
+    write_rows(run_folder / "evaluation.csv", rows)
+    assert "0.200 above the best floor, “box” (0.400)." in text_of(write_page(run_folder))
+
+
+def test_auc_stands_beside_clinical_variables_and_the_increment_has_an_interval(run_folder):
+    text = text_of(write_page(run_folder))
+    assert "0.810 interval 0.710 to 0.910" in text
+    assert "clinical variables alone 0.780 0.680 to 0.880" in text
+    assert "increment of the features +0.031 -0.044 to +0.106" in text
+    assert "The interval holds zero" in text
+
+
+def test_answers_come_before_everything_else(run_folder):
+    sections = [attrs["id"] for tag, attrs in read(write_page(run_folder)).tags if tag == "section"]
+    assert sections == [
+        "answers", "patients", "cases", "lesions", "predictions", "segmentation", "egfr", "training",
+        "features", "decisions", "records",
+    ]  # fmt: skip
+
+
+def test_patients_are_counted_and_failures_say_the_way_out(run_folder):
+    text = text_of(write_page(run_folder))
+    assert "3 ingested 1 failed 2 segmented 2 with known EGFR status 1 mutant, 1 wildtype" in text
+    assert "Ingested, not segmented: R01-003." in text
+    assert "R01-009 holds no CT" in text and "give a CT" in text
+
+
+def test_patients_that_the_model_learned_from_are_pointed_out(run_folder):
+    text = text_of(write_page(run_folder))
+    assert "The model learned from 1 of the evaluated patients: the figure flatters." in text
+    assert "R01-077" not in text  # the number is enough
+
+
+def test_a_prediction_is_never_a_bare_class(run_folder):
+    text = text_of(write_page(run_folder))
+    assert "0.62 (0.52 to 0.77)" in text and "mutant at 0.31" in text
+    rows = [{"patient_id": "R01-001", "class": "mutant"}]
+    write_rows(run_folder / "predictions.csv", rows)
+    after = text_of(write_page(run_folder))
+    row = after[after.index("call at the threshold") : after.index("Segmentation, case by case")]
+    assert "mutant" not in row
+
+
+def test_not_for_clinical_use_stands_at_the_top_and_at_the_bottom(run_folder):
+    words = [word.strip() for word in read(write_page(run_folder)).words if word.strip()]
+    assert words[1].startswith("Not for clinical use") and words[-1].startswith("Not for clinical use")
+
+
+def test_strings_of_the_run_cannot_become_markup(run_folder):
+    write_segmented(run_folder / "segmented", cases=("<img src=x onerror=alert(1)>",))
+    page = write_page(run_folder)
+    reader = read(page)
+    assert "script" not in {tag for tag, _ in reader.tags}
+    assert not [attrs for tag, attrs in reader.tags if "onerror" in attrs]
+    assert SCRIPT in " ".join(reader.words)  # said, not run
+    assert "<img src=x onerror=alert(1)>" in "".join(reader.words)
+
+
+def test_the_page_needs_no_other_file(run_folder):
+    page = write_page(run_folder)
+    for tag, attrs in read(page).tags:
+        for name in ("src", "href"):
+            value = attrs.get(name) or ""
+            assert value == "" or value.startswith(("data:image/", "#")), f"{tag} reaches for {value}"
+    assert not re.search(r"https?://|url\(|@import", page.read_text(encoding="utf-8"))
+
+
+def test_every_link_of_the_page_leads_somewhere(run_folder):
+    tags = read(write_page(run_folder)).tags
+    ids = {attrs["id"] for _, attrs in tags if "id" in attrs}
+    assert {attrs["href"] for tag, attrs in tags if tag == "a"} == {f"#{name}" for name in ids}
+
+
+def test_the_same_run_gives_the_same_bytes_even_with_the_page_inside(run_folder):
+    first = report(run_folder, run_folder).read_bytes()
+    assert (run_folder / "report.run.json").is_file()
+    assert report(run_folder, run_folder).read_bytes() == first
+
+
+def test_a_run_record_vouches_for_the_page(run_folder):
+    page = write_page(run_folder)
+    record = json.loads((page.parent / "page.run.json").read_text(encoding="utf-8"))
+    assert record["verb"] == "report" and list(record["outputs"]) == ["page.html"]
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["cases", "segmented", "model", "pruned", "egfr", "evaluation.csv", "features.csv", "predictions.csv"],
+)
+def test_any_part_may_be_absent_or_be_all_there_is(run_folder, part):
+    alone = run_folder.parent / "alone"
+    alone.mkdir()
+    source = run_folder / part
+    if source.is_dir():
+        shutil.move(source, alone / part)
+    else:
+        (alone / part).write_bytes(source.read_bytes())
+        source.unlink()
+    for run in (run_folder, alone):
+        assert "Not for clinical use" in text_of(write_page(run))
+
+
+@pytest.mark.parametrize(
+    ("inside", "said"),
+    [
+        ("segmented", "2 segmented"),
+        ("segmented/R01-001", "1 segmented"),
+        ("cases", "3 ingested"),
+        ("cases/R01-001", "1 ingested"),
+        ("egfr", "EGFR classifier"),
+        ("model", "Training and pruning"),
+        ("pruned", "encoder.0.conv.weight"),
+    ],
+)
+def test_a_part_of_a_run_can_be_reported_by_itself(run_folder, inside, said):
+    assert said in text_of(report(run_folder / inside, run_folder.parent / "page.html"))
+
+
+def test_an_egfr_model_without_clinical_variables_is_reported(run_folder):
+    path = run_folder / "egfr" / "validation.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content |= {"model": "volume", "headline": None, "permutation": None, "comparisons": []}
+    del content["candidates"]["clinical"]
+    write_content(path, content)
+    assert "The increment over clinical variables could not be measured." in text_of(write_page(run_folder))
+
+
+def test_curves_and_layers_are_drawn(run_folder):
+    tags = read(write_page(run_folder)).tags
+    assert len([tag for tag, _ in tags if tag == "polyline"]) == 3  # loss, two prompts
+    bars = [attrs for tag, attrs in tags if tag == "rect" and attrs.get("class") == "front"]
+    assert [float(bar["width"]) for bar in bars[:2]] == [84.0, 52.5]  # 0.2 and 0.125 of 420
+
+
+def test_a_training_of_one_epoch_is_drawn(run_folder):
+    epochs = [{"epoch": 0, "loss": 0.0, "learning_rate": 0.1}, {"epoch": 1, "loss": float("nan")}]
+    write_content(run_folder / "model" / "metrics.json", {"epochs": epochs})
+    assert "loss by epoch" in str(read(write_page(run_folder)).tags)
+
+
+def test_heavy_pictures_are_made_smaller_and_light_ones_are_left(tmp_path):
+    heavy, light = tmp_path / "heavy.png", tmp_path / "light.png"
+    draw_png(heavy, (500, 400), noise=True)
+    draw_png(light, (30, 20))
+    whole = embed_pictures([heavy, light])
+    assert all(data.startswith("data:image/png") for data in whole.values())
+    smaller = embed_pictures([heavy, light], heaviest_bytes=100_000)
+    assert smaller[light] == whole[light]
+    assert smaller[heavy].startswith("data:image/jpeg") and len(smaller[heavy]) < len(whole[heavy])
+
+
+def test_a_folder_with_nothing_to_report_is_refused_in_one_line(tmp_path):
+    (tmp_path / "notes.txt").write_text("nothing", encoding="utf-8")
+    with pytest.raises(CaseError, match="holds nothing to report") as caught:
+        report(tmp_path, tmp_path / "page.html")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(CaseError, match="is no folder"):
+        report(tmp_path / "absent", tmp_path / "page.html")
+
+
+def test_damaged_files_are_refused(run_folder):
+    (run_folder / "egfr" / "validation.json").write_text("{", encoding="utf-8")
+    with pytest.raises(CaseError, match=r"validation\.json: is not JSON"):
+        write_page(run_folder)
+    write_content(run_folder / "egfr" / "validation.json", {})
+    (run_folder / "evaluation.csv").write_text("case_id,dice\na\n", encoding="utf-8")
+    with pytest.raises(TableError, match=r"evaluation\.csv"):
+        write_page(run_folder)
+    (run_folder / "evaluation.csv").unlink()
+    (run_folder / "segmented" / "R01-001" / "lesion.png").write_bytes(b"no picture")
+    with pytest.raises(CaseError, match=r"lesion\.png: is no PNG"):
+        write_page(run_folder)
