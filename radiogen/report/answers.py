@@ -16,6 +16,7 @@ PROMPTS = {
     "human": "a person said where to look",
     "auto": "the program said where to look",
     "none": "nobody said where to look",
+    "unknown": "no run record tells who said where to look",
 }
 
 
@@ -108,6 +109,11 @@ def answer_segmentation(evaluation: Sequence[Row]) -> list[SegmentationAnswer]:
     return answers
 
 
+def count_unmeasured(evaluation: Sequence[Row], measured: Sequence[SegmentationAnswer]) -> int:
+    """Evaluated rows that no answer speaks of, such as cases without a prediction."""
+    return len(evaluation) - sum(each.cases + each.without_figure for each in measured)
+
+
 def _floors(rows: Sequence[Row]) -> tuple[Floor, ...]:
     floors = []
     for column in rows[0]:
@@ -153,7 +159,7 @@ def count_flow(run: Run) -> Flow:
     status = [row.get("egfr", "") for row in run.manifest]
     return Flow(
         ingested=len(ids) if ids else None,
-        failed=len(run.failures),
+        failed=len({row["case_id"] for row in run.failures}),
         segmented=len(done),
         predicted=len(run.predictions),
         mutant=status.count("mutant"),

@@ -63,6 +63,8 @@ def show_cell(value: Any, column: str) -> str:
     number = figure(text)
     if text.strip().lower() in ("", "nan", "none"):
         return MISSING
+    if text.strip().lower() == "inf":
+        return "∞"
     if number is None or text.lstrip("+-").isdigit() or column.endswith("_id"):
         return text
     return f"{number:.{1 if column.endswith('_mm') else 2 if column.endswith('_ml') else 3}f}"

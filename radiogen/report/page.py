@@ -54,15 +54,23 @@ def render(run: Run) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        figure=figure, show=show, signed=show_signed, column=show_column, cell=show_cell, pretty=_pretty
+        figure=figure,
+        show=show,
+        signed=show_signed,
+        column=show_column,
+        cell=show_cell,
+        pretty=_pretty,
+        numbers=_hold_numbers,
     )
     pictures = [path for case in run.segmented for path in case.pictures] + list(run.plots)
     training = run.training
+    segmentation = answers.answer_segmentation(run.evaluation)
     return environment.get_template("page.html.j2").render(
         run=run,
         version=__version__,
         flow=answers.count_flow(run),
-        segmentation=answers.answer_segmentation(run.evaluation),
+        segmentation=segmentation,
+        unmeasured=answers.count_unmeasured(run.evaluation, segmentation),
         egfr=answers.answer_egfr(run.validation),
         learned_from=answers.patients_known(run, training),
         image=embed_pictures(pictures),
@@ -127,3 +135,8 @@ def _without_patients(config: dict[str, Any]) -> dict[str, Any]:
 
 def _pretty(content: Any) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False)
+
+
+def _hold_numbers(rows: list[Row], name: str) -> bool:
+    """Whether a column of a table is one of numbers."""
+    return any(figure(row.get(name)) is not None for row in rows)

@@ -81,7 +81,13 @@ def read_run(run: Path, leave_out: Path) -> Run:
     found = Run(
         name=run.resolve().name,
         manifest=_rows(cases / "manifest.csv"),
-        failures=tuple({"step": at.name, **row} for at in (cases, segmented) for row in _failures(at, run)),
+        failures=_failures(
+            {
+                "ingest": cases / "failures.csv",
+                "segment": segmented / "failures.csv",
+                "extract-features": run / "features.failures.csv",
+            }
+        ),
         ingest_decisions=dict(_ingest_decisions(run, cases)),
         segmented=tuple(_case_result(folder) for folder in _segmented_folders(segmented)),
         evaluation=_rows(run / "evaluation.csv"),
@@ -106,9 +112,14 @@ def _part(run: Path, name: str, mark: str) -> Path:
     return run if not (run / name).is_dir() and (run / mark).is_file() else run / name
 
 
-def _failures(at: Path, run: Path) -> tuple[Row, ...]:
-    both_in_one = at == run and (run / "cases").is_dir()
-    return () if both_in_one else _rows(at / "failures.csv")
+def _failures(tables: dict[str, Path]) -> tuple[Row, ...]:
+    """Failures of all steps; one that a later table repeats is named once."""
+    found: dict[tuple[str, str], Row] = {}
+    for step, path in tables.items():
+        for row in _rows(path):
+            key = row.get("case_id", ""), row.get("reason", "")
+            found.setdefault(key, {"case_id": key[0], "step": step, **row})
+    return tuple(found.values())
 
 
 def _segmented_folders(folder: Path) -> list[Path]:

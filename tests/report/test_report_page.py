@@ -80,6 +80,32 @@ def test_floors_are_of_the_cases_that_have_a_dice(run_folder):
     assert "0.200 above the best floor, “box” (0.400)." in text_of(write_page(run_folder))
 
 
+def test_cases_without_a_prediction_are_pointed_out(run_folder):
+    rows = [
+        {"case_id": "a", "prompt": "auto", "dice": "0.6", "hd95_mm": "inf", "note": ""},
+        {"case_id": "b", "prompt": "no prediction", "dice": "", "hd95_mm": "", "note": "not there"},
+    ]
+    write_rows(run_folder / "evaluation.csv", rows)
+    text = text_of(write_page(run_folder))
+    assert "1 evaluated case has no Dice" in text and "∞" in text
+    assert "prompt no prediction" not in text
+
+
+def test_a_failure_that_two_tables_name_is_counted_once(run_folder):
+    first = {
+        "case_id": "R01-009",
+        "step": "segment",
+        "reason": f"holds no CT {SCRIPT}",
+        "way_out": "give a CT",
+    }
+    later = {"case_id": "R01-003", "step": "segment", "reason": "has no outline", "way_out": "take lungs"}
+    write_rows(run_folder / "segmented" / "failures.csv", [first, later])
+    write_rows(run_folder / "features.failures.csv", [later | {"step": "extract-features"}])
+    text = text_of(write_page(run_folder))
+    assert "3 ingested 2 failed" in text and "R01-009 ingest holds no CT" in text
+    assert "R01-003 segment has no outline take lungs" in text
+
+
 def test_auc_stands_beside_clinical_variables_and_the_increment_has_an_interval(run_folder):
     text = text_of(write_page(run_folder))
     assert "0.810 interval 0.710 to 0.910" in text
@@ -100,7 +126,7 @@ def test_patients_are_counted_and_failures_say_the_way_out(run_folder):
     text = text_of(write_page(run_folder))
     assert "3 ingested 1 failed 2 segmented 2 with known EGFR status 1 mutant, 1 wildtype" in text
     assert "Ingested, not segmented: R01-003." in text
-    assert "R01-009 holds no CT" in text and "give a CT" in text
+    assert "R01-009 ingest holds no CT" in text and "give a CT" in text
 
 
 def test_patients_that_the_model_learned_from_are_pointed_out(run_folder):
