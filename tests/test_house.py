@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -154,3 +155,12 @@ def test_no_file_names_a_place_of_one_machine():
 def test_a_place_of_one_machine_is_recognised_and_an_address_is_not():
     assert FOREIGN_PLACE.search("read('" + "/work" + "/data')")
     assert not FOREIGN_PLACE.search("https://example.org/work/page")
+
+
+def test_starting_the_command_loads_neither_torch_nor_monai_nor_pandas():
+    asked = "import sys, radiogen.cli.main; print(*sorted({'torch', 'monai', 'pandas'} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", asked], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == ""
