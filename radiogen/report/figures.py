@@ -14,7 +14,9 @@ NAMES = {
     "assd": "ASSD",
     "egfr": "EGFR",
     "auc": "AUC",
-    "id": "id",
+    "auprc": "AUPRC",
+    "brier": "Brier",
+    "f1": "F1",
 }
 
 
