@@ -17,11 +17,11 @@ from radiogen.engines.patches import Patch, PatchDataset
 from radiogen.engines.prepared import prepare
 from radiogen.engines.presets import RunSettings
 from radiogen.engines.pruned_folder import CONFIG, LAYERS, MASKS, START, PrunedConfig, start_hash
-from radiogen.errors import CaseError, OutputError
+from radiogen.errors import CaseError, OutputError, PruningError
 from radiogen.io.cases import find_cases
 from radiogen.networks.raseg import RASeg, build_raseg
 from radiogen.provenance import RunRecord, record_path, whole_file, write_json
-from radiogen.pruning.criteria import Scoring, score_weights
+from radiogen.pruning.criteria import CRITERIA, Scoring, score_weights
 from radiogen.pruning.layers import LayerRow, check_collapse, layer_table
 from radiogen.pruning.mask_files import save_weight_masks
 from radiogen.pruning.settings import CriterionSettings
@@ -53,6 +53,19 @@ class PrunedNetwork:
     layers: list[LayerRow]
     sparsity: float
     notes: tuple[str, ...]
+
+
+def check_scoring(criterion: str, sparsity: float) -> None:
+    """Refuse an unknown criterion or a sparsity that keeps nothing, before any work is done.
+
+    Raises:
+        PruningError: With the right names, or the range.
+    """
+    if criterion not in CRITERIA:
+        raise PruningError(f"criterion {criterion}", "is unknown", f"there are {', '.join(CRITERIA)}")
+    if not 0 <= sparsity < 1:
+        wrong = "would remove every weight" if sparsity == 1 else "is not a share"
+        raise PruningError(f"sparsity {sparsity:g}", wrong, "give the share to remove, such as 0.9")
 
 
 class ScoringSet:

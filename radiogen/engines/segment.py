@@ -12,7 +12,7 @@ from radiogen.config import Settings
 from radiogen.engines.model_folder import Model, check_prior
 from radiogen.engines.segmentation import Prompt, Segmentation, segment_volume
 from radiogen.errors import CaseError, ConfigError, OutputError, RadiogenError
-from radiogen.io.cases import Case, find_cases, is_case_source, read_header
+from radiogen.io.cases import Case, cases_of_split, find_cases, is_case_source, read_header
 from radiogen.io.nifti import read_mask, write_volume
 from radiogen.io.picture import write_picture
 from radiogen.measures.lesions import Lesion, measure_lesions, write_lesions_csv
@@ -34,6 +34,7 @@ class SegmentOptions(Settings):
     box: str | None = None  # x0,y0,z0,x1,y1,z1, LPS millimetres
     outline: Path | None = None  # the prior is the box or the mask of this outline, not of the case's own
     roi: str | None = None  # which ROI of that outline
+    split: str | None = None  # only the cases of this split
     smallest_ml: float = 0.03
     picture: bool = True
     existing: Literal["skip", "overwrite", "fail"] = "skip"
@@ -105,7 +106,7 @@ def _check_options(options: SegmentOptions) -> None:
 
 def _cases_of(source: Path, out: Path, options: SegmentOptions, report: SegmentReport) -> list[Case]:
     if is_case_source(source):
-        return find_cases(source)
+        return cases_of_split(source, options.split)
     made = ingest(source, out / CASES, IngestOptions(roi=options.roi))
     report.failures += [(failure.case_id, failure.reason, failure.way_out) for failure in made.failures]
     wanted = {case.case_id for case in made.cases}
@@ -114,7 +115,10 @@ def _cases_of(source: Path, out: Path, options: SegmentOptions, report: SegmentR
 
 def _segment_case(case: Case, folder: Path, model: Model, options: SegmentOptions) -> Segmented:
     result = folder / "lesion.nii.gz"
-    described = {**options.model_dump(mode="json", exclude={"existing"}), "prompt": _prompt_source(options)}
+    described = {
+        **options.model_dump(mode="json", exclude={"existing", "split", "outline"}),
+        "prompt": _prompt_source(options),
+    }
     inputs = [path for path in (case.ct_path, case.lungs_path, case.lesion_path) if path.is_file()]
     if record_path(result).is_file() and options.existing == "fail":
         raise OutputError(folder, "is segmented already", "take --existing skip or overwrite")

@@ -71,8 +71,9 @@ def paper_features(model: Model, sample: NetworkInput) -> dict[str, float]:
 
 
 def pool(output: Tensor, inside: Tensor) -> dict[str, Tensor]:
-    """Pool (C, d, h, w) over a lesion given as 0/1 at full size (D, H, W); it is never lost, however small."""
-    share = functional.adaptive_avg_pool3d(inside[None], output.shape[1:])[0]  # (d, h, w)
+    """Pool (C, d, h, w) over a lesion given as 0/1 at full size (D, H, W); it is never lost by its size."""
+    d, h, w = output.shape[1:]
+    share = functional.adaptive_avg_pool3d(inside[None], (d, h, w))[0]  # (d, h, w)
     weight = share / share.sum()
     mean = (output * weight).sum(dim=(1, 2, 3))
     variance = ((output - mean[:, None, None, None]) ** 2 * weight).sum(dim=(1, 2, 3))

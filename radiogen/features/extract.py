@@ -15,7 +15,7 @@ from radiogen.engines.model_folder import Model
 from radiogen.errors import CaseError, RadiogenError
 from radiogen.features.deep import LEVELS, deep_features, paper_features
 from radiogen.features.signs import signs
-from radiogen.io.cases import Case, find_cases, read_header
+from radiogen.io.cases import Case, cases_of_split, read_header
 from radiogen.io.nifti import read_mask
 from radiogen.preprocess.network_input import NetworkInput, to_network_grid
 from radiogen.provenance import RunRecord, record_path, whole_file, write_json
@@ -31,6 +31,7 @@ class FeatureOptions(Settings):
 
     levels: tuple[str, ...] = LEVELS
     paper: bool = False
+    split: str | None = None  # only the cases of this split
 
 
 @dataclass
@@ -66,7 +67,7 @@ def extract_features(
     """
     record = RunRecord("extract-features", options.model_dump(mode="json"), model_hash=model.hash)
     table, prompts = FeatureTable(out), set()
-    found = find_cases(cases)
+    found = cases_of_split(cases, options.split)
     for number, case in enumerate(found, start=1):
         try:
             path = masks / case.case_id / "lesion.nii.gz" if masks else case.lesion_path
@@ -100,10 +101,7 @@ def _rows(case: Case, path: Path, model: Model, options: FeatureOptions) -> Iter
     sample = keep_labels(to_network_grid(ct, lungs, lesion, model.config.preprocessing), lesion, labels)
     published = paper_features(model, sample) if options.paper else None
     for label in labels:
-        if published is None:
-            deep = deep_features(model, sample, label, options.levels)
-        else:
-            deep = published
+        deep = deep_features(model, sample, label, options.levels) if published is None else published
         yield {
             **dict(zip(KEYS, (case.case_id, case.patient_id, label), strict=True)),
             **signs(ct, lesion == label, lungs),
@@ -137,9 +135,15 @@ def _prompt(mask: Path) -> str:
 
 def _schema(table: FeatureTable, model: Model, options: FeatureOptions, prompts: set[str]) -> dict[str, Any]:
     seen = model.config.patients_seen
+    taken = {"levels": [*options.levels], "paper": options.paper}
     return {
         "schema_version": SCHEMA_VERSION,
-        "extractor": {"name": "RASeg", "preset": model.config.preset, **options.model_dump(mode="json")},
+        "extractor": {
+            "name": "RASeg",
+            "preset": model.config.preset,
+            "levels": [*options.levels],
+            "paper": options.paper,
+        },
         "columns": [name for name in table.rows[0] if name not in KEYS],
         "model_hash": model.hash,
         "patients_seen": None if seen is None else list(seen),

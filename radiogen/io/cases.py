@@ -119,6 +119,20 @@ def find_cases(path: Path) -> list[Case]:
     raise CaseError(path, "holds no manifest.csv and is no case folder", "make one with radiogen ingest")
 
 
+def cases_of_split(path: Path, split: str | None) -> list[Case]:
+    """The cases of a folder, or only those of one split.
+
+    Raises:
+        CaseError: No case is of that split.
+    """
+    cases = find_cases(path)
+    chosen = [case for case in cases if split is None or case.split == split]
+    if not chosen:
+        there = ", ".join(sorted({case.split or "(none)" for case in cases}))
+        raise CaseError(path, f"holds no case of split {split!r}", f"the splits are {there}")
+    return chosen
+
+
 def is_case_source(path: Path) -> bool:
     """Whether a folder holds cases, rather than DICOM or volume files."""
     return (path / MANIFEST).is_file() or (path / "case.json").is_file()

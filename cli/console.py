@@ -1,0 +1,55 @@
+"""What the commands say: results on stdout, talk and progress bars on stderr."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from radiogen.runtime import Tick
+
+VERBS = {
+    "prepare": "preparing cases",
+    "score": "scoring weights",
+    "train": "training",
+    "segment": "segmenting",
+    "features": "extracting features",
+}
+
+
+def say(text: str, quiet: bool = False) -> None:
+    """A line of talk, on stderr."""
+    if not quiet:
+        typer.echo(text, err=True)
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator["Tick"]:
+    """A bar with the time left for each thing that ticks; on a terminal only."""
+    from radiogen.runtime import no_tick
+
+    if quiet or not sys.stderr.isatty():
+        yield no_tick
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        tasks = {}
+
+        def tick(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(VERBS.get(what, what), total=total)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield tick
+
+
+def finish(failures: int, out: object) -> None:
+    """Exit with code 3 if some cases failed."""
+    if failures:
+        say(f"{failures} failed; reasons and ways out are in {out}")
+        raise typer.Exit(3)

@@ -1,0 +1,118 @@
+"""The commands train-egfr and classify-egfr."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from .console import progress, say
+from .options import Device, Quiet, Seed
+
+Clinical = Annotated[Path | None, typer.Option(help="Clinical table, or the manifest.csv of the cases.")]
+Mapping = Annotated[Path | None, typer.Option(help="YAML that names its columns.")]
+
+
+def train_egfr(
+    out: Annotated[Path, typer.Option("--output", "-o", help="Folder of the EGFR model.")],
+    features: Annotated[Path | None, typer.Option(help="Feature table; without one, clinical only.")] = None,
+    clinical: Clinical = None,
+    clinical_mapping: Mapping = None,
+    classifier: Annotated[
+        Literal["qda", "tree", "forest", "svc", "logistic", "elasticnet", "boosting", "mlp"],
+        typer.Option(help="Classifier."),
+    ] = "logistic",
+    reduction: Annotated[
+        Literal["lda", "paper", "pca", "pls", "none"] | None,
+        typer.Option(help="Else the usual one."),
+    ] = None,
+    inputs: Annotated[
+        Literal["features", "clinical", "clinical+features"], typer.Option(help="What the model looks at.")
+    ] = "features",
+    folds: Annotated[int, typer.Option(min=2)] = 5,
+    repeats: Annotated[int, typer.Option(min=1)] = 5,
+    permutations: Annotated[int, typer.Option(min=0, help="Shuffled labels for the p-value.")] = 200,
+    id_column: Annotated[str | None, typer.Option(help="Id column of a foreign table.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Label column of a foreign table.")] = None,
+    positive: Annotated[str, typer.Option(help="The label that is sought.")] = "mutant",
+    allow_overlap: Annotated[
+        bool, typer.Option(help="Accept patients the segmentation has seen; marks the report.")
+    ] = False,
+    jobs: Annotated[int, typer.Option(help="Processes; -1 for all processors.")] = 1,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    quiet: Quiet = False,
+) -> None:
+    """Train a classifier of EGFR status and judge it out of fold beside its baselines."""
+    from radiogen.config import check_settings
+    from radiogen.egfr.settings import EgfrSettings
+    from radiogen.egfr.train import train_egfr as train
+
+    values = dict(
+        classifier=classifier, reduction=reduction, inputs=inputs, folds=folds, repeats=repeats,
+        permutations=permutations, id_column=id_column, label_column=label_column, positive=positive,
+        allow_overlap=allow_overlap, jobs=jobs, seed=seed, device=device, clinical_mapping=clinical_mapping,
+    )  # fmt: skip
+    settings = check_settings(EgfrSettings, values, what="train-egfr")
+    with progress(quiet) as tick:
+        trained = train(features, out, clinical, settings, tick)
+    for note in trained.notes:
+        say(note, quiet)
+    typer.echo(f"patients\t{trained.patients}, {trained.positives} {positive}")
+    typer.echo(f"AUC out of fold\t{_interval(trained.auc)}")
+    for name, judged in trained.validation["candidates"].items():
+        auc = judged["auc"]
+        typer.echo(f"  {name}\t{auc['value']:.3f} ({auc['low']:.3f} to {auc['high']:.3f})")
+    if trained.increment:
+        typer.echo(f"increment over clinical\t{_interval(trained.increment)}")
+    if trained.permutation_p is not None:
+        typer.echo(f"p by shuffled labels\t{trained.permutation_p:.3f}")
+    typer.echo(out)
+
+
+def _interval(estimate: object) -> str:
+    low, value, high = (float(getattr(estimate, name)) for name in ("low", "value", "high"))
+    return f"{value:.3f} (95 % interval {low:.3f} to {high:.3f})"
+
+
+def classify_egfr(
+    source: Annotated[Path, typer.Argument(help="Feature table, case folder, or scan.")],
+    out: Annotated[Path, typer.Option("--output", "-o", help="predictions.csv; for scans a folder.")],
+    egfr: Annotated[Path, typer.Option("--model", "-m", help="Folder of radiogen train-egfr.")],
+    segmentation: Annotated[
+        Path | None, typer.Option(help="Model folder of radiogen train; for cases and scans.")
+    ] = None,
+    prior: Annotated[
+        Literal["lungs", "box", "mask", "none"], typer.Option(help="For cases and scans.")
+    ] = "lungs",
+    box: Annotated[str | None, typer.Option(help="x0,y0,z0,x1,y1,z1 in LPS millimetres.")] = None,
+    box_from: Annotated[Path | None, typer.Option(help="Outline whose box is the prior.")] = None,
+    roi: Annotated[str | None, typer.Option(help="Pattern of the ROI of that outline.")] = None,
+    clinical: Clinical = None,
+    clinical_mapping: Mapping = None,
+    abstain: Annotated[float, typer.Option(help="No class within this distance of the threshold.")] = 0.0,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """A probability of EGFR mutation for every patient, with its interval over the folds' models."""
+    from radiogen.errors import ConfigError
+
+    with progress(quiet) as tick:
+        if source.is_file() and source.suffix.lower() in (".csv", ".parquet", ".tsv"):
+            from radiogen.egfr.classify import classify_egfr as classify
+
+            answer = classify(source, egfr, out, clinical, clinical_mapping, abstain, tick=tick)
+        else:
+            from radiogen.engines.segment import SegmentOptions
+            from radiogen.pipeline import examine
+
+            if segmentation is None:
+                way_out = "add --segmentation MODEL, or give a feature table"
+                raise ConfigError(source, "is no feature table and there is no network to make one", way_out)
+            prior = "box" if prior == "lungs" and (box or box_from) else prior
+            options = SegmentOptions(prior=prior, box=box, outline=box_from, roi=roi)
+            answer = examine(source, out, segmentation, egfr, options, clinical, device, tick)
+    for note in answer.notes:
+        say(note, quiet)
+    for patient, found in answer.predictions.items():
+        typer.echo(f"{patient}\t{found.probability:.3f}\t({found.low:.3f} to {found.high:.3f})")
+    typer.echo(answer.out)

@@ -1,0 +1,91 @@
+"""The radiogen command: parses, calls one library function, writes one answer."""
+
+import signal
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from radiogen import __version__
+from radiogen.errors import RadiogenError
+
+from . import cases, cohort, doctor, egfr, features, model, report, segmentation
+
+app = typer.Typer(
+    name="radiogen",
+    help="Lung-cancer radiogenomics, from a CT to an EGFR probability. Not for clinical use.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"radiogen {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Lung-cancer radiogenomics, from a CT to an EGFR probability. Not for clinical use."""
+
+
+app.command("ingest")(cases.ingest)
+app.command("split")(cases.split)
+app.command("prune")(segmentation.prune)
+app.command("train")(segmentation.train)
+app.command("segment")(segmentation.segment)
+app.command("evaluate")(segmentation.evaluate)
+app.command("extract-features")(features.extract_features)
+app.command("train-egfr")(egfr.train_egfr)
+app.command("classify-egfr")(egfr.classify_egfr)
+app.command("report")(report.report)
+app.add_typer(model.app, name="model")
+app.command("doctor")(doctor.doctor)
+app.command("demo")(cohort.demo)
+
+
+class _InterruptedError(BaseException):
+    """Ctrl-C or SIGTERM; no handler of a library may swallow it."""
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise _InterruptedError
+
+
+def run() -> None:
+    """Run a command and turn every end into an exit code: 0, 1, 2, 3, 70 or 130."""
+    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app()
+    except RadiogenError as error:
+        typer.echo(f"radiogen: error: {error}", err=True)
+        sys.exit(1)
+    except _InterruptedError:
+        typer.echo("radiogen: interrupted; the same command goes on where it was", err=True)
+        sys.exit(130)
+    except Exception:
+        typer.echo(f"radiogen: bug: unexpected error, please report it with {_write_log()}", err=True)
+        sys.exit(70)
+
+
+def _write_log() -> Path:
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="radiogen-", suffix=".log", delete=False, encoding="utf-8"
+    ) as log:
+        log.write(f"radiogen {__version__}\n{traceback.format_exc()}")
+    return Path(log.name)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,128 @@
+"""The whole road on a made cohort: what `radiogen demo` runs."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from radiogen.cohorts.split import split_cases
+from radiogen.egfr.classify import classify_egfr
+from radiogen.egfr.settings import EgfrSettings
+from radiogen.egfr.train import EgfrTraining, train_egfr
+from radiogen.engines.evaluate import Evaluation, evaluate
+from radiogen.engines.model_folder import load_model
+from radiogen.engines.presets import RunSettings, load_preset
+from radiogen.engines.prune import PruneOptions, prune
+from radiogen.engines.segment import SegmentOptions, segment
+from radiogen.engines.train import TrainOptions, train
+from radiogen.errors import ConfigError, OutputError
+from radiogen.features.extract import FeatureOptions, extract_features
+from radiogen.io.cases import MANIFEST
+from radiogen.phantoms.cohort import make_phantoms
+from radiogen.preprocess.ingest import ingest
+from radiogen.preprocess.options import IngestOptions
+from radiogen.provenance import RunRecord, record_path
+from radiogen.pruning.settings import CriterionSettings
+from radiogen.report.page import report
+from radiogen.runtime import Tick, no_tick, pick_device
+
+FEWEST_PATIENTS = 8
+SPARSITY = 0.8
+TEST_SHARE = 0.65
+SETTINGS = (  # coarse voxels, few epochs: minutes on two processors, not the best Dice
+    "preprocessing.spacing_mm=[3.0, 3.0, 5.0]",
+    "preprocessing.size=[32, 48, 48]",
+    "training.patches_per_case=4",
+)
+STEPS = 480  # patches of the training, whatever the number of patients
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo made: its page, and the two answers it stands for."""
+
+    page: Path
+    evaluation: Evaluation
+    egfr: EgfrTraining | None
+
+
+def demo(
+    out: Path,
+    patients: int = 36,
+    seed: int = 0,
+    device: str = "auto",
+    existing: Literal["skip", "overwrite", "fail"] = "fail",
+    tick: Tick = no_tick,
+) -> Demo:
+    """Make a phantom cohort and run every station of radiogen on it.
+
+    A third of the patients teach the segmentation; the others, whom it has not seen, are segmented
+    with the box of their outline as a prompt (`oracle`) and classified.
+
+    Args:
+        out: Folder of the run.
+        patients: Size of the cohort, at least 8.
+        seed: The same seed gives the same cohort.
+        device: Where networks run.
+        existing: What happens to a run that is there; `skip` goes on with it.
+        tick: Told of progress.
+
+    Raises:
+        ConfigError: Too few patients.
+        OutputError: The folder holds something else, or a run and `existing` is fail.
+    """
+    if patients < FEWEST_PATIENTS:
+        raise ConfigError(f"--patients {patients}", "are too few", f"take at least {FEWEST_PATIENTS}")
+    _make_room(out, existing)
+    record = RunRecord("demo", {"patients": patients, "seed": seed}, seed=seed)
+    cases, segmented = out / "cases", out / "segmented"
+    cohort = make_phantoms(out / "phantoms", patients, seed, tick=tick)
+    options = IngestOptions(cohort="phantoms", clinical=cohort.clinical)
+    ingest(cohort.dicom, cases, options, lambda done, total: tick("ingesting", done, total))
+    counts = split_cases(cases, TEST_SHARE, seed)
+    settings = _settings(counts["train"])
+    where = pick_device(device)
+    scoring = PruneOptions(preset="small", seed=seed, criterion=CriterionSettings(sparsity=SPARSITY))
+    prune(cases, out / "pruned", settings, scoring, where, tick)
+    training = TrainOptions(preset="small", seed=seed, pruned=out / "pruned")
+    train(cases, out / "model", settings, training, where, tick)
+    model = load_model(out / "model", where)
+    segment(cases, segmented, model, SegmentOptions(prior="box", split="test"), tick)
+    evaluation = evaluate(segmented, cases, out / "evaluation.csv", tick=tick)
+    features = out / "features.csv"
+    extract_features(cases, features, model, FeatureOptions(split="test"), segmented, tick)
+    egfr = _classify(out, features, cases / MANIFEST, counts["test"], seed, tick)
+    page = report(out, out / "report.html")
+    record.device = str(where)
+    record.finish(out, [page, features])
+    return Demo(page, evaluation, egfr)
+
+
+def _settings(learn: int) -> RunSettings:
+    epochs = max(1, STEPS // (4 * learn))
+    return load_preset("small", overrides=[*SETTINGS, f"training.epochs={epochs}"])
+
+
+def _classify(
+    out: Path, features: Path, clinical: Path, test: int, seed: int, tick: Tick
+) -> EgfrTraining | None:
+    """Train and apply the classifier; a cohort of a handful of patients holds too few mutants for it."""
+    if test < 20:
+        return None
+    settings = EgfrSettings(repeats=3, permutations=100, seed=seed)
+    trained = train_egfr(features, out / "egfr", clinical, settings, tick)
+    classify_egfr(features, out / "egfr", out / "predictions.csv", clinical, tick=tick)
+    return trained
+
+
+def _make_room(out: Path, existing: str) -> None:
+    is_demo = (out / "phantoms").is_dir()
+    if out.is_dir() and any(out.iterdir()) and not is_demo:
+        raise OutputError(out, "holds something else", "choose another folder")
+    if is_demo and existing == "fail":
+        way_out = "choose another folder, or --existing overwrite"
+        raise OutputError(out, "holds a demo", way_out)
+    if is_demo and existing == "overwrite":
+        shutil.rmtree(out)
+    if out.is_dir():
+        record_path(out).unlink(missing_ok=True)

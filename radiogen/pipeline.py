@@ -1,0 +1,38 @@
+"""The road of one patient, from a CT to an EGFR probability: the table of contents of radiogen."""
+
+from pathlib import Path
+
+from radiogen.egfr.classify import Classification, classify_egfr
+from radiogen.engines.model_folder import load_model
+from radiogen.engines.segment import CASES, SegmentOptions, segment
+from radiogen.features.extract import FeatureOptions, extract_features
+from radiogen.io.cases import is_case_source
+from radiogen.report.page import report
+from radiogen.runtime import Tick, no_tick, pick_device
+
+
+def examine(
+    source: Path,
+    out: Path,
+    model: Path,
+    egfr: Path,
+    options: SegmentOptions,
+    clinical: Path | None = None,
+    device: str = "auto",
+    tick: Tick = no_tick,
+) -> Classification:
+    """Segment a scan (or cases), extract features, classify EGFR status, and write the page.
+
+    Everything lies under `out`: `segmented/`, `features.csv`, `predictions.csv`, `report.html`.
+
+    Raises:
+        RadiogenError: The scan, the models and the tables do not go together.
+    """
+    network = load_model(model, pick_device(device))
+    segment(source, out / "segmented", network, options, tick)
+    cases = source if is_case_source(source) else out / "segmented" / CASES
+    features = FeatureOptions(split=options.split)
+    extract_features(cases, out / "features.csv", network, features, out / "segmented", tick)
+    answer = classify_egfr(out / "features.csv", egfr, out / "predictions.csv", clinical, tick=tick)
+    report(out, out / "report.html")
+    return answer
