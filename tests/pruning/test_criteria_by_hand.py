@@ -94,6 +94,21 @@ def test_synflow_multiplies_the_weights_along_a_path() -> None:
     assert [float(s) for s in found.values()] == [10, 10]
 
 
+@pytest.mark.parametrize(("squashing", "by_hand"), [(nn.Sigmoid, [1.25, 3.75]), (nn.Tanh, [5, 5])])
+def test_synflow_passes_squashing_functions_that_would_saturate(
+    squashing: type[nn.Module], by_hand: list[float]
+) -> None:
+    model = nn.Sequential(nn.Linear(1, 1, bias=False), squashing(), nn.Linear(1, 1, bias=False)).double()
+    with torch.no_grad():
+        model[0].weight.fill_(1000)
+        model[2].weight.fill_(-5)
+    # with u = 1000 and m = 1000 held constant: R = 5 (1/2 + u / 4m), or 5 u / m
+    settings = CriterionSettings(criterion="synflow", rounds=1)
+    batches = [(torch.zeros(1, 1).double(), torch.zeros(1, 1).double())]
+    found = scores(model, batches, half_squares, settings)
+    assert [float(s) for s in found.values()] == pytest.approx(by_hand)
+
+
 def test_synflow_keeps_the_stronger_weight_after_its_rounds() -> None:
     settings = CriterionSettings(criterion="synflow", sparsity=0.5)
     found = scores(two_weights(), two_samples(), half_squares, settings)
