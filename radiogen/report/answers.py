@@ -10,6 +10,7 @@ from radiogen.report.reading import Row, Run, Training
 
 DICE_COLUMNS = ("dice", "volume_dice", "dice_volume", "lesion_dice")
 FLOOR = "floor_"
+BOTH = "clinical+features"
 PROMPTS = {
     "oracle": "the prior was made from the true outline: an upper bound, not what a new patient gets",
     "jitter": "the prior was made from the true place, shaken",
@@ -60,6 +61,7 @@ class EgfrAnswer:
     model: str
     auc: Mapping[str, Any]
     clinical: Mapping[str, Any] | None
+    both: Mapping[str, Any] | None  # clinical + features, which the increment is of
     increment: Mapping[str, Any] | None
     verdict: str
 
@@ -136,9 +138,11 @@ def answer_egfr(validation: Mapping[str, Any]) -> EgfrAnswer | None:
     auc = (candidates.get(model) or {}).get("auc")
     if not auc:
         return None
-    clinical = (candidates.get("clinical") or {}).get("auc") if model != "clinical" else None
+    clinical, both = (
+        (candidates.get(name) or {}).get("auc") if name != model else None for name in ("clinical", BOTH)
+    )
     gain = validation.get("headline")
-    return EgfrAnswer(model, auc, clinical, gain, _verdict(gain))
+    return EgfrAnswer(model, auc, clinical, both, gain, _verdict(gain))
 
 
 def _verdict(gain: Mapping[str, Any] | None) -> str:

@@ -55,6 +55,16 @@ def show_signed(value: Any, digits: int = 3) -> str:
     return MISSING if number is None else f"{number:+.{digits}f}"
 
 
+def show_p(value: Any) -> str:
+    """A p-value; never zero.
+
+    >>> show_p(0.042), show_p(0.00001)
+    ('= 0.042', '< 0.001')
+    """
+    number = figure(value)
+    return MISSING if number is None else "< 0.001" if number < 0.001 else f"= {number:.3f}"
+
+
 def show_cell(value: Any, column: str) -> str:
     """A cell of a table: whole numbers and words as they stand, others with the digits of their unit.
 

@@ -10,7 +10,7 @@ from radiogen import __version__
 from radiogen.provenance import RunRecord, record_path, write_text
 from radiogen.report import answers
 from radiogen.report.charts import dice_chart, layer_bars, loss_chart
-from radiogen.report.figures import figure, show, show_cell, show_column, show_signed
+from radiogen.report.figures import figure, show, show_cell, show_column, show_p, show_signed
 from radiogen.report.pictures import embed_pictures
 from radiogen.report.reading import Row, Run, read_run
 
@@ -61,6 +61,7 @@ def render(run: Run) -> str:
         cell=show_cell,
         pretty=_pretty,
         numbers=_hold_numbers,
+        p_value=show_p,
     )
     pictures = [path for case in run.segmented for path in case.pictures] + list(run.plots)
     training = run.training
