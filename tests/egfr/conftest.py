@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from egfr.made_tables import ABOUT, QUICK, make_rows, write_rows
+
 from radiogen.egfr.train import EgfrTraining, train_egfr
 
 

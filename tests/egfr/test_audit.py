@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
-
 from egfr.made_tables import QUICK
+
 from radiogen.egfr.audit import audit_egfr
 from radiogen.errors import TableError
 

@@ -4,8 +4,8 @@ import json
 
 import pandas as pd
 import pytest
-
 from egfr.made_tables import ABOUT, PATIENTS, QUICK
+
 from radiogen.egfr.classify import classify_egfr
 from radiogen.egfr.train import train_egfr
 from radiogen.errors import ConfigError, RadiogenError, TableError

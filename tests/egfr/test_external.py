@@ -3,8 +3,8 @@
 import json
 
 import pytest
-
 from egfr.made_tables import ABOUT
+
 from radiogen.egfr.external import judge_external
 from radiogen.egfr.settings import EgfrSettings
 from radiogen.errors import TableError

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import numpy as np
-
 from egfr.made_tables import QUICK
+
 from radiogen.egfr.candidates import list_candidates
 from radiogen.egfr.cohort import read_cohort
 from radiogen.egfr.folds import draw_folds

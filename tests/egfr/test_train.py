@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-
 from egfr.made_tables import ABOUT, COLUMNS, PATIENTS, QUICK, write_rows
+
 from radiogen.egfr.candidates import list_candidates
 from radiogen.egfr.cohort import read_cohort
 from radiogen.egfr.folds import draw_folds

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
 from egfr.made_tables import QUICK
+
 from radiogen.egfr.candidates import SHUFFLED, list_candidates
 from radiogen.egfr.cohort import read_cohort
 from radiogen.egfr.folds import draw_folds
