@@ -82,7 +82,9 @@ def demo(
     counts = split_cases(cases, TEST_SHARE, seed)
     settings = _settings(counts["train"])
     where = pick_device(device)
-    scoring = PruneOptions(preset="small", seed=seed, criterion=CriterionSettings(sparsity=SPARSITY))
+    scoring = PruneOptions(
+        preset="small", seed=seed, criterion=CriterionSettings(sparsity=SPARSITY, scope="layer")
+    )
     prune(cases, out / "pruned", settings, scoring, where, tick)
     training = TrainOptions(preset="small", seed=seed, pruned=out / "pruned")
     train(cases, out / "model", settings, training, where, tick)

@@ -138,12 +138,7 @@ def _schema(table: FeatureTable, model: Model, options: FeatureOptions, prompts:
     taken = {"levels": [*options.levels], "paper": options.paper}
     return {
         "schema_version": SCHEMA_VERSION,
-        "extractor": {
-            "name": "RASeg",
-            "preset": model.config.preset,
-            "levels": [*options.levels],
-            "paper": options.paper,
-        },
+        "extractor": {"name": "RASeg", "preset": model.config.preset, **taken},
         "columns": [name for name in table.rows[0] if name not in KEYS],
         "model_hash": model.hash,
         "patients_seen": None if seen is None else list(seen),

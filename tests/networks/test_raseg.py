@@ -1,0 +1,98 @@
+"""RA-Seg: its size, its laws, its refusals."""
+
+import pytest
+import torch
+
+from radiogen.engines.presets import PRESETS, load_preset
+from radiogen.errors import ConfigError, VolumeError
+from radiogen.networks.convlstm import BothWays, ConvLSTM
+from radiogen.networks.raseg import RASeg, RASegSettings, build_raseg, weight_count
+
+TINY = RASegSettings(encoder_widths=(2, 3, 4, 5), recurrent_widths=(5, 4), decoder_widths=(4, 3, 2))
+
+
+def test_the_published_network_has_70_599_240_weights():
+    with torch.device("meta"):
+        assert weight_count(RASeg(RASegSettings())) == 70_599_240
+
+
+def test_every_preset_builds_and_gives_logits_of_the_size_of_the_image():
+    for name in PRESETS:
+        settings = load_preset(name).network
+        with torch.device("meta"):
+            network = RASeg(settings)
+            image, prior = torch.zeros(1, settings.in_channels, 32, 48, 64), torch.zeros(1, 1, 32, 48, 64)
+            assert network(image, prior).shape == (1, 1, 32, 48, 64)
+    assert 1e6 < weight_count(build_raseg(load_preset("small").network, 0)) < 2e6
+
+
+def test_the_seed_decides_the_weights_and_global_chance_does_not():
+    first = build_raseg(TINY, 3).state_dict()
+    torch.manual_seed(99)
+    again, other = build_raseg(TINY, 3).state_dict(), build_raseg(TINY, 4).state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def plain_conv_lstm(layer: ConvLSTM, slices):
+    """Slice by slice, all gates from one convolution over [input, hidden], as the paper has it."""
+    weight = torch.cat([layer.input_gates.weight, layer.hidden_gates.weight], dim=1)
+    hidden = cell = torch.zeros(slices.shape[0], layer.width, *slices.shape[3:])
+    states = []
+    for x in slices.unbind(1):
+        both = torch.cat([x, hidden], dim=1)
+        gates = torch.nn.functional.conv2d(both, weight, layer.input_gates.bias, padding=1)
+        let_in, keep, let_out, candidate = gates.chunk(4, dim=1)
+        cell = torch.sigmoid(keep) * cell + torch.sigmoid(let_in) * torch.tanh(candidate)
+        hidden = torch.sigmoid(let_out) * torch.tanh(cell)
+        states.append(hidden)
+    return torch.stack(states, dim=1)
+
+
+def test_the_fast_recurrence_equals_the_plain_one_with_its_gradients():
+    generator = torch.Generator().manual_seed(0)
+    layer = ConvLSTM(3, 4)
+    slices = torch.randn(2, 5, 3, 6, 7, generator=generator)
+    fast, plain = layer(slices), plain_conv_lstm(layer, slices)
+    torch.testing.assert_close(fast, plain, atol=1e-6, rtol=1e-5)
+    weights = list(layer.parameters())
+    for ours, theirs in zip(
+        torch.autograd.grad(fast.square().sum(), weights),
+        torch.autograd.grad(plain.square().sum(), weights),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_both_ways_read_from_the_feet_and_from_the_head():
+    layer = BothWays(2, 6)
+    slices = torch.rand(1, 4, 2, 5, 5)
+    changed = slices.clone()
+    changed[:, 0] += 1.0
+    before, after = layer(slices), layer(changed)
+    assert not torch.allclose(before[:, 3, :3], after[:, 3, :3])
+    assert torch.equal(before[:, 3, 3:], after[:, 3, 3:])
+
+
+def test_the_prior_decides_what_the_network_sees():
+    network = build_raseg(TINY, 0).eval()
+    image = torch.rand(1, 1, 32, 32, 32)
+    with torch.no_grad():
+        one, none = network(image, torch.ones_like(image)), network(image, torch.zeros_like(image))
+    assert not torch.allclose(one, none)
+
+
+@pytest.mark.parametrize("size", [(16, 32, 32), (32, 40, 32)])
+def test_a_size_that_cannot_be_halved_four_times_is_refused(size):
+    image = torch.zeros(1, 1, *size)
+    with pytest.raises(VolumeError, match="multiple of 16"):
+        build_raseg(TINY, 0)(image, image)
+
+
+def test_settings_that_do_not_go_together_are_refused():
+    with pytest.raises(ConfigError, match="in_channels 1 must equal 2 windows"):
+        load_preset("small", overrides=["network.in_channels=1"])
+    with pytest.raises(ConfigError, match="there are paper, modern, small"):
+        load_preset("huge")
+    with pytest.raises(ConfigError, match="widths"):
+        load_preset("small", overrides=["network.widths=3"])
