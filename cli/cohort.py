@@ -22,11 +22,12 @@ def demo(
     from radiogen.runtime import keep_large_blocks
 
     keep_large_blocks()
-    say("a made cohort from CT to EGFR probability; about 3 minutes on 2 processors", quiet)
-    with progress(quiet) as tick:
+    opening = "a made cohort from CT to EGFR probability; about 3 minutes on 2 processors"
+    with progress(quiet, opening) as tick:
         made = run_demo(out, patients, seed, device, existing, tick)
     for row in made.evaluation.summary:
-        say("  ".join(f"{name} {value}" for name, value in row.items()), quiet)
+        dice = f"Dice {row['dice_mean']} over {row['n']} patients, prompt {row['prompt']}"
+        say(f"{dice}; the box filled would have {row['floor_box_mean']}", quiet)
     if made.egfr is None:
         say("too few patients for an EGFR classifier; take --patients 36", quiet)
     else:

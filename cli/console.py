@@ -16,6 +16,7 @@ VERBS = {
     "train": "training",
     "segment": "segmenting",
     "features": "extracting features",
+    "evaluate": "comparing masks",
 }
 
 
@@ -26,12 +27,19 @@ def say(text: str, quiet: bool = False) -> None:
 
 
 @contextmanager
-def progress(quiet: bool) -> Iterator["Tick"]:
-    """A bar with the time left for each thing that ticks; on a terminal only."""
-    from radiogen.runtime import no_tick
+def progress(quiet: bool, opening: str = "") -> Iterator["Tick"]:
+    """A bar with the time left for each thing that ticks; on a terminal only.
+
+    The opening is said when work starts, so that a command that refuses its input says one line.
+    """
+    waiting = [opening] if opening else []
+
+    def open_once(_what: str, _done: int, _total: int) -> None:
+        while waiting:
+            say(waiting.pop(), quiet)
 
     if quiet or not sys.stderr.isatty():
-        yield no_tick
+        yield open_once
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -41,6 +49,7 @@ def progress(quiet: bool) -> Iterator["Tick"]:
         tasks = {}
 
         def tick(what: str, done: int, total: int) -> None:
+            open_once(what, done, total)
             if what not in tasks:
                 tasks[what] = bars.add_task(VERBS.get(what, what), total=total)
             bars.update(tasks[what], completed=done, total=total)

@@ -43,7 +43,7 @@ def prune(
     check_scoring(criterion, sparsity)
     scoring = dict(
         criterion=criterion, sparsity=sparsity, scope=scope, rounds=rounds, reference=reference,
-        fisher_scale=float(fisher_scale) if fisher_scale[:1].isdigit() else fisher_scale,
+        fisher_scale=fisher_scale,
     )  # fmt: skip
     values = dict(
         preset=preset, seed=seed, samples=samples, allow_collapse=allow_collapse, existing=existing,
@@ -96,8 +96,7 @@ def train(
     )
     keep_large_blocks()
     where = pick_device(device)
-    say(f"training on {where}", quiet)
-    with progress(quiet) as tick:
+    with progress(quiet, f"training on {where}") as tick:
         trained = train_network(cases, out, settings, options, where, tick)
     last = trained.metrics["epochs"][-1]
     say(f"{len(trained.learned_from)} cases learned from, loss of the last epoch {last['loss']:.4f}", quiet)
@@ -155,6 +154,7 @@ def evaluate(
     predicted: Annotated[Path, typer.Argument(help="Output of radiogen segment, or a mask file.")],
     reference: Annotated[Path, typer.Argument(help="Folder of cases with outlines, or a mask file.")],
     out: Annotated[Path | None, typer.Option("--output", "-o", help="CSV to write.")] = None,
+    split: Annotated[str | None, typer.Option(help="Only the reference's cases of this split.")] = None,
     tolerance_mm: Annotated[float, typer.Option(help="Tolerance of the surface Dice.", min=0)] = 2.0,
     as_json: Annotated[bool, typer.Option("--json", help="Answer as JSON.")] = False,
     quiet: Quiet = False,
@@ -165,7 +165,7 @@ def evaluate(
     from radiogen.engines.evaluate import evaluate as evaluate_masks
 
     with progress(quiet) as tick:
-        result = evaluate_masks(predicted, reference, out, tolerance_mm, tick)
+        result = evaluate_masks(predicted, reference, out, tolerance_mm, split, tick)
     if as_json:
         typer.echo(json.dumps({"rows": result.rows, "summary": result.summary}, indent=2, default=str))
         return

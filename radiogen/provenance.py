@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,6 +52,21 @@ def whole_file(target: Path) -> Iterator[Path]:
         ) from error
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def leave_no_trace(folder: Path) -> Iterator[None]:
+    """If the work fails, remove the folder and those above it that were not there before.
+
+    An interruption removes nothing: the same command goes on with what it finds.
+    """
+    absent = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except Exception:
+        if absent:
+            shutil.rmtree(absent[-1], ignore_errors=True)
+        raise
 
 
 def _umask() -> int:

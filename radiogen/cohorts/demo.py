@@ -69,10 +69,12 @@ def demo(
 
     Raises:
         ConfigError: Too few patients.
+        DeviceError: The device is not there.
         OutputError: The folder holds something else, or a run and `existing` is fail.
     """
     if patients < FEWEST_PATIENTS:
         raise ConfigError(f"--patients {patients}", "are too few", f"take at least {FEWEST_PATIENTS}")
+    where = pick_device(device)
     _make_room(out, existing)
     record = RunRecord("demo", {"patients": patients, "seed": seed}, seed=seed)
     cases, segmented = out / "cases", out / "segmented"
@@ -81,7 +83,6 @@ def demo(
     ingest(cohort.dicom, cases, options, lambda done, total: tick("ingesting", done, total))
     counts = split_cases(cases, TEST_SHARE, seed)
     settings = _settings(counts["train"])
-    where = pick_device(device)
     scoring = PruneOptions(
         preset="small", seed=seed, criterion=CriterionSettings(sparsity=SPARSITY, scope="layer")
     )
@@ -90,7 +91,7 @@ def demo(
     train(cases, out / "model", settings, training, where, tick)
     model = load_model(out / "model", where)
     segment(cases, segmented, model, SegmentOptions(prior="box", split="test"), tick)
-    evaluation = evaluate(segmented, cases, out / "evaluation.csv", tick=tick)
+    evaluation = evaluate(segmented, cases, out / "evaluation.csv", split="test", tick=tick)
     features = out / "features.csv"
     extract_features(cases, features, model, FeatureOptions(split="test"), segmented, tick)
     egfr = _classify(out, features, cases / MANIFEST, counts["test"], seed, tick)

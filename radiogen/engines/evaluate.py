@@ -12,6 +12,7 @@ from typing import Any
 import SimpleITK as sitk
 
 from radiogen.errors import CaseError, ConfigError, OutputError, VolumeError
+from radiogen.io.cases import cases_of_split
 from radiogen.io.nifti import is_volume_file, read_mask, read_volume
 from radiogen.measures.floors import FLOORS, floors
 from radiogen.measures.overlap import count_lesions, measure_overlap
@@ -53,6 +54,7 @@ def evaluate(
     reference: Path,
     out: Path | None = None,
     tolerance_mm: float = 2.0,
+    split: str | None = None,
     tick: Tick = no_tick,
 ) -> Evaluation:
     """Compare masks of the same case; `measures/overlap.py` says how, and what empty masks give.
@@ -64,6 +66,7 @@ def evaluate(
         out: CSV file for the rows; the summary goes beside it as .json, the run record as .run.json. An
             infinite distance is written as inf, what is not known as an empty cell or null.
         tolerance_mm: Distance up to which surfaces agree.
+        split: Only the reference's cases of this split of its manifest.
         tick: Is told of the progress.
 
     Returns:
@@ -76,7 +79,7 @@ def evaluate(
         VolumeError: A mask cannot be read, or does not lie on the grid of its reference.
     """
     if not (isfinite(tolerance_mm) and tolerance_mm >= 0):
-        raise ConfigError(f"--tolerance {tolerance_mm}", "is not a distance", "give millimetres, 0 or more")
+        raise ConfigError(f"--tolerance-mm {tolerance_mm}", "is not a distance", "give millimetres, 0 or more")
     if out is not None and out.suffix != ".csv":
         raise OutputError(out, "does not end in .csv", "name it evaluation.csv")
     record = RunRecord(
@@ -84,25 +87,28 @@ def evaluate(
         {"predicted": predicted.name, "reference": reference.name, "tolerance_mm": tolerance_mm},
         inputs=[path for path in (predicted, reference) if path.is_file()],
     )
-    pairs = _pairs(predicted, reference)
+    pairs = _pairs(predicted, reference, split)
     rows = []
     for number, pair in enumerate(pairs):
-        tick(pair.case_id, number, len(pairs))
+        tick("evaluate", number, len(pairs))
         rows.append(_row(pair, tolerance_mm))
-    tick("evaluated", len(pairs), len(pairs))
+    tick("evaluate", len(pairs), len(pairs))
     evaluation = Evaluation(rows, summarize(rows))
     if out is not None:
         _write(evaluation, out, record, tolerance_mm)
     return evaluation
 
 
-def _pairs(predicted: Path, reference: Path) -> list[_Pair]:
+def _pairs(predicted: Path, reference: Path, split: str | None) -> list[_Pair]:
     if is_volume_file(predicted) and is_volume_file(reference):
         return [_Pair(predicted.name.split(".")[0], predicted, reference)]
     for path in (predicted, reference):
         if not path.is_dir():
             raise CaseError(path, "is not a folder of cases", "give two folders or two mask files")
     here, there = _masks(predicted), _masks(reference)
+    if split is not None:
+        wanted = {case.folder.name for case in cases_of_split(reference, split)}
+        here, there = ({name: masks[name] for name in masks if name in wanted} for masks in (here, there))
     if not here.keys() & there.keys():
         raise CaseError(
             predicted,

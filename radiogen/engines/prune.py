@@ -104,7 +104,7 @@ def prune(
         PruningError: Scores are not finite, or a layer has collapsed.
         OutputError: The folder holds something already.
     """
-    _clear(out, options)
+    _check_room(out, options)
     usable = [case for case in find_cases(cases) if case.has_lesion and case.split != "test"]
     if not usable:
         raise CaseError(
@@ -130,8 +130,6 @@ def prune(
         )
     finally:
         shutil.rmtree(out / CACHE, ignore_errors=True)
-        if out.is_dir() and not any(out.iterdir()):
-            out.rmdir()
     write_json(out / CONFIG, config.model_dump(mode="json"))
     record.decisions += result.notes
     record.finish(out, [out / MASKS, out / LAYERS, out / CONFIG])
@@ -148,6 +146,8 @@ def _prune_network(network: RASeg, batches: ScoringSet, options: PruneOptions, o
     check_collapse(layers, options.allow_collapse)
     kept, weights = sum(row.kept for row in layers), sum(row.weights for row in layers)
     about = {**criterion.model_dump(mode="json"), "seed": options.seed, "samples": scoring.samples}
+    for name in (record_path(out), out / MASKS, out / START, out / LAYERS, out / CONFIG):
+        name.unlink(missing_ok=True)
     save_weight_masks(out / MASKS, {name: mask.cpu() for name, mask in masks.items()}, about)
     if warmed.batches:
         with whole_file(out / START) as draft:
@@ -175,11 +175,10 @@ def write_layers(layers: list[LayerRow], path: Path) -> None:
         writer.writerows({**asdict(row), "share": round(row.share, 6)} for row in layers)
 
 
-def _clear(out: Path, options: PruneOptions) -> None:
+def _check_room(out: Path, options: PruneOptions) -> None:
     if not out.is_dir() or not any(out.iterdir()):
         return
     if not (record_path(out).is_file() or (out / MASKS).is_file() or (out / CACHE).is_dir()):
         raise OutputError(out, "holds something else", "choose another folder")
     if options.existing == "fail" and record_path(out).is_file():
         raise OutputError(out, "holds a pruned network", "choose another folder or --existing overwrite")
-    shutil.rmtree(out)

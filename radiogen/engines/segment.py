@@ -21,7 +21,7 @@ from radiogen.preprocess.options import IngestOptions
 from radiogen.preprocess.outlines import OutlineChoice, read_lesions
 from radiogen.preprocess.priors import PriorName, box_round, parse_box
 from radiogen.preprocess.sources import outline_of
-from radiogen.provenance import RunRecord, is_done, record_path, whole_file
+from radiogen.provenance import RunRecord, is_done, leave_no_trace, record_path, whole_file
 from radiogen.runtime import Tick, no_tick
 
 CASES, FAILURES, LESIONS = "cases", "failures.csv", "lesions.csv"
@@ -77,6 +77,16 @@ def segment(
     check_prior(model.config, options.prior, model.folder)
     _check_options(options)
     report = SegmentReport()
+    with leave_no_trace(out / CASES):
+        _segment_cases(source, out, model, options, report, tick)
+    write_lesions_csv({done.case_id: done.lesions for done in report.done}, out / LESIONS)
+    _write_failures(report.failures, out / FAILURES)
+    return report
+
+
+def _segment_cases(
+    source: Path, out: Path, model: Model, options: SegmentOptions, report: SegmentReport, tick: Tick
+) -> None:
     cases = _cases_of(source, out, options, report)
     if options.box and len(cases) > 1:
         raise ConfigError(
@@ -90,9 +100,6 @@ def segment(
                 raise
             report.failures.append((case.case_id, f"{error.what}: {error.wrong}", error.way_out))
         tick("segment", number, len(cases))
-    write_lesions_csv({done.case_id: done.lesions for done in report.done}, out / LESIONS)
-    _write_failures(report.failures, out / FAILURES)
-    return report
 
 
 def _check_options(options: SegmentOptions) -> None:
@@ -110,7 +117,7 @@ def _cases_of(source: Path, out: Path, options: SegmentOptions, report: SegmentR
     made = ingest(source, out / CASES, IngestOptions(roi=options.roi))
     report.failures += [(failure.case_id, failure.reason, failure.way_out) for failure in made.failures]
     wanted = {case.case_id for case in made.cases}
-    return [case for case in find_cases(out / CASES) if case.case_id in wanted]
+    return [case for case in find_cases(out / CASES) if case.case_id in wanted] if wanted else []
 
 
 def _segment_case(case: Case, folder: Path, model: Model, options: SegmentOptions) -> Segmented:

@@ -19,7 +19,7 @@ from radiogen.engines.training import Training
 from radiogen.errors import CaseError, ConfigError, OutputError, TrainingError
 from radiogen.io.cases import Case, find_cases
 from radiogen.networks.raseg import build_raseg, weight_count
-from radiogen.provenance import RunRecord, file_sha256, record_path, short_hash
+from radiogen.provenance import RunRecord, file_sha256, leave_no_trace, record_path, short_hash
 from radiogen.runtime import Tick, no_tick
 
 CHECKPOINT, CACHE = "checkpoint.safetensors", "prepared"
@@ -83,11 +83,15 @@ def train(
     if finished is not None:
         return Trained(out, finished, _ids(learn), _ids(held_out))
     network = pruned.start() if pruned else build_raseg(settings.network, options.seed)
+    with leave_no_trace(out / CACHE):
+        prepared = [
+            prepare(some, settings.preprocessing, out / CACHE, tick) for some in (learn, held_out)
+        ]
     training = Training(
         network=network,
         settings=settings,
-        learn=prepare(learn, settings.preprocessing, out / CACHE, tick),
-        held_out=prepare(held_out, settings.preprocessing, out / CACHE, tick),
+        learn=prepared[0],
+        held_out=prepared[1],
         weight_masks=pruned.weight_masks if pruned else {},
         seed=options.seed,
         device=device,
@@ -162,7 +166,7 @@ def _fingerprint(
 ) -> str:
     """What decides the weights: settings, seed, masks, and the bytes of the cases."""
     paths = [(case.ct_path, case.lesion_path, case.lungs_path) for case in (*learn, *out)]
-    files = [file_sha256(path) for three in paths for path in three]
+    files = [file_sha256(path) for three in paths for path in three if path.is_file()]
     parts = [settings.model_dump_json(), options.seed, pruned.hash if pruned else "", len(learn), files]
     return short_hash(json.dumps(parts))
 

@@ -150,9 +150,11 @@ def read_manifest(cases: Path) -> list[dict[str, str]]:
     """The rows of a case folder's manifest, every value a string.
 
     Raises:
-        CaseError: A column is missing, an id is not usable or comes twice, an EGFR status is unknown.
+        CaseError: It or a column is missing, an id is not usable or comes twice, an EGFR status is unknown.
     """
     path = cases / MANIFEST
+    if not path.is_file():
+        raise CaseError(cases, "holds no manifest.csv", "make one with radiogen ingest")
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         missing = [name for name in MANIFEST_COLUMNS if name not in (reader.fieldnames or ())]

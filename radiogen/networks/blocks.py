@@ -8,6 +8,7 @@ from torch.nn import functional
 
 GateNorm = Literal["batch", "instance"]
 Gate = Literal["boost", "learned"]
+PriorResize = Literal["trilinear", "area"]
 
 
 class ConvBlock(nn.Module):
@@ -44,17 +45,19 @@ class Attention(nn.Module):
     """Turns the prior into a map in [0, 1] for every channel of one encoder, and gates its skip with it.
 
     The published gate `e + e a` can only boost (`boost`); `learned` is `e (alpha + a)` with one learned
-    alpha that starts at 1, so that a skip can also be turned down.
+    alpha that starts at 1, so that a skip can also be turned down. The published `trilinear` reads single
+    points of the prior, so that a small box is lost at the deeper levels; `area` takes means and keeps it.
     """
 
-    def __init__(self, width: int, norm: GateNorm, gate: Gate) -> None:
+    def __init__(self, width: int, norm: GateNorm, gate: Gate, resize: PriorResize) -> None:
         super().__init__()
         self.conv = nn.Conv3d(1, width, kernel_size=3, padding=1)
         self.norm = nn.BatchNorm3d(width) if norm == "batch" else nn.InstanceNorm3d(width, affine=True)
+        self.resize = resize
         self.alpha = nn.Parameter(torch.ones(())) if gate == "learned" else None
 
     def forward(self, encoded: Tensor, prior: Tensor) -> Tensor:  # (B, C, d, h, w), (B, 1, D, H, W)
-        prior = functional.interpolate(prior, size=encoded.shape[2:], mode="trilinear")
+        prior = functional.interpolate(prior, size=encoded.shape[2:], mode=self.resize)
         a = torch.sigmoid(self.norm(self.conv(prior)))  # (B, C, d, h, w)
         return encoded + encoded * a if self.alpha is None else encoded * (self.alpha + a)
 

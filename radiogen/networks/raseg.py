@@ -9,7 +9,15 @@ from torch import Tensor, nn
 
 from radiogen.config import Settings
 from radiogen.errors import VolumeError
-from radiogen.networks.blocks import Attention, ConvBlock, Gate, GateNorm, UpBlock, up_convolution
+from radiogen.networks.blocks import (
+    Attention,
+    ConvBlock,
+    Gate,
+    GateNorm,
+    PriorResize,
+    UpBlock,
+    up_convolution,
+)
 from radiogen.networks.convlstm import Recurrence
 
 SIZE_STEP = 16
@@ -26,6 +34,7 @@ class RASegSettings(Settings):
     both_ways: bool = False
     gate: Gate = "boost"
     gate_norm: GateNorm = "batch"
+    prior_resize: PriorResize = "trilinear"
     dropout: float = Field(0.1, ge=0, lt=1)
 
     @model_validator(mode="after")
@@ -51,7 +60,8 @@ class RASeg(nn.Module):
         self.stem = ConvBlock(settings.in_channels, full, drop, stride=1) if full else None
         widths = [full or settings.in_channels, *e]
         self.encoders = nn.ModuleList([ConvBlock(widths[i], widths[i + 1], drop) for i in range(4)])
-        self.attentions = nn.ModuleList([Attention(w, settings.gate_norm, settings.gate) for w in e])
+        how = (settings.gate_norm, settings.gate, settings.prior_resize)
+        self.attentions = nn.ModuleList([Attention(width, *how) for width in e])
         self.recurrence = Recurrence(e[3], settings.recurrent_widths, settings.both_ways)
         self.decoder4 = UpBlock(bottom + e[3], d[0], drop)
         self.decoder3 = UpBlock(d[0] + e[2], d[1], drop)

@@ -5,6 +5,7 @@ import torch
 
 from radiogen.engines.presets import PRESETS, load_preset
 from radiogen.errors import ConfigError, VolumeError
+from radiogen.networks.blocks import Attention
 from radiogen.networks.convlstm import BothWays, ConvLSTM
 from radiogen.networks.raseg import RASeg, RASegSettings, build_raseg, weight_count
 
@@ -80,6 +81,15 @@ def test_the_prior_decides_what_the_network_sees():
     with torch.no_grad():
         one, none = network(image, torch.ones_like(image)), network(image, torch.zeros_like(image))
     assert not torch.allclose(one, none)
+
+
+def test_a_small_box_reaches_the_deepest_attention_by_area_and_is_lost_by_points():
+    prior = torch.zeros(1, 1, 64, 64, 64)
+    prior[..., 26:34, 26:34, 26:34] = 1.0
+    encoded, away = torch.ones(1, 3, 4, 4, 4), torch.zeros_like(prior)
+    for resize, is_lost in (("area", False), ("trilinear", True)):
+        attention = Attention(3, "batch", "boost", resize).eval()
+        assert torch.equal(attention(encoded, prior), attention(encoded, away)) is is_lost
 
 
 @pytest.mark.parametrize("size", [(16, 32, 32), (32, 40, 32)])
