@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from radiogen import __version__
-from radiogen.errors import OutputError
+from radiogen.errors import OutputError, RadiogenError
 from radiogen.runtime import peak_memory_mb
 
 PACKAGES = ("torch", "monai", "SimpleITK", "pydicom", "highdicom", "numpy", "scikit-learn", "pandas")
@@ -56,14 +56,14 @@ def whole_file(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def leave_no_trace(folder: Path) -> Iterator[None]:
-    """If the work fails, remove the folder and those above it that were not there before.
+    """If the input is refused, remove the folder and those above it that were not there before.
 
-    An interruption removes nothing: the same command goes on with what it finds.
+    An interruption or a bug removes nothing: the same command goes on with what it finds.
     """
     absent = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         yield
-    except Exception:
+    except RadiogenError:
         if absent:
             shutil.rmtree(absent[-1], ignore_errors=True)
         raise

@@ -28,3 +28,27 @@ def golden() -> Path:
     if not folder.is_dir():
         pytest.skip("golden values are not at hand")
     return folder
+
+
+@pytest.fixture(scope="session")
+def made_cases(tmp_path_factory) -> Path:
+    """A folder of four made cases."""
+    from radiogen.phantoms.cases import tiny_cases
+
+    root = tmp_path_factory.mktemp("made") / "cases"
+    tiny_cases(root, 4)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_model(made_cases, tmp_path_factory):
+    """A model trained on the made cases in a second."""
+    import torch
+    from engines.tiny_run import tiny_settings
+
+    from radiogen.engines.model_folder import load_model
+    from radiogen.engines.train import TrainOptions, train
+
+    folder = tmp_path_factory.mktemp("trained") / "model"
+    train(made_cases, folder, tiny_settings(), TrainOptions(preset="small"), torch.device("cpu"))
+    return load_model(folder, torch.device("cpu"))

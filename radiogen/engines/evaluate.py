@@ -79,7 +79,9 @@ def evaluate(
         VolumeError: A mask cannot be read, or does not lie on the grid of its reference.
     """
     if not (isfinite(tolerance_mm) and tolerance_mm >= 0):
-        raise ConfigError(f"--tolerance-mm {tolerance_mm}", "is not a distance", "give millimetres, 0 or more")
+        raise ConfigError(
+            f"--tolerance-mm {tolerance_mm}", "is not a distance", "give millimetres, 0 or more"
+        )
     if out is not None and out.suffix != ".csv":
         raise OutputError(out, "does not end in .csv", "name it evaluation.csv")
     record = RunRecord(

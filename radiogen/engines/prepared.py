@@ -52,7 +52,7 @@ def prepare(
         tick: Told of each case that is ready.
 
     Raises:
-        CaseError: A case has no outline.
+        CaseError: A case lacks its CT, outline or lungs.
     """
     prepared = []
     for number, case in enumerate(cases, start=1):
@@ -62,9 +62,9 @@ def prepare(
 
 
 def _prepare_one(case: Case, settings: Preprocessing, cache: Path) -> PreparedCase:
-    if not case.has_lesion:
-        raise CaseError(case.lesion_path, "is missing", "train on cases with an outline")
     files = (case.ct_path, case.lesion_path, case.lungs_path)
+    for missing in (path for path in files if not path.is_file()):
+        raise CaseError(missing, "is missing", "ingest the case again, with its outline")
     key = short_hash(settings.model_dump_json() + "".join(file_sha256(path) for path in files))
     path = cache / f"{case.case_id}-{key}.safetensors"
     if not _is_whole(path):

@@ -3,6 +3,7 @@
 import csv
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,7 +21,7 @@ from radiogen.engines.pruned_folder import CONFIG, LAYERS, MASKS, START, PrunedC
 from radiogen.errors import CaseError, OutputError, PruningError
 from radiogen.io.cases import find_cases
 from radiogen.networks.raseg import RASeg, build_raseg
-from radiogen.provenance import RunRecord, record_path, whole_file, write_json
+from radiogen.provenance import RunRecord, leave_no_trace, record_path, whole_file, write_json
 from radiogen.pruning.criteria import CRITERIA, Scoring, score_weights
 from radiogen.pruning.layers import LayerRow, check_collapse, layer_table
 from radiogen.pruning.mask_files import save_weight_masks
@@ -113,8 +114,8 @@ def prune(
     record = RunRecord(
         "prune", options=options.model_dump(mode="json"), seed=options.seed, device=str(device)
     )
-    try:
-        prepared = prepare(usable, settings.preprocessing, out / CACHE, tick)
+    with leave_no_trace(out), _scratch(out / CACHE) as cache:
+        prepared = prepare(usable, settings.preprocessing, cache, tick)
         patches = PatchDataset(prepared, settings.preprocessing, settings.training, options.seed)
         batches = ScoringSet(patches, options.samples, device, tick)
         network = build_raseg(settings.network, options.seed).to(device)
@@ -128,12 +129,18 @@ def prune(
             patients_seen=tuple(sorted({case.patient_id for case in usable})),
             settings=settings,
         )
-    finally:
-        shutil.rmtree(out / CACHE, ignore_errors=True)
     write_json(out / CONFIG, config.model_dump(mode="json"))
     record.decisions += result.notes
     record.finish(out, [out / MASKS, out / LAYERS, out / CONFIG])
     return result
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _prune_network(network: RASeg, batches: ScoringSet, options: PruneOptions, out: Path) -> PrunedNetwork:

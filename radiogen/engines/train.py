@@ -84,9 +84,7 @@ def train(
         return Trained(out, finished, _ids(learn), _ids(held_out))
     network = pruned.start() if pruned else build_raseg(settings.network, options.seed)
     with leave_no_trace(out / CACHE):
-        prepared = [
-            prepare(some, settings.preprocessing, out / CACHE, tick) for some in (learn, held_out)
-        ]
+        prepared = [prepare(some, settings.preprocessing, out / CACHE, tick) for some in (learn, held_out)]
     training = Training(
         network=network,
         settings=settings,
