@@ -10,10 +10,8 @@ from radiogen.errors import VolumeError
 from radiogen.io.planes import body_edges_mm, cut_planes, patient_axes, widest_cut
 
 EVERY_ORIENTATION = [
-    "".join(letters)
-    for pairs in permutations(("LR", "PA", "SI"))
-    for letters in product(*pairs)
-]  # fmt: skip
+    "".join(letters) for pairs in permutations(("LR", "PA", "SI")) for letters in product(*pairs)
+]
 
 
 @pytest.fixture
