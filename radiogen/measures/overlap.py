@@ -15,7 +15,7 @@ import SimpleITK as sitk
 from radiogen.errors import VolumeError
 from radiogen.volume import array_of, bounding_box, same_grid, voxel_ml
 
-FOUND_SHARE = 0.1  # of a reference lesion's voxels
+FOUND_SHARE = 0.1  # of a lesion's voxels
 
 Labels = npt.NDArray[np.integer]
 
@@ -87,19 +87,26 @@ def measure_overlap(predicted: sitk.Image, reference: sitk.Image, tolerance_mm: 
 def count_lesions(predicted: sitk.Image, reference: sitk.Image) -> LesionCounts:
     """Count what was found, missed and invented.
 
-    A lesion of the reference is found where the prediction covers a tenth of it or more; a predicted lesion
-    is false where it shares no voxel with the reference.
+    A predicted lesion is false where less than a tenth of it lies in the reference; a lesion of the reference
+    is found where those that are not false cover a tenth of it or more. So nobody finds a nodule by painting
+    the whole lung.
 
     Raises:
         VolumeError: The masks lie on different grids.
     """
     predicted, reference = union_of_boxes(predicted, reference)
     guessed, true = label_parts(predicted), label_parts(reference)
-    sizes = np.bincount(true.ravel())[1:]
-    covered = np.bincount(true[guessed > 0], minlength=len(sizes) + 1)[1:]
-    found = int(np.count_nonzero(covered >= FOUND_SHARE * sizes))
-    met = np.unique(guessed[(guessed > 0) & (true > 0)])
-    return LesionCounts(len(sizes), found, len(sizes) - found, int(guessed.max()) - len(met))
+    real = _covered(guessed, true > 0)
+    real[0] = False
+    found = int(np.count_nonzero(_covered(true, real[guessed])[1:]))
+    lesions, guesses = int(true.max()), int(guessed.max())
+    return LesionCounts(lesions, found, lesions - found, guesses - int(np.count_nonzero(real)))
+
+
+def _covered(parts: Labels, cover: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """By label, 0 for the background: whether a tenth of the part or more is covered."""
+    sizes = np.bincount(parts.ravel())
+    return np.asarray(np.bincount(parts[cover], minlength=len(sizes)) >= FOUND_SHARE * sizes)
 
 
 def union_of_boxes(a: sitk.Image, b: sitk.Image) -> tuple[sitk.Image, sitk.Image]:

@@ -121,6 +121,31 @@ def test_lesions_found_missed_and_invented_are_counted() -> None:
     assert lesions.false == 1
 
 
+def test_a_lesion_is_not_found_by_painting_everything_round_it() -> None:
+    reference = box((4, 6, 9), (1, 1, 3))
+    for size, found in (((3, 1, 10), 1), ((1, 1, 31), 0)):
+        wide = np.zeros((9, 14, 40), np.uint8)
+        wide[4 : 4 + size[0], 6, 8 : 8 + size[2]] = 1
+        lesion = np.zeros_like(wide)
+        lesion[:, :, :20] = reference
+        lesions = count_lesions(mask_of(wide), mask_of(lesion))
+        assert (lesions.found, lesions.missed, lesions.false) == (found, 1 - found, 1 - found)
+
+
+def test_fragments_of_a_lesion_find_it_together_and_none_of_them_is_false() -> None:
+    reference = box((4, 6, 0), (1, 1, 20))
+    predicted = box((4, 6, 3), (1, 1, 1)) + box((4, 6, 9), (1, 1, 1))
+    lesions = count_lesions(mask_of(predicted), mask_of(reference))
+    assert (lesions.found, lesions.missed, lesions.false) == (1, 0, 0)
+
+
+def test_one_prediction_over_a_tumour_and_its_satellite_finds_both() -> None:
+    reference = box((3, 4, 4), (4, 6, 6)) + box((4, 6, 12), (1, 1, 2))
+    predicted = np.maximum(reference, box((4, 6, 10), (1, 1, 2)))
+    lesions = count_lesions(mask_of(predicted), mask_of(reference))
+    assert (lesions.reference, lesions.found, lesions.false) == (2, 2, 0)
+
+
 def test_masks_on_different_grids_are_refused() -> None:
     a = mask_of(box((1, 2, 3), (2, 2, 2)))
     with pytest.raises(VolumeError, match="grid"):
