@@ -7,12 +7,12 @@ from pathlib import Path
 
 from radiogen.errors import CaseError
 
-HEAVIEST_BYTES = 15_000_000
-WIDTHS_PIXELS = (1600, 1200, 900, 600, 400)
+HEAVIEST_BYTES = 14_000_000  # as base64, so that the page stays below 15 MB
+WIDTHS_PIXELS = (1600, 1200, 900, 600, 400, 280)
 
 
 def embed_pictures(paths: Sequence[Path], heaviest_bytes: int = HEAVIEST_BYTES) -> dict[Path, str]:
-    """Data addresses of PNG files; unchanged while all of them together stay within `heaviest_bytes`.
+    """Data addresses of PNG files; unchanged while all addresses together stay within `heaviest_bytes`.
 
     Beyond that, each picture larger than its equal share becomes a JPEG of the first of `WIDTHS_PIXELS` that
     fits the share, or of the last.
@@ -20,8 +20,9 @@ def embed_pictures(paths: Sequence[Path], heaviest_bytes: int = HEAVIEST_BYTES) 
     Raises:
         CaseError: A file is no picture.
     """
-    share = heaviest_bytes // max(1, len(paths))
-    fits = sum(path.stat().st_size for path in paths) <= heaviest_bytes
+    raw_bytes = heaviest_bytes * 3 // 4  # base64 takes four characters for three bytes
+    share = raw_bytes // max(1, len(paths))
+    fits = sum(path.stat().st_size for path in paths) <= raw_bytes
     return {path: _embed(path, None if fits else share) for path in paths}
 
 
