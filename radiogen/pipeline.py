@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from radiogen.egfr.classify import Classification, classify_egfr
+from radiogen.egfr.persistence import load_model as load_egfr
 from radiogen.engines.model_folder import load_model
 from radiogen.engines.segment import CASES, SegmentOptions, segment
 from radiogen.features.extract import FeatureOptions, extract_features
@@ -29,6 +30,7 @@ def examine(
         RadiogenError: The scan, the models and the tables do not go together.
     """
     network = load_model(model, pick_device(device))
+    load_egfr(egfr)  # refused before the work, not after it
     segment(source, out / "segmented", network, options, tick)
     cases = source if is_case_source(source) else out / "segmented" / CASES
     features = FeatureOptions(split=options.split)

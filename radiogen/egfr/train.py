@@ -19,7 +19,7 @@ from radiogen.egfr.statistics import Difference, Estimate
 from radiogen.egfr.summary import NOTE, summarise, write_out_of_fold
 from radiogen.egfr.validation import OutOfFold, judge
 from radiogen.provenance import RunRecord, record_path, write_json
-from radiogen.runtime import Tick, no_tick
+from radiogen.runtime import Tick, no_tick, pick_device
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,10 @@ def train_egfr(
         tick: Told of progress.
 
     Raises:
+        DeviceError: The device is not there.
         TableError: A table that does not fit, too few patients, or features of a model that saw the patients.
     """
+    pick_device(settings.device)
     inputs = [path for path in (features, clinical, settings.clinical_mapping) if path]
     record = RunRecord("train-egfr", settings.options(), settings.seed, inputs)
     cohort = read_cohort(features, clinical, settings)

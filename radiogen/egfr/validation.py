@@ -13,6 +13,7 @@ from radiogen.egfr.candidates import Candidate
 from radiogen.egfr.folds import derive_seed, draw_folds
 from radiogen.egfr.statistics import auc, logit
 from radiogen.egfr.tuning import TunedClassifier, raw_scores
+from radiogen.errors import ConfigError
 from radiogen.runtime import Tick, no_tick
 
 Floats = NDArray[np.float64]
@@ -65,7 +66,12 @@ def _fit_and_predict(
     candidate: Candidate, labels: Labels, test: NDArray[np.int64], seed: int
 ) -> tuple[Any, Floats, Floats, NDArray[np.bool_]]:
     train = np.setdiff1d(np.arange(len(labels)), test)
-    model = candidate.build(seed).fit(candidate.inputs[train], labels[train])
+    try:
+        model = candidate.build(seed).fit(candidate.inputs[train], labels[train])
+    except np.linalg.LinAlgError as error:
+        wrong = f"too few patients for its {candidate.inputs.shape[1]} columns in a fold"
+        way_out = "take --classifier logistic, fewer folds, or more patients"
+        raise ConfigError(f"classifier {candidate.settings.classifier}", wrong, way_out) from error
     probability: Floats = model.predict_proba(candidate.inputs[test])[:, 1]
     score = logit(probability) - logit(labels[train].mean())
     return model, probability, score, probability >= getattr(model, "threshold_", 0.5)

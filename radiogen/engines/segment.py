@@ -76,6 +76,8 @@ def segment(
     """
     check_prior(model.config, options.prior, model.folder)
     _check_options(options)
+    if out.is_file():
+        raise OutputError(out, "is a file", "choose a folder")
     report = SegmentReport()
     with leave_no_trace(out / CASES):
         _segment_cases(source, out, model, options, report, tick)

@@ -1,5 +1,7 @@
 """Read and write volumes as NIfTI (and read NRRD and MetaImage); where RAS meets LPS."""
 
+import gzip
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ def read_volume(path: Path) -> sitk.Image:
     """
     if not path.is_file():
         raise VolumeError(path, "is not a file", "give a NIfTI, NRRD or MHA file")
+    _check_whole(path)
     sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK writes to stderr of what it then raises or mends
     try:
         volume = sitk.ReadImage(str(path))
@@ -39,6 +42,18 @@ def read_volume(path: Path) -> sitk.Image:
     if not _is_finite(path, volume):
         raise VolumeError(path, "holds values that are not finite", "export it again without NaN")
     return volume
+
+
+def _check_whole(path: Path) -> None:
+    """Refuse a gzip file that ends early: ITK reads what is missing as 0 and says nothing."""
+    if not path.name.lower().endswith(".gz"):
+        return
+    try:
+        with gzip.open(path) as file:
+            while file.read(1 << 24):
+                pass
+    except (EOFError, OSError, zlib.error) as error:
+        raise VolumeError(path, "is truncated or damaged", "copy it again") from error
 
 
 def _is_finite(path: Path, volume: sitk.Image) -> bool:
