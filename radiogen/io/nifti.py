@@ -45,15 +45,30 @@ def read_volume(path: Path) -> sitk.Image:
 
 
 def _check_whole(path: Path) -> None:
-    """Refuse a gzip file that ends early: ITK reads what is missing as 0 and says nothing."""
-    if not path.name.lower().endswith(".gz"):
-        return
+    """Refuse a NIfTI file that ends early: ITK reads what is missing as 0 and says nothing."""
+    name = path.name.lower()
     try:
-        with gzip.open(path) as file:
-            while file.read(1 << 24):
-                pass
+        there = _unpacked_bytes(path) if name.endswith(".gz") else path.stat().st_size
     except (EOFError, OSError, zlib.error) as error:
         raise VolumeError(path, "is truncated or damaged", "copy it again") from error
+    if name.endswith((".nii", ".nii.gz")) and there < _needed_bytes(path):
+        raise VolumeError(path, "is truncated", "copy it again")
+
+
+def _unpacked_bytes(path: Path) -> int:
+    with gzip.open(path) as file:
+        return sum(len(block) for block in iter(lambda: file.read(1 << 24), b""))
+
+
+def _needed_bytes(path: Path) -> int:
+    """How long a NIfTI file must be by its header; 0 where that is for ITK to judge."""
+    import nibabel
+
+    try:
+        voxels = nibabel.load(path).dataobj
+        return int(voxels.offset + np.prod(voxels.shape, dtype=np.int64) * voxels.dtype.itemsize)
+    except Exception:  # damaged headers make nibabel raise nearly anything
+        return 0
 
 
 def _is_finite(path: Path, volume: sitk.Image) -> bool:

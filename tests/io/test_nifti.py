@@ -75,6 +75,17 @@ def test_a_file_that_is_no_volume_is_one_line(tmp_path, write, says):
         read_volume(tmp_path / "a.nii")
 
 
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+@pytest.mark.parametrize("lost", [1, 40, 400])
+def test_a_file_that_ends_early_is_refused(tmp_path, name, lost):
+    values = np.random.default_rng(0).integers(-1000, 400, (5, 7, 11)).astype(np.int16)
+    write_volume(sitk.GetImageFromArray(values), tmp_path / name)
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(whole[:-lost])
+    with pytest.raises(VolumeError, match="is truncated"):
+        read_volume(tmp_path / name)
+
+
 def test_a_mask_holds_whole_numbers_to_255(tmp_path):
     labels = sitk.GetImageFromArray(np.array([[[0.0, 3.0], [255.0, 1.0]]] * 2, np.float32))
     write_volume(labels, tmp_path / "m.nii.gz")
