@@ -16,12 +16,12 @@ from radiogen.io.cases import Case, cases_of_split, find_cases, is_case_source, 
 from radiogen.io.nifti import read_mask, write_volume
 from radiogen.io.picture import write_picture
 from radiogen.measures.lesions import Lesion, measure_lesions, write_lesions_csv
-from radiogen.preprocess.ingest import ingest
+from radiogen.preprocess.ingest import KEPT, ingest
 from radiogen.preprocess.options import IngestOptions
 from radiogen.preprocess.outlines import OutlineChoice, read_lesions
 from radiogen.preprocess.priors import PriorName, box_round, parse_box
 from radiogen.preprocess.sources import outline_of
-from radiogen.provenance import RunRecord, is_done, leave_no_trace, record_path, whole_file
+from radiogen.provenance import RunRecord, file_sha256, is_done, leave_no_trace, record_path, whole_file
 from radiogen.runtime import Tick, no_tick
 
 CASES, FAILURES, LESIONS = "cases", "failures.csv", "lesions.csv"
@@ -117,6 +117,8 @@ def _cases_of(source: Path, out: Path, options: SegmentOptions, report: SegmentR
     if is_case_source(source):
         return cases_of_split(source, options.split)
     made = ingest(source, out / CASES, IngestOptions(roi=options.roi))
+    if any(KEPT in case.decisions for case in made.cases):  # an earlier run asked for another ROI
+        made = ingest(source, out / CASES, IngestOptions(roi=options.roi, existing="overwrite"))
     report.failures += [(failure.case_id, failure.reason, failure.way_out) for failure in made.failures]
     wanted = {case.case_id for case in made.cases}
     return [case for case in find_cases(out / CASES) if case.case_id in wanted] if wanted else []
@@ -124,9 +126,11 @@ def _cases_of(source: Path, out: Path, options: SegmentOptions, report: SegmentR
 
 def _segment_case(case: Case, folder: Path, model: Model, options: SegmentOptions) -> Segmented:
     result = folder / "lesion.nii.gz"
+    outline = options.outline
     described = {
         **options.model_dump(mode="json", exclude={"existing", "split", "outline"}),
         "prompt": _prompt_source(options),
+        "outline_sha256": file_sha256(outline) if outline and outline.is_file() else None,
     }
     inputs = [path for path in (case.ct_path, case.lungs_path, case.lesion_path) if path.is_file()]
     if record_path(result).is_file() and options.existing == "fail":

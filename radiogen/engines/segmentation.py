@@ -119,6 +119,7 @@ def _segment_boxes(
         probability[~box_voxels(box, sample.ct, BOX_MARGIN_MM)] = 0.0
         on_scanner = array_of(_on_scanner_grid(probability, sample, ct, roi))
         wins = (on_scanner >= model.config.threshold) & (on_scanner > best)
+        wins &= box_voxels(box, ct, BOX_MARGIN_MM)  # resampling smears over the edge of the network's voxels
         lesion[wins], best[wins] = label, on_scanner[wins]
         if not wins.any():
             decisions.append(f"box {label}: nothing above the threshold {model.config.threshold:g}")

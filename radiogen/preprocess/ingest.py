@@ -22,6 +22,7 @@ from radiogen.resources import cohort_card
 from radiogen.runtime import cpu_count
 
 FAILURES = "failures.csv"
+KEPT = "kept, but it was made with other options; --existing overwrite makes it anew"
 Progress = Callable[[int, int], None]  # cases done, cases in all
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,8 @@ def ingest(
         RadiogenError: The source holds no CT, an option does not fit, or the one case cannot be made.
     """
     options = options or IngestOptions()
+    if cases.is_file():
+        raise OutputError(cases, "is a file", "choose a folder")
     card = cohort_card(options.cohort) if options.cohort else None
     clinical = read_patients(options)
     found = find_sources(source, cases, options, card.outline.kinds if card else ())
@@ -118,7 +121,7 @@ def _make_all(
 def _make(plan: CasePlan, cases: Path, keep: bool) -> IngestedCase:
     where = plan.source.where
     if keep and plan.source.problem is None and is_done(plan, cases):
-        said = () if was_made_alike(plan, cases) else ("kept, but it was made with other options",)
+        said = () if was_made_alike(plan, cases) else (KEPT,)
         return IngestedCase(plan.case_id, plan.patient_id, where, is_new=False, decisions=said)
     decisions = make_case(plan, cases)
     return IngestedCase(plan.case_id, plan.patient_id, where, is_new=True, decisions=decisions)

@@ -12,9 +12,9 @@ from radiogen.engines.segment import SegmentOptions, segment
 from radiogen.engines.segmentation import Prompt, segment_volume
 from radiogen.errors import CaseError, ConfigError, ModelError, OutputError
 from radiogen.io.cases import find_cases
-from radiogen.io.nifti import read_mask
+from radiogen.io.nifti import read_mask, write_volume
 from radiogen.preprocess.priors import BoxMm, box_round
-from radiogen.volume import array_of, same_grid
+from radiogen.volume import array_of, same_grid, volume_like
 
 
 class SoftTissueInPrior(torch.nn.Module):
@@ -122,3 +122,13 @@ def test_wrong_prompts_are_refused_before_any_work(tiny_model, made_cases, tmp_p
         with pytest.raises((ConfigError, CaseError), match=said):
             segment(made_cases, tmp_path / "out", tiny_model, options)
     assert not (tmp_path / "out").exists()
+
+
+def test_another_outline_is_segmented_anew(tiny_model, case, tmp_path):
+    outline = array_of(case.lesion())
+    moved = volume_like(np.roll(outline, 3, axis=2), case.ct())
+    for number, mask in enumerate((case.lesion(), moved, moved)):
+        write_volume(mask, tmp_path / "mask.nii.gz")
+        options = SegmentOptions(prior="box", outline=tmp_path / "mask.nii.gz")
+        (done,) = segment(case.folder, tmp_path / "out", tiny_model, options).done
+        assert done.is_new == (number < 2)

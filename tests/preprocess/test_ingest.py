@@ -332,9 +332,11 @@ def test_existing_cases_are_kept_made_anew_or_refused(tmp_path):
     started = record.stat().st_mtime_ns
     assert not run(source, tmp_path / "cases").cases[0].is_new
     (kept,) = run(source, tmp_path / "cases", roi="GTV.*").cases
-    assert kept.decisions == ("kept, but it was made with other options",)
+    assert kept.decisions == ("kept, but it was made with other options; --existing overwrite makes it anew",)
     with pytest.raises(OutputError, match="is there already"):
         run(source, tmp_path / "cases", existing="fail")
+    with pytest.raises(OutputError, match="is a file"):
+        run(source, record)
     assert record.stat().st_mtime_ns == started
     assert run(source, tmp_path / "cases", roi="GTV.*", existing="overwrite").cases[0].is_new
     assert json.loads(record.read_text())["options"]["roi"] == "GTV.*"
