@@ -26,8 +26,9 @@ def train_egfr(
         typer.Option(help="Else the usual one."),
     ] = None,
     inputs: Annotated[
-        Literal["features", "clinical", "clinical+features"], typer.Option(help="What the model looks at.")
-    ] = "features",
+        Literal["features", "clinical", "clinical+features"] | None,
+        typer.Option(help="What the model looks at; else features, without them clinical."),
+    ] = None,
     folds: Annotated[int, typer.Option(min=2)] = 5,
     repeats: Annotated[int, typer.Option(min=1)] = 5,
     permutations: Annotated[int, typer.Option(min=0, help="Shuffled labels for the p-value.")] = 200,
@@ -47,6 +48,7 @@ def train_egfr(
     from radiogen.egfr.settings import EgfrSettings
     from radiogen.egfr.train import train_egfr as train
 
+    inputs = inputs or ("features" if features else "clinical")
     values = dict(
         classifier=classifier, reduction=reduction, inputs=inputs, folds=folds, repeats=repeats,
         permutations=permutations, id_column=id_column, label_column=label_column, positive=positive,
@@ -110,7 +112,9 @@ def classify_egfr(
                 raise ConfigError(source, "is no feature table and there is no network to make one", way_out)
             prior = "box" if prior == "lungs" and (box or box_from) else prior
             options = SegmentOptions(prior=prior, box=box, outline=box_from, roi=roi)
-            answer = examine(source, out, segmentation, egfr, options, clinical, device, tick)
+            answer = examine(
+                source, out, segmentation, egfr, options, clinical, clinical_mapping, abstain, device, tick
+            )
     for note in answer.notes:
         say(note, quiet)
     for patient, found in answer.predictions.items():

@@ -19,6 +19,8 @@ def examine(
     egfr: Path,
     options: SegmentOptions,
     clinical: Path | None = None,
+    clinical_mapping: Path | None = None,
+    abstain: float = 0.0,
     device: str = "auto",
     tick: Tick = no_tick,
 ) -> Classification:
@@ -35,6 +37,8 @@ def examine(
     cases = source if is_case_source(source) else out / "segmented" / CASES
     features = FeatureOptions(split=options.split)
     extract_features(cases, out / "features.csv", network, features, out / "segmented", tick)
-    answer = classify_egfr(out / "features.csv", egfr, out / "predictions.csv", clinical, tick=tick)
+    answer = classify_egfr(
+        out / "features.csv", egfr, out / "predictions.csv", clinical, clinical_mapping, abstain, tick=tick
+    )
     report(out, out / "report.html")
     return answer
