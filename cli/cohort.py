@@ -11,7 +11,7 @@ from .options import Device, Existing, Quiet, Seed
 
 def demo(
     out: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
-    patients: Annotated[int, typer.Option(help="Patients of the phantom cohort, at least 8.")] = 36,
+    patients: Annotated[int, typer.Option(help="Patients of the phantom cohort, at least 8.")] = 40,
     seed: Seed = 0,
     device: Device = "auto",
     existing: Existing = "fail",
@@ -29,7 +29,7 @@ def demo(
         dice = f"Dice {row['dice_mean']} over {row['n']} patients, prompt {row['prompt']}"
         say(f"{dice}; the box filled would have {row['floor_box_mean']}", quiet)
     if made.egfr is None:
-        say("too few patients for an EGFR classifier; take --patients 36", quiet)
+        say("too few patients for an EGFR classifier; take --patients 40", quiet)
     else:
         auc = made.egfr.auc
         say(f"EGFR AUC out of fold {auc.value:.2f} ({auc.low:.2f} to {auc.high:.2f})", quiet)

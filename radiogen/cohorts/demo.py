@@ -34,7 +34,7 @@ SETTINGS = (  # coarse voxels, few epochs: minutes on two processors, not the be
     "preprocessing.size=[32, 48, 48]",
     "training.patches_per_case=4",
 )
-STEPS = 480  # patches of the training, whatever the number of patients
+STEPS = 1200  # patches of the training, whatever the number of patients
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Demo:
 
 def demo(
     out: Path,
-    patients: int = 36,
+    patients: int = 40,
     seed: int = 0,
     device: str = "auto",
     existing: Literal["skip", "overwrite", "fail"] = "fail",

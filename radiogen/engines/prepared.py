@@ -1,7 +1,7 @@
 """Cases on the network's grid, kept on disk beside a training so that patches are cut without waiting."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,29 @@ class PreparedCase:
         with safe_open(self.path, framework="np") as file:
             piece: npt.NDArray[np.int16] = file.get_slice(name)[box].astype(np.int16)
         return piece
+
+
+def learnable(cases: Sequence[Case]) -> tuple[list[Case], list[str]]:
+    """The cases a network may learn from, and a sentence for each kind that is left out.
+
+    Raises:
+        CaseError: None is left.
+    """
+    reasons: dict[str, Callable[[Case], bool]] = {
+        "of the split `test`": lambda case: case.split == "test",
+        "without an outline": lambda case: not case.has_lesion,
+        "without a lung mask": lambda case: not case.lungs_path.is_file(),
+    }
+    left, said = list(cases), []
+    for reason, applies in reasons.items():
+        out = [case.case_id for case in left if applies(case)]
+        if out:
+            said.append(f"{len(out)} cases {reason} left out: {', '.join(out)}")
+        left = [case for case in left if not applies(case)]
+    if not left:
+        wrong = "hold none to learn from; " + "; ".join(said)
+        raise CaseError("the cases", wrong, "ingest with outlines, or change the split")
+    return left, said
 
 
 def prepare(

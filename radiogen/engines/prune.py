@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from radiogen.config import Settings
 from radiogen.engines.losses import segmentation_loss
 from radiogen.engines.patches import Patch, PatchDataset
-from radiogen.engines.prepared import prepare
+from radiogen.engines.prepared import learnable, prepare
 from radiogen.engines.presets import RunSettings
 from radiogen.engines.pruned_folder import CONFIG, LAYERS, MASKS, START, PrunedConfig, start_hash
-from radiogen.errors import CaseError, OutputError, PruningError
+from radiogen.errors import OutputError, PruningError
 from radiogen.io.cases import find_cases
 from radiogen.networks.raseg import RASeg, build_raseg
 from radiogen.provenance import RunRecord, leave_no_trace, record_path, whole_file, write_json
@@ -106,11 +106,7 @@ def prune(
         OutputError: The folder holds something already.
     """
     _check_room(out, options)
-    usable = [case for case in find_cases(cases) if case.has_lesion and case.split != "test"]
-    if not usable:
-        raise CaseError(
-            cases, "holds no case with an outline outside the split `test`", "ingest with outlines"
-        )
+    usable, left_out = learnable(find_cases(cases))
     record = RunRecord(
         "prune", options=options.model_dump(mode="json"), seed=options.seed, device=str(device)
     )
@@ -130,7 +126,7 @@ def prune(
             settings=settings,
         )
     write_json(out / CONFIG, config.model_dump(mode="json"))
-    record.decisions += result.notes
+    record.decisions += [*left_out, *result.notes]
     record.finish(out, [out / MASKS, out / LAYERS, out / CONFIG])
     return result
 

@@ -12,11 +12,11 @@ import torch
 from radiogen.config import Settings
 from radiogen.engines.cards import model_card
 from radiogen.engines.model_folder import WEIGHTS, ModelConfig, save_model
-from radiogen.engines.prepared import prepare
+from radiogen.engines.prepared import learnable, prepare
 from radiogen.engines.presets import RunSettings
 from radiogen.engines.pruned_folder import Pruned, read_pruned
 from radiogen.engines.training import Training
-from radiogen.errors import CaseError, ConfigError, OutputError, TrainingError
+from radiogen.errors import ConfigError, OutputError, TrainingError
 from radiogen.io.cases import Case, find_cases
 from radiogen.networks.raseg import build_raseg, weight_count
 from radiogen.provenance import RunRecord, file_sha256, leave_no_trace, record_path, short_hash
@@ -74,7 +74,8 @@ def train(
     pruned = read_pruned(options.pruned) if options.pruned else None
     if pruned:
         check_pruned(pruned, settings, options)
-    learn, held_out = choose_cases(find_cases(cases), options)
+    found = find_cases(cases)
+    learn, held_out = choose_cases(found, options)
     record = RunRecord(
         "train", options={**options.model_dump(mode="json"), "settings": settings.model_dump(mode="json")}
     )
@@ -109,6 +110,7 @@ def train(
     )
     card = model_card(config, metrics, weight_count(network))
     save_model(out, network.state_dict(), config, metrics, card)
+    record.decisions += learnable(found)[1]
     record.seed, record.device = options.seed, str(device)
     record.finish(out, [out / WEIGHTS])
     (out / CHECKPOINT).unlink(missing_ok=True)
@@ -119,16 +121,13 @@ def train(
 def choose_cases(cases: list[Case], options: TrainOptions) -> tuple[list[Case], list[Case]]:
     """Cases to learn from and cases held out: folds by patient, drawn from the seed.
 
-    Cases of the split `test` and cases without an outline are in neither.
+    Cases of the split `test` and cases without an outline or a lung mask are in neither.
 
     Raises:
         CaseError: There is nothing to learn from.
         ConfigError: The fold is not one of the folds, or there are fewer patients than folds.
     """
-    usable = [case for case in cases if case.has_lesion and case.split != "test"]
-    if not usable:
-        wrong = "hold no case with an outline outside the split `test`"
-        raise CaseError("the cases", wrong, "ingest with outlines, or change the split")
+    usable, _ = learnable(cases)
     if options.folds == 0:
         return usable, []
     patients = sorted({case.patient_id for case in usable})

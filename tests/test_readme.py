@@ -1,0 +1,85 @@
+"""Every command of the README runs, in its order, as a stranger would type it."""
+
+import json
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from radiogen.cli.main import run
+
+from radiogen.phantoms.cases import TINY
+from radiogen.phantoms.cohort import make_phantoms
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+LINES = re.findall(r"^    (radiogen .+)$", README, flags=re.MULTILINE)
+INLINE = [text.replace("\n", " ") for text in re.findall(r"`(radiogen [a-z-]+ [^`|]*--[^`|]*)`", README)]
+COARSE = ("preprocessing.spacing_mm=[8, 8, 8]", "preprocessing.size=[32, 32, 32]", "training.epochs=2")
+SETS = [word for pair in COARSE for word in ("--set", pair)]
+QUICK = {  # what makes a command quick; nothing of the line itself is changed
+    "prune": ["--samples", "4", *SETS],
+    "train": SETS,
+    "train-egfr": ["--folds", "3", "--repeats", "1", "--permutations", "0"],
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder as the README assumes it: scans of a cohort, its clinical table, one new scan."""
+    home = tmp_path_factory.mktemp("home")
+    made = make_phantoms(home / "phantoms", 30, seed=0, size=TINY, broken=False)
+    shutil.move(made.dicom, home / "scans")
+    shutil.move(made.clinical, home / "clinical.csv")
+    new = make_phantoms(home / "more", 1, seed=5, size=TINY, broken=False)
+    shutil.move(next(new.dicom.iterdir()), home / "scan")
+    return home
+
+
+def type_command(line, home, monkeypatch):
+    words = shlex.split(line)
+    monkeypatch.chdir(home)
+    monkeypatch.setattr(sys, "argv", [*words, *QUICK.get(words[1], [])])
+    try:
+        run()
+    except SystemExit as end:
+        return end.code or 0
+    return 0
+
+
+def call_lesion_early(config):
+    """A network of a few steps is sure of nothing; with a low threshold it finds something in every box."""
+    content = json.loads(config.read_text())
+    config.write_text(json.dumps({**content, "threshold": 0.01}))
+
+
+def test_the_readme_shows_the_three_commands_that_must_exist():
+    shown = {line.split()[1] for line in LINES}
+    assert {"segment", "classify-egfr", "prune"} <= shown
+    assert len(LINES) >= 10 and len(INLINE) == 2
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_command_of_the_readme_runs(line, home, monkeypatch, capsys):
+    code = type_command(line, home, monkeypatch)
+    assert code == 0, capsys.readouterr().err
+    if line.startswith("radiogen train cases"):
+        call_lesion_early(home / "model" / "config.json")
+
+
+def test_one_command_takes_a_new_patient_to_a_probability(home, monkeypatch, capsys):
+    line = next(text for text in INLINE if text.startswith("radiogen classify-egfr"))
+    assert type_command(f"{line} --prior box", home, monkeypatch) == 0, capsys.readouterr().err
+    assert (home / "patient" / "report.html").is_file()
+    assert (home / "patient" / "predictions.csv").read_text().count("\n") == 2
+
+
+def test_the_demo_goes_the_whole_road(tmp_path, monkeypatch, capsys):
+    line = next(text for text in INLINE if text.startswith("radiogen demo"))
+    short = line.replace("--patients 40", "--patients 8")
+    monkeypatch.setattr("radiogen.cohorts.demo.STEPS", 240)
+    assert type_command(short, tmp_path, monkeypatch) == 0, capsys.readouterr().err
+    assert "Not for clinical use" in (tmp_path / "demo" / "report.html").read_text()
+    assert type_command(short, tmp_path, monkeypatch) == 1
+    assert "--existing overwrite" in capsys.readouterr().err
