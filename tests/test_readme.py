@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from radiogen.cli.main import run
 
+from radiogen.engines.train import train
 from radiogen.phantoms.cases import TINY
 from radiogen.phantoms.cohort import make_phantoms
 
@@ -54,6 +55,12 @@ def call_lesion_early(config):
     config.write_text(json.dumps({**content, "threshold": 0.01}))
 
 
+def train_and_call_early(cases, out, *rest):
+    trained = train(cases, out, *rest)
+    call_lesion_early(out / "config.json")
+    return trained
+
+
 def test_the_readme_shows_the_three_commands_that_must_exist():
     shown = {line.split()[1] for line in LINES}
     assert {"segment", "classify-egfr", "prune"} <= shown
@@ -78,7 +85,8 @@ def test_one_command_takes_a_new_patient_to_a_probability(home, monkeypatch, cap
 def test_the_demo_goes_the_whole_road(tmp_path, monkeypatch, capsys):
     line = next(text for text in INLINE if text.startswith("radiogen demo"))
     short = line.replace("--patients 40", "--patients 8")
-    monkeypatch.setattr("radiogen.cohorts.demo.STEPS", 240)
+    monkeypatch.setattr("radiogen.cohorts.demo.STEPS", 8)
+    monkeypatch.setattr("radiogen.cohorts.demo.train", train_and_call_early)
     assert type_command(short, tmp_path, monkeypatch) == 0, capsys.readouterr().err
     assert "Not for clinical use" in (tmp_path / "demo" / "report.html").read_text()
     assert type_command(short, tmp_path, monkeypatch) == 1
