@@ -133,7 +133,8 @@ def _attempt(plan: CasePlan, cases: Path, keep: bool) -> IngestedCase | Failure:
     except OutputError:
         raise
     except RadiogenError as error:
-        return Failure(plan.case_id, plan.source.where, f"{error.what}: {error.wrong}", error.way_out)
+        reason = f"{Path(error.what).name}: {error.wrong}"  # folders above may carry a patient's name
+        return Failure(plan.case_id, plan.source.where, reason, error.way_out)
     except Exception as error:  # one bad case never stops a cohort
         log.exception("case %s", plan.case_id)
         reason = f"unexpected {type(error).__name__}: {error}"
