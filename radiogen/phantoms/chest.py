@@ -95,9 +95,9 @@ def make_chest(traits: Traits, seed: int, size: ChestSize | None = None) -> Ches
     draw_spine(hu, space)
     _draw_lungs(hu, space, lungs, traits, blood_hu, chance)
     draw_windpipe(hu, space)
-    lesions, plans = _draw_lesions(
-        hu, true_space, lungs, traits, generator_for(seed, traits.number, "lesion")
-    )
+    true_lungs = lungs * np.float32(true_space.edge_mm / space.edge_mm)
+    lesion_chance = generator_for(seed, traits.number, "lesion")
+    lesions, plans = _draw_lesions(hu, true_space, true_lungs, traits, lesion_chance)
     return Chest(
         volume=_image(_scan(hu, chance), grid),
         lesion=_image(lesions, grid),

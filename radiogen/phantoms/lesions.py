@@ -10,7 +10,7 @@ from radiogen.phantoms.traits import Traits
 from radiogen.volume import FloatArray
 
 DIAMETERS_MM = (12.0, 45.0)
-SOLID_SHARE = 0.5
+LEAST_RADIUS_VOXELS = 1.25  # of the longest edge: a lesion has about ten voxels on any grid
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,7 @@ def plan_lesions(
     """
     plans: list[LesionPlan] = []
     for number in range(2 if generator.random() < 1 / 6 else 1):
-        low, high = DIAMETERS_MM
-        radius = float(np.clip(np.exp(generator.normal(np.log(24), 0.38)), low, high)) / 2
-        radius *= 0.7 if number else 1.0
-        radius = float(
-            np.clip(radius, 0.9 * space.step_mm.max(), max(-0.95 * lungs.min(), space.step_mm.max()))
-        )
+        radius = _draw_radius(space, lungs, 0.7 if number else 1.0, generator)
         touches = generator.random() < 0.35
         center = _place(space, lungs, radius * (0.55 if touches else 1.15), plans, radius, generator)
         stretch = generator.uniform(0.82, 1.22, 3)
@@ -63,6 +58,12 @@ def plan_lesions(
             )
         )
     return plans
+
+
+def _draw_radius(space: Space, lungs: FloatArray, share: float, generator: np.random.Generator) -> float:
+    diameter = np.clip(np.exp(generator.normal(np.log(24), 0.38)), *DIAMETERS_MM)
+    least = LEAST_RADIUS_VOXELS * space.step_mm.max()
+    return float(np.clip(share * diameter / 2, least, max(-0.95 * lungs.min(), least)))
 
 
 def _place(

@@ -74,20 +74,20 @@ def draw_traits(seed: int, number: int, egfr: str | None = None) -> Traits:
     ethnicity = str(
         chance.choice(
             ("caucasian", "asian", "african-american", "hispanic/latino", ""),
-            p=(0.54, 0.20, 0.04, 0.04, 0.18) if mutant else (0.66, 0.10, 0.05, 0.04, 0.15),
+            p=(0.60, 0.16, 0.04, 0.04, 0.16) if mutant else (0.66, 0.10, 0.05, 0.04, 0.15),
         )
     )
     return Traits(
         number=number,
         egfr=egfr,
         egfr_known=is_tested(seed, number),
-        site="Stanford" if chance.random() < (0.66 if mutant else 0.52) else "VA",
+        site="Stanford" if chance.random() < (0.62 if mutant else 0.54) else "VA",
         age=int(np.clip(chance.normal(67, 9), 34, 88)),
         sex="female" if female else "male",
         smoking=smoking,
         pack_years=years,
         histology="squamous cell carcinoma"
-        if chance.random() < (0.05 if mutant else 0.18)
+        if chance.random() < (0.08 if mutant else 0.16)
         else "adenocarcinoma",
         ethnicity=ethnicity,
         ground_glass=float(np.clip(chance.normal(0.36 if mutant else 0.14, 0.22), 0, 0.75)),

@@ -47,6 +47,21 @@ def test_every_lesion_lies_in_the_lungs_and_is_denser_than_they_are(forty):
         assert np.median(hu[lesion > 0]) > np.median(hu[(lungs > 0) & (lesion == 0)]) + 150
 
 
+def test_no_grid_makes_a_lesion_of_a_voxel_or_two_or_one_beyond_the_lungs():
+    for size in (TINY, ChestSize((28, 24, 20), (11.0, 11.5, 10.0)), ChestSize((28, 24, 20), (3.0, 3.0, 5.0))):
+        for number in range(1, 9):
+            chest = make_chest(draw_traits(11, number), 11, size)
+            lesion, lungs = array_of(chest.lesion), array_of(chest.lungs)
+            counts = np.bincount(lesion.ravel(), minlength=len(chest.plans) + 1)[1:]
+            assert counts.min() >= 5
+            assert counts.sum() < 0.4 * np.sum(lungs > 0)
+
+
+def test_no_two_edges_of_a_tiny_voxel_are_equal(forty):
+    for _, chest in forty:
+        assert len({round(edge, 3) for edge in chest.volume.GetSpacing()}) == 3
+
+
 def test_the_right_lung_lies_where_x_is_small_and_both_hold_air(forty):
     for _, chest in forty[:5]:
         lungs, hu = array_of(chest.lungs), array_of(chest.volume)

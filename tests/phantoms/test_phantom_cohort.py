@@ -85,6 +85,30 @@ def test_itk_reads_the_series_back_to_the_same_hu_at_the_same_place(cohort, numb
     assert np.array_equal(hu[~outside], expected[~outside])
 
 
+@pytest.mark.parametrize(("number", "kind"), [(1, "SEG"), (2, "RTSTRUCT"), (3, "SEG"), (4, "RTSTRUCT")])
+def test_every_outline_refers_to_slices_of_the_series_beside_it(cohort, number, kind):
+    _, names = series_of(cohort, number)
+    slices = [dcmread(name, stop_before_pixels=True) for name in names]
+    path = next((cohort.dicom / f"Phantom no. {number}").glob("*/1000.000000-*/*"))
+    outline = dcmread(path)
+    assert outline.Modality == kind
+    assert {one.StudyInstanceUID for one in slices} == {outline.StudyInstanceUID}
+    if kind == "SEG":
+        series = outline.ReferencedSeriesSequence[0]
+        images = series.ReferencedInstanceSequence
+        assert outline.FrameOfReferenceUID == slices[0].FrameOfReferenceUID
+        assert outline.SegmentSequence[0].SegmentLabel in ("Heart", "Tissue")
+    else:
+        frame = outline.ReferencedFrameOfReferenceSequence[0]
+        series = frame.RTReferencedStudySequence[0].RTReferencedSeriesSequence[0]
+        images = series.ContourImageSequence
+        assert frame.FrameOfReferenceUID == slices[0].FrameOfReferenceUID
+        assert "GTV-1" in [roi.ROIName for roi in outline.StructureSetROISequence]
+    assert series.SeriesInstanceUID == slices[0].SeriesInstanceUID
+    assert {image.ReferencedSOPInstanceUID for image in images} <= {one.SOPInstanceUID for one in slices}
+    assert len(images) > 0
+
+
 def test_file_names_say_nothing_of_the_order(cohort):
     _, names = series_of(cohort, 3)
     assert list(names) != sorted(names)
