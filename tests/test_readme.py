@@ -85,7 +85,8 @@ def test_one_command_takes_a_new_patient_to_a_probability(home, monkeypatch, cap
 def test_the_demo_goes_the_whole_road(tmp_path, monkeypatch, capsys):
     line = next(text for text in INLINE if text.startswith("radiogen demo"))
     short = line.replace("--patients 40", "--patients 8")
-    monkeypatch.setattr("radiogen.cohorts.demo.STEPS", 8)
+    monkeypatch.setattr("radiogen.cohorts.demo.PATCHES", 8)
+    monkeypatch.setattr("radiogen.cohorts.demo.EPOCHS", 2)
     monkeypatch.setattr("radiogen.cohorts.demo.train", train_and_call_early)
     assert type_command(short, tmp_path, monkeypatch) == 0, capsys.readouterr().err
     assert "Not for clinical use" in (tmp_path / "demo" / "report.html").read_text()

@@ -32,9 +32,8 @@ TEST_SHARE = 0.65
 SETTINGS = (  # coarse voxels, few epochs: minutes on two processors, not the best Dice
     "preprocessing.spacing_mm=[3.0, 3.0, 5.0]",
     "preprocessing.size=[32, 48, 48]",
-    "training.patches_per_case=4",
 )
-STEPS = 1200  # patches of the training, whatever the number of patients
+EPOCHS, PATCHES = 25, 1200  # of the training, whatever the number of patients
 
 
 @dataclass(frozen=True)
@@ -102,8 +101,9 @@ def demo(
 
 
 def _settings(learn: int) -> RunSettings:
-    epochs = max(1, STEPS // (4 * learn))
-    return load_preset("small", overrides=[*SETTINGS, f"training.epochs={epochs}"])
+    per_case = max(1, round(PATCHES / (EPOCHS * learn)))
+    length = (f"training.epochs={EPOCHS}", f"training.patches_per_case={per_case}")
+    return load_preset("small", overrides=[*SETTINGS, *length])
 
 
 def _classify(
