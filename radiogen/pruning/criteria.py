@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from radiogen.pruning.comparing import overlap
 from radiogen.pruning.hessian import grasp, hutchinson_diagonal
-from radiogen.pruning.moments import Moments, gradient_moments
+from radiogen.pruning.measuring import measure_moments
+from radiogen.pruning.moments import Moments
 from radiogen.pruning.prunable import prunable
 from radiogen.pruning.rounds import masked_meanwhile, score_in_rounds
 from radiogen.pruning.settings import CriterionName, CriterionSettings, ScoringTask
@@ -26,6 +28,7 @@ from radiogen.pruning.taylor import (
     surgeon_without_guard,
     taylor_sum,
 )
+from radiogen.pruning.weight_masks import weight_masks
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Scoring:
     samples: int = 0  # 0: the criterion looks at no data
     batches: int = 0
     second_order: SecondOrder | None = None
+    engine: str = ""  # what measured the moments of the gradients, if they were measured
+    change: float | None = None  # share of the kept weights that the last doubling of the samples changed
 
 
 Criterion = Callable[[ScoringTask], Scoring]
@@ -140,21 +145,48 @@ def brain_surgeon(task: ScoringTask) -> Scoring:
 
 
 def _from_fisher(score: TermScore, scaled: bool = False) -> Criterion:
-    def criterion(task: ScoringTask) -> Scoring:
-        moments = gradient_moments(task.model, task.batches, task.loss, task.weights)
+    def from_moments(task: ScoringTask, moments: Moments) -> Scoring:
         scale = fisher_factor(moments, task.settings) if scaled else 1.0
         curvature = {name: value.mul_(scale) for name, value in moments.fisher.items()}
         return _score_terms(task, moments, curvature, score, scale)
+
+    def criterion(task: ScoringTask) -> Scoring:
+        settle = task.settings.moments.settle
+        kept = KeptSet(task.settings)
+        moments = measure_moments(
+            task.model,
+            task.batches,
+            task.loss,
+            task.weights,
+            task.settings.moments,
+            None if settle is None else lambda m: kept.change(from_moments(task, m).scores) < settle,
+        )
+        return replace(from_moments(task, moments), change=kept.last_change)
 
     return criterion
 
 
 def _from_hessian(score: TermScore) -> Criterion:
     def criterion(task: ScoringTask) -> Scoring:
-        moments = gradient_moments(task.model, task.batches, task.loss, task.weights)
+        moments = measure_moments(task.model, task.batches, task.loss, task.weights, task.settings.moments)
         return _score_terms(task, moments, hutchinson_diagonal(task), score, 1.0)
 
     return criterion
+
+
+class KeptSet:
+    """The weights that scores keep, and how much of them changed since the last look."""
+
+    def __init__(self, settings: CriterionSettings) -> None:
+        self._settings = settings
+        self._masks: WeightMasks | None = None
+        self.last_change: float | None = None
+
+    def change(self, scores: Scores) -> float:
+        """The share of the kept weights that were not kept at the last look; 1 at the first."""
+        before, self._masks = self._masks, weight_masks(scores, self._settings.sparsity, self._settings.scope)
+        self.last_change = 1.0 if before is None else 1 - overlap(before, self._masks).shared
+        return self.last_change
 
 
 def _score_terms(
@@ -169,6 +201,7 @@ def _score_terms(
         moments.samples,
         moments.batches,
         measure_second_order(terms, scale),
+        moments.engine,
     )
 
 

@@ -26,6 +26,53 @@ class Moments:
     fisher: dict[str, Tensor]  # F, the diagonal of the empirical Fisher matrix
     samples: int
     batches: int
+    engine: str = "loop"
+
+
+class MomentSums:
+    """Running sums of mini-batch gradients and of their squares."""
+
+    def __init__(self, weights: Mapping[str, nn.Parameter]) -> None:
+        self.total = {name: torch.zeros_like(w, requires_grad=False) for name, w in weights.items()}
+        self.squares = {name: torch.zeros_like(w, requires_grad=False) for name, w in weights.items()}
+        self.samples = 0
+        self.batches = 0
+
+    def count(self, chunk: Iterable[Batch]) -> None:
+        """Count mini-batches whose gradients were added."""
+        for batch in chunk:
+            self.samples += sample_count(batch)
+            self.batches += 1
+
+    def add(self, name: str, gradient: Tensor) -> None:
+        """Add the gradient of one mini-batch in one layer, and its square."""
+        self.total[name].add_(gradient)
+        self.squares[name].addcmul_(gradient, gradient)
+
+    def merge(self, other: "MomentSums") -> None:
+        """Add the sums of other mini-batches."""
+        for name in self.total:
+            self.total[name].add_(other.total[name])
+            self.squares[name].add_(other.squares[name])
+        self.samples += other.samples
+        self.batches += other.batches
+
+    def means(self, engine: str = "loop", in_place: bool = False) -> Moments:
+        """Divide by the number of mini-batches, and check the result.
+
+        Args:
+            engine: What made the sums, for the record.
+            in_place: Whether the sums may be overwritten, which saves their memory.
+
+        Raises:
+            PruningError: A moment is not finite; the layer is named.
+        """
+        divide = Tensor.div_ if in_place else Tensor.div
+        gradient = {name: divide(value, self.batches) for name, value in self.total.items()}
+        fisher = {name: divide(value, self.batches) for name, value in self.squares.items()}
+        refuse_not_finite(gradient, "gradients")
+        refuse_not_finite(fisher, "squared gradients")
+        return Moments(gradient, fisher, self.samples, self.batches, engine)
 
 
 def gradient_moments(
@@ -49,43 +96,27 @@ def gradient_moments(
         PruningError: There is no mini-batch, the loss is no scalar, or a moment is not finite.
     """
     chosen = prunable(model) if weights is None else dict(weights)
-    total = {name: torch.zeros_like(w, requires_grad=False) for name, w in chosen.items()}
-    squares = {name: torch.zeros_like(w, requires_grad=False) for name, w in chosen.items()}
-    samples = count = 0
+    sums = MomentSums(chosen)
     with as_found(model, chosen.values()):
         for batch in read_batches(batches):
-            add_gradients(total, squares, batch_gradients(model, batch, loss, chosen))
-            samples += sample_count(batch)
-            count += 1
-    return finish_moments(total, squares, samples, count)
+            loop_chunk(sums, model, [batch], loss, chosen)
+    return sums.means(in_place=True)
 
 
-def batch_gradients(
-    model: nn.Module, batch: Batch, loss: Loss, weights: Mapping[str, nn.Parameter]
-) -> dict[str, Tensor]:
-    """Gradients of the mean loss of one mini-batch; a weight that it does not depend on is left out."""
-    value = loss_of(model, batch, loss)
-    if not value.requires_grad:
-        return {}
-    found = torch.autograd.grad(value, list(weights.values()), allow_unused=True)
-    return {name: g for name, g in zip(weights, found, strict=True) if g is not None}
-
-
-def add_gradients(total: dict[str, Tensor], squares: dict[str, Tensor], gradients: dict[str, Tensor]) -> None:
-    """Add one mini-batch's gradients and their squares to running sums, in place."""
-    for name, gradient in gradients.items():
-        total[name].add_(gradient)
-        squares[name].addcmul_(gradient, gradient)
-
-
-def finish_moments(total: dict[str, Tensor], squares: dict[str, Tensor], samples: int, count: int) -> Moments:
-    """Divide the running sums by the number of mini-batches, in place, and check them.
-
-    Raises:
-        PruningError: A moment is not finite; the layer is named.
-    """
-    for sums in (total, squares):
-        for value in sums.values():
-            value.div_(count)
-        refuse_not_finite(sums, "gradients")
-    return Moments(total, squares, samples, count)
+def loop_chunk(
+    sums: MomentSums,
+    model: nn.Module,
+    chunk: list[Batch],
+    loss: Loss,
+    weights: Mapping[str, nn.Parameter],
+) -> None:
+    """Add the gradients of some mini-batches, one backward pass each: the plain loop, the truth."""
+    for batch in chunk:
+        value = loss_of(model, batch, loss)
+        if not value.requires_grad:
+            continue
+        found = torch.autograd.grad(value, list(weights.values()), allow_unused=True)
+        for name, gradient in zip(weights, found, strict=True):
+            if gradient is not None:
+                sums.add(name, gradient)
+    sums.count(chunk)

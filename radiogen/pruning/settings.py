@@ -27,10 +27,25 @@ CriterionName = Literal[
     "hutch-pruning",
     "hts",
 ]
+EngineName = Literal["auto", "native", "func", "loop"]
 FisherScale = Literal["batch", "dataset"] | Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 GRASP_TEMPERATURE = 200.0  # Wang et al. 2020
 SYNFLOW_ROUNDS = 100  # Tanaka et al. 2020
+
+
+class MomentSettings(Settings):
+    """How the moments of the gradients are measured; only `settle` changes more than the last digits."""
+
+    engine: EngineName = "auto"
+    """`loop` is the plain loop; the others are checked against it first, and `auto` takes the first of native
+    and func that agrees, or the loop."""
+    jobs: int = Field(1, ge=1)
+    """Mini-batches that are worked on at the same time, each with its share of the threads."""
+    memory_mb: int = Field(1024, ge=1)
+    """What the mini-batches that are worked on together may take, in MiB."""
+    settle: float | None = Field(None, gt=0, lt=1)
+    """Stop when a doubling of the mini-batches changed less than this share of the kept weights."""
 
 
 class CriterionSettings(Settings):
@@ -49,6 +64,7 @@ class CriterionSettings(Settings):
     """Rademacher probes of the Hutchinson criteria."""
     rounds: int | None = Field(None, ge=1)
     """Score, prune a part, score again; 100 for synflow unless given, 1 for all others."""
+    moments: MomentSettings = MomentSettings()
     reference: bool = False
     """Reproduce the published code: its rule by names, its signs, its counting, its order among ties."""
 

@@ -1,0 +1,155 @@
+"""Time the engines for the moments against the plain loop, in one run.
+
+    python benchmarks/pruning_moments.py [--samples 16] [--repeats 3] [--threads 1] [--small-blocks]
+
+For each network: seconds (wall and processor, medians over the repeats, engines in turn) and the ratio of
+the loop's seconds to theirs, the check against the loop included. States threads and whether glibc keeps
+large blocks. With `--threads 2`, also two jobs against one.
+"""
+
+import argparse
+import platform
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from monai.networks.nets import UNet
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from radiogen.engines.losses import segmentation_loss
+from radiogen.engines.presets import load_preset
+from radiogen.networks.raseg import RASeg, build_raseg
+from radiogen.pruning.measuring import measure_moments
+from radiogen.pruning.moments import gradient_moments
+from radiogen.pruning.prunable import prunable
+from radiogen.pruning.settings import MomentSettings
+from radiogen.pruning.signatures import Batch, Loss
+from radiogen.runtime import keep_large_blocks, peak_memory_mb
+
+Case = tuple[nn.Module, list[Batch], Loss]
+
+
+class Block(nn.Module):
+    """The basic block of ResNet18."""
+
+    def __init__(self, before: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(before, width, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or before != width:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(before, width, 1, stride, bias=False), nn.BatchNorm2d(width)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return F.relu(out + self.shortcut(x))
+
+
+def resnet18() -> nn.Module:
+    """ResNet18 for 32 x 32 images, 11,173,962 weights."""
+    blocks, before = [], 64
+    for width, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
+        blocks += [Block(before, width, stride), Block(width, width, 1)]
+        before = width
+    stem = (nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU())
+    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))
+
+
+def image_case(samples: int) -> Case:
+    """ResNet18 and images one by one, as the paper scores them."""
+    batches = [(torch.randn(1, 3, 32, 32), torch.randint(10, (1,))) for _ in range(samples)]
+    return resnet18(), batches, lambda model, batch: F.cross_entropy(model(batch[0]), batch[1])
+
+
+def volume_case(samples: int) -> Case:
+    """MONAI's residual 3D U-Net and patches of 64 cubed."""
+    model = UNet(3, 1, 1, channels=(16, 32, 64, 128, 256), strides=(2, 2, 2, 2), num_res_units=2)
+    shape = (1, 1, 64, 64, 64)
+    batches = [(torch.rand(shape), (torch.rand(shape) > 0.9).float()) for _ in range(samples)]
+    return model, batches, lambda m, b: F.binary_cross_entropy_with_logits(m(b[0]), b[1])
+
+
+def raseg_case(preset: str, samples: int) -> Case:
+    """RA-Seg and patches of 64 cubed."""
+    network = load_preset(preset).network
+    shape = (1, 1, 64, 64, 64)
+    batches = []
+    for _ in range(samples):
+        prior = torch.zeros(shape)
+        prior[..., 16:48, 10:40, 20:50] = 1
+        image = torch.rand(1, network.in_channels, 64, 64, 64)
+        batches.append((image, prior, (torch.rand(shape) > 0.9).float() * prior))
+    return build_raseg(network, 0), batches, segmentation_loss()
+
+
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Wall and processor seconds of one call."""
+    wall, processor = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - wall, time.process_time() - processor
+
+
+def compare(name: str, case: Case, engines: dict[str, MomentSettings], repeats: int) -> None:
+    """Time the loop and each engine in turn, and print medians and ratios to the first line."""
+    model, batches, loss = case
+    weights = prunable(model, exclude=[model.output_layer] if isinstance(model, RASeg) else ())
+    works: dict[str, Callable[[], object]] = {"loop": lambda: gradient_moments(model, batches, loss, weights)}
+    for label, settings in engines.items():
+        works[label] = lambda s=settings: measure_moments(model, batches, loss, weights, s)
+    seconds: dict[str, list[tuple[float, float]]] = {label: [] for label in works}
+    for _ in range(repeats):
+        for label, work in works.items():
+            try:
+                seconds[label].append(timed(work))
+            except Exception as error:
+                print(f"{name:14} {label:10} {str(error)[:70]}")
+    first = None
+    for label, times in seconds.items():
+        if not times:
+            continue
+        wall, processor = (statistics.median(t[i] for t in times) for i in (0, 1))
+        first = first or (wall, processor)
+        ratios = f"{first[0] / wall:5.2f} {first[1] / processor:5.2f}"
+        print(
+            f"{name:14} {label:10} {wall:8.2f} {processor:8.2f} {ratios}  {len(batches)} samples", flush=True
+        )
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--samples", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--memory-mb", type=int, default=1024)
+    parser.add_argument("--small-blocks", action="store_true", help="leave glibc's malloc as it is")
+    parser.add_argument("--networks", nargs="+", default=["resnet18", "unet3d", "raseg-small"])
+    chosen = parser.parse_args()
+    kept = not chosen.small_blocks and keep_large_blocks()
+    torch.set_num_threads(chosen.threads)
+    torch.manual_seed(0)
+    print(f"torch {torch.__version__}, {platform.machine()}, {chosen.threads} threads, blocks kept: {kept}")
+    print(f"{'network':14} {'engine':10} {'wall s':>8} {'cpu s':>8} {'ratios':>11}")
+    cases: dict[str, Callable[[], Case]] = {
+        "resnet18": lambda: image_case(chosen.samples),
+        "unet3d": lambda: volume_case(chosen.samples),
+        "raseg-small": lambda: raseg_case("small", chosen.samples),
+        "raseg-modern": lambda: raseg_case("modern", chosen.samples),
+        "raseg-paper": lambda: raseg_case("paper", chosen.samples),
+    }
+    engines = {name: MomentSettings(engine=name, memory_mb=chosen.memory_mb) for name in ("native", "func")}
+    if chosen.threads > 1:
+        engines["2 jobs"] = MomentSettings(engine="native", jobs=2, memory_mb=chosen.memory_mb)
+    for name in chosen.networks:
+        compare(name, cases[name](), engines, chosen.repeats)
+        print(f"{name:14} peak memory so far {peak_memory_mb():.0f} MiB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""Every engine gives the moments of the plain loop, or says that it cannot."""
+
+import copy
+from collections.abc import Iterator
+
+import pytest
+import torch
+from pruning_networks import classifier, cross_entropy, half_squares, images, mixed, volumes
+from torch import Tensor, nn
+
+from radiogen.engines.losses import segmentation_loss
+from radiogen.errors import PruningError
+from radiogen.networks.raseg import RASegSettings, build_raseg
+from radiogen.pruning.criteria import score_weights
+from radiogen.pruning.measuring import FIRST_LOOK, measure_moments
+from radiogen.pruning.moments import Moments, gradient_moments
+from radiogen.pruning.prunable import prunable
+from radiogen.pruning.settings import CriterionSettings, MomentSettings
+from radiogen.pruning.signatures import Batch, Loss
+from radiogen.pruning.weight_masks import weight_masks
+
+
+class Interacting(nn.Module):
+    """Subtracts the mean over the samples, so that they are not independent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(1, 1, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv(x - x.mean(dim=0, keepdim=True) / 2)
+        return out
+
+
+class SlicesFirst(nn.Module):
+    """Reads slices as rows with the samples innermost, which the native engine does not expect."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(1, 1, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        slices = x.transpose(0, 1)  # (4, B, 8)
+        return self.conv(slices.reshape(-1, 1, 8)).reshape(slices.shape).transpose(0, 1)
+
+
+class ByHand(nn.Module):
+    """Uses a weight without calling its module, and one module at two sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.conv = nn.Conv1d(1, 1, 3, padding="same")
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv(x) + self.conv(x[..., :4]).mean() + x @ self.linear.weight
+        return out
+
+
+def lines(shape: tuple[int, ...], count: int = 9) -> list[Batch]:
+    generator = torch.Generator().manual_seed(1)
+    return [
+        tuple(torch.randn(1, *shape, generator=generator, dtype=torch.float64) for _ in range(2))
+        for _ in range(count)
+    ]
+
+
+def segmentations() -> list[Batch]:
+    generator = torch.Generator().manual_seed(2)
+    shape = (1, 1, 32, 32, 48)
+    draws = [torch.rand(3, *shape, generator=generator, dtype=torch.float64) for _ in range(6)]
+    return [(a, (b > 0.5).double(), (c > 0.8).double()) for a, b, c in draws]
+
+
+def raseg(both_ways: bool) -> nn.Module:
+    settings = RASegSettings(
+        encoder_widths=(4, 6, 8, 10),
+        recurrent_widths=(8, 6),
+        decoder_widths=(8, 6, 4),
+        both_ways=both_ways,
+        full_width=2 if both_ways else 0,
+        gate_norm="instance" if both_ways else "batch",
+    )
+    return build_raseg(settings, seed=0).double()
+
+
+CASES: dict[str, tuple[nn.Module, list[Batch], Loss]] = {
+    "one by one": (classifier(), images(11, size=1), cross_entropy),
+    "in pairs": (classifier(), images(7, size=2), cross_entropy),
+    "of several sizes": (classifier(), [*images(4, 2), *images(3, 1), *images(2, 2)], cross_entropy),
+    "unusual layers": (mixed(), volumes() * 3, half_squares),
+    "RA-Seg": (raseg(False), segmentations(), segmentation_loss()),
+    "RA-Seg both ways": (raseg(True), segmentations(), segmentation_loss()),
+}
+
+
+def assert_equal(found: Moments, truth: Moments) -> None:
+    assert (found.samples, found.batches) == (truth.samples, truth.batches)
+    for part in ("gradient", "fisher"):
+        for name, value in getattr(truth, part).items():
+            close = {"rtol": 1e-9, "atol": 1e-12 * float(value.abs().max())}
+            torch.testing.assert_close(getattr(found, part)[name], value, **close)
+
+
+@pytest.mark.parametrize("settings", [{}, {"jobs": 3}, {"memory_mb": 1}], ids=str)
+@pytest.mark.parametrize("engine", ["auto", "native", "func"])
+@pytest.mark.parametrize("case", CASES)
+def test_engines_give_the_moments_of_the_loop(case: str, engine: str, settings: dict[str, int]) -> None:
+    if engine == "func" and case == "unusual layers":
+        pytest.skip("torch.func cannot map one of its layers")
+    model, batches, loss = CASES[case]
+    chosen = MomentSettings.model_validate({"engine": engine} | settings)
+    state = copy.deepcopy(model.state_dict())
+    found = measure_moments(model, batches, loss, prunable(model), chosen)
+    assert found.engine == ("func" if engine == "func" else "native")
+    assert_equal(found, gradient_moments(model, batches, loss))
+    assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
+    assert all(isinstance(p, nn.Parameter) and p.grad is None for p in model.parameters())
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+@pytest.mark.parametrize("both", ["float32", "float64"])
+def test_weight_masks_are_those_of_the_loop(both: str) -> None:
+    dtype = getattr(torch, both)
+    model = classifier().to(dtype)
+    batches = [(x.to(dtype), y) for x, y in images(12, size=1)]
+    masks = []
+    for engine in ("loop", "native"):
+        settings = CriterionSettings(moments=MomentSettings(engine=engine))
+        masks.append(weight_masks(score_weights(model, batches, cross_entropy, settings).scores, 0.8))
+    same = [bool((masks[0][name] == masks[1][name]).double().mean() > 0.995) for name in masks[0]]
+    assert all(same)
+    if both == "float64":
+        assert all(torch.equal(masks[0][name], masks[1][name]) for name in masks[0])
+
+
+@pytest.mark.parametrize(
+    ("model", "batches"),
+    [(Interacting(), lines((1, 8))), (SlicesFirst(), lines((4, 8))), (ByHand(), lines((1, 4)))],
+    ids=["samples interact", "samples innermost", "weights by hand"],
+)
+def test_an_engine_that_does_not_fit_is_refused_and_auto_finds_one_that_does(
+    model: nn.Module, batches: list[Batch]
+) -> None:
+    model = model.double()
+    with pytest.raises(PruningError, match=r"engine native: .*take engine auto or loop"):
+        measure_moments(model, batches, half_squares, prunable(model), MomentSettings(engine="native"))
+    found = measure_moments(model, batches, half_squares, prunable(model))
+    assert found.engine in ("func", "loop")
+    assert_equal(found, gradient_moments(model, batches, half_squares))
+
+
+def test_a_failed_engine_leaves_the_network_as_it_was() -> None:
+    model = mixed()
+    parameters = dict(model.named_parameters())
+    with pytest.raises(PruningError, match="engine func: fails"):
+        measure_moments(model, volumes() * 3, half_squares, prunable(model), MomentSettings(engine="func"))
+    assert all(p is parameters[name] for name, p in model.named_parameters())
+    assert model.shared.weight is model.again.weight
+
+
+def test_a_loss_that_changes_what_the_network_is_given_is_refused_or_mapped() -> None:
+    def shifted(network: nn.Module, batch: Batch) -> Tensor:
+        return cross_entropy(network, (batch[0] + 1, batch[1]))
+
+    model, batches = classifier(), images(6, size=1)
+    with pytest.raises(PruningError, match="changes what the network is given"):
+        measure_moments(model, batches, shifted, prunable(model), MomentSettings(engine="native"))
+    found = measure_moments(model, batches, shifted, prunable(model))
+    assert found.engine == "func"
+    assert_equal(found, gradient_moments(model, batches, shifted))
+
+
+def test_settling_reads_no_more_than_it_needs() -> None:
+    class Counted:
+        read = 0
+
+        def __iter__(self) -> Iterator[Batch]:
+            for batch in images(2, size=1) * 200:
+                self.read += 1
+                yield batch
+
+    batches = Counted()
+    settings = CriterionSettings(sparsity=0.5, moments=MomentSettings(settle=0.01))
+    scoring = score_weights(classifier(), batches, cross_entropy, settings)
+    assert scoring.batches == 2 * FIRST_LOOK  # the same two images over and over: nothing can change
+    assert scoring.change == 0
+    assert batches.read == scoring.batches
+
+
+def test_settling_goes_on_while_the_kept_set_changes() -> None:
+    settings = CriterionSettings(sparsity=0.9, moments=MomentSettings(settle=1e-9))
+    scoring = score_weights(classifier(), images(37, size=1), cross_entropy, settings)
+    assert scoring.batches == 37
+    assert scoring.change is not None
+    assert scoring.change > 0
+
+
+@pytest.mark.parametrize("wrong", [{"engine": "fast"}, {"jobs": 0}, {"settle": 1.0}, {"memory_mb": 0}])
+def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="validation error"):
+        MomentSettings.model_validate(wrong)
