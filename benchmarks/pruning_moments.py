@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--memory-mb", type=int, default=1024)
+    parser.add_argument("--memory-mb", type=int, default=512)
     parser.add_argument("--small-blocks", action="store_true", help="leave glibc's malloc as it is")
     parser.add_argument("--networks", nargs="+", default=["resnet18", "unet3d", "raseg-small"])
     chosen = parser.parse_args()

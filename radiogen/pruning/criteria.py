@@ -22,7 +22,6 @@ from radiogen.pruning.taylor import (
     first_order,
     fisher_factor,
     gradient_alone,
-    measure_second_order,
     second_order,
     surgeon,
     surgeon_without_guard,
@@ -192,17 +191,13 @@ class KeptSet:
 def _score_terms(
     task: ScoringTask, moments: Moments, curvature: dict[str, Tensor], score: TermScore, scale: float
 ) -> Scoring:
-    terms = {
-        name: TaylorTerms(w.detach(), moments.gradient[name], curvature[name])
-        for name, w in task.weights.items()
-    }
-    return Scoring(
-        {name: score(term) for name, term in terms.items()},
-        moments.samples,
-        moments.batches,
-        measure_second_order(terms, scale),
-        moments.engine,
-    )
+    """Layer by layer; the moments of a layer are let go once it is scored."""
+    scores, sizes = {}, SecondOrder(0.0, 0.0, scale)
+    for name, weight in task.weights.items():
+        terms = TaylorTerms(weight.detach(), moments.gradient.pop(name), curvature.pop(name))
+        sizes = sizes.plus(terms)
+        scores[name] = score(terms)
+    return Scoring(scores, moments.samples, moments.batches, sizes, moments.engine)
 
 
 CRITERIA: dict[CriterionName, Criterion] = {

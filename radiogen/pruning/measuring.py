@@ -27,8 +27,8 @@ def measure_moments(
 ) -> Moments:
     """The moments of `gradient_moments`, equal up to rounding, faster.
 
-    The plain loop does the first two mini-batches, an engine does them again, and where both agree the engine
-    goes on with the rest. With engine `auto` the first that agrees is taken, of native, func, loop.
+    The plain loop and an engine both do the first two mini-batches, and where they agree the engine goes on
+    with the rest. With engine `auto` the first that agrees is taken, of native, func, loop.
 
     Args:
         model: The network; left as it was found.

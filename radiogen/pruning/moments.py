@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +49,12 @@ class MomentSums:
         """Add the gradient of one mini-batch in one layer, and its square."""
         self.total[name].add_(gradient)
         self.squares[name].addcmul_(gradient, gradient)
+
+    def clear(self) -> None:
+        """Start anew."""
+        for value in [*self.total.values(), *self.squares.values()]:
+            value.zero_()
+        self.samples = self.batches = 0
 
     def merge(self, other: "MomentSums") -> None:
         """Add the sums of other mini-batches."""
@@ -110,13 +117,26 @@ def loop_chunk(
     loss: Loss,
     weights: Mapping[str, nn.Parameter],
 ) -> None:
-    """Add the gradients of some mini-batches, one backward pass each: the plain loop, the truth."""
-    for batch in chunk:
-        value = loss_of(model, batch, loss)
-        if not value.requires_grad:
-            continue
-        found = torch.autograd.grad(value, list(weights.values()), allow_unused=True)
-        for name, gradient in zip(weights, found, strict=True):
-            if gradient is not None:
-                sums.add(name, gradient)
+    """Add the gradients of some mini-batches, one backward pass each: the plain loop, the truth.
+
+    Each gradient is added as soon as it is there, and let go, so that never all of them exist at once.
+    """
+    handles = [
+        weight.register_post_accumulate_grad_hook(partial(_take, sums, name))  # type: ignore[no-untyped-call]
+        for name, weight in weights.items()
+    ]
+    try:
+        for batch in chunk:
+            value = loss_of(model, batch, loss)
+            if value.requires_grad:
+                value.backward(inputs=list(weights.values()))  # type: ignore[no-untyped-call]
+    finally:
+        for handle in handles:
+            handle.remove()
     sums.count(chunk)
+
+
+def _take(sums: MomentSums, name: str, weight: Tensor) -> None:
+    if weight.grad is not None:
+        sums.add(name, weight.grad)
+        weight.grad = None

@@ -90,12 +90,10 @@ class SecondOrder:
             return 0.0 if self.second == 0 else float("inf")
         return self.second / self.first
 
+    def plus(self, terms: TaylorTerms) -> "SecondOrder":
+        """With one more layer."""
+        first, second = float(terms.first.abs_().sum()), float(terms.second.abs_().sum())
+        return SecondOrder(self.first + first, self.second + second, self.scale)
+
     def __str__(self) -> str:
         return f"the second-order term is {self.ratio:.2g} of the first (Fisher scale {self.scale:g})"
-
-
-def measure_second_order(terms: dict[str, TaylorTerms], scale: float) -> SecondOrder:
-    """Sum both terms over all layers."""
-    first = sum(float(term.first.abs().sum(dtype=torch.float64)) for term in terms.values())
-    second = sum(float(term.second.abs().sum(dtype=torch.float64)) for term in terms.values())
-    return SecondOrder(first, second, scale)

@@ -12,6 +12,8 @@ from radiogen.pruning.engine_choice import Plan
 from radiogen.pruning.moments import MomentSums
 from radiogen.pruning.signatures import Batch, Loss
 
+Replica = tuple[nn.Module, Mapping[str, nn.Parameter]]
+
 
 class Workers:
     """Threads that share the weights of a network and part the mini-batches evenly.
@@ -24,16 +26,16 @@ class Workers:
     def __init__(
         self, model: nn.Module, loss: Loss, weights: Mapping[str, nn.Parameter], plan: Plan, jobs: int
     ) -> None:
-        self._replicas = [model, *(_replica(model) for _ in range(jobs - 1))]
-        self._loss, self._weights, self._plan = loss, weights, plan
+        self._replicas = [(model, weights), *(_replica(model, weights) for _ in range(jobs - 1))]
+        self._loss, self._plan = loss, plan
 
     def run(self, sums: MomentSums, batches: Iterable[Batch]) -> None:
         """Add the gradients of all mini-batches to the sums."""
         if len(self._replicas) == 1:
             for chunk in chunks(batches, self._plan.chunk):
-                self._plan.engine(sums, self._replicas[0], chunk, self._loss, self._weights)
+                self._work(sums, self._replicas[0], chunk)
             return
-        parts = [sums, *(MomentSums(self._weights) for _ in self._replicas[1:])]
+        parts = [sums, *(MomentSums(weights) for _, weights in self._replicas[1:])]
         threads = torch.get_num_threads()
         try:
             with ThreadPoolExecutor(
@@ -49,11 +51,15 @@ class Workers:
     def _run_together(self, pool: Executor, parts: list[MomentSums], together: list[Batch]) -> None:
         size = -(-len(together) // len(parts))
         running = [
-            pool.submit(self._plan.engine, part, replica, chunk, self._loss, self._weights)
+            pool.submit(self._work, part, replica, chunk)
             for part, replica, chunk in zip(parts, self._replicas, chunks(together, size), strict=False)
         ]
         for task in running:
             task.result()
+
+    def _work(self, sums: MomentSums, replica: Replica, chunk: list[Batch]) -> None:
+        model, weights = replica
+        self._plan.engine(sums, model, chunk, self._loss, weights)
 
 
 def chunks(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
@@ -63,7 +69,9 @@ def chunks(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
             yield chunk
 
 
-def _replica(model: nn.Module) -> nn.Module:
-    """A copy of the modules that shares parameters and buffers with the network."""
-    shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
-    return copy.deepcopy(model, dict(shared))
+def _replica(model: nn.Module, weights: Mapping[str, nn.Parameter]) -> Replica:
+    """A copy of the modules whose parameters and buffers lie in the network's memory."""
+    own = {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in model.parameters()}
+    buffers = {id(buffer): buffer for buffer in model.buffers()}
+    replica = copy.deepcopy(model, {**own, **buffers})
+    return replica, {name: own[id(weight)] for name, weight in weights.items()}
