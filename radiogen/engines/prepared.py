@@ -94,9 +94,9 @@ def _prepare_one(case: Case, settings: Preprocessing, cache: Path) -> PreparedCa
         sample = to_network_grid(case.ct(), case.lungs(), case.lesion(), settings)
         _write(sample, path, case)
     with safe_open(path, framework="np") as file:
-        about = file.metadata()
-    d, h, w = json.loads(about["shape"])
-    boxes = {int(label): _box(edges) for label, edges in json.loads(about["lesion_boxes"]).items()}
+        about = json.loads(file.metadata()["about"])
+    d, h, w = about["shape"]
+    boxes = {int(label): _box(edges) for label, edges in about["lesion_boxes"].items()}
     return PreparedCase(case.case_id, case.patient_id, path, (d, h, w), boxes)
 
 
@@ -108,7 +108,7 @@ def _box(edges: list[list[int]]) -> ArrayBox:
 def _is_whole(path: Path) -> bool:
     try:
         with safe_open(path, framework="np") as file:
-            return "lesion_boxes" in (file.metadata() or {})
+            return "about" in (file.metadata() or {})
     except (OSError, SafetensorError):
         return False
 
@@ -122,7 +122,7 @@ def _write(sample: NetworkInput, path: Path, case: Case) -> None:
         corners = np.argwhere(lesion == label)
         edges = zip(corners.min(axis=0).tolist(), (corners.max(axis=0) + 1).tolist(), strict=True)
         boxes[str(label)] = [list(pair) for pair in edges]
-    about = {"shape": json.dumps(lesion.shape), "lesion_boxes": json.dumps(boxes)}
+    about = {"about": json.dumps({"shape": lesion.shape, "lesion_boxes": boxes})}
     arrays = {"hu": array_of(sample.ct), "lungs": array_of(sample.lungs), "lesion": lesion}
     with whole_file(path) as draft:
         save_file(arrays, draft, metadata=about)

@@ -17,6 +17,7 @@ from radiogen.provenance import whole_file
 from radiogen.pruning.signatures import WeightMasks
 
 SCHEMA = "radiogen weight masks 1"
+HEADER = "radiogen"  # one key only: safetensors writes several in an order that differs from run to run
 _SHAPES = TypeAdapter(dict[str, list[NonNegativeInt]])
 _ABOUT = TypeAdapter(dict[str, Any])
 _WAY_OUT = "give a weight_masks.safetensors that radiogen prune wrote"
@@ -36,13 +37,10 @@ def save_weight_masks(path: Path, masks: WeightMasks, about: Mapping[str, Any]) 
     packed = {
         name: torch.from_numpy(np.packbits(mask.cpu().numpy().reshape(-1))) for name, mask in masks.items()
     }
-    metadata = {
-        "schema": SCHEMA,
-        "shapes": json.dumps({name: list(mask.shape) for name, mask in masks.items()}),
-        "about": json.dumps(dict(about)),
-    }
+    shapes = {name: list(mask.shape) for name, mask in masks.items()}
+    header = {"schema": SCHEMA, "shapes": shapes, "about": dict(about)}
     with whole_file(path) as draft:
-        save_file(packed, draft, metadata)
+        save_file(packed, draft, {HEADER: json.dumps(header)})
 
 
 def load_weight_masks(path: Path) -> tuple[WeightMasks, dict[str, Any]]:
@@ -53,11 +51,11 @@ def load_weight_masks(path: Path) -> tuple[WeightMasks, dict[str, Any]]:
     """
     try:
         with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("schema") != SCHEMA:
+            header = _ABOUT.validate_json((file.metadata() or {}).get(HEADER, "{}"))
+            if header.get("schema") != SCHEMA:
                 raise PruningError(path, "holds no weight masks", _WAY_OUT)
-            shapes = _SHAPES.validate_json(metadata["shapes"])
-            about = _ABOUT.validate_json(metadata["about"])
+            shapes = _SHAPES.validate_python(header["shapes"])
+            about = _ABOUT.validate_python(header["about"])
             packed = {name: file.get_tensor(name) for name in shapes}
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise PruningError(path, f"cannot be read: {error}", _WAY_OUT) from error

@@ -1,6 +1,8 @@
 """Weight masks on disk."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from radiogen.errors import PruningError
-from radiogen.pruning.mask_files import SCHEMA, load_weight_masks, save_weight_masks
+from radiogen.pruning.mask_files import HEADER, SCHEMA, load_weight_masks, save_weight_masks
 
 MASKS = {
     "z.weight": torch.tensor([[True, False, True], [False, False, True]]),
@@ -76,17 +78,28 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("metadata", "tensor"),
     [
-        ({"shapes": '{"w": [100]}'}, torch.zeros(2, dtype=torch.uint8)),
-        ({"shapes": '{"w": [16]}'}, torch.zeros(2)),
-        ({"shapes": '{"w": [-16]}'}, torch.zeros(2, dtype=torch.uint8)),
-        ({"shapes": '{"v": [16]}'}, torch.zeros(2, dtype=torch.uint8)),
+        ({"shapes": {"w": [100]}}, torch.zeros(2, dtype=torch.uint8)),
+        ({"shapes": {"w": [16]}}, torch.zeros(2)),
+        ({"shapes": {"w": [-16]}}, torch.zeros(2, dtype=torch.uint8)),
+        ({"shapes": {"v": [16]}}, torch.zeros(2, dtype=torch.uint8)),
         ({"shapes": "[["}, torch.zeros(2, dtype=torch.uint8)),
         ({}, torch.zeros(2, dtype=torch.uint8)),
     ],
 )
 def test_a_file_whose_parts_contradict_each_other_is_refused(
-    tmp_path: Path, metadata: dict[str, str], tensor: torch.Tensor
+    tmp_path: Path, metadata: dict[str, Any], tensor: torch.Tensor
 ) -> None:
     path = tmp_path / "odd.safetensors"
-    save_file({"w": tensor}, path, {"schema": SCHEMA, "about": "{}"} | metadata)
+    header = {"schema": SCHEMA, "about": {}} | metadata
+    save_file({"w": tensor}, path, {HEADER: json.dumps(header)})
     refused(path)
+
+
+def test_the_same_masks_give_the_same_bytes(tmp_path: Path) -> None:
+    masks = {f"layer{i}": torch.arange(9).reshape(3, 3) % (i + 2) == 0 for i in range(12)}
+    written = set()
+    for number in range(8):
+        path = tmp_path / f"{number}.safetensors"
+        save_weight_masks(path, masks, {"criterion": "fts", "seed": 0, "sparsity": 0.5})
+        written.add(path.read_bytes())
+    assert len(written) == 1
