@@ -92,3 +92,9 @@ def test_the_demo_goes_the_whole_road(tmp_path, monkeypatch, capsys):
     assert "Not for clinical use" in (tmp_path / "demo" / "report.html").read_text()
     assert type_command(short, tmp_path, monkeypatch) == 1
     assert "--existing overwrite" in capsys.readouterr().err
+    masks = sorted((tmp_path / "demo" / "segmented").glob("*/lesion.nii.gz"))
+    before = [(path.stat().st_mtime_ns, path.read_bytes()) for path in masks]
+    assert type_command(f"{short} --existing skip", tmp_path, monkeypatch) == 0, capsys.readouterr().err
+    assert [(path.stat().st_mtime_ns, path.read_bytes()) for path in masks] == before and masks
+    assert type_command(f"{short} --existing skip --patients 9", tmp_path, monkeypatch) == 1
+    assert "another cohort" in capsys.readouterr().err
