@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from .console import progress, say
-from .options import Device, Quiet, Seed
+from .options import Box, BoxFrom, Device, Prior, Quiet, Roi, Seed, chosen_prior
 
 Clinical = Annotated[Path | None, typer.Option(help="Clinical table, or the manifest.csv of the cases.")]
 Mapping = Annotated[Path | None, typer.Option(help="YAML that names its columns.")]
@@ -83,12 +83,10 @@ def classify_egfr(
     segmentation: Annotated[
         Path | None, typer.Option(help="Model folder of radiogen train; for cases and scans.")
     ] = None,
-    prior: Annotated[
-        Literal["lungs", "box", "mask", "none"], typer.Option(help="For cases and scans.")
-    ] = "lungs",
-    box: Annotated[str | None, typer.Option(help="x0,y0,z0,x1,y1,z1 in LPS millimetres.")] = None,
-    box_from: Annotated[Path | None, typer.Option(help="Outline whose box is the prior.")] = None,
-    roi: Annotated[str | None, typer.Option(help="Pattern of the ROI of that outline.")] = None,
+    prior: Prior = None,
+    box: Box = None,
+    box_from: BoxFrom = None,
+    roi: Roi = None,
     clinical: Clinical = None,
     clinical_mapping: Mapping = None,
     abstain: Annotated[float, typer.Option(help="No class within this distance of the threshold.")] = 0.0,
@@ -110,8 +108,8 @@ def classify_egfr(
             if segmentation is None:
                 way_out = "add --segmentation MODEL, or give a feature table"
                 raise ConfigError(source, "is no feature table and there is no network to make one", way_out)
-            prior = "box" if prior == "lungs" and (box or box_from) else prior
-            options = SegmentOptions(prior=prior, box=box, outline=box_from, roi=roi)
+            looking = chosen_prior(prior, box, box_from)
+            options = SegmentOptions(prior=looking, box=box, outline=box_from, roi=roi)
             answer = examine(
                 source, out, segmentation, egfr, options, clinical, clinical_mapping, abstain, device, tick
             )

@@ -6,7 +6,21 @@ from typing import Annotated, Literal
 import typer
 
 from .console import finish, progress, say
-from .options import Config, Device, Existing, ModelFolder, Overrides, Preset, Quiet, Seed
+from .options import (
+    Box,
+    BoxFrom,
+    Config,
+    Device,
+    Existing,
+    ModelFolder,
+    Overrides,
+    Preset,
+    Prior,
+    Quiet,
+    Roi,
+    Seed,
+    chosen_prior,
+)
 
 Cases = Annotated[Path, typer.Argument(help="Folder of cases, made by radiogen ingest.")]
 
@@ -110,10 +124,10 @@ def segment(
     source: Annotated[Path, typer.Argument(help="Cases, a DICOM folder, or a NIfTI, NRRD or MHA file.")],
     out: Annotated[Path, typer.Option("--output", "-o", help="Folder for masks, tables, pictures.")],
     model: ModelFolder,
-    prior: Annotated[Literal["lungs", "box", "mask", "none"], typer.Option(help="Where to look.")] = "lungs",
-    box: Annotated[str | None, typer.Option(help="x0,y0,z0,x1,y1,z1 in LPS millimetres.")] = None,
-    box_from: Annotated[Path | None, typer.Option(help="Outline whose box (or mask) is the prior.")] = None,
-    roi: Annotated[str | None, typer.Option(help="Pattern of the ROI of that outline.")] = None,
+    prior: Prior = None,
+    box: Box = None,
+    box_from: BoxFrom = None,
+    roi: Roi = None,
     split: Annotated[str | None, typer.Option(help="Only cases of this split.")] = None,
     smallest_ml: Annotated[float, typer.Option(help="Smaller parts are left out.", min=0)] = 0.03,
     picture: Annotated[bool, typer.Option(help="Draw lesion.png.")] = True,
@@ -127,10 +141,9 @@ def segment(
     from radiogen.engines.segment import segment as segment_source
     from radiogen.runtime import keep_large_blocks, pick_device
 
-    prior = "box" if prior == "lungs" and (box or box_from) else prior
     options = SegmentOptions(
-        prior=prior, box=box, outline=box_from, roi=roi, split=split, smallest_ml=smallest_ml,
-        picture=picture, existing=existing,
+        prior=chosen_prior(prior, box, box_from), box=box, outline=box_from, roi=roi, split=split,
+        smallest_ml=smallest_ml, picture=picture, existing=existing,
     )  # fmt: skip
     keep_large_blocks()
     loaded = load_model(model, pick_device(device))

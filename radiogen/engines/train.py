@@ -170,10 +170,13 @@ def _fingerprint(
 
 def _finished(out: Path, fingerprint: str, options: TrainOptions) -> dict[str, Any] | None:
     """The metrics of a finished training of the same kind; clears or refuses what else is in the way."""
-    if options.existing == "overwrite" and (record_path(out).is_file() or (out / CHECKPOINT).is_file()):
+    if not out.is_dir():
+        return None
+    is_finished, has_checkpoint = record_path(out).is_file(), (out / CHECKPOINT).is_file()
+    if options.existing == "overwrite" and (is_finished or has_checkpoint):
         shutil.rmtree(out)
         return None
-    if out.is_dir() and record_path(out).is_file():
+    if is_finished:
         metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
         if options.existing == "fail":
             raise OutputError(out, "holds a finished model", "choose another folder or --existing overwrite")
@@ -181,6 +184,6 @@ def _finished(out: Path, fingerprint: str, options: TrainOptions) -> dict[str, A
             wrong = "holds a model of other settings or cases"
             raise OutputError(out, wrong, "choose another folder or --existing overwrite")
         return metrics
-    if (out / CHECKPOINT).is_file() and not options.resume:
+    if has_checkpoint and not options.resume:
         raise TrainingError(out, "holds an unfinished training", "add --resume or --existing overwrite")
     return None
