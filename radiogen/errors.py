@@ -1,5 +1,7 @@
 """Errors that a user can act on: each names the thing, what is wrong with it, and the way out."""
 
+import pathlib
+
 
 class RadiogenError(Exception):
     """Bad input or a run that cannot go on; the command line prints it as one line, exit code 1.
@@ -18,6 +20,11 @@ class RadiogenError(Exception):
         self.wrong = wrong
         self.way_out = way_out
         super().__init__(self.what, wrong, way_out)
+
+    @property
+    def reason(self) -> str:
+        """What is wrong, for tables and pages; of a path its last part: folders above may name a patient."""
+        return f"{pathlib.Path(self.what).name or self.what}: {self.wrong}"
 
     def __str__(self) -> str:
         return " ".join(f"{self.what}: {self.wrong} ({self.way_out})".split())

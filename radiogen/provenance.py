@@ -1,5 +1,6 @@
 """Run records and whole files: what made a result, and that it is never half-written."""
 
+import csv
 import hashlib
 import json
 import os
@@ -7,7 +8,7 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -84,6 +85,26 @@ def write_text(target: Path, text: str) -> None:
 def write_json(target: Path, content: Any) -> None:
     """Write a JSON file whole, with stable order and a last newline."""
     write_text(target, json.dumps(content, indent=2, sort_keys=False, default=str) + "\n")
+
+
+def write_csv(target: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a table whole; a column that a row does not have is an empty cell."""
+    with whole_file(target) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+FAILURE_COLUMNS = ("case_id", "step", "reason", "way_out")
+
+
+def write_failures(target: Path, step: str, failures: Iterable[tuple[str, str, str]]) -> None:
+    """Write the cases (case_id, reason, way out) that a step failed on; no failures, no table."""
+    rows = [dict(zip(FAILURE_COLUMNS, (case_id, step, *why), strict=True)) for case_id, *why in failures]
+    if rows:
+        write_csv(target, FAILURE_COLUMNS, rows)
+    else:
+        target.unlink(missing_ok=True)
 
 
 def file_sha256(path: Path) -> str:

@@ -23,3 +23,9 @@ def test_an_error_survives_the_way_back_from_a_worker_process(kind):
     error = pickle.loads(pickle.dumps(kind("scan 1", "is empty", "copy it again")))
     assert type(error) is kind
     assert (error.what, error.wrong, error.way_out) == ("scan 1", "is empty", "copy it again")
+
+
+def test_a_reason_for_tables_names_no_folder_that_may_carry_a_name():
+    error = RadiogenError("/scans/Doe^Jane/series 3", "misses a slice", "give the whole series")
+    assert error.reason == "series 3: misses a slice"
+    assert RadiogenError("--box 1,2", "is flat", "give two corners").reason == "--box 1,2: is flat"

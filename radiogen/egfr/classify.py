@@ -1,6 +1,5 @@
 """Apply a trained EGFR classifier to a feature table: a probability a patient, with its range."""
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from radiogen.egfr.persistence import load_model
 from radiogen.egfr.settings import EgfrSettings
 from radiogen.errors import ConfigError, TableError
 from radiogen.io.clinical import read_clinical
-from radiogen.provenance import RunRecord, whole_file
+from radiogen.provenance import RunRecord, write_csv
 from radiogen.runtime import Tick, no_tick
 
 COLUMNS = ("patient_id", "probability", "low", "high", "class", "threshold", "in_distribution", "distance")
@@ -138,21 +137,18 @@ def _check_extractor(path: Path, about: dict[str, Any], config: dict[str, Any]) 
 
 
 def _write(out: Path, predictions: dict[str, Prediction], threshold: float, known: set[str]) -> None:
-    with whole_file(out) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*COLUMNS, *EXTRA_COLUMNS])
-        for patient, said in predictions.items():
-            moved = "; ".join(f"{name} {shift:+.2f}" for name, shift in said.contributions)
-            writer.writerow(
-                [
-                    patient,
-                    *(f"{value:.6f}" for value in (said.probability, said.low, said.high)),
-                    said.called,
-                    f"{threshold:.6f}",
-                    "yes" if said.in_distribution else "no",
-                    f"{said.distance:.3f}",
-                    said.missing,
-                    moved,
-                    "learned from this patient" if patient in known else "",
-                ]
-            )
+    columns, rows = (*COLUMNS, *EXTRA_COLUMNS), []
+    for patient, said in predictions.items():
+        cells = (
+            patient,
+            *(f"{value:.6f}" for value in (said.probability, said.low, said.high)),
+            said.called,
+            f"{threshold:.6f}",
+            "yes" if said.in_distribution else "no",
+            f"{said.distance:.3f}",
+            said.missing,
+            "; ".join(f"{name} {shift:+.2f}" for name, shift in said.contributions),
+            "learned from this patient" if patient in known else "",
+        )
+        rows.append(dict(zip(columns, cells, strict=True)))
+    write_csv(out, columns, rows)

@@ -1,6 +1,5 @@
 """What a validation found, as validation.json and oof.csv hold it."""
 
-import csv
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from radiogen.egfr.judgement import compare, decision_curves, describe, incremen
 from radiogen.egfr.settings import EgfrSettings
 from radiogen.egfr.statistics import Difference
 from radiogen.egfr.validation import OutOfFold, permute_labels
-from radiogen.provenance import whole_file
+from radiogen.provenance import write_csv
 from radiogen.runtime import Tick
 
 NOTE = "not for clinical use"
@@ -88,11 +87,11 @@ def _notes(cohort: EgfrCohort, model: Candidate, overlap: int, gain: Difference 
 def write_out_of_fold(path: Path, cohort: EgfrCohort, outcomes: dict[str, OutOfFold]) -> None:
     """Write oof.csv: what each candidate said of each held-out patient in each repeat."""
     names = cohort.label_names
-    with whole_file(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["patient_id", "status", "candidate", "repeat", "probability", "score", "called"])
-        for name, said in outcomes.items():
-            for repeat, row in np.ndindex(said.scores.shape):
-                figures = (f"{each[repeat, row]:.6f}" for each in (said.probabilities, said.scores))
-                status, called = names[cohort.labels[row]], names[int(said.called[repeat, row])]
-                writer.writerow([cohort.patients[row], status, name, repeat, *figures, called])
+    columns, rows = ("patient_id", "status", "candidate", "repeat", "probability", "score", "called"), []
+    for name, said in outcomes.items():
+        for repeat, row in np.ndindex(said.scores.shape):
+            figures = (f"{each[repeat, row]:.6f}" for each in (said.probabilities, said.scores))
+            status, called = names[cohort.labels[row]], names[int(said.called[repeat, row])]
+            cells = (cohort.patients[row], status, name, repeat, *figures, called)
+            rows.append(dict(zip(columns, cells, strict=True)))
+    write_csv(path, columns, rows)

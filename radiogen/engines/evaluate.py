@@ -1,6 +1,5 @@
 """Evaluate predicted lesion masks against reference masks, case by case and prompt by prompt."""
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from radiogen.io.cases import cases_of_split
 from radiogen.io.nifti import is_volume_file, read_mask, read_volume
 from radiogen.measures.floors import FLOORS, floors
 from radiogen.measures.overlap import count_lesions, measure_overlap
-from radiogen.provenance import RunRecord, record_path, whole_file, write_json
+from radiogen.provenance import RunRecord, record_path, write_csv, write_json
 from radiogen.runtime import Tick, no_tick
 from radiogen.volume import same_grid
 
@@ -213,10 +212,7 @@ def _summary(prompt: str, rows: Sequence[Row]) -> Row:
 
 
 def _write(evaluation: Evaluation, out: Path, record: RunRecord, tolerance_mm: float) -> None:
-    with whole_file(out) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(evaluation.rows)
+    write_csv(out, COLUMNS, evaluation.rows)
     prompts = [
         {name: "inf" if value == float("inf") else value for name, value in row.items()}
         for row in evaluation.summary

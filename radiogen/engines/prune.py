@@ -1,6 +1,5 @@
 """Prune RA-Seg before it is trained: score its weights at the start, keep the highest."""
 
-import csv
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,14 +20,14 @@ from radiogen.engines.pruned_folder import CONFIG, LAYERS, MASKS, START, PrunedC
 from radiogen.errors import OutputError, PruningError
 from radiogen.io.cases import find_cases
 from radiogen.networks.raseg import RASeg, build_raseg
-from radiogen.provenance import RunRecord, leave_no_trace, record_path, whole_file, write_json
-from radiogen.pruning.criteria import CRITERIA, Scoring, score_weights
+from radiogen.provenance import RunRecord, leave_no_trace, record_path, whole_file, write_csv, write_json
+from radiogen.pruning.criteria import CRITERIA, score_weights
 from radiogen.pruning.layers import LayerRow, check_collapse, layer_table
 from radiogen.pruning.mask_files import save_weight_masks
 from radiogen.pruning.settings import CriterionSettings
 from radiogen.pruning.signatures import Batch
 from radiogen.pruning.warmup import WarmUpSettings, warm_up
-from radiogen.pruning.weight_masks import weight_masks
+from radiogen.pruning.weight_masks import check_sparsity, weight_masks
 from radiogen.runtime import Tick, no_tick
 
 CACHE = "prepared"
@@ -64,9 +63,7 @@ def check_scoring(criterion: str, sparsity: float) -> None:
     """
     if criterion not in CRITERIA:
         raise PruningError(f"criterion {criterion}", "is unknown", f"there are {', '.join(CRITERIA)}")
-    if not 0 <= sparsity < 1:
-        wrong = "would remove every weight" if sparsity == 1 else "is not a share"
-        raise PruningError(f"sparsity {sparsity:g}", wrong, "give the share to remove, such as 0.9")
+    check_sparsity(sparsity)
 
 
 class ScoringSet:
@@ -158,24 +155,16 @@ def _prune_network(network: RASeg, batches: ScoringSet, options: PruneOptions, o
                 {name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()}, draft
             )
     write_layers(layers, out / LAYERS)
-    notes = (f"{kept} of {weights} prunable weights kept", warmed.note, *_second_order_note(scoring))
-    return PrunedNetwork(out, layers, 1 - kept / weights, notes)
-
-
-def _second_order_note(scoring: Scoring) -> list[str]:
-    if scoring.second_order is None:
-        return []
-    terms = ", ".join(f"{name} {value:.3g}" for name, value in asdict(scoring.second_order).items())
-    return [f"second-order term beside the first: {terms}"]
+    notes = [f"{kept} of {weights} prunable weights kept", warmed.note]
+    notes += [str(scoring.second_order)] if scoring.second_order else []
+    notes += [f"gradients measured by {scoring.engine}"] if scoring.engine else []
+    return PrunedNetwork(out, layers, 1 - kept / weights, tuple(notes))
 
 
 def write_layers(layers: list[LayerRow], path: Path) -> None:
     """The table of what is kept, one row a layer."""
-    columns = [*asdict(layers[0]), "share"]
-    with whole_file(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({**asdict(row), "share": round(row.share, 6)} for row in layers)
+    rows = [{**asdict(row), "share": round(row.share, 6)} for row in layers]
+    write_csv(path, list(rows[0]), rows)
 
 
 def _check_room(out: Path, options: PruneOptions) -> None:

@@ -1,7 +1,6 @@
 """Segment the lesions of cases or scans, and write masks, tables and pictures."""
 
-import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -19,9 +18,9 @@ from radiogen.measures.lesions import Lesion, measure_lesions, write_lesions_csv
 from radiogen.preprocess.ingest import KEPT, ingest
 from radiogen.preprocess.options import IngestOptions
 from radiogen.preprocess.outlines import OutlineChoice, read_lesions
-from radiogen.preprocess.priors import PriorName, box_round, parse_box
+from radiogen.preprocess.priors import PROMPT_OF, PriorName, box_round, parse_box
 from radiogen.preprocess.sources import outline_of
-from radiogen.provenance import RunRecord, file_sha256, is_done, leave_no_trace, record_path, whole_file
+from radiogen.provenance import RunRecord, file_sha256, is_done, leave_no_trace, record_path, write_failures
 from radiogen.runtime import Tick, no_tick
 
 CASES, FAILURES, LESIONS = "cases", "failures.csv", "lesions.csv"
@@ -82,7 +81,7 @@ def segment(
     with leave_no_trace(out / CASES):
         _segment_cases(source, out, model, options, report, tick)
     write_lesions_csv({done.case_id: done.lesions for done in report.done}, out / LESIONS)
-    _write_failures(report.failures, out / FAILURES)
+    write_failures(out / FAILURES, "segment", report.failures)
     return report
 
 
@@ -100,7 +99,7 @@ def _segment_cases(
         except RadiogenError as error:
             if len(cases) == 1 and not report.failures:
                 raise
-            report.failures.append((case.case_id, f"{error.what}: {error.wrong}", error.way_out))
+            report.failures.append((case.case_id, error.reason, error.way_out))
         tick("segment", number, len(cases))
 
 
@@ -116,6 +115,8 @@ def _check_options(options: SegmentOptions) -> None:
 def _cases_of(source: Path, out: Path, options: SegmentOptions, report: SegmentReport) -> list[Case]:
     if is_case_source(source):
         return cases_of_split(source, options.split)
+    if options.split:
+        raise ConfigError(f"--split {options.split}", "is given for scans", "ingest and split them first")
     made = ingest(source, out / CASES, IngestOptions(roi=options.roi))
     if any(KEPT in case.decisions for case in made.cases):  # an earlier run asked for another ROI
         made = ingest(source, out / CASES, IngestOptions(roi=options.roi, existing="overwrite"))
@@ -170,28 +171,19 @@ def _write(
 
 
 def _prompt_source(options: SegmentOptions) -> str:
-    """Who said where to look: a person's box is `human`, one made from an outline is `oracle`."""
-    if options.prior in ("box", "mask"):
-        return "human" if options.box else "oracle"
-    return "auto" if options.prior == "lungs" else "none"
+    return "human" if options.box else PROMPT_OF[options.prior]
 
 
 def _prompt(case: Case, options: SegmentOptions) -> Prompt:
-    makers: dict[PriorName, Callable[[Case, SegmentOptions], Prompt]] = {
-        "box": _box_prompt,
-        "mask": lambda case, options: Prompt("mask", "oracle", mask=_outline(case, options)),
-        "lungs": lambda _case, _: Prompt("lungs", "auto"),
-        "none": lambda _case, _: Prompt("none", "none"),
-    }
-    return makers[options.prior](case, options)
-
-
-def _box_prompt(case: Case, options: SegmentOptions) -> Prompt:
+    if options.prior == "mask":
+        return Prompt("mask", mask=_outline(case, options))
+    if options.prior != "box":
+        return Prompt(options.prior)
     if options.box:
-        return Prompt("box", "human", boxes=(parse_box(options.box),))
+        return Prompt("box", boxes=(parse_box(options.box),))
     outline = _outline(case, options)
     labels = [lesion.label for lesion in measure_lesions(outline)]
-    return Prompt("box", "oracle", boxes=tuple(box_round(outline, label) for label in labels))
+    return Prompt("box", boxes=tuple(box_round(outline, label) for label in labels))
 
 
 def _outline(case: Case, options: SegmentOptions) -> sitk.Image:
@@ -204,13 +196,3 @@ def _outline(case: Case, options: SegmentOptions) -> sitk.Image:
         way_out = "give --box or --box-from, or take --prior lungs"
         raise CaseError(case.case_id, "has no outline to make a prior from", way_out)
     return case.lesion()
-
-
-def _write_failures(failures: Sequence[tuple[str, str, str]], path: Path) -> None:
-    if not failures:
-        path.unlink(missing_ok=True)
-        return
-    with whole_file(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["case_id", "step", "reason", "way_out"])
-        writer.writerows([case_id, "segment", reason, way_out] for case_id, reason, way_out in failures)

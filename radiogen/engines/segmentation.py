@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import SimpleITK as sitk
@@ -12,21 +11,19 @@ from radiogen.engines.inference import predict, window_round
 from radiogen.engines.model_folder import Model
 from radiogen.errors import ConfigError
 from radiogen.measures.lesions import split_lesions
-from radiogen.preprocess.network_input import NetworkInput, lung_roi, to_array, to_network_grid
+from radiogen.preprocess.network_input import NetworkInput, to_array, to_network_grid
 from radiogen.preprocess.priors import BoxMm, PriorName, box_prior, box_voxels, mask_prior
-from radiogen.volume import Box, FloatArray, array_of, bounding_box, crop, resample_to, volume_like, voxel_ml
+from radiogen.volume import FloatArray, array_of, bounding_box, crop, resample_to, volume_like, voxel_ml
 
-PromptSource = Literal["oracle", "jitter", "human", "auto", "none"]
 BOX_MARGIN_MM = 5.0  # a lesion may reach this far out of its box
 LUNG_MARGIN_MM = 10.0  # a lesion may lie this far from the lungs (a tumour in the wall or the hilum)
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """Where the network is told to look, and who said so."""
+    """Where the network is told to look."""
 
     prior: PriorName
-    source: PromptSource
     boxes: tuple[BoxMm, ...] = ()
     mask: sitk.Image | None = None
 
@@ -57,15 +54,14 @@ def segment_volume(
     """
     asked = _asked_for(ct, prompt)
     sample = to_network_grid(ct, lungs, asked, model.config.preprocessing)
-    roi = lung_roi(lungs, asked, model.config.preprocessing.margin_mm)
     if prompt.boxes:
-        return _segment_boxes(model, ct, sample, prompt.boxes, roi)
+        return _segment_boxes(model, ct, sample, prompt.boxes)
     prior = _whole_prior(sample, prompt)
     window = model.config.preprocessing.size
     probability = predict(
         model.network, to_array(sample, model.config.preprocessing), prior, window, _device(model)
     )
-    found = _on_scanner_grid(probability, sample, ct, roi) >= model.config.threshold
+    found = _on_scanner_grid(probability, sample, ct) >= model.config.threshold
     return _clean(sitk.Cast(found, sitk.sitkUInt8), lungs, smallest_ml)
 
 
@@ -97,7 +93,7 @@ def _whole_prior(sample: NetworkInput, prompt: Prompt) -> FloatArray:
 
 
 def _segment_boxes(
-    model: Model, ct: sitk.Image, sample: NetworkInput, boxes: Sequence[BoxMm], roi: Box
+    model: Model, ct: sitk.Image, sample: NetworkInput, boxes: Sequence[BoxMm]
 ) -> Segmentation:
     """One window and one lesion a box; where two lesions meet, the more probable one wins."""
     preprocessing = model.config.preprocessing
@@ -117,7 +113,7 @@ def _segment_boxes(
             model.network, image[(slice(None), *near)], prior[near], preprocessing.size, _device(model)
         )
         probability[~box_voxels(box, sample.ct, BOX_MARGIN_MM)] = 0.0
-        on_scanner = array_of(_on_scanner_grid(probability, sample, ct, roi))
+        on_scanner = array_of(_on_scanner_grid(probability, sample, ct))
         wins = (on_scanner >= model.config.threshold) & (on_scanner > best)
         wins &= box_voxels(box, ct, BOX_MARGIN_MM)  # resampling smears over the edge of the network's voxels
         lesion[wins], best[wins] = label, on_scanner[wins]
@@ -126,13 +122,13 @@ def _segment_boxes(
     return Segmentation(volume_like(lesion, ct), tuple(decisions))
 
 
-def _on_scanner_grid(probability: FloatArray, sample: NetworkInput, ct: sitk.Image, roi: Box) -> sitk.Image:
+def _on_scanner_grid(probability: FloatArray, sample: NetworkInput, ct: sitk.Image) -> sitk.Image:
     """Probabilities on the whole of the scanner's grid; 0 outside the lungs' box."""
     on_network = volume_like(probability, sample.ct)
-    piece = resample_to(on_network, crop(ct, roi), outside=0.0)
+    piece = resample_to(on_network, crop(ct, sample.roi), outside=0.0)
     whole = sitk.Image(ct.GetSize(), sitk.sitkFloat32)
     whole.CopyInformation(ct)
-    return sitk.Paste(whole, piece, piece.GetSize(), destinationIndex=roi.start)
+    return sitk.Paste(whole, piece, piece.GetSize(), destinationIndex=sample.roi.start)
 
 
 def _clean(found: sitk.Image, lungs: sitk.Image, smallest_ml: float) -> Segmentation:

@@ -10,10 +10,8 @@ from torch import nn
 from radiogen.engines.inference import predict, window_round
 from radiogen.engines.prepared import PreparedCase
 from radiogen.preprocess.network_input import Preprocessing, scale_windows
-from radiogen.preprocess.priors import PriorName
+from radiogen.preprocess.priors import PROMPT_OF, PriorName
 from radiogen.volume import FloatArray
-
-PROMPT_OF: dict[PriorName, str] = {"box": "oracle", "mask": "oracle", "lungs": "auto", "none": "none"}
 
 
 def validate(

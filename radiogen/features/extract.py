@@ -1,9 +1,8 @@
 """The feature table: one row a lesion, with a JSON beside it that says what the columns are."""
 
-import csv
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from radiogen.features.signs import signs
 from radiogen.io.cases import Case, cases_of_split, read_header
 from radiogen.io.nifti import read_mask
 from radiogen.preprocess.network_input import NetworkInput, to_network_grid
-from radiogen.provenance import RunRecord, record_path, whole_file, write_json
+from radiogen.provenance import RunRecord, record_path, write_csv, write_failures, write_json
 from radiogen.runtime import Tick, no_tick
 from radiogen.volume import array_of, same_grid, volume_like
 
@@ -76,7 +75,7 @@ def extract_features(
         except RadiogenError as error:
             if len(found) == 1:
                 raise
-            table.failures.append((case.case_id, f"{error.what}: {error.wrong}", error.way_out))
+            table.failures.append((case.case_id, error.reason, error.way_out))
         tick("features", number, len(found))
     if not table.rows:
         raise CaseError(cases, "holds no case with a lesion", "segment the cases and give --masks")
@@ -122,7 +121,7 @@ def keep_labels(sample: NetworkInput, lesion: sitk.Image, labels: list[int]) -> 
     for label in lost:
         x, y, z = sample.lesion.TransformPhysicalPointToIndex(shapes.GetCentroid(label))
         array[z, y, x] = label
-    return NetworkInput(sample.ct, sample.lungs, volume_like(array, sample.lesion))
+    return replace(sample, lesion=volume_like(array, sample.lesion))
 
 
 def _prompt(mask: Path) -> str:
@@ -147,19 +146,9 @@ def _schema(table: FeatureTable, model: Model, options: FeatureOptions, prompts:
 
 
 def _write(table: FeatureTable, out: Path) -> None:
-    with whole_file(out) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(table.rows[0]), lineterminator="\n")
-        writer.writeheader()
-        for row in table.rows:
-            writer.writerow({name: _written(value) for name, value in row.items()})
-    failed = out.with_name(f"{out.stem}.failures.csv")
-    if not table.failures:
-        failed.unlink(missing_ok=True)
-        return
-    with whole_file(failed) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["case_id", "step", "reason", "way_out"])
-        rows.writerows([case_id, "extract-features", *why] for case_id, *why in table.failures)
+    rows = ({name: _written(value) for name, value in row.items()} for row in table.rows)
+    write_csv(out, list(table.rows[0]), rows)
+    write_failures(out.with_name(f"{out.stem}.failures.csv"), "extract-features", table.failures)
 
 
 def _written(value: Any) -> Any:

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 
 from radiogen.errors import CaseError
 from radiogen.io.nifti import read_mask, read_volume
-from radiogen.provenance import whole_file
+from radiogen.provenance import write_csv
 from radiogen.volume import same_grid
 
 CASE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -176,11 +176,6 @@ def read_manifest(cases: Path) -> list[dict[str, str]]:
 
 def write_manifest(cases: Path, rows: Sequence[dict[str, str]]) -> Path:
     """Write manifest.csv whole; columns beyond the agreed ones keep their first order."""
-    columns = list(MANIFEST_COLUMNS)
-    columns += [name for row in rows for name in row if name not in columns]
-    columns = list(dict.fromkeys(columns))
-    with whole_file(cases / MANIFEST) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    columns = list(dict.fromkeys([*MANIFEST_COLUMNS, *(name for row in rows for name in row)]))
+    write_csv(cases / MANIFEST, columns, rows)
     return cases / MANIFEST

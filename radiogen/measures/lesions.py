@@ -1,6 +1,5 @@
 """Tell the lesions of a mask apart and say where each lies and how large it is."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
 from radiogen.errors import VolumeError
-from radiogen.provenance import whole_file
+from radiogen.provenance import write_csv
 from radiogen.volume import bounding_box, crop, voxel_ml
 
 LESION_COLUMNS = (
@@ -129,8 +128,5 @@ def lesion_rows(case_id: str, lesions: Sequence[Lesion]) -> list[dict[str, Any]]
 
 def write_lesions_csv(lesions: Mapping[str, Sequence[Lesion]], path: Path) -> None:
     """Write the lesions of one or many cases, by case id, as one table; a case without any has no row."""
-    with whole_file(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, LESION_COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        for case_id, found in lesions.items():
-            writer.writerows(lesion_rows(case_id, found))
+    rows = [row for case_id, found in lesions.items() for row in lesion_rows(case_id, found)]
+    write_csv(path, LESION_COLUMNS, rows)

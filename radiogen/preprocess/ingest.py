@@ -1,6 +1,5 @@
 """Turn scans of any source into checked case folders and a manifest."""
 
-import csv
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -17,7 +16,7 @@ from radiogen.preprocess.case_folder import CasePlan, is_done, make_case, was_ma
 from radiogen.preprocess.options import IngestOptions
 from radiogen.preprocess.plans import Clinical, plan_cases, read_patients
 from radiogen.preprocess.sources import find_sources
-from radiogen.provenance import whole_file
+from radiogen.provenance import write_failures
 from radiogen.resources import cohort_card
 from radiogen.runtime import cpu_count
 
@@ -96,7 +95,8 @@ def ingest(
     _write_manifest(
         cases, [plan for plan in plans if plan.case_id in {case.case_id for case in made}], clinical
     )
-    _write_failures(cases, failures)
+    reasons = ((failure.case_id, failure.reason, failure.way_out) for failure in failures)
+    write_failures(cases / FAILURES, "ingest", reasons)
     return IngestReport(tuple(made), tuple(failures), found.ignored)
 
 
@@ -133,8 +133,7 @@ def _attempt(plan: CasePlan, cases: Path, keep: bool) -> IngestedCase | Failure:
     except OutputError:
         raise
     except RadiogenError as error:
-        reason = f"{Path(error.what).name}: {error.wrong}"  # folders above may carry a patient's name
-        return Failure(plan.case_id, plan.source.where, reason, error.way_out)
+        return Failure(plan.case_id, plan.source.where, error.reason, error.way_out)
     except Exception as error:  # one bad case never stops a cohort
         log.exception("case %s", plan.case_id)
         reason = f"unexpected {type(error).__name__}: {error}"
@@ -193,13 +192,3 @@ def _write_manifest(cases: Path, plans: Sequence[CasePlan], clinical: Clinical) 
         empty = {"split": "", "egfr": ""}
         rows[plan.case_id] = {**empty, **old, **known, **clinical.get(plan.source.patient, {})}
     write_manifest(cases, [rows[case_id] for case_id in sorted(rows)])
-
-
-def _write_failures(cases: Path, failures: Sequence[Failure]) -> None:
-    if not failures:
-        (cases / FAILURES).unlink(missing_ok=True)
-        return
-    with whole_file(cases / FAILURES) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("case_id", "reason", "way_out"))
-        writer.writerows((failure.case_id, failure.reason, failure.way_out) for failure in failures)

@@ -62,11 +62,12 @@ class Preprocessing(Settings):
 
 @dataclass(frozen=True)
 class NetworkInput:
-    """A case on the network's grid, still in HU, with its masks."""
+    """A case on the network's grid, still in HU, with its masks, and the CT's box it was cut from."""
 
     ct: sitk.Image
     lungs: sitk.Image
     lesion: sitk.Image | None
+    roi: Box
 
 
 def to_network_grid(
@@ -95,6 +96,7 @@ def to_network_grid(
         ct=resample_ct(cropped, grid),
         lungs=resample_to(lungs, grid, outside=0, nearest=True),
         lesion=None if lesion is None else resample_to(lesion, grid, outside=0, nearest=True),
+        roi=roi,
     )
 
 
@@ -104,11 +106,9 @@ def lung_roi(lungs: sitk.Image, lesion: sitk.Image | None, margin_mm: float) -> 
     Raises:
         CaseError: The lung mask is empty.
     """
-    if bounding_box(lungs) is None:
-        raise CaseError("lungs.nii.gz", "is empty", "ingest the case again or give a lung mask")
     seen = lungs != 0 if lesion is None else (lungs != 0) | (lesion != 0)
     roi = bounding_box(seen, margin_mm)
-    if roi is None:
+    if roi is None or bounding_box(lungs) is None:
         raise CaseError("lungs.nii.gz", "is empty", "ingest the case again or give a lung mask")
     return roi
 

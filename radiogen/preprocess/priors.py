@@ -12,6 +12,8 @@ from radiogen.volume import FloatArray, array_of
 
 PriorName = Literal["box", "lungs", "mask", "none"]
 PRIORS: tuple[str, ...] = get_args(PriorName)
+# Who says where to look, unless a person drew it (`human`): the truth, the program, or nobody.
+PROMPT_OF: dict[PriorName, str] = {"box": "oracle", "mask": "oracle", "lungs": "auto", "none": "none"}
 
 
 @dataclass(frozen=True)

@@ -31,12 +31,7 @@ def weight_masks(
     Raises:
         PruningError: The sparsity is out of range, or a score is not finite; the layer is named.
     """
-    if not 0 <= sparsity < 1:
-        raise PruningError(
-            f"sparsity {sparsity}",
-            "would remove every weight" if sparsity == 1 else "is not a share",
-            "give the share to remove, from 0 to below 1; 0.9 keeps one weight in ten",
-        )
+    check_sparsity(sparsity)
     if not reference:
         refuse_not_finite(scores, "scores")
     if scope == "layer":
@@ -46,6 +41,20 @@ def weight_masks(
     flat = _keep_highest(torch.cat([s.flatten() for s in scores.values()]), sparsity, reference)
     parts = torch.split(flat, [s.numel() for s in scores.values()])
     return {name: part.view(s.shape).clone() for (name, s), part in zip(scores.items(), parts, strict=True)}
+
+
+def check_sparsity(sparsity: float) -> None:
+    """Refuse a sparsity that keeps nothing.
+
+    Raises:
+        PruningError: It is not in [0, 1).
+    """
+    if not 0 <= sparsity < 1:
+        raise PruningError(
+            f"sparsity {sparsity:g}",
+            "would remove every weight" if sparsity == 1 else "is not a share",
+            "give the share to remove, from 0 to below 1; 0.9 keeps one weight in ten",
+        )
 
 
 def kept_count(weights: int, sparsity: float) -> int:

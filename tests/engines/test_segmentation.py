@@ -41,7 +41,7 @@ def case(made_cases):
 def test_a_box_gives_the_lesion_where_it_is(knowing_model, case):
     reference = case.lesion()
     boxes = (box_round(reference, 1),)
-    found = segment_volume(knowing_model, case.ct(), case.lungs(), Prompt("box", "oracle", boxes))
+    found = segment_volume(knowing_model, case.ct(), case.lungs(), Prompt("box", boxes))
     assert same_grid(found.lesion, reference)
     ours, theirs = array_of(found.lesion) == 1, array_of(reference) == 1
     assert 2 * (ours & theirs).sum() / (ours.sum() + theirs.sum()) > 0.6
@@ -49,7 +49,7 @@ def test_a_box_gives_the_lesion_where_it_is(knowing_model, case):
 
 def test_a_turned_and_flipped_ct_gives_the_same_lesion_in_space(knowing_model, case):
     ct, lungs, reference = case.ct(), case.lungs(), case.lesion()
-    prompt = Prompt("box", "oracle", (box_round(reference, 1),))
+    prompt = Prompt("box", (box_round(reference, 1),))
     straight = segment_volume(knowing_model, ct, lungs, prompt).lesion
     turned_ct, turned_lungs = (
         sitk.Flip(sitk.PermuteAxes(v, (1, 0, 2)), (True, False, True)) for v in (ct, lungs)
@@ -68,7 +68,7 @@ def test_every_box_is_one_lesion(knowing_model, case):
         BoxMm(box.low, (middle, *box.high[1:])),
         BoxMm((middle, *box.low[1:]), box.high),
     )
-    found = segment_volume(knowing_model, case.ct(), case.lungs(), Prompt("box", "human", halves))
+    found = segment_volume(knowing_model, case.ct(), case.lungs(), Prompt("box", halves))
     assert sorted(np.unique(array_of(found.lesion))) == [0, 1, 2]
 
 
@@ -76,11 +76,11 @@ def test_a_box_outside_the_lungs_is_refused(knowing_model, case):
     corner = np.array(case.ct().GetOrigin())
     box = BoxMm(tuple(corner), tuple(corner + 20))
     with pytest.raises(ConfigError, match="outside the lungs"):
-        segment_volume(knowing_model, case.ct(), case.lungs(), Prompt("box", "human", (box,)))
+        segment_volume(knowing_model, case.ct(), case.lungs(), Prompt("box", (box,)))
 
 
 def test_what_is_small_is_left_out_and_said(knowing_model, case):
-    prompt = Prompt("lungs", "auto")
+    prompt = Prompt("lungs")
     found = segment_volume(knowing_model, case.ct(), case.lungs(), prompt, smallest_ml=5.0)
     assert any("ml in parts below 5 ml left out" in said for said in found.decisions)
 
