@@ -13,7 +13,7 @@ from pydicom import Dataset, dcmread
 from radiogen.errors import VolumeError
 from radiogen.io.dicom_pixels import HIGHEST_HU, LOWEST_HU
 from radiogen.io.dicom_series import Series, read_series
-from radiogen.io.nifti import read_volume
+from radiogen.io.nifti import read_volume_file
 from radiogen.volume import array_of, volume_like
 
 AIR_BELOW_HU = -200  # a chest has voxels on both sides; an image that is not in HU may not
@@ -99,12 +99,13 @@ def _number(header: Dataset, key: str) -> float | None:
 
 
 def _read_file(path: Path) -> CtScan:
-    volume = read_volume(path)
+    file = read_volume_file(path)
+    volume = file.volume
     if min(volume.GetSize()) < 2:
         raise VolumeError(path, f"is flat, it has {volume.GetSize()} voxels", "give the whole volume")
     values = array_of(volume)
     rounded = np.rint(values) if values.dtype.kind == "f" else values
-    said = []
+    said = [*file.decisions]
     if np.any(rounded != values):
         said.append("HU rounded to whole numbers")
     for count, what in (
