@@ -12,7 +12,8 @@ from pydicom import Dataset, dcmread
 
 from radiogen.errors import VolumeError
 from radiogen.io.dicom_pixels import HIGHEST_HU, LOWEST_HU
-from radiogen.io.dicom_series import Series, read_series
+from radiogen.io.dicom_series import read_series
+from radiogen.io.dicom_volumes import Series
 from radiogen.io.nifti import read_volume_file
 from radiogen.volume import array_of, volume_like
 

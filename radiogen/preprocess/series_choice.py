@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from radiogen.errors import OutlineError, RadiogenError, SeriesError
-from radiogen.io.dicom_files import DicomTree, OutlineFile, SliceFile
-from radiogen.io.dicom_series import Series, group_series
+from radiogen.io.dicom_facts import OutlineFile, SliceFile
+from radiogen.io.dicom_files import DicomTree
+from radiogen.io.dicom_volumes import Series, group_series
 from radiogen.resources import OutlineKind
 
 DEFAULT_KINDS: tuple[OutlineKind, ...] = ("rtstruct", "seg", "lidc-xml")

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from radiogen.errors import CaseError, OutlineError, RadiogenError, SeriesError, VolumeError
 from radiogen.io.cases import is_case_source
-from radiogen.io.dicom_files import DicomTree, OutlineFile, find_dicom, read_outline_file, walk_files
-from radiogen.io.dicom_series import Series
+from radiogen.io.dicom_facts import OutlineFile
+from radiogen.io.dicom_files import DicomTree, find_dicom, walk_files
+from radiogen.io.dicom_headers import read_outline_file
+from radiogen.io.dicom_volumes import Series
 from radiogen.io.nifti import is_volume_file
 from radiogen.preprocess.options import IngestOptions
 from radiogen.preprocess.series_choice import choose_series, gather_patients

@@ -11,7 +11,8 @@ from pydicom import dcmread
 from radiogen.errors import OutlineError
 from radiogen.io.dicom_files import find_dicom
 from radiogen.io.dicom_seg import read_seg, segment_mask
-from radiogen.io.dicom_series import group_series, read_series
+from radiogen.io.dicom_series import read_series
+from radiogen.io.dicom_volumes import group_series
 from radiogen.io.mask_grid import lay_mask
 
 

@@ -7,7 +7,8 @@ import SimpleITK as sitk
 
 from radiogen.errors import OutlineError
 from radiogen.io.dicom_files import find_dicom
-from radiogen.io.dicom_series import group_series, read_series
+from radiogen.io.dicom_series import read_series
+from radiogen.io.dicom_volumes import group_series
 from radiogen.io.lidc_xml import find_nodules, lidc_series_uid, read_lidc_xml
 
 Z0, STEP = -100.0, 2.5
