@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-from pydicom import Dataset, dcmread
+from pydicom import dcmread
 
 from radiogen.errors import VolumeError
+from radiogen.io.dicom_about import TAGS, describe
 from radiogen.io.dicom_pixels import HIGHEST_HU, LOWEST_HU
 from radiogen.io.dicom_series import read_series
 from radiogen.io.dicom_volumes import Series
@@ -19,8 +20,6 @@ from radiogen.volume import array_of, volume_like
 
 AIR_BELOW_HU = -200  # a chest has voxels on both sides; an image that is not in HU may not
 SPACING_MM = (0.05, 25.0)
-SCANNER_KEYS = {"vendor": "Manufacturer", "model": "ManufacturerModelName", "kernel": "ConvolutionKernel"}
-SCANNER_NUMBERS = {"slice_thickness_mm": "SliceThickness", "kvp": "KVP"}
 
 
 @dataclass(frozen=True)
@@ -69,34 +68,10 @@ def _read_series(series: Series) -> CtScan:
 
 
 def _scanner(path: Path) -> dict[str, Any]:
-    """How the scan was made, without names; of its date the year."""
-    tags = [*SCANNER_KEYS.values(), *SCANNER_NUMBERS.values(), "ContrastBolusAgent", "StudyDate"]
+    """How the scan was made."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom warns of odd values that are not used here
-        header = dcmread(path, stop_before_pixels=True, specific_tags=list(tags), force=True)
-        about: dict[str, Any] = {name: _text(header, key) for name, key in SCANNER_KEYS.items()}
-        about |= {name: _number(header, key) for name, key in SCANNER_NUMBERS.items()}
-        about["contrast"] = True if _text(header, "ContrastBolusAgent") else None
-        about["year"] = _text(header, "StudyDate")[:4]
-    return about
-
-
-def _text(header: Dataset, key: str) -> str:
-    try:
-        value = header.get(key)
-    except Exception:  # damaged; pydicom converts a value only now, and raises nearly anything
-        return ""
-    if value is None or isinstance(value, str):
-        return str(value or "").strip()
-    return " ".join(str(part) for part in value).strip()
-
-
-def _number(header: Dataset, key: str) -> float | None:
-    try:
-        value = header.get(key)
-        return None if value in (None, "") else float(value)
-    except Exception:  # as above
-        return None
+        return describe(dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS), force=True))
 
 
 def _read_file(path: Path) -> CtScan:
