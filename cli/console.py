@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 VERBS = {
     "prepare": "preparing cases",
+    "qc": "looking at cases",
     "score": "scoring weights",
     "train": "training",
     "segment": "segmenting",
