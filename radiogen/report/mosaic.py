@@ -38,7 +38,7 @@ def draw_mosaic(ct: sitk.Image, masks: Mapping[str, sitk.Image]) -> bytes:
     canvas.draw()
     picture = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba()).convert("RGB")
     packed = io.BytesIO()
-    picture.save(packed, format="JPEG", quality=QUALITY, optimize=True)
+    picture.save(packed, format="JPEG", quality=QUALITY, subsampling=0, optimize=True)  # thin coloured lines
     return packed.getvalue()
 
 

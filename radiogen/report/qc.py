@@ -60,7 +60,7 @@ class Examined:
             known.get("model"),
             f"kernel {kernel}" if kernel else "",
             f"{kvp:g} kV" if kvp else "",
-            {True: "contrast medium", False: "no contrast medium"}.get(contrast, ""),
+            "" if contrast is None else "contrast medium" if contrast else "no contrast medium",
             f"phase {phase:g} %" if phase is not None else "",
             known.get("year"),
         ]

@@ -13,7 +13,7 @@ LEAST_AIR, LEAST_SOFT_TISSUE = 0.03, 0.05  # shares; a chest CT has 0.2 to 0.7 a
 LUNG_HU = (-950.0, -600.0)  # median of an inflated lung
 SMALL_LUNGS_ML, ASYMMETRY = 1500.0, 0.4
 CUT, CUT_WIDELY = 0.02, 0.25  # of the largest cross-section
-SHORT_MM, THICK_MM, VERY_THICK_MM = 150.0, 3.0, 5.0
+SHORT_MM, THICK_MM, VERY_THICK_MM, COARSE_MM = 150.0, 3.2, 5.5, 1.5
 IN_AIR_HU, TINY_ML, HUGE_ML, FAR_MM = -850.0, 0.05, 500.0, 5.0
 CLIPPED = 0.001  # share of the voxels at one end of the range
 TOP_HU = (3071, 3072)  # where scanners of twelve bits end
@@ -98,6 +98,8 @@ def _by_extent(facts: CaseFacts, thickness_mm: float | None) -> Iterator[Finding
     if step > THICK_MM:
         weight, word = (3, "very thick") if step > VERY_THICK_MM else (2, "thick")
         yield Finding(weight, f"{word} slices: {step:.1f} mm apart")
+    if max(facts.spacing_mm[:2]) > COARSE_MM:
+        yield Finding(1, f"coarse pixels: {max(facts.spacing_mm[:2]):.1f} mm")
     if thickness_mm and thickness_mm < 0.67 * step:
         yield Finding(3, f"gaps between slices: {thickness_mm:.1f} mm thick, {step:.1f} mm apart")
     if facts.extent_mm < SHORT_MM:
