@@ -1,4 +1,4 @@
-"""Decode compressed slices in a process of their own: if a damaged file kills or stops it, only that file fails."""
+"""Decode compressed slices in a process of their own, whose death is the error of one file only."""
 
 import json
 import os
@@ -147,7 +147,7 @@ class _Worker:
 
 def serve() -> None:
     """Answer questions on stdin until it ends; what decoders print themselves goes nowhere."""
-    from pydicom.pixels import pixel_array
+    from pydicom.pixels.utils import pixel_array
 
     answers = os.fdopen(os.dup(1), "wb")
     nowhere = os.open(os.devnull, os.O_WRONLY)

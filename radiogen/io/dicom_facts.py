@@ -65,6 +65,7 @@ class OutlineFile:
     patient: str = ""
     series_uids: frozenset[str] = frozenset()
     frame_uids: frozenset[str] = frozenset()
+    sop_uids: frozenset[str] = frozenset()  # images it refers to
     is_automatic: bool = False
 
 

@@ -5,7 +5,7 @@ import warnings
 import zlib
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from pydicom import Dataset, dcmread
 from pydicom.uid import UID
@@ -164,26 +164,38 @@ def _name_of(sop_class: str, modality: str) -> str:
 
 
 def _rtstruct(path: Path, header: Dataset) -> OutlineFile:
-    frames, series = set(), set()
+    frames, series, images = set(), set(), set()
     for frame in header.get("ReferencedFrameOfReferenceSequence") or ():
         frames.add(str(frame.get("FrameOfReferenceUID", "")))
         for study in frame.get("RTReferencedStudySequence") or ():
             for one in study.get("RTReferencedSeriesSequence") or ():
                 series.add(str(one.get("SeriesInstanceUID", "")))
-    patient = str(header.get("PatientID") or "").strip()
-    return OutlineFile(path, "rtstruct", patient, frozenset(series - {""}), frozenset(frames - {""}))
+                images |= _images(one, "ContourImageSequence")
+    return OutlineFile(
+        path,
+        "rtstruct",
+        str(header.get("PatientID") or "").strip(),
+        frozenset(series - {""}),
+        frozenset(frames - {""}),
+        frozenset(images),
+    )
+
+
+def _images(series: Dataset, key: str) -> set[str]:
+    return {str(image.get("ReferencedSOPInstanceUID", "")) for image in series.get(key) or ()}
 
 
 def _seg(path: Path, header: Dataset) -> OutlineFile:
-    series = {str(one.get("SeriesInstanceUID", "")) for one in header.get("ReferencedSeriesSequence") or ()}
-    algorithms: list[Any] = [
-        str(one.get("SegmentAlgorithmType", "")) for one in header.get("SegmentSequence") or ()
-    ]
+    referenced = header.get("ReferencedSeriesSequence") or ()
+    series = {str(one.get("SeriesInstanceUID", "")) for one in referenced}
+    images = [_images(one, "ReferencedInstanceSequence") for one in referenced]
+    algorithms = [str(one.get("SegmentAlgorithmType", "")) for one in header.get("SegmentSequence") or ()]
     return OutlineFile(
         path,
         "seg",
         str(header.get("PatientID") or "").strip(),
         frozenset(series - {""}),
         frozenset({str(header.get("FrameOfReferenceUID", ""))} - {""}),
+        frozenset().union(*images),
         is_automatic=bool(algorithms) and all(kind == "AUTOMATIC" for kind in algorithms),
     )
