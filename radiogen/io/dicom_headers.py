@@ -11,7 +11,7 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import UID
 
 from radiogen.errors import SeriesError
-from radiogen.io.dicom_facts import FileFacts, OutlineFile
+from radiogen.io.dicom_facts import DEFLATED, FileFacts, OutlineFile
 from radiogen.io.dicom_frames import frames_of
 from radiogen.io.dicom_slices import CT_KEYS, DamagedHeaderError, NotHuError, slice_of
 from radiogen.io.lidc_xml import is_lidc_xml, lidc_series_uid
@@ -20,7 +20,6 @@ CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
 RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
 SEG = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
-DEFLATED = "1.2.840.10008.1.2.1.99"
 MOST_INFLATED = 1 << 30  # bytes; a deflated file that grows beyond is taken for a bomb
 
 _OUTLINE_KEYS = ("ReferencedFrameOfReferenceSequence", "ReferencedSeriesSequence", "SegmentSequence")
