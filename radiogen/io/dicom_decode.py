@@ -1,4 +1,4 @@
-"""Decode compressed slices in a process of their own: if a damaged file kills or stops it, only that file fails."""
+"""Decode compressed slices in a process of their own, whose death is the error of one file only."""
 
 import json
 import os
@@ -9,7 +9,6 @@ import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
 from threading import Event, Timer
 from types import TracebackType
 from typing import IO, Any, Self, cast
@@ -19,7 +18,7 @@ import numpy.typing as npt
 from pydicom.uid import UID
 
 from radiogen.errors import SeriesError
-from radiogen.io.dicom_facts import SliceFile
+from radiogen.io.dicom_facts import DEFLATED, SliceFile
 from radiogen.runtime import cpu_count
 
 SECONDS = 60.0  # for one slice; a decoder that needs longer is stopped
@@ -58,7 +57,7 @@ class Decoders:
             if len(waiting) == len(self._workers):
                 yield _answer(*waiting.popleft())
             worker = self._workers[n % len(self._workers)]
-            worker.ask(item.path, item.frame)
+            worker.ask(item)
             waiting.append((worker, item))
         while waiting:
             yield _answer(*waiting.popleft())
@@ -100,7 +99,7 @@ class _Worker:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
 
-    def ask(self, path: Path, frame: int) -> None:
+    def ask(self, item: SliceFile) -> None:
         if self._process is None:
             program = [sys.executable, "-c", "from radiogen.io.dicom_decode import serve; serve()"]
             self._process = subprocess.Popen(
@@ -112,7 +111,8 @@ class _Worker:
             )
         questions = cast(IO[bytes], self._process.stdin)
         with suppress(BrokenPipeError):  # it died; the answer says so
-            questions.write(json.dumps([os.fsdecode(path.absolute()), frame]).encode() + b"\n")
+            question = [os.fsdecode(item.path.absolute()), item.frame, item.pixels.syntax == DEFLATED]
+            questions.write(json.dumps(question).encode() + b"\n")
             questions.flush()
 
     def answer(self) -> npt.NDArray[Any]:
@@ -147,7 +147,8 @@ class _Worker:
 
 def serve() -> None:
     """Answer questions on stdin until it ends; what decoders print themselves goes nowhere."""
-    from pydicom.pixels import pixel_array
+    from pydicom import dcmread
+    from pydicom.pixels.utils import pixel_array
 
     answers = os.fdopen(os.dup(1), "wb")
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -155,9 +156,11 @@ def serve() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
     warnings.simplefilter("ignore")
     for line in sys.stdin:
-        path, frame = json.loads(line)
+        path, frame, is_deflated = json.loads(line)
         try:
-            array = np.ascontiguousarray(pixel_array(path, index=frame, raw=True))
+            # Of other files only the frame is read; of a deflated one pydicom would not find it.
+            source = dcmread(path) if is_deflated else path
+            array = np.ascontiguousarray(pixel_array(source, index=frame, raw=True))
             about = {"shape": array.shape, "dtype": array.dtype.str, "bytes": array.nbytes}
         except BaseException as error:  # decoders raise nearly anything
             about = {"error": f"{' '.join(str(error).split()) or type(error).__name__}"}

@@ -5,13 +5,13 @@ import warnings
 import zlib
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from pydicom import Dataset, dcmread
 from pydicom.uid import UID
 
 from radiogen.errors import SeriesError
-from radiogen.io.dicom_facts import FileFacts, OutlineFile
+from radiogen.io.dicom_facts import DEFLATED, FileFacts, OutlineFile
 from radiogen.io.dicom_frames import frames_of
 from radiogen.io.dicom_slices import CT_KEYS, DamagedHeaderError, NotHuError, slice_of
 from radiogen.io.lidc_xml import is_lidc_xml, lidc_series_uid
@@ -20,7 +20,6 @@ CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
 RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
 SEG = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
-DEFLATED = "1.2.840.10008.1.2.1.99"
 MOST_INFLATED = 1 << 30  # bytes; a deflated file that grows beyond is taken for a bomb
 
 _OUTLINE_KEYS = ("ReferencedFrameOfReferenceSequence", "ReferencedSeriesSequence", "SegmentSequence")
@@ -164,26 +163,38 @@ def _name_of(sop_class: str, modality: str) -> str:
 
 
 def _rtstruct(path: Path, header: Dataset) -> OutlineFile:
-    frames, series = set(), set()
+    frames, series, images = set(), set(), set()
     for frame in header.get("ReferencedFrameOfReferenceSequence") or ():
         frames.add(str(frame.get("FrameOfReferenceUID", "")))
         for study in frame.get("RTReferencedStudySequence") or ():
             for one in study.get("RTReferencedSeriesSequence") or ():
                 series.add(str(one.get("SeriesInstanceUID", "")))
-    patient = str(header.get("PatientID") or "").strip()
-    return OutlineFile(path, "rtstruct", patient, frozenset(series - {""}), frozenset(frames - {""}))
+                images |= _images(one, "ContourImageSequence")
+    return OutlineFile(
+        path,
+        "rtstruct",
+        str(header.get("PatientID") or "").strip(),
+        frozenset(series - {""}),
+        frozenset(frames - {""}),
+        frozenset(images),
+    )
+
+
+def _images(series: Dataset, key: str) -> set[str]:
+    return {str(image.get("ReferencedSOPInstanceUID", "")) for image in series.get(key) or ()}
 
 
 def _seg(path: Path, header: Dataset) -> OutlineFile:
-    series = {str(one.get("SeriesInstanceUID", "")) for one in header.get("ReferencedSeriesSequence") or ()}
-    algorithms: list[Any] = [
-        str(one.get("SegmentAlgorithmType", "")) for one in header.get("SegmentSequence") or ()
-    ]
+    referenced = header.get("ReferencedSeriesSequence") or ()
+    series = {str(one.get("SeriesInstanceUID", "")) for one in referenced}
+    images = [_images(one, "ReferencedInstanceSequence") for one in referenced]
+    algorithms = [str(one.get("SegmentAlgorithmType", "")) for one in header.get("SegmentSequence") or ()]
     return OutlineFile(
         path,
         "seg",
         str(header.get("PatientID") or "").strip(),
         frozenset(series - {""}),
         frozenset({str(header.get("FrameOfReferenceUID", ""))} - {""}),
+        frozenset().union(*images),
         is_automatic=bool(algorithms) and all(kind == "AUTOMATIC" for kind in algorithms),
     )

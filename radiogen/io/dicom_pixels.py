@@ -94,7 +94,7 @@ def put_hu(stored: npt.NDArray[Any], how: StoredPixels, notes: HuNotes, out: HuA
     notes.lossy += how.is_lossy
     notes.inverted += how.photometric == "MONOCHROME1"
     low, high = int(stored.min()), int(stored.max())
-    fits = -32768 <= min(low, low + intercept) and max(high, high + intercept) <= 32767
+    fits = min(low, low + intercept) >= -32768 and max(high, high + intercept) <= 32767
     if slope == 1 and intercept.is_integer() and abs(intercept) < 32768 and fits:
         same = stored.view(np.int16) if stored.itemsize == 2 else stored.astype(np.int16)
         np.add(same, np.int16(intercept), out=out)

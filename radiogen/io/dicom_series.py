@@ -14,12 +14,13 @@ from radiogen.io.dicom_facts import SliceFile
 from radiogen.io.dicom_pixels import HuArray, HuNotes, put_hu, stored_numbers
 from radiogen.io.dicom_volumes import Series
 from radiogen.io.even_grid import EvenGrid, even_grid, lay_slices
-from radiogen.io.slice_grid import Stack, check_alike, refuse_gaps, refuse_tilt, stack_slices, widest_gap
+from radiogen.io.slice_grid import Stack, check_alike, refuse_gaps, refuse_tilt, widest_gap
 from radiogen.runtime import memory_gb
 from radiogen.volume import writable_volume
 
 Rule = Literal["refuse", "resample"]
 THIN = 1.5  # times their thickness: slices farther apart leave something out
+AIR_BELOW_HU = -300
 MOST_OF_MEMORY = 0.5  # of the machine: a volume that claims more is refused before it is read
 
 
@@ -47,7 +48,7 @@ def read_series(series: Series, rules: SeriesRules | None = None) -> CtSeries:
         SeriesError: The slices do not form one evenly spaced upright volume and the rules do not allow
             to resample them, or a file is damaged.
     """
-    stack = order_slices(series, rules or SeriesRules())
+    stack = check_series(series, rules or SeriesRules())
     grid = even_grid(stack)
     _check_memory(series, grid)
     volume, voxels = writable_volume(grid.size, sitk.sitkInt16)
@@ -56,20 +57,25 @@ def read_series(series: Series, rules: SeriesRules | None = None) -> CtSeries:
     volume.SetDirection(grid.direction)
     notes = HuNotes()
     lay_slices(_read_places(stack, notes), grid, voxels)
+    if notes.inverted:
+        _check_corners(series, voxels)
     doubles = sum(len(place) - 1 for place in stack.places)
     said = [f"{doubles} doubled slices with equal voxels left out"] if doubles else []
     said += [*grid.decisions, *notes.decisions(), *_seams(stack)]
     return CtSeries(volume, tuple(place[0] for place in stack.places), tuple(said))
 
 
-def order_slices(series: Series, rules: SeriesRules) -> Stack:
+def check_series(series: Series, rules: SeriesRules) -> Stack:
     """Order slices along their normal and check that they form a grid that the rules allow.
+
+    Returns:
+        The slices in order.
 
     Raises:
         SeriesError: Several patients, sizes or orientations; missing, uneven, tilted or too few slices.
     """
     check_alike(series.folder, series.slices)
-    stack = stack_slices(series.slices)
+    stack = series.stack
     if len(stack.places) < 2:
         raise SeriesError(series.folder, "holds a CT of one slice", "give the whole series")
     is_too_wide = float(np.diff(stack.heights_mm).max()) > widest_gap(stack)
@@ -87,6 +93,15 @@ def _check_memory(series: Series, grid: EvenGrid) -> None:
             series.folder,
             f"makes a volume of {gigabytes:.0f} GB, the machine has {memory_gb():.0f} GB of memory",
             "take a coarser series, or a larger machine",
+        )
+
+
+def _check_corners(series: Series, voxels: HuArray) -> None:
+    """MONOCHROME1 changes how a slice is shown, not its HU; some writers invert the HU all the same."""
+    corners = voxels[:, [0, 0, -1, -1], [0, -1, 0, -1]]
+    if float(np.median(corners)) > AIR_BELOW_HU:
+        raise SeriesError(
+            series.folder, "is MONOCHROME1 and its corners are not air: inverted", "export it as MONOCHROME2"
         )
 
 
@@ -122,7 +137,7 @@ def _seams(stack: Stack) -> list[str]:
     """What the headers say against the slices being the whole scan without gaps."""
     said = []
     numbers = sorted(place[0].instance or 0 for place in stack.places)
-    if 1 < numbers[0] and numbers[-1] - numbers[0] == len(numbers) - 1:
+    if numbers[0] > 1 and numbers[-1] - numbers[0] == len(numbers) - 1:
         said.append(f"instance numbers start at {numbers[0]}: slices may be missing at an end")
     thickness = stack.first.thickness_mm
     if thickness and stack.usual_mm > THIN * thickness:

@@ -1,16 +1,17 @@
 """Take from the header of a single-slice CT image where the slice lies and how its numbers are stored."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 from pydicom import Dataset
 
 from radiogen.io.dicom_facts import SliceFile, StoredPixels
 
 NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")  # implicit, explicit, big endian
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
+MOST_NUMBER = 1e9  # a larger place, spacing or rescale is damage
 HU_TYPES = ("", "HU", "US")  # RescaleType; US is "unspecified"
 _PIXEL_KEYS = (
     *("SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit"),
@@ -96,6 +97,9 @@ def geometry_of(position: Dataset, orientation: Dataset, measures: Dataset) -> d
     """Position, direction cosines and pixel spacing as keywords of `SliceFile`."""
     place = numbers(position, "ImagePositionPatient", 3)
     cosines = numbers(orientation, "ImageOrientationPatient", 6)
+    row, column = np.array(cosines).reshape(2, 3)
+    if float(np.linalg.norm(np.cross(row, column))) < 0.5:
+        raise DamagedHeaderError("its rows and columns are not at right angles")
     between_rows, between_columns = numbers(measures, "PixelSpacing", 2)
     if min(between_rows, between_columns) <= 0:
         raise DamagedHeaderError("its pixel spacing is not positive")
@@ -183,7 +187,7 @@ def values_of(header: Dataset, key: str) -> tuple[Any, ...]:
 def numbers(header: Dataset, key: str, count: int) -> tuple[float, ...]:
     """Exactly `count` finite numbers, or the header is damaged."""
     found = tuple(float(value) for value in values_of(header, key))
-    if len(found) != count or not all(math.isfinite(value) for value in found):
+    if len(found) != count or not all(abs(value) < MOST_NUMBER for value in found):  # nan is not below
         raise DamagedHeaderError(f"its {key} is not {count} numbers")
     return found
 

@@ -161,7 +161,11 @@ def refuse_gaps(folder: Path, stack: Stack) -> SeriesError:
             f"{int(steps[i]) - 1} of the slices missing between z {z[i]:.2f} and {z[i + 1]:.2f} mm, they lie "
             f"{usual:.2f} mm apart",
             "give the whole series"
-            + (", or --gaps resample to interpolate" if gaps.max() <= widest_gap(stack) else ""),
+            + (
+                ", or ingest it with --gaps resample to interpolate"
+                if gaps.max() <= widest_gap(stack)
+                else ""
+            ),
         )
     worst = int(np.argmax(np.abs(gaps - usual)))
     return SeriesError(
@@ -169,7 +173,7 @@ def refuse_gaps(folder: Path, stack: Stack) -> SeriesError:
         f"slices at z {z[worst]:.2f} and {z[worst + 1]:.2f} mm lie {gaps[worst]:.2f} mm apart, the others "
         f"{usual:.2f} mm",
         "give a series with even spacing"
-        + (", or --gaps resample to interpolate" if gaps.max() <= widest_gap(stack) else ""),
+        + (", or ingest it with --gaps resample to interpolate" if gaps.max() <= widest_gap(stack) else ""),
     )
 
 
@@ -185,5 +189,5 @@ def refuse_tilt(folder: Path, stack: Stack) -> SeriesError:
         folder,
         f"the slices are shifted sideways by up to {stack.sideways_mm:.1f} mm "
         f"(gantry tilt of {degrees:.1f} degrees)",
-        "give a series without tilt, or --tilt resample to make it upright",
+        "give a series without tilt, or ingest it with --tilt resample to make it upright",
     )
