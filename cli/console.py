@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from radiogen.runtime import Tick
 
 VERBS = {
+    "headers": "reading headers",
+    "ingest": "ingesting",
     "prepare": "preparing cases",
     "score": "scoring weights",
     "train": "training",

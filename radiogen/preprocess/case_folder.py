@@ -13,7 +13,8 @@ import SimpleITK as sitk
 
 from radiogen.errors import CaseError, OutputError
 from radiogen.io.cases import read_case_json
-from radiogen.io.dicom_series import Series
+from radiogen.io.dicom_series import SeriesRules
+from radiogen.io.dicom_volumes import Series
 from radiogen.io.nifti import write_volume
 from radiogen.io.outline_place import CtReference
 from radiogen.preprocess.ct import CtScan, read_ct
@@ -39,6 +40,7 @@ class CasePlan:
     source: CaseSource
     choice: OutlineChoice
     lungs: str
+    rules: SeriesRules
     options: Mapping[str, Any]  # for the run record
 
     @property
@@ -84,7 +86,7 @@ def make_case(plan: CasePlan, cases: Path) -> tuple[str, ...]:
     if source.problem is not None or source.ct is None:
         raise source.problem or CaseError(source.where, "holds no CT", "give a CT")
     record = RunRecord("ingest", plan.options)
-    ct = read_ct(source.ct)
+    ct = read_ct(source.ct, plan.rules)
     lesions = None
     if source.outline is not None:
         outline = source.outline

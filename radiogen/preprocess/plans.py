@@ -69,6 +69,7 @@ def plan_cases(
             source=source,
             choice=_knowing(choice, source, card),
             lungs=options.lungs,
+            rules=options.rules,
             options=said,
         )
         plans.append(plan)

@@ -12,7 +12,8 @@ from radiogen.errors import OutlineError
 from radiogen.io import seg_stack
 from radiogen.io.dicom_files import find_dicom
 from radiogen.io.dicom_seg import read_seg, segment_mask
-from radiogen.io.dicom_series import group_series, read_series
+from radiogen.io.dicom_series import read_series
+from radiogen.io.dicom_volumes import group_series
 from radiogen.io.mask_grid import lay_mask
 
 STRICT = "SEG read by highdicom"

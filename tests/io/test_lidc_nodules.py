@@ -7,7 +7,8 @@ from lidc_phantom import grid, ring, roi, write_xml
 
 from radiogen.errors import OutlineError
 from radiogen.io.dicom_files import find_dicom
-from radiogen.io.dicom_series import group_series, read_series
+from radiogen.io.dicom_series import read_series
+from radiogen.io.dicom_volumes import group_series
 from radiogen.io.lidc_nodules import find_nodules
 from radiogen.io.lidc_xml import read_lidc_xml
 
