@@ -6,6 +6,7 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from pydicom import Dataset
+from pydicom._uid_dict import UID_dictionary
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
@@ -181,7 +182,10 @@ def _syntax(header: Dataset) -> str:
     """The transfer syntax, for files without a file meta group the one they were found to be in."""
     is_implicit, is_little = header.original_encoding
     found = NATIVE[0] if is_implicit else NATIVE[1 if is_little else 2]
-    return str(getattr(header, "file_meta", Dataset()).get("TransferSyntaxUID", "")) or found
+    named = str(getattr(header, "file_meta", Dataset()).get("TransferSyntaxUID", "")) or found
+    if named not in UID_dictionary:
+        raise DamagedHeaderError("is stored in a transfer syntax that DICOM does not know")
+    return named
 
 
 def values_of(header: Dataset, key: str) -> tuple[Any, ...]:
