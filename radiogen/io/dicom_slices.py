@@ -6,10 +6,10 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from pydicom import Dataset
-from pydicom._uid_dict import UID_dictionary
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
+from pydicom.uid import UID_dictionary
 
 from radiogen.io.dicom_facts import SliceFile, StoredPixels
 
