@@ -17,7 +17,8 @@ from radiogen.io.picture import write_picture
 from radiogen.measures.lesions import Lesion, measure_lesions, write_lesions_csv
 from radiogen.preprocess.ingest import KEPT, ingest
 from radiogen.preprocess.options import IngestOptions
-from radiogen.preprocess.outlines import OutlineChoice, read_lesions
+from radiogen.preprocess.outline_choice import OutlineChoice
+from radiogen.preprocess.outlines import read_lesions
 from radiogen.preprocess.priors import PROMPT_OF, PriorName, box_round, parse_box
 from radiogen.preprocess.sources import outline_of
 from radiogen.provenance import RunRecord, file_sha256, is_done, leave_no_trace, record_path, write_failures

@@ -14,11 +14,14 @@ import SimpleITK as sitk
 from radiogen.errors import CaseError, OutputError
 from radiogen.io.cases import read_case_json
 from radiogen.io.dicom_series import SeriesRules
+from radiogen.io.dicom_volumes import Series
 from radiogen.io.nifti import write_volume
+from radiogen.io.outline_place import CtReference
 from radiogen.preprocess.certificate import certify
 from radiogen.preprocess.ct import CtScan, read_ct
 from radiogen.preprocess.lungs import find_lungs
-from radiogen.preprocess.outlines import LesionLabels, OutlineChoice, read_lesions
+from radiogen.preprocess.outline_choice import OutlineChoice
+from radiogen.preprocess.outlines import LesionLabels, read_lesions
 from radiogen.preprocess.sources import CaseSource
 from radiogen.provenance import RunRecord, file_sha256, short_hash, write_json
 from radiogen.volume import array_of, voxel_ml
@@ -89,7 +92,9 @@ def make_case(plan: CasePlan, cases: Path) -> tuple[str, ...]:
     lesions = None
     if source.outline is not None:
         outline = source.outline
-        lesions = read_lesions(outline.path, outline.kind, ct.volume, plan.choice, ct.slice_positions)
+        frame_uids = source.ct.frame_uids if isinstance(source.ct, Series) else frozenset()
+        reference = CtReference(frame_uids, ct.slice_positions)
+        lesions = read_lesions(outline.path, outline.kind, ct.volume, plan.choice, reference)
     lung_mask, said = find_lungs(ct.volume, plan.lungs)
     decisions = [*ct.decisions, *source.decisions, *(lesions.decisions if lesions else ()), *said]
     if lesions is not None:
@@ -142,7 +147,7 @@ def _about(
         about["outline"] = {
             "kind": outline.kind,
             "lesions_ml": [round(int(n) * voxel_ml(volume), 4) for n in counts],
-            "malignancy": [list(ratings) for ratings in lesions.malignancy],
+            **lesions.details,
         }
     return about
 
