@@ -7,7 +7,7 @@ import subprocess
 import sys
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Event, Timer
@@ -62,6 +62,23 @@ class Decoders:
             waiting.append((worker, item))
         while waiting:
             yield _answer(*waiting.popleft())
+
+
+def decode_frames(path: Path, frames: Iterable[int]) -> Iterator[npt.NDArray[Any]]:
+    """The stored numbers of some frames of one file in turn, shape (rows, columns).
+
+    Raises:
+        ValueError: A frame cannot be decoded, or its decoder died or took too long.
+    """
+    worker = _Worker()
+    try:
+        for frame in frames:
+            worker.ask(path, frame)
+            yield worker.answer()
+    except _DecodingError as error:
+        raise ValueError(f"its pixel data cannot be decoded: {str(error)[:200]}") from error
+    finally:
+        worker.stop()
 
 
 def _answer(worker: "_Worker", item: SliceFile) -> npt.NDArray[Any]:

@@ -76,7 +76,7 @@ def _facts(path: Path, file: BinaryIO) -> FileFacts:
 def _dicom_facts(path: Path, file: BinaryIO, head: bytes) -> FileFacts:
     certain = head[128:132] == b"DICM"
     try:
-        stream = _inflated(file, head)
+        stream = inflated(file, head)
         stream.seek(0)
         # A bare start is forced: without the preamble pydicom would refuse the file.
         tags = [*CT_KEYS, *_OUTLINE_KEYS]
@@ -92,7 +92,7 @@ def _dicom_facts(path: Path, file: BinaryIO, head: bytes) -> FileFacts:
         return FileFacts(ignored="not DICOM")
 
 
-def _inflated(file: BinaryIO, head: bytes) -> BinaryIO:
+def inflated(file: BinaryIO, head: bytes) -> BinaryIO:
     """The file itself, or for the deflated syntax a copy whose inflated size was checked first."""
     if DEFLATED.encode() not in head:
         return file

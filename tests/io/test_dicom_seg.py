@@ -7,6 +7,8 @@ from dicom_phantom import ct_slices, save, seg, uid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import dcmread
+from pydicom.encaps import encapsulate
+from pydicom.uid import RLELossless
 
 from radiogen.errors import OutlineError
 from radiogen.io import seg_stack
@@ -331,3 +333,34 @@ def test_frames_that_form_no_grid_are_refused(tmp_path, ct, monkeypatch, change,
     dataset.save_as(path)
     with pytest.raises(OutlineError, match=wrong):
         read_back(path, 1, ct)
+
+
+def compressed(path, syntax, frames):
+    """The SEG with each frame encoded by a codec that writes the pixels of its rows as they are."""
+    dataset = dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.PixelData = encapsulate(frames)
+    dataset["PixelData"].is_undefined_length = True
+    dataset.save_as(path)
+
+
+def run_length(pixels):
+    """One segment of DICOM's RLE: every byte a literal run of its own."""
+    data = b"".join(bytes([0, value]) for value in pixels.astype(np.uint8).ravel().tolist())
+    return (1).to_bytes(4, "little") + (64).to_bytes(4, "little") + bytes(56) + data + b"\0" * (len(data) % 2)
+
+
+def test_a_compressed_label_map_is_read_back_equal(tmp_path, ct):
+    mask = two_masks()["Heart"]
+    path = write(seg({"Tissue": mask}, ct_slices(), kind="LABELMAP"), tmp_path)
+    compressed(path, RLELossless, [run_length(frame) for frame in dcmread(path).pixel_array])
+    found, decisions = read_back(path, 1, ct)
+    assert np.array_equal(found, mask)
+    assert decisions == (STRICT,)
+
+
+def test_compressed_pixels_that_cannot_be_decoded_are_one_line(tmp_path):
+    path = write(seg({"Tissue": two_masks()["Heart"]}, ct_slices(), kind="LABELMAP"), tmp_path)
+    compressed(path, RLELossless, [b"\1\0\0\0" * 20 for _ in range(int(dcmread(path).NumberOfFrames))])
+    with pytest.raises(OutlineError, match="its pixel data cannot be decoded"):
+        read_seg(path)
