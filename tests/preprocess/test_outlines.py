@@ -109,7 +109,7 @@ def test_segments_are_chosen_by_name_number_or_size(tmp_path):
         lesions = read_lesions(path, "seg", ct(), OutlineChoice(segment=asked), CT_OF_PHANTOM)
         assert voxels(lesions) == expected
         assert lesions.decisions[:2] == (why, "SEG read by highdicom")
-    with pytest.raises(OutlineError, match="not clear from 'Heart', 'Node'"):
+    with pytest.raises(OutlineError, match="not clear from 1 'Heart', 2 'Node'"):
         read_lesions(path, "seg", ct(), OutlineChoice(), CT_OF_PHANTOM)
 
 
