@@ -364,3 +364,14 @@ def test_compressed_pixels_that_cannot_be_decoded_are_one_line(tmp_path):
     compressed(path, RLELossless, [b"\1\0\0\0" * 20 for _ in range(int(dcmread(path).NumberOfFrames))])
     with pytest.raises(OutlineError, match="its pixel data cannot be decoded"):
         read_seg(path)
+
+
+def test_the_pixels_are_those_that_simpleitk_reads_frame_by_frame(tmp_path, ct):
+    mask = two_masks()["Heart"]
+    path = write(seg({"Tissue": mask}, ct_slices()), tmp_path)
+    frames = sitk.GetArrayFromImage(sitk.ReadImage(path)) > 0  # it knows no places: 1 mm, in the file's order
+    groups = dcmread(path).PerFrameFunctionalGroupsSequence
+    found, _ = read_back(path, 1, ct)
+    for frame, group in zip(frames, groups, strict=True):
+        k = round((float(group.PlanePositionSequence[0].ImagePositionPatient[2]) + 100.0) / 2.5)
+        assert np.array_equal(found[k], frame)
