@@ -14,6 +14,7 @@ VERBS = {
     "headers": "reading headers",
     "ingest": "ingesting",
     "prepare": "preparing cases",
+    "qc": "looking at cases",
     "score": "scoring weights",
     "train": "training",
     "segment": "segmenting",

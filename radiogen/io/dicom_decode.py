@@ -19,7 +19,7 @@ import numpy.typing as npt
 from pydicom.uid import UID
 
 from radiogen.errors import SeriesError
-from radiogen.io.dicom_facts import SliceFile
+from radiogen.io.dicom_facts import DEFLATED, SliceFile
 from radiogen.runtime import cpu_count
 
 SECONDS = 60.0  # for one slice; a decoder that needs longer is stopped
@@ -58,7 +58,7 @@ class Decoders:
             if len(waiting) == len(self._workers):
                 yield _answer(*waiting.popleft())
             worker = self._workers[n % len(self._workers)]
-            worker.ask(item.path, item.frame)
+            worker.ask(item.path, item.frame, item.pixels.syntax == DEFLATED)
             waiting.append((worker, item))
         while waiting:
             yield _answer(*waiting.popleft())
@@ -117,7 +117,7 @@ class _Worker:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
 
-    def ask(self, path: Path, frame: int) -> None:
+    def ask(self, path: Path, frame: int, is_deflated: bool = False) -> None:
         if self._process is None:
             program = [sys.executable, "-c", "from radiogen.io.dicom_decode import serve; serve()"]
             self._process = subprocess.Popen(
@@ -129,7 +129,8 @@ class _Worker:
             )
         questions = cast(IO[bytes], self._process.stdin)
         with suppress(BrokenPipeError):  # it died; the answer says so
-            questions.write(json.dumps([os.fsdecode(path.absolute()), frame]).encode() + b"\n")
+            question = [os.fsdecode(path.absolute()), frame, is_deflated]
+            questions.write(json.dumps(question).encode() + b"\n")
             questions.flush()
 
     def answer(self) -> npt.NDArray[Any]:
@@ -164,6 +165,7 @@ class _Worker:
 
 def serve() -> None:
     """Answer questions on stdin until it ends; what decoders print themselves goes nowhere."""
+    from pydicom import dcmread
     from pydicom.pixels.utils import pixel_array
 
     answers = os.fdopen(os.dup(1), "wb")
@@ -172,9 +174,11 @@ def serve() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
     warnings.simplefilter("ignore")
     for line in sys.stdin:
-        path, frame = json.loads(line)
+        path, frame, is_deflated = json.loads(line)
         try:
-            array = np.ascontiguousarray(pixel_array(path, index=frame, raw=True))
+            # Of other files only the frame is read; of a deflated one pydicom would not find it.
+            source = dcmread(path) if is_deflated else path
+            array = np.ascontiguousarray(pixel_array(source, index=frame, raw=True))
             about = {"shape": array.shape, "dtype": array.dtype.str, "bytes": array.nbytes}
         except BaseException as error:  # decoders raise nearly anything
             about = {"error": f"{' '.join(str(error).split()) or type(error).__name__}"}

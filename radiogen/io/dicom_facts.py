@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+DEFLATED = "1.2.840.10008.1.2.1.99"  # transfer syntax: the whole data set is compressed
 # What tells volumes of one SeriesInstanceUID apart, in the order in which a split is tried.
 MARKS = (
     *("matrix", "slice thickness", "kernel", "image type", "stack"),

@@ -48,7 +48,7 @@ def frames_of(path: Path, header: Dataset, stream: BinaryIO, file_size: int) -> 
 
 def _frame(path: Path, header: Dataset, shared: Dataset, group: Dataset, n: int, offset: int) -> SliceFile:
     rescale = _group("PixelValueTransformationSequence", group, shared)
-    if str(rescale.get("RescaleType") or "").strip().upper() not in HU_TYPES:
+    if text_of(rescale, "RescaleType").upper() not in HU_TYPES:
         raise NotHuError
     measures = _group("PixelMeasuresSequence", group, shared)
     content = _group("FrameContentSequence", group, shared)

@@ -11,19 +11,21 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import UID
 
 from radiogen.errors import SeriesError
-from radiogen.io.dicom_facts import FileFacts, OutlineFile
+from radiogen.io.dicom_facts import DEFLATED, FileFacts, OutlineFile
 from radiogen.io.dicom_frames import frames_of
-from radiogen.io.dicom_slices import CT_KEYS, DamagedHeaderError, NotHuError, slice_of
+from radiogen.io.dicom_slices import DamagedHeaderError, NotHuError, slice_of, values_of, whole_number
 from radiogen.io.lidc_xml import is_lidc_xml, lidc_series_uid
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
 RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
 SEG = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
-DEFLATED = "1.2.840.10008.1.2.1.99"
 MOST_INFLATED = 1 << 30  # bytes; a deflated file that grows beyond is taken for a bomb
 
-_OUTLINE_KEYS = ("ReferencedFrameOfReferenceSequence", "ReferencedSeriesSequence", "SegmentSequence")
+_OUTLINE_KEYS = (
+    *("SOPClassUID", "Modality", "PatientID", "FrameOfReferenceUID", "ReferencedSeriesSequence"),
+    *("ReferencedFrameOfReferenceSequence", "SegmentSequence"),
+)
 # Without the 128-byte preamble a data set starts with group 0002 or 0008, little or big endian.
 _BARE_STARTS = (
     *(b"\x08\x00\x00\x00", b"\x08\x00\x05\x00", b"\x08\x00\x08\x00", b"\x02\x00\x00\x00"),
@@ -78,8 +80,8 @@ def _dicom_facts(path: Path, file: BinaryIO, head: bytes) -> FileFacts:
     try:
         stream = inflated(file, head)
         stream.seek(0)
-        # A bare start is forced: without the preamble pydicom would refuse the file.
-        tags = [*CT_KEYS, *_OUTLINE_KEYS]
+        # Of outlines little is read, their sequences are long. Without a preamble reading must be forced.
+        tags = list(_OUTLINE_KEYS) if any(uid.encode() in head for uid in (RTSTRUCT, *SEG)) else None
         header = dcmread(stream, stop_before_pixels=True, specific_tags=tags, force=not certain)
         return _kind_of(path, stream, header, certain)
     except NotHuError:
@@ -132,11 +134,11 @@ def _kind_of(path: Path, stream: BinaryIO, header: Dataset, certain: bool) -> Fi
 
 
 def _ct_facts(path: Path, stream: BinaryIO, header: Dataset) -> FileFacts:
-    if "LOCALIZER" in [str(part).upper() for part in header.get("ImageType") or ()]:
+    if "LOCALIZER" in [str(part).upper() for part in values_of(header, "ImageType")]:
         return FileFacts(ignored="localizer")
-    if not header.get("Rows") or not header.get("Columns"):
+    if not whole_number(header, "Rows") or not whole_number(header, "Columns"):
         return FileFacts(damage="ends within the header")
-    if not header.get("ImagePositionPatient") or not header.get("ImageOrientationPatient"):
+    if not values_of(header, "ImagePositionPatient") or not values_of(header, "ImageOrientationPatient"):
         return FileFacts(ignored="CT image without a position")
     return FileFacts(slices=(slice_of(path, header, stream, _file_size(stream)),))
 

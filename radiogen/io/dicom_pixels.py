@@ -45,7 +45,7 @@ class HuNotes:
 
 
 def stored_numbers(slices: Sequence[SliceFile]) -> Generator[npt.NDArray[Any], None, None]:
-    """The stored numbers of each slice in turn, shape (rows, columns).
+    """The stored numbers of each slice in turn, shape (rows, columns), valid until the next is asked for.
 
     Uncompressed slices are read from the byte their header gave; others are decoded in processes of
     their own.
@@ -54,9 +54,10 @@ def stored_numbers(slices: Sequence[SliceFile]) -> Generator[npt.NDArray[Any], N
         SeriesError: A file is truncated, cannot be decoded, or has another size.
     """
     with Decoders() as decoders:
+        buffer = bytearray(max(_bytes(item) for item in slices))
         decoded = decoders.decode([item for item in slices if item.pixels.offset < 0])
         for item in slices:
-            stored = _native(item) if item.pixels.offset >= 0 else next(decoded)
+            stored = _native(item, buffer) if item.pixels.offset >= 0 else next(decoded)
             if stored.shape != item.size[::-1]:
                 where = item.path.with_name(item.name)
                 raise SeriesError(
@@ -65,17 +66,24 @@ def stored_numbers(slices: Sequence[SliceFile]) -> Generator[npt.NDArray[Any], N
             yield stored
 
 
-def _native(item: SliceFile) -> npt.NDArray[Any]:
-    how = item.pixels
+def _native(item: SliceFile, buffer: bytearray) -> npt.NDArray[Any]:
+    """Read into a buffer that is kept from slice to slice: fresh memory costs more than the reading."""
+    how, (columns, rows) = item.pixels, item.size
     kind = f"{'>' if how.syntax == BIG_ENDIAN else '<'}{'i' if how.is_signed else 'u'}{how.bits[0] // 8}"
-    columns, rows = item.size
+    wanted = _bytes(item)
     try:
-        stored = np.fromfile(item.path, kind, rows * columns, offset=how.offset)
+        with item.path.open("rb", buffering=0) as file:
+            file.seek(how.offset)
+            count = file.readinto(memoryview(buffer)[:wanted])
     except OSError as error:
         raise SeriesError(item.path, f"cannot be read: {error.strerror}", "copy it again") from error
-    if len(stored) < rows * columns:
+    if count < wanted:
         raise SeriesError(item.path, "is truncated: its pixel data ends early or is missing", "copy it again")
-    return stored.reshape(rows, columns)
+    return np.frombuffer(buffer, kind, rows * columns).reshape(rows, columns)
+
+
+def _bytes(item: SliceFile) -> int:
+    return item.size[0] * item.size[1] * item.pixels.bits[0] // 8
 
 
 def put_hu(stored: npt.NDArray[Any], how: StoredPixels, notes: HuNotes, out: HuArray) -> None:

@@ -2,10 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from pydicom import Dataset
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
+from pydicom.uid import UID_dictionary
 
 from radiogen.io.dicom_facts import SliceFile, StoredPixels
 
@@ -32,6 +36,10 @@ _TIME_KEYS = (
 )
 
 
+_TAGS = {key: Tag(key) for key in CT_KEYS}
+_BINARY = {key for key, tag in _TAGS.items() if dictionary_VR(tag) in ("US", "US or SS", "UL")}
+
+
 class DamagedHeaderError(Exception):
     """A header that is a CT's and cannot be used; the text says why."""
 
@@ -53,11 +61,11 @@ def slice_of(path: Path, header: Dataset, stream: BinaryIO, file_size: int) -> S
         DamagedHeaderError: A number that places the slice is missing or not a number, or the file ends early.
         NotHuError: The numbers are no HU.
     """
-    if str(header.get("RescaleType") or "").strip().upper() not in HU_TYPES:
+    if text_of(header, "RescaleType").upper() not in HU_TYPES:
         raise NotHuError
     if (whole_number(header, "NumberOfFrames") or 1) > 1:
         raise DamagedHeaderError("holds several frames but is no multi-frame CT")
-    size = (int(header.Columns), int(header.Rows))
+    size = (whole_number(header, "Columns") or 0, whole_number(header, "Rows") or 0)
     geometry = geometry_of(header, header, header)
     kernel = text_of(header, "ConvolutionKernel")
     image_type = tuple(str(part).upper() for part in values_of(header, "ImageType"))
@@ -66,10 +74,10 @@ def slice_of(path: Path, header: Dataset, stream: BinaryIO, file_size: int) -> S
         path=path,
         frame=0,
         patient=str(header.get("PatientID") or "").strip(),
-        study_uid=str(header.get("StudyInstanceUID", "")),
-        series_uid=str(header.get("SeriesInstanceUID", "")),
-        frame_uid=str(header.get("FrameOfReferenceUID", "")),
-        sop_uid=str(header.get("SOPInstanceUID", "")),
+        study_uid=text_of(header, "StudyInstanceUID"),
+        series_uid=text_of(header, "SeriesInstanceUID"),
+        frame_uid=text_of(header, "FrameOfReferenceUID"),
+        sop_uid=text_of(header, "SOPInstanceUID"),
         image_type=image_type,
         size=size,
         **geometry,
@@ -135,12 +143,12 @@ def stored_pixels(header: Dataset, rescale: Dataset, offset: int) -> StoredPixel
         offset=offset,
         bits=(allocated, stored, stored - 1 if high is None else min(max(high, stored - 1), allocated - 1)),
         is_signed=whole_number(header, "PixelRepresentation") == 1,
-        photometric=str(header.get("PhotometricInterpretation", "")),
+        photometric=text_of(header, "PhotometricInterpretation"),
         samples=samples,
         slope=slope,
         intercept=intercept,
         padding=tuple(value for value in padding if value is not None),
-        is_lossy=str(header.get("LossyImageCompression", "")) == "01",
+        is_lossy=text_of(header, "LossyImageCompression") == "01",
     )
 
 
@@ -162,7 +170,8 @@ def native_offset(header: Dataset, stream: BinaryIO, file_size: int, frame: int)
     is_implicit = syntax == NATIVE[0]
     first = start + (8 if is_implicit else 12)
     length = int.from_bytes(head[4:8] if is_implicit else head[8:12], "big" if big else "little")
-    frame_bytes = (whole_number(header, "BitsAllocated") or 16) // 8 * int(header.Rows) * int(header.Columns)
+    pixels = (whole_number(header, "Rows") or 0) * (whole_number(header, "Columns") or 0)
+    frame_bytes = (whole_number(header, "BitsAllocated") or 16) // 8 * pixels
     needed = frame_bytes * (frame + 1)
     if file_size < first + needed or length < needed:
         raise DamagedHeaderError("is truncated: its pixel data ends early or is missing")
@@ -173,11 +182,24 @@ def _syntax(header: Dataset) -> str:
     """The transfer syntax, for files without a file meta group the one they were found to be in."""
     is_implicit, is_little = header.original_encoding
     found = NATIVE[0] if is_implicit else NATIVE[1 if is_little else 2]
-    return str(getattr(header, "file_meta", Dataset()).get("TransferSyntaxUID", "")) or found
+    named = str(getattr(header, "file_meta", Dataset()).get("TransferSyntaxUID", "")) or found
+    if named not in UID_dictionary:
+        raise DamagedHeaderError("is stored in a transfer syntax that DICOM does not know")
+    return named
 
 
 def values_of(header: Dataset, key: str) -> tuple[Any, ...]:
-    """The values of an element, none where it is absent or empty."""
+    """The values of an element, none where it is absent or empty; numbers in decimals stay text.
+
+    An element that pydicom has not converted yet is read from its bytes, many times faster.
+    """
+    element: Any = header.get_item(_TAGS[key]) if key in _TAGS else None
+    if isinstance(element, RawDataElement) and isinstance(element.value, bytes):
+        if key in _BINARY:
+            order: Literal["little", "big"] = "little" if element.is_little_endian else "big"
+            return (int.from_bytes(element.value[:4], order),) if element.value else ()
+        text = element.value.decode("latin-1").strip("\0 ")
+        return tuple(part.strip() for part in text.split("\\")) if text else ()
     value = header.get(key)
     if value is None or value == "":
         return ()
@@ -201,7 +223,7 @@ def number(header: Dataset, key: str) -> float | None:
 def whole_number(header: Dataset, key: str) -> int | None:
     """One whole number, None where the element is absent, empty or written as bytes."""
     found = values_of(header, key)
-    return int(found[0]) if found and not isinstance(found[0], bytes) else None
+    return int(float(found[0])) if found and not isinstance(found[0], bytes) else None
 
 
 def text_of(header: Dataset, key: str) -> str:

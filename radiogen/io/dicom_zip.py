@@ -1,7 +1,9 @@
 """Unpack the DICOM files of a zip archive under names of our own, within limits."""
 
+import lzma
 import shutil
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -14,6 +16,10 @@ from radiogen.provenance import short_hash
 MOST_MEMBERS = 100_000
 MOST_BYTES = 50 << 30  # unpacked
 _PIECE = 1 << 20  # bytes unpacked at once
+_UNREADABLE = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError),
+    *(ValueError, RuntimeError, OSError),
+)
 _BY_HAND = "unpack it yourself and give the folder"
 
 
@@ -33,21 +39,20 @@ def unpacked(source: Path, home: Path) -> Iterator[Path]:
         yield source
         return
     folder = home / f".unpacked-{short_hash(str(source.resolve()))}"
-    absent = next((path for path in (home, *home.parents) if not path.exists()), None)
-    kept = False
+    absent = [path for path in (home, *home.parents) if not path.exists()]
     try:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         _unpack(source, folder)
         yield folder
-        kept = True
     except RadiogenError as error:
         error.what = in_archive(Path(error.what), folder, source)
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        if not kept and absent is not None:
-            _remove_empty(home, absent)
+        for path in absent:  # made for the archive; they stay if the block wrote something there
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
 
 
 def in_archive(path: Path, folder: Path, archive: Path) -> str:
@@ -55,15 +60,6 @@ def in_archive(path: Path, folder: Path, archive: Path) -> str:
     if path == folder:
         return str(archive)
     return f"{archive}: {path.name}" if folder in path.parents else str(path)
-
-
-def _remove_empty(home: Path, absent: Path) -> None:
-    """Take back folders that were made for the archive and hold nothing."""
-    while home.is_dir() and not any(home.iterdir()):
-        home.rmdir()
-        if home == absent:
-            return
-        home = home.parent
 
 
 def _unpack(source: Path, folder: Path) -> None:
@@ -88,7 +84,7 @@ def _unpack(source: Path, folder: Path) -> None:
                         f"unpacks to more than {MOST_BYTES >> 30} GiB",
                         "give it in parts, or unpacked",
                     )
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, RuntimeError, OSError) as error:
+    except _UNREADABLE as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise SeriesError(source, f"cannot be unpacked: {reason}", "copy it again, or " + _BY_HAND) from error
 

@@ -110,12 +110,17 @@ def _shifted(slices: Iterable[HuArray], grid: EvenGrid) -> Iterator[HuArray]:
 
 
 def _move(hu: HuArray, right: float, down: float, size: tuple[int, int]) -> HuArray:
-    """A slice moved by fractions of a pixel into a larger one; air comes in at the sides."""
-    moved = np.full((size[0] + 1, size[1] + 1), LOWEST_HU, dtype=np.float32)
-    y, x = int(down), int(right)
-    moved[y : y + hu.shape[0], x : x + hu.shape[1]] = hu
-    for axis, share in ((0, down - y), (1, right - x)):
+    """A slice moved by fractions of a pixel into a larger one; what lies partly outside becomes air."""
+    moved = np.full(size, LOWEST_HU, dtype=np.int16)
+    values, start = hu.astype(np.float32), []
+    for axis, shift in ((0, down), (1, right)):
+        whole = int(shift)
+        share = np.float32(shift - whole)
         if share > 0:
-            before = np.roll(moved, 1, axis)
-            moved += np.float32(share) * (before - moved)
-    return np.rint(moved[: size[0], : size[1]]).astype(np.int16)
+            ahead, behind = np.delete(values, 0, axis), np.delete(values, -1, axis)
+            values = ahead + share * (behind - ahead)
+            whole += 1
+        start.append(whole)
+    y, x = start
+    moved[y : y + values.shape[0], x : x + values.shape[1]] = np.rint(values)
+    return moved

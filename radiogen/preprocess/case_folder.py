@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from radiogen.io.dicom_series import SeriesRules
 from radiogen.io.dicom_volumes import Series
 from radiogen.io.nifti import write_volume
 from radiogen.io.outline_place import CtReference
+from radiogen.preprocess.certificate import certify
 from radiogen.preprocess.ct import CtScan, read_ct
 from radiogen.preprocess.lungs import find_lungs
 from radiogen.preprocess.outline_choice import OutlineChoice
@@ -104,7 +105,8 @@ def make_case(plan: CasePlan, cases: Path) -> tuple[str, ...]:
     volumes = {
         name: volume for name, volume in volumes.items() if name == "ct.nii.gz" or array_of(volume).any()
     }
-    _write(plan, cases, volumes, _about(plan, ct, lesions, decisions), record)
+    about = _about(plan, ct, lesions, decisions)
+    _write(plan, cases, volumes, about, record, ct.slice_positions.values())
     return tuple(decisions)
 
 
@@ -160,6 +162,7 @@ def _write(
     volumes: Mapping[str, sitk.Image],
     about: dict[str, Any],
     record: RunRecord,
+    slice_positions: Iterable[Sequence[float]],
 ) -> None:
     target, draft, old = (cases / f"{prefix}{plan.case_id}" for prefix in ("", ".writing-", ".old-"))
     if target.exists() and not (target / "case.json").is_file() and any(target.iterdir()):
@@ -169,6 +172,8 @@ def _write(
         draft.mkdir(parents=True)
         for name, volume in volumes.items():
             write_volume(volume, draft / name)
+        written = [draft / name for name in volumes]
+        about["geometry"]["certificate"] = certify(written, volumes["ct.nii.gz"], slice_positions)
         write_json(draft / "case.json", about)
         outputs = sorted(path for path in draft.iterdir() if path.is_file())
         record.finish(draft / "case.json", outputs)

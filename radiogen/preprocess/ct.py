@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
-from pydicom import Dataset, dcmread
+from pydicom import dcmread
 
 from radiogen.errors import VolumeError
+from radiogen.io.dicom_about import TAGS, describe
 from radiogen.io.dicom_pixels import HIGHEST_HU, LOWEST_HU
 from radiogen.io.dicom_series import SeriesRules, read_series
 from radiogen.io.dicom_volumes import Series
-from radiogen.io.nifti import read_volume
+from radiogen.io.nifti import read_volume_file
 from radiogen.volume import array_of, volume_like
 
 AIR_HU, TISSUE_HU = (-1100, -500), (-200, 300)
+LOOKED_AT = 30  # slices, spread over the volume
 LEAST_SHARE = 0.001  # of the voxels: a chest has more of both; an image that is not in HU may not
 SPACING_MM = (0.05, 25.0)
-SCANNER_KEYS = {"vendor": "Manufacturer", "model": "ManufacturerModelName", "kernel": "ConvolutionKernel"}
-SCANNER_NUMBERS = {"slice_thickness_mm": "SliceThickness", "kvp": "KVP"}
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ def read_ct(source: Series | Path, rules: SeriesRules | None = None) -> CtScan:
 
 def _check_hu(where: Path, values: npt.NDArray[np.int16]) -> None:
     """Refuse values that are plainly no HU: a chest has air and soft tissue, whatever else."""
+    values = values[:: max(1, len(values) // LOOKED_AT)]
     low, high = int(values.min()), int(values.max())
     air, tissue = (float(np.mean((values > a) & (values < b))) for a, b in (AIR_HU, TISSUE_HU))
     if min(air, tissue) < LEAST_SHARE:
@@ -83,43 +84,20 @@ def _read_series(series: Series, rules: SeriesRules | None) -> CtScan:
 
 
 def _scanner(path: Path) -> dict[str, Any]:
-    """How the scan was made, without names; of its date the year."""
-    tags = [*SCANNER_KEYS.values(), *SCANNER_NUMBERS.values(), "ContrastBolusAgent", "StudyDate"]
+    """How the scan was made."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom warns of odd values that are not used here
-        header = dcmread(path, stop_before_pixels=True, specific_tags=list(tags), force=True)
-        about: dict[str, Any] = {name: _text(header, key) for name, key in SCANNER_KEYS.items()}
-        about |= {name: _number(header, key) for name, key in SCANNER_NUMBERS.items()}
-        about["contrast"] = True if _text(header, "ContrastBolusAgent") else None
-        about["year"] = _text(header, "StudyDate")[:4]
-    return about
-
-
-def _text(header: Dataset, key: str) -> str:
-    try:
-        value = header.get(key)
-    except Exception:  # damaged; pydicom converts a value only now, and raises nearly anything
-        return ""
-    if value is None or isinstance(value, str):
-        return str(value or "").strip()
-    return " ".join(str(part) for part in value).strip()
-
-
-def _number(header: Dataset, key: str) -> float | None:
-    try:
-        value = header.get(key)
-        return None if value in (None, "") else float(value)
-    except Exception:  # as above
-        return None
+        return describe(dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS), force=True))
 
 
 def _read_file(path: Path) -> CtScan:
-    volume = read_volume(path)
+    file = read_volume_file(path)
+    volume = file.volume
     if min(volume.GetSize()) < 2:
         raise VolumeError(path, f"is flat, it has {volume.GetSize()} voxels", "give the whole volume")
     values = array_of(volume)
     rounded = np.rint(values) if values.dtype.kind == "f" else values
-    said = []
+    said = [*file.decisions]
     if np.any(rounded != values):
         said.append("HU rounded to whole numbers")
     for count, what in (

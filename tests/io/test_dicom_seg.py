@@ -366,12 +366,15 @@ def test_compressed_pixels_that_cannot_be_decoded_are_one_line(tmp_path):
         read_seg(path)
 
 
-def test_the_pixels_are_those_that_simpleitk_reads_frame_by_frame(tmp_path, ct):
-    mask = two_masks()["Heart"]
-    path = write(seg({"Tissue": mask}, ct_slices()), tmp_path)
+def test_the_pixels_are_those_that_simpleitk_reads_frame_by_frame(tmp_path):
+    slices = ct_slices(np.zeros((5, 6, 16), dtype=np.int16))  # whole bytes a frame: its reader counts on it
+    mask = np.random.default_rng(0).random((5, 6, 16)) < 0.4
+    path = write(seg({"Tissue": mask}, slices), tmp_path)
     frames = sitk.GetArrayFromImage(sitk.ReadImage(path)) > 0  # it knows no places: 1 mm, in the file's order
-    groups = dcmread(path).PerFrameFunctionalGroupsSequence
+    ct = sitk.Image((16, 6, 5), sitk.sitkInt16)
+    ct.SetOrigin((-20.0, 10.0, -100.0))
+    ct.SetSpacing((0.75, 1.25, 2.5))
     found, _ = read_back(path, 1, ct)
-    for frame, group in zip(frames, groups, strict=True):
+    for frame, group in zip(frames, dcmread(path).PerFrameFunctionalGroupsSequence, strict=True):
         k = round((float(group.PlanePositionSequence[0].ImagePositionPatient[2]) + 100.0) / 2.5)
         assert np.array_equal(found[k], frame)
