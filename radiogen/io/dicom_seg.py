@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from highdicom.seg import Segmentation
 
 
+class EmptySegmentError(OutlineError):
+    """A segment that is listed and has no voxel."""
+
+
 @dataclass(frozen=True)
 class Segment:
     """One segment of a SEG: its number and what the file calls it."""
@@ -140,7 +144,7 @@ def segment_mask(
             check_extent(mine, (int(seg.dataset.Rows), int(seg.dataset.Columns)), ct, seg.path)
         frames, verdict = _read_frames(seg, number, mine)
     if not any(frame.inside.any() for frame in frames):
-        raise OutlineError(seg.path, f"segment {number} is empty", "choose another with --segment")
+        raise EmptySegmentError(seg.path, f"segment {number} is empty", "choose another with --segment")
     mask, said = stack_frames(frames, ct, seg.path)
     if seg.fractional:
         said.append(f"SEG: a voxel counts if its {seg.fractional} is at least half of the maximum")
