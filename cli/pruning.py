@@ -28,7 +28,7 @@ def prune(
     ] = "32",
     settle: Annotated[
         float, typer.Option(help="auto stops when a doubling changes less than this share.", min=0, max=1)
-    ] = 0.01,
+    ] = 0.1,
     control: Annotated[
         Literal["none", "shuffle", "reinit", "random-layerwise"],
         typer.Option(help="What the criterion must beat, at the density of each of its layers."),
@@ -78,7 +78,7 @@ def prune(
         typer.echo(out)
 
 
-MOST_SAMPLES = 1024  # where auto stops in any case
+MOST_SAMPLES = 256  # where auto stops in any case
 
 
 def _samples(text: str, settle: float) -> tuple[int, dict[str, float]]:
