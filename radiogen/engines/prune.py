@@ -26,6 +26,7 @@ from radiogen.pruning.controls import CONTROLS, ControlName
 from radiogen.pruning.criteria import CRITERIA, score_weights
 from radiogen.pruning.layers import LayerRow, check_collapse, layer_table
 from radiogen.pruning.mask_files import save_weight_masks
+from radiogen.pruning.prunable import prunable
 from radiogen.pruning.settings import CriterionSettings
 from radiogen.pruning.signatures import WeightMasks
 from radiogen.pruning.sparse_files import save_tensors
@@ -164,7 +165,8 @@ def _choose(
     masks = weight_masks(scoring.scores, criterion.sparsity, criterion.scope, criterion.reference)
     masks = CONTROLS[options.control](network, masks, generator)
     layers = layer_table(network, masks, batches, loss, uses_of(settings))
-    check_collapse(layers, options.allow_collapse)
+    by_type = prunable(network)  # slopes and norms, pruned by the published names, may be empty
+    check_collapse([row for row in layers if row.name in by_type], options.allow_collapse)
     apply_weight_masks(network, masks)
     notes = [f"{sum(r.kept for r in layers)} of {sum(r.weights for r in layers)} prunable weights kept"]
     notes += [warmed.note, *scoring.notes(criterion.moments.settle)]
