@@ -20,7 +20,7 @@ from radiogen.provenance import file_sha256
 from radiogen.volume import array_of
 
 COMMANDS = (
-    *("ingest", "split", "prune", "train", "segment", "evaluate", "extract-features"),
+    *("ingest", "qc", "split", "prune", "train", "segment", "evaluate", "extract-features"),
     *("train-egfr", "classify-egfr", "report", "model", "doctor", "demo"),
 )
 QUICK = ("--folds", "2", "--repeats", "1", "--permutations", "0")
@@ -54,6 +54,12 @@ def train(radiogen, cases, small):
         return radiogen("train", cases, "-o", out, *settings, *words)
 
     return call
+
+
+def test_qc_writes_one_page_and_says_where(radiogen, cases):
+    answer = radiogen("qc", cases, "-o", "qc.html", "--jobs", "1", "--quiet")
+    assert (answer.code, answer.out.strip(), answer.err) == (0, "qc.html", "")
+    assert answer.touched == ("qc.html", "qc.run.json")
 
 
 def test_help_names_every_command_and_loads_nothing_heavy(tmp_path):
