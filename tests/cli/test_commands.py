@@ -170,7 +170,7 @@ def test_split_marks_patients_and_the_seed_decides_which(radiogen, tmp_path):
 def test_prune_prints_its_layers_and_writes_masks(radiogen, cases, small, tmp_path):
     answer = radiogen("prune", cases, "-o", "pruned", *small, *SCORING)
     assert answer.code == 0 and "kept" in answer.err
-    assert len(answer.out.splitlines()) == len(rows_of(tmp_path / "pruned" / "layers.csv")) + 2
+    assert len(answer.out.splitlines()) == len(rows_of(tmp_path / "pruned" / "layers.csv")) + 3
     assert not (tmp_path / "pruned" / "prepared").exists()
     again = radiogen("prune", cases, "-o", "pruned", *small, *SCORING, "--existing", "fail")
     assert again.refuses("pruned", "existing")
