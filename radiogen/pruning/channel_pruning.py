@@ -7,13 +7,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from radiogen.errors import PruningError
 from radiogen.pruning.channel_choice import ChannelSettings, choose_channels
 from radiogen.pruning.channel_groups import Channels, Widths, check_groups
 from radiogen.pruning.channel_scores import score_channels, sum_over_channels
 from radiogen.pruning.channel_surgery import kept_state
+from radiogen.pruning.controls import redraw_weights, shuffle_within_layers
 from radiogen.pruning.costs import Cost, measure_cost
 from radiogen.pruning.criteria import Scoring
 from radiogen.pruning.macs import weight_uses
+from radiogen.pruning.prunable import prunable
 from radiogen.pruning.settings import CriterionSettings
 from radiogen.pruning.signatures import Batch, Loss, Scores, read_batches
 
@@ -61,8 +64,8 @@ def prune_channels(
         loss: Mean loss of a mini-batch.
         channels: Which channels there are, and how the network is made with other widths.
         target: How small it becomes.
-        criterion: How weights are scored, and with `scope` which channels compete.
-        generator: Chance.
+        criterion: How weights are scored; its sparsity and scope are the target's.
+        generator: Chance, on the CPU.
 
     Raises:
         PruningError: The target cannot be reached, scores are not finite, or `channels` does not fit.
@@ -74,6 +77,7 @@ def prune_channels(
         return measure_cost(lambda: channels.resized(widths), inputs)
 
     before = cost(channels.widths)
+    target, criterion = _agreed(target, criterion)
     scoring = score_channels(model, batches, loss, channels.groups, criterion, generator)
     scores = _per_flop(model, inputs, channels, scoring.scores) if target.per_flop else scoring.scores
 
@@ -86,9 +90,12 @@ def prune_channels(
             return after.macs / before.macs
         return after.training_mb / before.training_mb
 
-    kept = choose_channels(channels, scores, share_of, target, criterion.scope)
-    widths = {group.width_name: int(kept[group.name].sum()) for group in channels.groups}
-    network = cut(model, channels, kept)
+    kept = choose_channels(channels, scores, share_of, target)
+    if target.control == "shuffle":
+        kept = shuffle_within_layers(kept, generator)
+    widths = kept_widths(channels, kept)
+    source = redrawn(model, generator) if target.control == "reinit" else model
+    network = cut(source, channels, kept)
     return ChannelPruned(
         network, kept, widths, compare_layers(model, network, inputs), before, cost(widths), scoring
     )
@@ -102,11 +109,37 @@ def cut(model: nn.Module, channels: Channels, kept: Mapping[str, Tensor]) -> nn.
         channels: Its channels.
         kept: Booleans over the channels of each group; groups of one width keep equally many.
     """
-    widths = {group.width_name: int(kept[group.name].sum()) for group in channels.groups}
     first = next(model.parameters())
-    network = channels.resized(widths).to(first.device, first.dtype)
+    network = channels.resized(kept_widths(channels, kept)).to(first.device, first.dtype)
     network.load_state_dict(kept_state(model, channels.groups, kept))
     return network.train(model.training)
+
+
+def kept_widths(channels: Channels, kept: Mapping[str, Tensor]) -> dict[str, int]:
+    """How many channels of each width are kept."""
+    return {group.width_name: int(kept[group.name].sum()) for group in channels.groups}
+
+
+def redrawn(model: nn.Module, generator: torch.Generator) -> nn.Module:
+    """A copy with the weights of each layer in a random order: the same start without what was scored."""
+    drawn = copy.deepcopy(model)
+    everywhere = {name: torch.ones_like(w, dtype=torch.bool) for name, w in prunable(drawn).items()}
+    redraw_weights(drawn, everywhere, generator)
+    return drawn
+
+
+def _agreed(
+    target: ChannelSettings, criterion: CriterionSettings
+) -> tuple[ChannelSettings, CriterionSettings]:
+    """One scope and one share for both; the plain narrow network of the control needs no scores."""
+    if criterion.reference or (criterion.rounds or 1) > 1:
+        what = "reference" if criterion.reference else f"rounds {criterion.rounds}"
+        raise PruningError(what, "is for single weights", "leave it out with structure channel")
+    if target.control == "uniform-width":
+        target = target.model_copy(update={"scope": "layer"})
+        criterion = criterion.model_copy(update={"criterion": "random"})
+    same = {"scope": target.scope, "sparsity": 1 - target.share, "rounds": 1}
+    return target, criterion.model_copy(update=same)
 
 
 def compare_layers(dense: nn.Module, small: nn.Module, inputs: Sequence[Tensor]) -> list[ChannelRow]:
