@@ -1,10 +1,10 @@
 """Choose the channels to keep: the highest scores that a target allows, in widths of whole steps."""
 
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 
 from radiogen.config import Settings
@@ -22,10 +22,10 @@ class ChannelSettings(Settings):
 
     target: TargetName = "keep"
     """What the share is of: the channels, the multiplications, or the memory of activations in training."""
-    share: float = Field(0.5, gt=0, le=1)
+    share: float = Field(0.5, ge=0, le=1)
     scope: Scope = "layer"
-    """`layer` narrows all layers alike and keeps the best channels of each; `global` lets all channels compete,
-    so that the scores decide the widths too."""
+    """`layer` narrows all layers alike and keeps the best channels of each; with `global` all channels
+    compete, and the scores decide the widths too."""
     floor: float = Field(0.5, ge=0, le=1)
     """With `global`, each layer keeps at least this share of what it would keep with `layer`."""
     step: PositiveInt = 8
@@ -35,6 +35,12 @@ class ChannelSettings(Settings):
     control: ChannelControl | None = None
     """Other channels of each layer, other values, or the plain narrow network: random channels of layers that
     are narrowed alike. What does not beat them has shown nothing."""
+
+    @model_validator(mode="after")
+    def _competing(self) -> Self:
+        if self.per_flop and self.scope == "layer":
+            raise ValueError("per_flop needs scope global; with layer no layers compete")
+        return self
 
 
 def choose_channels(

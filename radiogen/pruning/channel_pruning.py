@@ -46,6 +46,19 @@ class ChannelPruned:
     after: Cost
     scoring: Scoring
 
+    def totals(self) -> list[str]:
+        """What the smaller network takes of what the dense one takes, one line each."""
+        lines = [
+            ("weights", self.before.weights, self.after.weights, ""),
+            ("MACs of one patch", self.before.macs, self.after.macs, ""),
+            ("activations in training", self.before.training_mb, self.after.training_mb, " MiB"),
+            ("activations in inference", self.before.inference_mb, self.after.inference_mb, " MiB"),
+        ]
+        return [
+            f"{what}: {after:,.0f}{unit} of {before:,.0f}{unit} ({after / before:.3f})"
+            for what, before, after, unit in lines
+        ]
+
 
 def prune_channels(
     model: nn.Module,
