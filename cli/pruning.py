@@ -28,6 +28,7 @@ def prune(
     keep: Annotated[Share, typer.Option(help="Share of the channels that stays.", min=0, max=1)] = None,
     flops: Annotated[Share, typer.Option(help="Or: of the multiplications.", min=0, max=1)] = None,
     memory: Annotated[Share, typer.Option(help="Or: of the activations in training.", min=0, max=1)] = None,
+    step: Annotated[int, typer.Option(help="Widths are multiples of it.", min=1)] = 8,
     per_flop: Annotated[bool, typer.Option(help="Channels compete by score per multiplication.")] = False,
     control: Annotated[ChannelControl | None, typer.Option(help="Channels chosen without scores.")] = None,
     criterion: Annotated[
@@ -69,7 +70,7 @@ def prune(
     )  # fmt: skip
     channels = dict(
         target=target, share=share, scope=scope or ("global" if per_flop else "layer"), per_flop=per_flop,
-        control=control,
+        step=step, control=control,
     )  # fmt: skip
     values = dict(
         preset=preset, seed=seed, samples=samples, allow_collapse=allow_collapse, existing=existing,
@@ -84,6 +85,7 @@ def prune(
         pruned = prune_network(cases, out, settings, options, chosen, tick)
     if pruned.channels:
         print_channels(pruned.channels.layers)
+        typer.echo("\n".join(pruned.channels.totals()))
     else:
         typer.echo(f"{'layer':<44}{'weights':>10}{'kept':>9}{'share':>8}{'dead in':>9}{'dead out':>10}")
         for row in pruned.layers:

@@ -132,7 +132,8 @@ def prune(
             settings=settings,
         )
     write_json(out / CONFIG, config.model_dump(mode="json"))
-    record.decisions += [*left_out, *result.notes]
+    totals = result.channels.totals() if result.channels else []
+    record.decisions += [*left_out, *totals, *result.notes]
     chosen = [out / CHANNELS, out / START] if result.channels else [out / MASKS]
     record.finish(out, [*chosen, out / LAYERS, out / CONFIG])
     return result
@@ -176,8 +177,8 @@ def _write_channels(small: ChannelPruned, options: PruneOptions, out: Path, warm
     save_weight_masks(out / CHANNELS, {name: mask.cpu() for name, mask in small.kept.items()}, about)
     _save_start(small.network, out)
     write_layers(small.layers, out / LAYERS)
-    notes = (*small.totals(), *_notes(warmed, small.scoring))
-    return PrunedNetwork(out, [], 1 - small.after.weights / small.before.weights, notes, small)
+    notes = _notes(warmed, small.scoring)
+    return PrunedNetwork(out, [], 1 - small.after.weights / small.before.weights, tuple(notes), small)
 
 
 def _clear(out: Path) -> None:

@@ -91,7 +91,7 @@ def _widest(
         raise PruningError(
             f"--{settings.target} {settings.share:g}",
             f"cannot be reached: layers of {settings.step} channels still take {smallest:.3f}",
-            "give a larger share",
+            "give a larger share or a smaller step",
         )
     while too_many - fits > 1:
         middle = (fits + too_many) // 2

@@ -84,10 +84,11 @@ def prune_channels(
         PruningError: The target cannot be reached, scores are not finite, or `channels` does not fit.
     """
     check_groups(model, channels.groups)
+    dtype = next(model.parameters()).dtype
     inputs = [tensor[:1] for tensor in next(iter(read_batches(batches)))[:-1]]
 
     def cost(widths: Widths) -> Cost:
-        return measure_cost(lambda: channels.resized(widths), inputs)
+        return measure_cost(lambda: channels.resized(widths).to(dtype), inputs)
 
     before = cost(channels.widths)
     target, criterion = _agreed(target, criterion)
