@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from radiogen.pruning.comparing import overlap
 from radiogen.pruning.hessian import grasp, hutchinson_diagonal
-from radiogen.pruning.measuring import measure_moments
+from radiogen.pruning.measuring import FIRST_LOOK, measure_moments
 from radiogen.pruning.moments import Moments
 from radiogen.pruning.prunable import prunable
 from radiogen.pruning.rounds import masked_meanwhile, score_in_rounds
 from radiogen.pruning.settings import CriterionName, CriterionSettings, ScoringTask
-from radiogen.pruning.signatures import Batch, Loss, Scores, WeightMasks, refuse_not_finite
+from radiogen.pruning.signatures import Batch, FirstOf, Loss, Scores, WeightMasks, refuse_not_finite
 from radiogen.pruning.synflow import synflow
 from radiogen.pruning.taylor import (
     SecondOrder,
@@ -181,6 +181,28 @@ def _from_hessian(score: TermScore) -> Criterion:
     return criterion
 
 
+def _by_doubling(criterion: Criterion) -> Criterion:
+    """Score anew with 8, 16, 32, ... mini-batches until the kept set has settled, if that is asked for."""
+
+    def settling(task: ScoringTask) -> Scoring:
+        settle = task.settings.moments.settle
+        if settle is None:
+            return criterion(task)
+        whole = task.settings.moments.model_copy(update={"settle": None})
+        once = task.settings.model_copy(update={"moments": whole})
+        kept, chance, count = KeptSet(task.settings), task.generator.get_state(), FIRST_LOOK
+        while True:
+            task.generator.set_state(chance)
+            start = FirstOf(task.batches, count)
+            scoring = criterion(replace(task, batches=start, settings=once))
+            settled = kept.change(scoring.scores) < settle
+            if settled or start.batches < count:
+                return replace(scoring, change=kept.last_change, samples=start.samples, batches=start.batches)
+            count *= 2
+
+    return settling
+
+
 class KeptSet:
     """The weights that scores keep, and how much of them changed since the last look."""
 
@@ -222,14 +244,14 @@ CRITERIA: dict[CriterionName, Criterion] = {
     "magnitude": magnitude,
     "grad-norm": _from_fisher(gradient_alone),
     "snip": snip,
-    "grasp": lambda task: Scoring(grasp(task)),
+    "grasp": _by_doubling(lambda task: Scoring(grasp(task))),
     "synflow": lambda task: Scoring(synflow(task)),
     "fisher-diag": _from_fisher(curvature_alone),
     "fisher-pruning": _from_fisher(second_order),
     "fts": _from_fisher(taylor_sum, scaled=True),
     "fbss": brain_surgeon,
-    "hutch-diag": _from_hessian(curvature_alone),
-    "hutch-pruning": _from_hessian(second_order),
-    "hts": _from_hessian(taylor_sum),
+    "hutch-diag": _by_doubling(_from_hessian(curvature_alone)),
+    "hutch-pruning": _by_doubling(_from_hessian(second_order)),
+    "hts": _by_doubling(_from_hessian(taylor_sum)),
 }
 """Criteria by name; `CriterionSettings.criterion` takes one of them."""
