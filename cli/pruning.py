@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from radiogen.pruning.channel_pruning import ChannelRow
 
 Share = float | None
-ChannelControl = Literal["shuffle", "reinit", "uniform-width"]
+ChannelControl = Literal["none", "shuffle", "reinit", "uniform-width"]
 
 
 def prune(
@@ -30,7 +30,7 @@ def prune(
     memory: Annotated[Share, typer.Option(help="Or: of the activations in training.", min=0, max=1)] = None,
     step: Annotated[int, typer.Option(help="Widths are multiples of it.", min=1)] = 8,
     per_flop: Annotated[bool, typer.Option(help="Channels compete by score per multiplication.")] = False,
-    control: Annotated[ChannelControl | None, typer.Option(help="Channels chosen without scores.")] = None,
+    control: Annotated[ChannelControl, typer.Option(help="What the criterion must beat.")] = "none",
     criterion: Annotated[
         str, typer.Option(help="fts, snip, magnitude, synflow ... how weights are scored.")
     ] = "fts",
@@ -59,7 +59,7 @@ def prune(
     from radiogen.engines.prune import prune as prune_network
     from radiogen.runtime import keep_large_blocks, pick_device
 
-    if (per_flop or control) and structure == "weight":
+    if (per_flop or control != "none") and structure == "weight":
         raise typer.BadParameter("--per-flop and --control are for --structure channel")
     target, share = _target(structure, sparsity=sparsity, keep=keep, flops=flops, memory=memory)
     of_channels = structure == "channel"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from radiogen.config import Settings, check_settings
 from radiogen.engines.presets import RunSettings
 from radiogen.errors import ConfigError, PruningError
-from radiogen.networks.raseg import RASeg, RASegSettings, build_raseg
+from radiogen.networks.raseg import RASeg, RASegSettings, build_raseg, weight_count
 from radiogen.provenance import file_sha256, short_hash
 from radiogen.pruning.mask_files import load_weight_masks
 
@@ -50,6 +50,15 @@ class Pruned:
     def network(self) -> RASegSettings:
         """The widths of the network that is trained."""
         return self.config.network or self.config.settings.network
+
+    @property
+    def note(self) -> str:
+        """A sentence for the model card, if the network has fewer channels than its preset."""
+        if self.config.network is None:
+            return ""
+        with torch.device("meta"):
+            left, dense = (weight_count(RASeg(s)) for s in (self.network, self.config.settings.network))
+        return f"Channels were taken out before training; {left:,} of {dense:,} weights are left."
 
     def start(self) -> RASeg:
         """The network at the weights it was scored at.

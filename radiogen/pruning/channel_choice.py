@@ -13,7 +13,7 @@ from radiogen.pruning.channel_groups import Channels, Widths
 from radiogen.pruning.settings import Scope
 
 TargetName = Literal["keep", "flops", "memory"]
-ChannelControl = Literal["shuffle", "reinit", "uniform-width"]
+ChannelControl = Literal["none", "shuffle", "reinit", "uniform-width"]
 ShareOf = Callable[[Widths], float]
 
 
@@ -32,7 +32,7 @@ class ChannelSettings(Settings):
     """Widths are multiples of it, and at least one step."""
     per_flop: bool = False
     """With `global`, scores are divided by the multiplications that leave with the channel."""
-    control: ChannelControl | None = None
+    control: ChannelControl = "none"
     """Other channels of each layer, other values, or the plain narrow network: random channels of layers that
     are narrowed alike. What does not beat them has shown nothing."""
 

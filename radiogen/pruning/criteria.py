@@ -159,14 +159,14 @@ def _from_fisher(score: TermScore, scaled: bool = False) -> Criterion:
 
     def criterion(task: ScoringTask) -> Scoring:
         settle = task.settings.moments.settle
-        kept, pool = KeptSet(task.settings), task.pool or (lambda scores: scores)
+        kept = KeptSet(task)
         moments = measure_moments(
             task.model,
             task.batches,
             task.loss,
             task.weights,
             task.settings.moments,
-            None if settle is None else lambda m: kept.change(pool(from_moments(task, m).scores)) < settle,
+            None if settle is None else lambda m: kept.change(from_moments(task, m).scores) < settle,
         )
         return replace(from_moments(task, moments), change=kept.last_change)
 
@@ -190,7 +190,7 @@ def _by_doubling(criterion: Criterion) -> Criterion:
             return criterion(task)
         whole = task.settings.moments.model_copy(update={"settle": None})
         once = task.settings.model_copy(update={"moments": whole})
-        kept, chance, count = KeptSet(task.settings), task.generator.get_state(), FIRST_LOOK
+        kept, chance, count = KeptSet(task), task.generator.get_state(), FIRST_LOOK
         while True:
             task.generator.set_state(chance)
             start = FirstOf(task.batches, count)
@@ -206,13 +206,14 @@ def _by_doubling(criterion: Criterion) -> Criterion:
 class KeptSet:
     """The weights that scores keep, and how much of them changed since the last look."""
 
-    def __init__(self, settings: CriterionSettings) -> None:
-        self._settings = settings
+    def __init__(self, task: ScoringTask) -> None:
+        self._settings, self._pool = task.settings, task.pool
         self._masks: WeightMasks | None = None
         self.last_change: float | None = None
 
     def change(self, scores: Scores) -> float:
         """The share of the kept weights that were not kept at the last look; 1 at the first."""
+        scores = self._pool(scores) if self._pool else scores
         before, self._masks = self._masks, weight_masks(scores, self._settings.sparsity, self._settings.scope)
         self.last_change = 1.0 if before is None else 1 - overlap(before, self._masks).shared
         return self.last_change

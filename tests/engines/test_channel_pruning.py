@@ -129,14 +129,14 @@ def test_a_trained_network_without_channels_is_an_ordinary_smaller_model(thin):
     model = load_model(thin / "model", CPU)
     dense = sum(p.numel() for p in RASeg(tiny_settings().network).parameters())
     assert sum(p.numel() for p in model.network.parameters()) < 0.6 * dense
-    assert "Channels were taken out before training" in (thin / "model" / "MODEL_CARD.md").read_text()
+    assert "Channels were taken out before training; " in (thin / "model" / "MODEL_CARD.md").read_text()
 
 
 def test_it_segments_and_gives_features(thin, made_cases, tmp_path):
     model = load_model(thin / "model", CPU)
     result = segment(made_cases, tmp_path / "seg", model, SegmentOptions(prior="lungs", picture=False))
     assert len(result.done) == 4 and not result.failures
-    extract_features(made_cases, tmp_path / "features.csv", FeatureOptions(), model)
+    extract_features(made_cases, tmp_path / "features.csv", model, FeatureOptions())
     assert (tmp_path / "features.csv").is_file()
 
 

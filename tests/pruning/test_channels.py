@@ -1,4 +1,4 @@
-"""Channels: what goes with each, which stay, and that the smaller network is the dense one without the rest."""
+"""Channels: what goes with each, which stay, and what the smaller network has to do with the dense one."""
 
 import copy
 import dataclasses
@@ -290,7 +290,7 @@ def test_controls_keep_the_widths_and_change_channels_or_values():
             torch.Generator().manual_seed(0),
         )
 
-    plain, shuffled, redrawn, narrow = (run(c) for c in (None, "shuffle", "reinit", "uniform-width"))
+    plain, shuffled, redrawn, narrow = (run(c) for c in ("none", "shuffle", "reinit", "uniform-width"))
     assert plain.widths == shuffled.widths == redrawn.widths == narrow.widths
     assert any(not torch.equal(plain.kept[name], shuffled.kept[name]) for name in plain.kept)
     assert any(not torch.equal(plain.kept[name], narrow.kept[name]) for name in plain.kept)
