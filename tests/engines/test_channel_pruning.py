@@ -90,7 +90,7 @@ def test_every_channel_of_raseg_can_leave_but_those_of_inputs_and_logits():
 def test_a_smaller_raseg_pays_at_every_target():
     settings = load_preset("small").network
     network, loss = build_raseg(settings, 0), segmentation_loss()
-    batch = tuple(torch.rand(1, n, 32, 32, 32) for n in (2, 1)) + (torch.ones(1, 1, 32, 32, 32),)
+    batch = tuple(torch.rand(1, channels, 32, 32, 32) for channels in (2, 1, 1))
     for target, share in (("keep", 0.5), ("flops", 0.7), ("memory", 0.9)):
         done = prune_channels(
             network,
