@@ -14,9 +14,9 @@ from radiogen.pruning.channel_scores import score_channels, sum_over_channels
 from radiogen.pruning.channel_surgery import kept_state
 from radiogen.pruning.controls import redraw_weights, shuffle_within_layers
 from radiogen.pruning.costs import Cost, measure_cost
-from radiogen.pruning.criteria import Scoring
 from radiogen.pruning.macs import weight_uses
 from radiogen.pruning.prunable import prunable
+from radiogen.pruning.scoring import Scoring
 from radiogen.pruning.settings import CriterionSettings
 from radiogen.pruning.signatures import Batch, Loss, Scores, read_batches
 

@@ -1,19 +1,20 @@
 """The thirteen criteria by name, and `scores`: network and batches in, one number a weight out."""
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from radiogen.pruning.comparing import overlap
 from radiogen.pruning.hessian import grasp, hutchinson_diagonal
-from radiogen.pruning.measuring import FIRST_LOOK, measure_moments
+from radiogen.pruning.measuring import measure_moments
 from radiogen.pruning.moments import Moments
 from radiogen.pruning.prunable import prunable
 from radiogen.pruning.rounds import masked_meanwhile, score_in_rounds
+from radiogen.pruning.scoring import Criterion, Scoring
 from radiogen.pruning.settings import CriterionName, CriterionSettings, ScoringTask
-from radiogen.pruning.signatures import Batch, FirstOf, Loss, Scores, WeightMasks, refuse_not_finite
+from radiogen.pruning.settling import KeptSet, by_doubling
+from radiogen.pruning.signatures import Batch, Loss, Scores, WeightMasks, refuse_not_finite
 from radiogen.pruning.synflow import synflow
 from radiogen.pruning.taylor import (
     SecondOrder,
@@ -27,22 +28,7 @@ from radiogen.pruning.taylor import (
     surgeon_without_guard,
     taylor_sum,
 )
-from radiogen.pruning.weight_masks import weight_masks
 
-
-@dataclass(frozen=True)
-class Scoring:
-    """Scores, and what there is to say about how they came about."""
-
-    scores: Scores
-    samples: int = 0  # 0: the criterion looks at no data
-    batches: int = 0
-    second_order: SecondOrder | None = None
-    engine: str = ""  # what measured the moments of the gradients, if they were measured
-    change: float | None = None  # share of the kept weights that the last doubling of the samples changed
-
-
-Criterion = Callable[[ScoringTask], Scoring]
 TermScore = Callable[[TaylorTerms], torch.Tensor]
 
 
@@ -181,44 +167,6 @@ def _from_hessian(score: TermScore) -> Criterion:
     return criterion
 
 
-def _by_doubling(criterion: Criterion) -> Criterion:
-    """Score anew with 8, 16, 32, ... mini-batches until the kept set has settled, if that is asked for."""
-
-    def settling(task: ScoringTask) -> Scoring:
-        settle = task.settings.moments.settle
-        if settle is None:
-            return criterion(task)
-        whole = task.settings.moments.model_copy(update={"settle": None})
-        once = task.settings.model_copy(update={"moments": whole})
-        kept, chance, count = KeptSet(task), task.generator.get_state(), FIRST_LOOK
-        while True:
-            task.generator.set_state(chance)
-            start = FirstOf(task.batches, count)
-            scoring = criterion(replace(task, batches=start, settings=once))
-            settled = kept.change(scoring.scores) < settle
-            if settled or start.batches < count:
-                return replace(scoring, change=kept.last_change, samples=start.samples, batches=start.batches)
-            count *= 2
-
-    return settling
-
-
-class KeptSet:
-    """The weights that scores keep, and how much of them changed since the last look."""
-
-    def __init__(self, task: ScoringTask) -> None:
-        self._settings, self._pool = task.settings, task.pool
-        self._masks: WeightMasks | None = None
-        self.last_change: float | None = None
-
-    def change(self, scores: Scores) -> float:
-        """The share of the kept weights that were not kept at the last look; 1 at the first."""
-        scores = self._pool(scores) if self._pool else scores
-        before, self._masks = self._masks, weight_masks(scores, self._settings.sparsity, self._settings.scope)
-        self.last_change = 1.0 if before is None else 1 - overlap(before, self._masks).shared
-        return self.last_change
-
-
 def _score_terms(
     task: ScoringTask, moments: Moments, curvature: dict[str, Tensor], score: TermScore, scale: float
 ) -> Scoring:
@@ -245,14 +193,14 @@ CRITERIA: dict[CriterionName, Criterion] = {
     "magnitude": magnitude,
     "grad-norm": _from_fisher(gradient_alone),
     "snip": snip,
-    "grasp": _by_doubling(lambda task: Scoring(grasp(task))),
+    "grasp": by_doubling(lambda task: Scoring(grasp(task))),
     "synflow": lambda task: Scoring(synflow(task)),
     "fisher-diag": _from_fisher(curvature_alone),
     "fisher-pruning": _from_fisher(second_order),
     "fts": _from_fisher(taylor_sum, scaled=True),
     "fbss": brain_surgeon,
-    "hutch-diag": _by_doubling(_from_hessian(curvature_alone)),
-    "hutch-pruning": _by_doubling(_from_hessian(second_order)),
-    "hts": _by_doubling(_from_hessian(taylor_sum)),
+    "hutch-diag": by_doubling(_from_hessian(curvature_alone)),
+    "hutch-pruning": by_doubling(_from_hessian(second_order)),
+    "hts": by_doubling(_from_hessian(taylor_sum)),
 }
 """Criteria by name; `CriterionSettings.criterion` takes one of them."""

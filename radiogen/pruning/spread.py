@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from radiogen.errors import PruningError
 from radiogen.pruning.signatures import Batch
@@ -55,6 +55,13 @@ def add_up(tensors: Iterable[Tensor]) -> None:
     if process_count() > 1:
         for tensor in tensors:
             dist.all_reduce(tensor)
+
+
+def start_alike(model: nn.Module) -> None:
+    """Give every process the weights and buffers of the first; what each computed may differ a little."""
+    if process_count() > 1:
+        for tensor in [*model.parameters(), *model.buffers()]:
+            dist.broadcast(tensor.detach(), src=0)
 
 
 def add_up_counts(*counts: int, beside: Tensor) -> list[int]:
