@@ -76,7 +76,7 @@ def compare_pruned(first: Path, second: Path) -> tuple[list[Overlap], Overlap]:
 
 
 def read_masks(path: Path) -> WeightMasks:
-    """The weight masks (or kept channels) of a pruned folder, a file, or the weights of a trained model that are not zero.
+    """The weight masks or kept channels of a folder or file, or the weights of a model that are not zero.
 
     Raises:
         PruningError: There are none.
