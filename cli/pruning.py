@@ -9,17 +9,33 @@ from .console import progress, say
 from .options import AsJson, Cases, Config, Device, Overrides, Preset, Quiet, Seed
 
 if TYPE_CHECKING:
+    from radiogen.pruning.channel_pruning import ChannelRow
     from radiogen.pruning.layers import LayerRow
+
+Share = float | None
 
 
 def prune(
     cases: Cases,
-    out: Annotated[Path, typer.Option("--output", "-o", help="Folder for the weight masks.")],
-    sparsity: Annotated[float, typer.Option(help="Share of the weights that is removed, below 1.")],
+    out: Annotated[Path, typer.Option("--output", "-o", help="Folder for the choice.")],
+    sparsity: Annotated[
+        float | None, typer.Option(help="Share of the weights that is removed, below 1.")
+    ] = None,
+    structure: Annotated[
+        Literal["weight", "channel"], typer.Option(help="Zero weights, or take out whole channels.")
+    ] = "weight",
+    keep: Annotated[Share, typer.Option(help="Share of the channels that stays.", min=0, max=1)] = None,
+    flops: Annotated[Share, typer.Option(help="Or: of the multiplications.", min=0, max=1)] = None,
+    memory: Annotated[Share, typer.Option(help="Or: of the activations in training.", min=0, max=1)] = None,
+    step: Annotated[int | None, typer.Option(help="Widths are multiples of it, else of 8.", min=1)] = None,
+    per_flop: Annotated[bool, typer.Option(help="Channels compete by score per multiplication.")] = False,
     criterion: Annotated[
         str, typer.Option(help="fts, snip, magnitude, synflow ... how weights are scored.")
     ] = "fts",
-    scope: Annotated[Literal["global", "layer"], typer.Option(help="Weights that compete.")] = "global",
+    scope: Annotated[
+        Literal["global", "layer"] | None,
+        typer.Option(help="What competes; else global for weights, layer for channels."),
+    ] = None,
     warmup: Annotated[Literal["none", "bn", "epoch"], typer.Option(help="Before scoring.")] = "none",
     fisher_scale: Annotated[str, typer.Option(help="batch, dataset or a number (of fts).")] = "batch",
     rounds: Annotated[int | None, typer.Option(help="Score and prune in this many rounds.", min=1)] = None,
@@ -30,8 +46,8 @@ def prune(
         float, typer.Option(help="auto stops when a doubling changes less than this share.", min=0, max=1)
     ] = 0.1,
     control: Annotated[
-        Literal["none", "shuffle", "reinit", "random-layerwise"],
-        typer.Option(help="What the criterion must beat, at the density of each of its layers."),
+        Literal["none", "shuffle", "reinit", "random-layerwise", "uniform-width"],
+        typer.Option(help="What the criterion must beat, as much of each layer kept; the last of channels."),
     ] = "none",
     jobs: Annotated[int, typer.Option(help="Patches that are scored at the same time.", min=1)] = 1,
     reference: Annotated[bool, typer.Option(help="Reproduce the published code's choices.")] = False,
@@ -44,7 +60,7 @@ def prune(
     existing: Annotated[Literal["overwrite", "fail"], typer.Option(help="If OUT is there.")] = "overwrite",
     quiet: Quiet = False,
 ) -> None:
-    """Choose the weights of RA-Seg to keep before it is trained; prints a table layer by layer.
+    """Choose the weights or channels of RA-Seg to keep before it is trained; prints a table by layer.
 
     Beside it: radiogen prune show PRUNED, radiogen prune compare A B. Under torchrun every process scores its
     share of the patches.
@@ -55,15 +71,24 @@ def prune(
     from radiogen.engines.prune import prune as prune_network
     from radiogen.runtime import is_first_process, keep_large_blocks, pick_device
 
-    check_scoring(criterion, sparsity)
+    if (per_flop or step) and structure == "weight":
+        raise typer.BadParameter("--per-flop and --step go with --structure channel")
+    target, share = _target(structure, sparsity=sparsity, keep=keep, flops=flops, memory=memory)
+    of_channels = structure == "channel"
+    check_scoring(criterion, 0.0 if of_channels else share)
     count, moments = _samples(samples, settle)
     scoring = dict(
-        criterion=criterion, sparsity=sparsity, scope=scope, rounds=rounds, reference=reference,
-        fisher_scale=fisher_scale, moments={**moments, "jobs": jobs},
+        criterion=criterion, sparsity=0.0 if of_channels else share, scope=scope or "global", rounds=rounds,
+        reference=reference, fisher_scale=fisher_scale, moments={**moments, "jobs": jobs},
+    )  # fmt: skip
+    channels = dict(
+        target=target, share=share, scope=scope or ("global" if per_flop else "layer"), per_flop=per_flop,
+        step=step or 8, control=control,
     )  # fmt: skip
     values = dict(
         preset=preset, seed=seed, samples=count, allow_collapse=allow_collapse, existing=existing,
-        control=control, criterion=scoring, warmup={"kind": warmup},
+        criterion=scoring, warmup={"kind": warmup},
+        **({"channels": channels} if of_channels else {"control": control}),
     )  # fmt: skip
     options = check_settings(PruneOptions, values, what="prune")
     settings = load_preset(preset, config, overrides or ())
@@ -72,10 +97,22 @@ def prune(
     with progress(quiet or not is_first_process()) as tick:
         pruned = prune_network(cases, out, settings, options, chosen, tick)
     if is_first_process():
-        _print_layers(pruned.layers)
+        if pruned.channels:
+            _print_channels(pruned.channels.layers)
+            typer.echo("\n".join(pruned.channels.totals()))
+        else:
+            _print_layers(pruned.layers)
         for note in pruned.notes:
             say(note, quiet)
         typer.echo(out)
+
+
+def _target(structure: str, **given: float | None) -> tuple[str, float]:
+    """The one target that was given, with its share."""
+    targets = [(name, share) for name, share in given.items() if share is not None]
+    if len(targets) != 1 or (targets[0][0] == "sparsity") != (structure == "weight"):
+        raise typer.BadParameter("give --sparsity, or --structure channel with --keep, --flops or --memory")
+    return targets[0]
 
 
 MOST_SAMPLES = 256  # where auto stops in any case
@@ -104,11 +141,15 @@ def show(
     table = show_pruned(pruned)
     if as_json:
         layers = [{**asdict(row), "share": row.share, "macs": row.macs} for row in table.layers]
+        layers += [asdict(row) for row in table.channels]
         typer.echo(json.dumps({"about": table.about, "layers": layers}, indent=2))
         return
-    told = ("criterion", "scope", "sparsity", "samples", "seed", "warmup", "control")
+    told = ("criterion", "scope", "sparsity", "target", "share", "samples", "seed", "warmup", "control")
     say(", ".join(f"{name} {table.about[name]}" for name in told if name in table.about), quiet)
-    _print_layers(table.layers)
+    if table.channels:
+        _print_channels(table.channels)
+    else:
+        _print_layers(table.layers)
 
 
 def compare(
@@ -131,6 +172,16 @@ def compare(
     for row in [*layers, over_all]:
         counts = f"{row.kept_first:>9}{row.kept_second:>9}{row.kept_both:>9}{row.expected_both:>9.0f}"
         typer.echo(f"{row.name:<44}{counts}{row.shared:>8.3f}{row.jaccard:>9.3f}")
+
+
+def _print_channels(layers: "list[ChannelRow]") -> None:
+    """Width, weights and MACs of each layer before and after its channels left."""
+    typer.echo(f"{'layer':<44}{'width':>12}{'weights':>24}{'MMACs':>20}")
+    for row in layers:
+        width = f"{row.width_before} > {row.width_after}"
+        weights = f"{row.weights_before} > {row.weights_after}"
+        macs = f"{row.macs_before / 1e6:.1f} > {row.macs_after / 1e6:.1f}"
+        typer.echo(f"{row.name:<44}{width:>12}{weights:>24}{macs:>20}")
 
 
 def _print_layers(layers: "list[LayerRow]") -> None:

@@ -1,11 +1,11 @@
 """Prune RA-Seg before it is trained: score its weights at the start, keep the highest."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from pydantic import Field
@@ -15,13 +15,16 @@ from radiogen.engines.losses import segmentation_loss
 from radiogen.engines.patches import PatchDataset
 from radiogen.engines.prepared import learnable, prepare
 from radiogen.engines.presets import RunSettings
-from radiogen.engines.pruned_folder import CONFIG, LAYERS, MASKS, START, PrunedConfig, start_hash
+from radiogen.engines.pruned_folder import CHANNELS, CONFIG, LAYERS, MASKS, START, PrunedConfig, start_hash
 from radiogen.engines.pruned_table import uses_of
+from radiogen.engines.raseg_channels import raseg_channels
 from radiogen.engines.scoring_set import ScoringSet, TrainingSet
 from radiogen.errors import OutputError, PruningError
 from radiogen.io.cases import find_cases
 from radiogen.networks.raseg import RASeg, build_raseg
 from radiogen.provenance import RunRecord, leave_no_trace, record_path, write_csv, write_json
+from radiogen.pruning.channel_choice import ChannelSettings
+from radiogen.pruning.channel_pruning import ChannelPruned, ChannelRow, prune_channels
 from radiogen.pruning.controls import CONTROLS, ControlName
 from radiogen.pruning.criteria import CRITERIA, score_weights
 from radiogen.pruning.layers import LayerRow, check_collapse, layer_table
@@ -48,6 +51,8 @@ class PruneOptions(Settings):
     samples: int = Field(32, ge=1, description="patches that are scored, one at a time as in the paper")
     control: ControlName = "none"
     allow_collapse: bool = False
+    channels: ChannelSettings | None = None
+    """Take out whole channels instead; sparsity, scope and control of single weights do not count then."""
     existing: Literal["overwrite", "fail"] = "overwrite"
 
 
@@ -59,6 +64,7 @@ class PrunedNetwork:
     layers: list[LayerRow]
     sparsity: float
     notes: tuple[str, ...]
+    channels: ChannelPruned | None = None  # the smaller network; `layers` is empty then
 
 
 def check_scoring(criterion: str, sparsity: float) -> None:
@@ -110,32 +116,40 @@ def prune(
         network = build_raseg(settings.network, options.seed).to(device)
         chosen = _choose(network, patches, settings, options, device, tick)
         wait_for_all()  # before the cache goes
+    small = chosen.small
     config = PrunedConfig(
         preset=options.preset,
         seed=options.seed,
-        sparsity=options.criterion.sparsity,
+        sparsity=0.0 if small else options.criterion.sparsity,
         warmup=options.warmup.kind,
-        start_hash=start_hash(network),
+        start_hash=start_hash(chosen.network),
+        network=chosen.network.settings if small else None,
         patients_seen=tuple(sorted({case.patient_id for case in usable})),
         settings=settings,
     )
     if is_first_process():
-        _write(out, network, chosen, config, options)
-        record.decisions += [*left_out, *chosen.notes]
-        record.finish(out, [out / MASKS, out / LAYERS, out / CONFIG])
+        _write(out, chosen, config, options)
+        record.decisions += [*left_out, *(small.totals() if small else ()), *chosen.notes]
+        made = [out / CHANNELS, out / START] if small else [out / MASKS]
+        record.finish(out, [*made, out / LAYERS, out / CONFIG])
+    if small:
+        removed = 1 - small.after.weights / small.before.weights
+        return PrunedNetwork(out, [], removed, chosen.notes, small)
     kept, weights = (sum(getattr(row, part) for row in chosen.layers) for part in ("kept", "weights"))
     return PrunedNetwork(out, chosen.layers, 1 - kept / weights, chosen.notes)
 
 
 @dataclass(frozen=True)
 class _Chosen:
-    """What scoring led to; the network is at its masked start."""
+    """What scoring led to."""
 
-    masks: WeightMasks
+    network: RASeg  # at its masked start, or the smaller one
+    masks: WeightMasks  # or what is kept of each group of channels
     layers: list[LayerRow]
     samples: int
     is_redrawn: bool  # the start is not the one that the seed draws
     notes: tuple[str, ...]
+    small: ChannelPruned | None = None
 
 
 @contextmanager
@@ -161,6 +175,13 @@ def _choose(
     warmed = warm_up(network, training_set, loss, options.warmup, generator)
     start_alike(network)
     batches = ScoringSet(patches, options.samples, device, tick)
+    if options.channels:
+        channels = raseg_channels(network)
+        small = prune_channels(network, batches, loss, channels, options.channels, criterion, generator)
+        said = [warmed.note, *small.scoring.notes(criterion.moments.settle)]
+        said += _control_note(options.channels.control, criterion.criterion)
+        smaller = cast(RASeg, small.network)
+        return _Chosen(smaller, small.kept, [], small.scoring.samples, True, tuple(said), small)
     scoring = score_weights(network, batches, loss, criterion, generator, exclude=[network.output_layer])
     masks = weight_masks(scoring.scores, criterion.sparsity, criterion.scope, criterion.reference)
     masks = CONTROLS[options.control](network, masks, generator)
@@ -170,35 +191,46 @@ def _choose(
     apply_weight_masks(network, masks)
     notes = [f"{sum(r.kept for r in layers)} of {sum(r.weights for r in layers)} prunable weights kept"]
     notes += [warmed.note, *scoring.notes(criterion.moments.settle)]
-    notes += [f"control {options.control}: not what {criterion.criterion} chose"] * (
-        options.control != "none"
-    )
+    notes += _control_note(options.control, criterion.criterion)
     is_redrawn = warmed.batches > 0 or options.control == "reinit"
-    return _Chosen(masks, layers, scoring.samples, is_redrawn, tuple(notes))
+    return _Chosen(network, masks, layers, scoring.samples, is_redrawn, tuple(notes))
 
 
-def _write(out: Path, network: RASeg, chosen: _Chosen, config: PrunedConfig, options: PruneOptions) -> None:
-    for name in (record_path(out), out / MASKS, out / START, out / LAYERS, out / CONFIG):
+def _control_note(control: str, criterion: str) -> list[str]:
+    return [] if control == "none" else [f"control {control}: not what {criterion} chose"]
+
+
+def _write(out: Path, chosen: _Chosen, config: PrunedConfig, options: PruneOptions) -> None:
+    for name in (record_path(out), *(out / file for file in (MASKS, CHANNELS, START, LAYERS, CONFIG))):
         name.unlink(missing_ok=True)
     criterion = options.criterion.model_dump(mode="json")
     about = {**criterion, "seed": options.seed, "samples": chosen.samples, "control": options.control}
-    save_weight_masks(out / MASKS, {name: mask.cpu() for name, mask in chosen.masks.items()}, about)
+    if options.channels:
+        about["channels"] = options.channels.model_dump(mode="json")
+    kept = {name: mask.cpu() for name, mask in chosen.masks.items()}
+    save_weight_masks(out / (CHANNELS if chosen.small else MASKS), kept, about)
     if chosen.is_redrawn:
-        save_tensors(out / START, network.state_dict())
-    write_layers(chosen.layers, out / LAYERS)
+        save_tensors(out / START, chosen.network.state_dict())
+    write_layers(chosen.small.layers if chosen.small else chosen.layers, out / LAYERS)
     write_json(out / CONFIG, config.model_dump(mode="json"))
 
 
-def write_layers(layers: list[LayerRow], path: Path) -> None:
+def write_layers(layers: Sequence[LayerRow | ChannelRow], path: Path) -> None:
     """The table of what is kept, one row a layer."""
-    rows = [{**asdict(row), "share": round(row.share, 6), "macs": row.macs} for row in layers]
+    rows = [
+        {**asdict(row), "share": round(row.share, 6), "macs": row.macs}
+        if isinstance(row, LayerRow)
+        else asdict(row)
+        for row in layers
+    ]
     write_csv(path, list(rows[0]), rows)
 
 
 def _check_room(out: Path, options: PruneOptions) -> None:
     if not out.is_dir() or not any(out.iterdir()):
         return
-    if not (record_path(out).is_file() or (out / MASKS).is_file() or (out / CACHE).is_dir()):
+    ours = [record_path(out), out / MASKS, out / CHANNELS, out / CACHE]
+    if not any(path.exists() for path in ours):
         raise OutputError(out, "holds something else", "choose another folder")
     if options.existing == "fail" and record_path(out).is_file():
         raise OutputError(out, "holds a pruned network", "choose another folder or --existing overwrite")

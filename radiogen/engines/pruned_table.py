@@ -1,17 +1,18 @@
 """What a pruned network keeps, layer by layer, and what two of them keep in common."""
 
 import csv
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from radiogen.engines.model_folder import WEIGHTS, load_model
 from radiogen.engines.presets import RunSettings
-from radiogen.engines.pruned_folder import CONFIG, LAYERS, MASKS, read_pruned
+from radiogen.engines.pruned_folder import CHANNELS, CONFIG, LAYERS, MASKS, read_pruned
 from radiogen.errors import PruningError
 from radiogen.networks.raseg import RASeg, RASegSettings
+from radiogen.pruning.channel_pruning import ChannelRow
 from radiogen.pruning.comparing import Overlap, overlap, overlap_table
 from radiogen.pruning.layers import LayerRow, layer_table
 from radiogen.pruning.macs import weight_uses
@@ -26,6 +27,7 @@ class PrunedTable:
 
     about: dict[str, Any]
     layers: list[LayerRow]
+    channels: list[ChannelRow] = field(default_factory=list)  # in place of layers, if whole channels left
 
 
 def uses_of(settings: RunSettings) -> dict[str, int]:
@@ -51,12 +53,17 @@ def show_pruned(folder: Path) -> PrunedTable:
         uses = _uses(model.config.network, model.config.preprocessing.size)
         return PrunedTable({"sparsity": model.config.sparsity}, layer_table(model.network, masks, uses=uses))
     pruned = read_pruned(folder)
-    _, about = load_weight_masks(folder / MASKS)
-    return PrunedTable({**about, "warmup": pruned.config.warmup}, _read_layers(folder / LAYERS))
+    _, about = load_weight_masks(_masks_file(folder))
+    about["warmup"] = pruned.config.warmup
+    if pruned.config.network:
+        del about["sparsity"]
+        about.update(about.pop("channels"))
+        return PrunedTable(about, [], _read_layers(folder / LAYERS, ChannelRow))
+    return PrunedTable(about, _read_layers(folder / LAYERS, LayerRow))
 
 
 def compare_pruned(first: Path, second: Path) -> tuple[list[Overlap], Overlap]:
-    """What two weight masks keep in common, layer by layer and over all.
+    """What two choices of weights (or of channels) keep in common, layer by layer and over all.
 
     Args:
         first: A pruned folder, a file of weight masks, or a model trained with them.
@@ -70,16 +77,20 @@ def compare_pruned(first: Path, second: Path) -> tuple[list[Overlap], Overlap]:
 
 
 def read_masks(path: Path) -> WeightMasks:
-    """The weight masks of a pruned folder, a file, or the weights of a trained model that are not zero.
+    """The weight masks or kept channels of a folder or file, or the weights of a model that are not zero.
 
     Raises:
         PruningError: There are none.
     """
     if (path / WEIGHTS).is_file():
         return _nonzero(load_model(path, torch.device("cpu")).network)
-    if path.is_dir() and not (path / MASKS).is_file():
+    if path.is_dir() and not _masks_file(path).is_file():
         raise PruningError(path, "holds no weight masks", f"give a folder of radiogen prune, with {CONFIG}")
-    return load_weight_masks(path / MASKS if path.is_dir() else path)[0]
+    return load_weight_masks(_masks_file(path) if path.is_dir() else path)[0]
+
+
+def _masks_file(folder: Path) -> Path:
+    return folder / (CHANNELS if (folder / CHANNELS).is_file() else MASKS)
 
 
 def _nonzero(network: RASeg) -> WeightMasks:
@@ -87,15 +98,19 @@ def _nonzero(network: RASeg) -> WeightMasks:
     return {name: weight.detach() != 0 for name, weight in weights.items()}
 
 
-def _read_layers(path: Path) -> list[LayerRow]:
+Row = TypeVar("Row", LayerRow, ChannelRow)
+
+
+def _read_layers(path: Path, kind: type[Row]) -> list[Row]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return [_layer_row(row) for row in csv.DictReader(file)]
+            return [_layer_row(row, kind) for row in csv.DictReader(file)]
     except (OSError, KeyError, ValueError) as error:
         raise PruningError(path, f"cannot be read: {error}", "prune again") from error
 
 
-def _layer_row(row: dict[str, str]) -> LayerRow:
-    values: dict[str, Any] = {field.name: row[field.name] for field in fields(LayerRow)}
-    numbers = {name: int(value) for name, value in values.items() if name not in ("name", "is_cut")}
-    return LayerRow(**{**numbers, "name": values["name"], "is_cut": values["is_cut"] == "True"})
+def _layer_row(row: dict[str, str], kind: type[Row]) -> Row:
+    values: dict[str, Any] = {column.name: row[column.name] for column in fields(kind)}
+    words: dict[str, Any] = {"name": row["name"], "is_cut": row.get("is_cut") == "True"}
+    read: dict[str, Any] = {n: words[n] if n in words else int(value) for n, value in values.items()}
+    return kind(**read)

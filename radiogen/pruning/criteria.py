@@ -74,8 +74,16 @@ def score_weights(
         settings=settings,
         generator=generator or torch.Generator().manual_seed(0),
     )
+    return score_task(task)
+
+
+def score_task(task: ScoringTask) -> Scoring:
+    """The scores of a task: one number a weight, or what its `pool` makes of them."""
+    settings = task.settings
     with torch.no_grad():
         scoring = _score(task)
+        if task.pool is not None:
+            scoring = replace(scoring, scores=task.pool(scoring.scores))
     if not (settings.reference and settings.criterion == "fbss"):
         refuse_not_finite(scoring.scores, f"{settings.criterion} scores")
     return scoring
@@ -136,7 +144,7 @@ def _from_fisher(score: TermScore, scaled: bool = False) -> Criterion:
 
     def criterion(task: ScoringTask) -> Scoring:
         settle = task.settings.moments.settle
-        kept = KeptSet(task.settings)
+        kept = KeptSet(task)
         moments = measure_moments(
             task.model,
             task.batches,
@@ -163,12 +171,21 @@ def _score_terms(
 ) -> Scoring:
     """Layer by layer; the moments of a layer are let go once it is scored."""
     scores, sizes = {}, SecondOrder(0.0, 0.0, scale)
+    if task.pool is not None:
+        score = SIGNED.get(task.settings.criterion, score)
     for name, weight in task.weights.items():
         terms = TaylorTerms(weight.detach(), moments.gradient.pop(name), curvature.pop(name).mul_(scale))
         sizes = sizes.plus(terms)
         scores[name] = score(terms)
     return Scoring(scores, moments.samples, moments.batches, sizes, moments.engine)
 
+
+SIGNED: dict[CriterionName, TermScore] = {
+    "snip": lambda terms: terms.first,
+    "fts": lambda terms: terms.first + terms.second,
+    "hts": lambda terms: terms.first + terms.second,
+}
+"""Criteria that end in an absolute value, without it: what is summed over a channel."""
 
 CRITERIA: dict[CriterionName, Criterion] = {
     "random": random,

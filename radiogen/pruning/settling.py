@@ -5,7 +5,7 @@ from dataclasses import replace
 from radiogen.pruning.comparing import overlap
 from radiogen.pruning.measuring import FIRST_LOOK
 from radiogen.pruning.scoring import Criterion, Scoring
-from radiogen.pruning.settings import CriterionSettings, ScoringTask
+from radiogen.pruning.settings import ScoringTask
 from radiogen.pruning.signatures import FirstOf, Scores, WeightMasks
 from radiogen.pruning.weight_masks import weight_masks
 
@@ -19,7 +19,7 @@ def by_doubling(criterion: Criterion) -> Criterion:
             return criterion(task)
         whole = task.settings.moments.model_copy(update={"settle": None})
         once = task.settings.model_copy(update={"moments": whole})
-        kept, chance, count = KeptSet(task.settings), task.generator.get_state(), FIRST_LOOK
+        kept, chance, count = KeptSet(task), task.generator.get_state(), FIRST_LOOK
         while True:
             task.generator.set_state(chance)
             start = FirstOf(task.batches, count)
@@ -35,13 +35,14 @@ def by_doubling(criterion: Criterion) -> Criterion:
 class KeptSet:
     """The weights that scores keep, and how much of them changed since the last look."""
 
-    def __init__(self, settings: CriterionSettings) -> None:
-        self._settings = settings
+    def __init__(self, task: ScoringTask) -> None:
+        self._settings, self._pool = task.settings, task.pool
         self._masks: WeightMasks | None = None
         self.last_change: float | None = None
 
     def change(self, scores: Scores) -> float:
         """The share of the kept weights that were not kept at the last look; 1 at the first."""
+        scores = self._pool(scores) if self._pool else scores
         before, self._masks = self._masks, weight_masks(scores, self._settings.sparsity, self._settings.scope)
         self.last_change = 1.0 if before is None else 1 - overlap(before, self._masks).shared
         return self.last_change
