@@ -73,6 +73,10 @@ def prune(
 
     if (per_flop or step) and structure == "weight":
         raise typer.BadParameter("--per-flop and --step go with --structure channel")
+    if allow_collapse and structure == "channel":
+        raise typer.BadParameter(
+            "--allow-collapse goes with --structure weight; channels keep a floor per layer"
+        )
     target, share = _target(structure, sparsity=sparsity, keep=keep, flops=flops, memory=memory)
     of_channels = structure == "channel"
     check_scoring(criterion, 0.0 if of_channels else share)

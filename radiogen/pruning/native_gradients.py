@@ -6,15 +6,23 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from radiogen.errors import PruningError
+from radiogen.pruning.instance_norm import instance_norm, is_stock_instance_norm
 from radiogen.pruning.joined import joined_loss
+from radiogen.pruning.layer_kernels import (
+    channels_last,
+    input_gradient,
+    is_narrow_at_its_end,
+    output_of,
+    sloped,
+    wants_channels_last,
+)
 from radiogen.pruning.moments import MomentSums
 from radiogen.pruning.prunable import PRUNABLE_MODULES
 from radiogen.pruning.signatures import Batch, Loss
-from radiogen.pruning.weight_gradients import Use, add_gradients, input_gradient, is_narrow_at_its_end
+from radiogen.pruning.weight_gradients import Use, add_gradients
 
 
 def native_chunk(
@@ -50,6 +58,7 @@ class Collector:
         self.sums = sums
         self.parts = parts
         self.anchor = torch.zeros((), requires_grad=True)  # makes every tapped layer part of the graph
+        self.is_channels_last = False  # how volumes lie in memory
         self._awaited: dict[str, int] = {}
         self._uses: dict[str, list[Use]] = {}
         self._modules: dict[str, nn.Module] = {}
@@ -97,17 +106,18 @@ class _Tap(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, _anchor: Tensor, name: str, module: nn.Module, to: Collector) -> Tensor:
+        x = channels_last(x) if to.is_channels_last else x
         ctx.save_for_backward(x)
         ctx.told = (name, module, to)
         if name:
             to.expect(name, module)
-        output: Tensor = type(module).forward(module, x)
-        return output
+        return output_of(module, x)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, None, None, None, None]:
         (x,) = ctx.saved_tensors
         name, module, to = ctx.told
+        dy = channels_last(dy) if to.is_channels_last else dy
         dx = input_gradient(module, x, dy) if ctx.needs_input_grad[0] else None
         if name:
             to.receive(name, (x, dy))
@@ -128,14 +138,18 @@ def _tapped(model: nn.Module, weights: Mapping[str, nn.Parameter], to: Collector
             )
     layers += [m for m in model.modules() if _is_plain(m) and m not in layers and is_narrow_at_its_end(m)]
     slopes = [m for m in model.modules() if _is_fixed_slope(m, names)]
+    to.is_channels_last = any(wants_channels_last(module) for module in layers)
+    norms = [m for m in model.modules() if is_stock_instance_norm(m)]
     try:
         for module in layers:
             module.forward = partial(_run, names.get(id(module.weight), ""), module, to)
         for module in slopes:
-            module.forward = partial(F.leaky_relu, negative_slope=module.get_parameter("weight").item())
+            module.forward = partial(sloped, slope=module.get_parameter("weight").item())
+        for module in norms:
+            module.forward = partial(instance_norm, module)
         yield
     finally:
-        for module in [*layers, *slopes]:
+        for module in [*layers, *slopes, *norms]:
             vars(module).pop("forward", None)
 
 

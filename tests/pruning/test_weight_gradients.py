@@ -45,3 +45,39 @@ def test_narrow_layers_take_other_kernels_and_give_the_same(exclude: tuple[str, 
         )
         torch.testing.assert_close(found.fisher[name], truth.fisher[name], rtol=1e-3, atol=1e-9)
     assert not any("forward" in vars(module) for module in model.modules())
+
+
+class ManyKinds(nn.Module):
+    """Eight channels at most, so that channels come last: up, down, narrow, norms with weights or without."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Conv3d(2, 8, 3, stride=2, padding=1)
+        self.norm = nn.InstanceNorm3d(8, affine=True)
+        self.slope = nn.PReLU()
+        self.up = nn.ConvTranspose3d(8, 4, 3, stride=2, padding=1, output_padding=1)
+        self.plain_norm = nn.InstanceNorm3d(4)
+        self.head = nn.Conv3d(6, 2, 3, padding=2, dilation=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        up = self.slope(self.plain_norm(self.up(self.slope(self.norm(self.down(x))))))
+        out: Tensor = self.head(torch.cat([up, x], dim=1))
+        return out.square().mean(dim=(2, 3, 4))
+
+
+def test_channels_that_come_last_give_what_double_precision_gives() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = ManyKinds()
+    with torch.no_grad():
+        model.norm.weight.uniform_(0.5, 1.5)
+        model.norm.bias.uniform_(-0.5, 0.5)
+    generator = torch.Generator().manual_seed(1)
+    draws = [(torch.randn(1, 2, 16, 8, 24, generator=generator), torch.zeros(1, 2)) for _ in range(7)]
+    found = measure_moments(model, draws, half_squares, prunable(model), MomentSettings(engine="native"))
+    model = model.double()
+    truth = gradient_moments(model, [(x.double(), y.double()) for x, y in draws], half_squares)
+    for part in ("gradient", "fisher"):
+        for name, value in getattr(truth, part).items():
+            close = {"rtol": 1e-3, "atol": 1e-4 * float(value.abs().max())}
+            torch.testing.assert_close(getattr(found, part)[name].double(), value, **close)
