@@ -49,7 +49,7 @@ def prune(
         Literal["none", "shuffle", "reinit", "random-layerwise", "uniform-width"],
         typer.Option(help="What the criterion must beat, as much of each layer kept; the last of channels."),
     ] = "none",
-    jobs: Annotated[int, typer.Option(help="Patches that are scored at the same time.", min=1)] = 1,
+    jobs: Annotated[int, typer.Option(help="Processes that part the patches.", min=1)] = 1,
     reference: Annotated[bool, typer.Option(help="Reproduce the published code's choices.")] = False,
     allow_collapse: Annotated[bool, typer.Option(help="Accept layers that nothing passes.")] = False,
     preset: Preset = "modern",

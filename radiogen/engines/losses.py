@@ -1,6 +1,7 @@
 """The loss of the segmentation: Dice and cross-entropy together (MONAI)."""
 
 from collections.abc import Callable
+from functools import partial
 
 from monai.losses import DiceCELoss
 from torch import Tensor, nn
@@ -13,11 +14,10 @@ def segmentation_loss() -> Callable[[nn.Module, SegmentationBatch], Tensor]:
 
     Dice is taken over the whole batch, so that a patch without a lesion does not count as a miss.
     """
-    dice_ce = DiceCELoss(sigmoid=True, batch=True)
+    return partial(_dice_ce_loss, DiceCELoss(sigmoid=True, batch=True))
 
-    def loss(network: nn.Module, batch: SegmentationBatch) -> Tensor:
-        image, prior, target = batch
-        value: Tensor = dice_ce(network(image, prior), target)
-        return value
 
-    return loss
+def _dice_ce_loss(dice_ce: DiceCELoss, network: nn.Module, batch: SegmentationBatch) -> Tensor:
+    image, prior, target = batch
+    value: Tensor = dice_ce(network(image, prior), target)
+    return value

@@ -115,7 +115,7 @@ def _chunk_size(name: str, saved: int, weights: Weights, settings: MomentSetting
     each = _BESIDE_THE_SAVED * saved
     if name == "func":
         each += 2 * sum(w.numel() * w.element_size() for w in weights.values())
-    return max(1, min(LARGEST_CHUNK, settings.memory_mb * 2**20 // max(1, each) // settings.jobs))
+    return max(1, min(LARGEST_CHUNK, settings.memory_mb * 2**20 // max(1, each)))
 
 
 @contextmanager

@@ -37,7 +37,7 @@ def has_channels_last(tensor: Tensor) -> bool:
     """Whether a tensor is a volume with its channels innermost, and could lie in memory otherwise."""
     if tensor.dim() != 5 or tensor.is_contiguous():
         return False
-    return tensor.is_contiguous(memory_format=torch.channels_last_3d)
+    return tensor.permute(0, 2, 3, 4, 1).is_contiguous()
 
 
 def output_of(module: nn.Module, x: Tensor) -> Tensor:

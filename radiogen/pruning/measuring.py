@@ -55,15 +55,15 @@ def measure_moments(
         else:
             plan = choose_plan(sums, model, first[:CHECKED_ON], loss, weights, settings)
         rest = itertools.chain(first[sums.batches :], stream)
-        workers = Workers(model, loss, weights, plan, settings.jobs)
-        if is_settled is None:
-            workers.run(sums, rest)
-        else:
-            for target in (FIRST_LOOK * 2**i for i in itertools.count()):
-                workers.run(sums, itertools.islice(rest, target - sums.batches))
-                so_far = sums.peek(plan.name)
-                if so_far.batches == looked_at or is_settled(so_far):
-                    break
-                looked_at = so_far.batches
+        with Workers(model, loss, weights, plan, settings.jobs) as workers:
+            if is_settled is None:
+                workers.run(sums, rest)
+            else:
+                for target in (FIRST_LOOK * 2**i for i in itertools.count()):
+                    workers.run(sums, itertools.islice(rest, target - sums.batches))
+                    so_far = sums.peek(plan.name)
+                    if so_far.batches == looked_at or is_settled(so_far):
+                        break
+                    looked_at = so_far.batches
     sums.add_up_processes()
     return sums.means(plan.name)

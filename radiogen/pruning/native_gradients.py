@@ -138,8 +138,8 @@ def _tapped(model: nn.Module, weights: Mapping[str, nn.Parameter], to: Collector
             )
     layers += [m for m in model.modules() if _is_plain(m) and m not in layers and is_narrow_at_its_end(m)]
     slopes = [m for m in model.modules() if _is_fixed_slope(m, names)]
-    to.is_channels_last = any(wants_channels_last(module) for module in layers)
-    norms = [m for m in model.modules() if is_stock_instance_norm(m)]
+    to.is_channels_last = to.parts > 1 and any(wants_channels_last(module) for module in layers)
+    norms = [m for m in model.modules() if to.is_channels_last and is_stock_instance_norm(m)]
     try:
         for module in layers:
             module.forward = partial(_run, names.get(id(module.weight), ""), module, to)

@@ -41,9 +41,9 @@ class MomentSettings(Settings):
     """`loop` is the plain loop; the others are checked against it first, and `auto` takes the first of native
     and func that agrees, or the loop."""
     jobs: int = Field(1, ge=1)
-    """Mini-batches that are worked on at the same time, each with its share of the threads."""
+    """Processes that part the mini-batches, each with its share of the threads."""
     memory_mb: int = Field(512, ge=1)
-    """What the mini-batches that are worked on together may take, in MiB."""
+    """What the mini-batches that are worked on together may take in each process, in MiB."""
     settle: float | None = Field(None, gt=0, lt=1)
     """Stop when a doubling of the mini-batches changed less than this share of the kept weights."""
 

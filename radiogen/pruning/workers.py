@@ -1,65 +1,182 @@
-"""Spread mini-batches over threads, each with a replica of the network that shares its weights."""
+"""Spread mini-batches over processes that share the weights of the network."""
 
-import copy
 import itertools
+import signal
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any, Self
 
 import torch
+import torch.multiprocessing as mp
 from torch import nn
 
-from radiogen.pruning.engine_choice import Plan
+from radiogen.errors import PruningError
+from radiogen.pruning.engine_choice import ENGINES, Plan
 from radiogen.pruning.moments import MomentSums
 from radiogen.pruning.signatures import Batch, Loss
+from radiogen.runtime import keep_large_blocks
 
-Replica = tuple[nn.Module, Mapping[str, nn.Parameter]]
+AHEAD = 2  # groups of mini-batches that a process is given before it has finished the first
 
 
 class Workers:
-    """Threads that share the weights of a network and part the mini-batches evenly.
+    """Processes that part the mini-batches evenly; with one job, the work is done where it is asked for.
 
-    Who gets what does not depend on which is faster, so the sums depend on the number of workers only, in the
-    last digits. Torch works outside Python's lock, and threads need neither copies of the weights nor a loss
-    that can be pickled.
+    Who gets what does not depend on which is faster, and the sums come back in the order of the processes:
+    the same number of jobs gives the same sums to the last bit. Another number adds in another order, which
+    changes the last digits. Processes start with the first mini-batches, and end with the context.
     """
 
     def __init__(
         self, model: nn.Module, loss: Loss, weights: Mapping[str, nn.Parameter], plan: Plan, jobs: int
     ) -> None:
-        self._replicas = [(model, weights), *(_replica(model, weights) for _ in range(jobs - 1))]
-        self._loss, self._plan = loss, plan
+        self._told = (model, dict(weights), loss, plan.name)
+        self._plan, self._jobs = plan, jobs
+        self._processes: list[_Process] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in self._processes:
+            process.end()
+        self._processes.clear()
 
     def run(self, sums: MomentSums, batches: Iterable[Batch]) -> None:
-        """Add the gradients of all mini-batches to the sums."""
-        if len(self._replicas) == 1:
+        """Add the gradients of all mini-batches to the sums.
+
+        Raises:
+            PruningError: The network or the loss cannot be sent to a process, or a process died.
+        """
+        if self._jobs == 1:
+            model, weights, loss, _ = self._told
             for chunk in chunks(batches, self._plan.chunk):
-                self._work(sums, self._replicas[0], chunk)
+                self._plan.engine(sums, model, chunk, loss, weights)
             return
-        parts = [sums, *(MomentSums(weights) for _, weights in self._replicas[1:])]
-        threads = torch.get_num_threads()
+        for together in chunks(batches, self._plan.chunk * self._jobs):
+            self._start(together[0])
+            size = -(-len(together) // self._jobs)
+            for process, chunk in zip(self._processes, chunks(together, size), strict=False):
+                process.give(chunk)
+        for process in self._processes:
+            process.add_to(sums)
+
+    def _start(self, like: Batch) -> None:
+        if like[0].device.type != "cpu":
+            raise PruningError("--jobs", "parts the processors of the CPU", "take --jobs 1, or torchrun")
+        threads = max(1, torch.get_num_threads() // self._jobs)
+        while len(self._processes) < self._jobs:
+            self._processes.append(_Process(threads, *self._told))
+
+
+class _Process:
+    """One process, and the pipe to it."""
+
+    def __init__(self, threads: int, *told: Any) -> None:
+        context = mp.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._waiting_for = 0
+        self._process = context.Process(target=_serve, args=(theirs, threads, *told), daemon=True)
         try:
-            with ThreadPoolExecutor(
-                len(parts), initializer=torch.set_num_threads, initargs=(max(1, threads // len(parts)),)
-            ) as pool:
-                for together in chunks(batches, self._plan.chunk * len(parts)):
-                    self._run_together(pool, parts, together)
-        finally:
-            torch.set_num_threads(threads)
-        for part in parts[1:]:
-            sums.merge(part)
+            self._process.start()
+        except (AttributeError, TypeError, ValueError, RuntimeError, OSError) as error:
+            raise _not_sent(error) from error
+        except Exception as error:
+            if type(error).__name__ != "PicklingError":
+                raise
+            raise _not_sent(error) from error
+        theirs.close()
 
-    def _run_together(self, pool: Executor, parts: list[MomentSums], together: list[Batch]) -> None:
-        size = -(-len(together) // len(parts))
-        running = [
-            pool.submit(self._work, part, replica, chunk)
-            for part, replica, chunk in zip(parts, self._replicas, chunks(together, size), strict=False)
-        ]
-        for task in running:
-            task.result()
+    def give(self, chunk: list[Batch]) -> None:
+        while self._waiting_for >= AHEAD:
+            self._hear()
+        self._say([tuple(tensor.detach() for tensor in batch) for batch in chunk])
+        self._waiting_for += 1
 
-    def _work(self, sums: MomentSums, replica: Replica, chunk: list[Batch]) -> None:
-        model, weights = replica
-        self._plan.engine(sums, model, chunk, self._loss, weights)
+    def add_to(self, sums: MomentSums) -> None:
+        while self._waiting_for:
+            self._hear()
+        self._say("sums")
+        sums.samples, sums.batches = (
+            own + more for own, more in zip((sums.samples, sums.batches), self._answer(), strict=True)
+        )
+        for values in (sums.total, sums.squares):
+            for value in values.values():
+                value.add_(torch.from_numpy(self._answer()))
+
+    def end(self) -> None:
+        self._pipe.close()
+        self._process.terminate()
+        self._process.join()
+
+    def _hear(self) -> None:
+        self._answer()
+        self._waiting_for -= 1
+
+    def _say(self, message: Any) -> None:
+        try:
+            self._pipe.send(message)
+        except OSError as error:
+            raise _died() from error
+
+    def _answer(self) -> Any:
+        try:
+            answer = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            raise _died() from error
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def _serve(
+    pipe: Connection, threads: int, model: nn.Module, weights: dict[str, nn.Parameter], loss: Loss, name: str
+) -> None:
+    """What a process does: measure what it is given, and hand over the sums when it is asked."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the first process, which ends this one
+    torch.set_num_threads(threads)
+    keep_large_blocks()
+    sums = MomentSums(weights)
+    try:
+        while True:
+            message = pipe.recv()
+            if message == "sums":
+                _hand_over(sums, pipe)
+                continue
+            try:
+                ENGINES[name](sums, model, message, loss, weights)
+            except Exception as error:
+                pipe.send(error if isinstance(error, PruningError) else _failed(error))
+            else:
+                pipe.send(None)
+    except (EOFError, OSError):
+        return
+
+
+def _hand_over(sums: MomentSums, pipe: Connection) -> None:
+    pipe.send((sums.samples, sums.batches))
+    for values in (sums.total, sums.squares):
+        for value in values.values():
+            pipe.send(value.numpy())
+    sums.clear()
+
+
+def _died() -> PruningError:
+    return PruningError(
+        "--jobs", "a process that measured gradients died, of memory perhaps", "take fewer jobs"
+    )
+
+
+def _failed(error: Exception) -> PruningError:
+    return PruningError("--jobs", f"a process failed: {type(error).__name__}: {error}", "take --jobs 1")
+
+
+def _not_sent(error: Exception) -> PruningError:
+    wrong = f"the network or the loss cannot be sent to another process: {error}"
+    return PruningError("--jobs", wrong, "define them at the top of a module, or take --jobs 1")
 
 
 def chunks(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
@@ -67,11 +184,3 @@ def chunks(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
     for _, same in itertools.groupby(batches, key=lambda batch: tuple((t.shape, t.dtype) for t in batch)):
         while chunk := list(itertools.islice(same, size)):
             yield chunk
-
-
-def _replica(model: nn.Module, weights: Mapping[str, nn.Parameter]) -> Replica:
-    """A copy of the modules whose parameters and buffers lie in the network's memory."""
-    own = {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in model.parameters()}
-    buffers = {id(buffer): buffer for buffer in model.buffers()}
-    replica = copy.deepcopy(model, {**own, **buffers})
-    return replica, {name: own[id(weight)] for name, weight in weights.items()}

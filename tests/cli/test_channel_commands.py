@@ -73,6 +73,7 @@ def test_options_decide_which_channels_stay(thin, radiogen):
         ("--keep", "0.5"),
         ("--keep", "0.5", "--sparsity", "0.5"),
         ("--structure", "channel", "--keep", "1.5"),
+        ("--structure", "channel", "--keep", "0.5", "--allow-collapse"),
         ("--sparsity", "0.5", "--per-flop"),
         ("--sparsity", "0.5", "--step", "4"),
     ],

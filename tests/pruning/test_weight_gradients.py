@@ -57,15 +57,20 @@ class ManyKinds(nn.Module):
         self.slope = nn.PReLU()
         self.up = nn.ConvTranspose3d(8, 4, 3, stride=2, padding=1, output_padding=1)
         self.plain_norm = nn.InstanceNorm3d(4)
+        self.gate = nn.Conv3d(1, 4, 3, padding=1)
+        self.gate_norm = nn.InstanceNorm3d(4, affine=True)
         self.head = nn.Conv3d(6, 2, 3, padding=2, dilation=2)
 
     def forward(self, x: Tensor) -> Tensor:
         up = self.slope(self.plain_norm(self.up(self.slope(self.norm(self.down(x))))))
+        up = up * torch.sigmoid(self.gate_norm(self.gate(x[:, :1])))
         out: Tensor = self.head(torch.cat([up, x], dim=1))
         return out.square().mean(dim=(2, 3, 4))
 
 
-def test_channels_that_come_last_give_what_double_precision_gives() -> None:
+@pytest.mark.parametrize("memory_mb", [1, 512], ids=["one by one", "together"])
+@pytest.mark.parametrize("count", [7, 35])  # of 35, one is left over
+def test_channels_that_come_last_give_what_double_precision_gives(count: int, memory_mb: int) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = ManyKinds()
@@ -73,8 +78,9 @@ def test_channels_that_come_last_give_what_double_precision_gives() -> None:
         model.norm.weight.uniform_(0.5, 1.5)
         model.norm.bias.uniform_(-0.5, 0.5)
     generator = torch.Generator().manual_seed(1)
-    draws = [(torch.randn(1, 2, 16, 8, 24, generator=generator), torch.zeros(1, 2)) for _ in range(7)]
-    found = measure_moments(model, draws, half_squares, prunable(model), MomentSettings(engine="native"))
+    draws = [(torch.randn(1, 2, 16, 6, 10, generator=generator), torch.zeros(1, 2)) for _ in range(count)]
+    settings = MomentSettings(engine="native", memory_mb=memory_mb)
+    found = measure_moments(model, draws, half_squares, prunable(model), settings)
     model = model.double()
     truth = gradient_moments(model, [(x.double(), y.double()) for x, y in draws], half_squares)
     for part in ("gradient", "fisher"):
