@@ -1,7 +1,8 @@
 """Measure the moments with the fastest engine that agrees with the plain loop, in bounded memory."""
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 
 from torch import nn
 
@@ -46,24 +47,35 @@ def measure_moments(
         PruningError: As `gradient_moments`, or the engine that was asked for does not agree with the loop.
     """
     settings = settings or MomentSettings()
-    sums, looked_at = MomentSums(weights), 0
+    sums = MomentSums(weights)
     with as_found(model, weights.values()):
         stream = read_batches(own_share(batches))
         first = list(itertools.islice(stream, SHORT_RUN + 1))
-        if len(first) <= SHORT_RUN or settings.engine == "loop":
-            plan = Plan("loop", loop_chunk, 1)
-        else:
-            plan = choose_plan(sums, model, first[:CHECKED_ON], loss, weights, settings)
-        rest = itertools.chain(first[sums.batches :], stream)
-        with Workers(model, loss, weights, plan, settings.jobs) as workers:
-            if is_settled is None:
-                workers.run(sums, rest)
+        is_short = len(first) <= SHORT_RUN
+        with Workers(model, loss, weights, 1 if is_short else settings.jobs) as workers:
+            if is_short or settings.engine == "loop":
+                plan = Plan("loop", loop_chunk, 1)
             else:
-                for target in (FIRST_LOOK * 2**i for i in itertools.count()):
-                    workers.run(sums, itertools.islice(rest, target - sums.batches))
-                    so_far = sums.peek(plan.name)
-                    if so_far.batches == looked_at or is_settled(so_far):
-                        break
-                    looked_at = so_far.batches
+                plan = choose_plan(sums, model, first[:CHECKED_ON], loss, weights, settings)
+            rest = itertools.chain(first[sums.batches :], stream)
+            if is_settled is None:
+                workers.run(plan, sums, rest)
+            else:
+                _until_settled(partial(workers.run, plan, sums), sums, rest, is_settled)
     sums.add_up_processes()
     return sums.means(plan.name)
+
+
+def _until_settled(
+    run: Callable[[Iterable[Batch]], None],
+    sums: MomentSums,
+    batches: Iterator[Batch],
+    is_settled: Callable[[Moments], bool],
+) -> None:
+    looked_at = 0
+    for target in (FIRST_LOOK * 2**i for i in itertools.count()):
+        run(itertools.islice(batches, target - sums.batches))
+        so_far = sums.peek("")
+        if so_far.batches == looked_at or is_settled(so_far):
+            return
+        looked_at = so_far.batches

@@ -25,15 +25,24 @@ class Workers:
 
     Who gets what does not depend on which is faster, and the sums come back in the order of the processes:
     the same number of jobs gives the same sums to the last bit. Another number adds in another order, which
-    changes the last digits. Processes start with the first mini-batches, and end with the context.
+    changes the last digits. Processes start while the engine is still chosen, and end with the
+    context.
     """
 
-    def __init__(
-        self, model: nn.Module, loss: Loss, weights: Mapping[str, nn.Parameter], plan: Plan, jobs: int
-    ) -> None:
-        self._told = (model, dict(weights), loss, plan.name)
-        self._plan, self._jobs = plan, jobs
+    def __init__(self, model: nn.Module, loss: Loss, weights: Mapping[str, nn.Parameter], jobs: int) -> None:
+        self._told = (model, dict(weights), loss)
         self._processes: list[_Process] = []
+        if jobs == 1:
+            return
+        if any(weight.device.type != "cpu" for weight in weights.values()):
+            raise PruningError("--jobs", "parts the processors of the CPU", "take --jobs 1, or torchrun")
+        threads = max(1, torch.get_num_threads() // jobs)
+        try:
+            while len(self._processes) < jobs:
+                self._processes.append(_Process(threads, *self._told))
+        except BaseException:
+            self.end()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -41,35 +50,32 @@ class Workers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """End the processes."""
         for process in self._processes:
             process.end()
         self._processes.clear()
 
-    def run(self, sums: MomentSums, batches: Iterable[Batch]) -> None:
+    def run(self, plan: Plan, sums: MomentSums, batches: Iterable[Batch]) -> None:
         """Add the gradients of all mini-batches to the sums.
 
         Raises:
-            PruningError: The network or the loss cannot be sent to a process, or a process died.
+            PruningError: A process died, or the engine failed in it.
         """
-        if self._jobs == 1:
-            model, weights, loss, _ = self._told
-            for chunk in chunks(batches, self._plan.chunk):
-                self._plan.engine(sums, model, chunk, loss, weights)
+        if not self._processes:
+            model, weights, loss = self._told
+            for chunk in chunks(batches, plan.chunk):
+                plan.engine(sums, model, chunk, loss, weights)
             return
-        for together in chunks(batches, self._plan.chunk * self._jobs):
-            self._start(together[0])
-            size = -(-len(together) // self._jobs)
+        jobs = len(self._processes)
+        for together in chunks(batches, plan.chunk * jobs):
+            size = -(-len(together) // jobs)
             for process, chunk in zip(self._processes, chunks(together, size), strict=False):
-                process.give(chunk)
+                process.give(plan.name, chunk)
         for process in self._processes:
             process.add_to(sums)
-
-    def _start(self, like: Batch) -> None:
-        if like[0].device.type != "cpu":
-            raise PruningError("--jobs", "parts the processors of the CPU", "take --jobs 1, or torchrun")
-        threads = max(1, torch.get_num_threads() // self._jobs)
-        while len(self._processes) < self._jobs:
-            self._processes.append(_Process(threads, *self._told))
 
 
 class _Process:
@@ -90,16 +96,16 @@ class _Process:
             raise _not_sent(error) from error
         theirs.close()
 
-    def give(self, chunk: list[Batch]) -> None:
+    def give(self, engine: str, chunk: list[Batch]) -> None:
         while self._waiting_for >= AHEAD:
             self._hear()
-        self._say([tuple(tensor.detach() for tensor in batch) for batch in chunk])
+        self._say((engine, [tuple(tensor.detach() for tensor in batch) for batch in chunk]))
         self._waiting_for += 1
 
     def add_to(self, sums: MomentSums) -> None:
         while self._waiting_for:
             self._hear()
-        self._say("sums")
+        self._say(("sums", []))
         sums.samples, sums.batches = (
             own + more for own, more in zip((sums.samples, sums.batches), self._answer(), strict=True)
         )
@@ -133,7 +139,7 @@ class _Process:
 
 
 def _serve(
-    pipe: Connection, threads: int, model: nn.Module, weights: dict[str, nn.Parameter], loss: Loss, name: str
+    pipe: Connection, threads: int, model: nn.Module, weights: dict[str, nn.Parameter], loss: Loss
 ) -> None:
     """What a process does: measure what it is given, and hand over the sums when it is asked."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the first process, which ends this one
@@ -142,12 +148,12 @@ def _serve(
     sums = MomentSums(weights)
     try:
         while True:
-            message = pipe.recv()
-            if message == "sums":
+            what, chunk = pipe.recv()
+            if what == "sums":
                 _hand_over(sums, pipe)
                 continue
             try:
-                ENGINES[name](sums, model, message, loss, weights)
+                ENGINES[what](sums, model, chunk, loss, weights)
             except Exception as error:
                 pipe.send(error if isinstance(error, PruningError) else _failed(error))
             else:
