@@ -33,6 +33,7 @@ class ModelConfig(Settings):
     threshold: float = 0.5
     seed: int = 0
     sparsity: float = 0.0
+    control: str = "none"  # of the pruning: what took the place of the criterion's choice
     patients_seen: tuple[str, ...] | None = ()  # None: unknown, as for imported weights
 
 

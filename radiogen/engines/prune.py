@@ -122,6 +122,7 @@ def prune(
         seed=options.seed,
         sparsity=0.0 if small else options.criterion.sparsity,
         warmup=options.warmup.kind,
+        control=options.channels.control if options.channels else options.control,
         start_hash=start_hash(chosen.network),
         network=chosen.network.settings if small else None,
         patients_seen=tuple(sorted({case.patient_id for case in usable})),

@@ -32,6 +32,7 @@ class PrunedConfig(Settings):
     seed: int
     sparsity: float
     warmup: str
+    control: str = "none"
     start_hash: str  # of the masked weights at the start, so that another torch cannot slip in other ones
     patients_seen: tuple[str, ...]
     settings: RunSettings

@@ -106,6 +106,7 @@ def train(
         priors=settings.training.priors,
         seed=options.seed,
         sparsity=pruned.config.sparsity if pruned else 0.0,
+        control=pruned.config.control if pruned else "none",
         patients_seen=tuple(sorted(seen | {case.patient_id for case in learn})),
     )
     note = pruned.note if pruned else ""

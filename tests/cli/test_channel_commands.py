@@ -35,12 +35,13 @@ def test_it_prints_each_layer_before_and_after_and_the_totals(thin, radiogen):
 
 
 def test_training_segmenting_and_showing_take_it_like_any_other(thin, radiogen, cases, small):
-    _, network = thin("pruned", "--flops", "0.6")
+    _, network = thin("pruned", "--flops", "0.6", "--control", "shuffle")
     words = ("--pruned", "pruned", *small, "--set", "training.epochs=1")
     assert radiogen("train", cases, "-o", "model", *words).code == 0
     assert "Channels were taken out" in radiogen("model", "show", "model").out
     config = json.loads(radiogen("model", "show", "model", "--json").out)
     assert tuple(config["network"]["encoder_widths"]) == network.encoder_widths
+    assert config["control"] == "shuffle"
     assert (
         radiogen("segment", cases, "-o", "seg", "-m", "model", "--no-picture", "--prior", "lungs").code == 0
     )
