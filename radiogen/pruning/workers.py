@@ -99,7 +99,8 @@ class _Process:
     def give(self, engine: str, chunk: list[Batch]) -> None:
         while self._waiting_for >= AHEAD:
             self._hear()
-        self._say((engine, [tuple(tensor.detach() for tensor in batch) for batch in chunk]))
+        copies = [tuple(tensor.detach().clone() for tensor in batch) for batch in chunk]
+        self._say((engine, copies))  # what is sent holds a file open for as long as it is kept here
         self._waiting_for += 1
 
     def add_to(self, sums: MomentSums) -> None:

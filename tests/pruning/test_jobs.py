@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from radiogen.pruning.settings import MomentSettings
 from radiogen.pruning.signatures import Batch
 
 TWO = MomentSettings(jobs=2)
+OPEN_FILES = Path("/proc/self/fd")
 
 
 def dies_in_a_process(network: nn.Module, batch: Batch) -> Tensor:
@@ -63,3 +65,11 @@ def test_a_loss_that_cannot_be_sent_is_refused() -> None:
     with pytest.raises(PruningError, match="cannot be sent to another process"):
         measure_moments(model, images(9, size=1), lambda m, b: cross_entropy(m, b), prunable(model), TWO)
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.skipif(not OPEN_FILES.is_dir(), reason="open files are counted in /proc")
+def test_a_long_scoring_set_does_not_hold_files_open() -> None:
+    model, batches = classifier(), images(400, size=1)
+    before = len(list(OPEN_FILES.iterdir()))
+    measure_moments(model, batches, cross_entropy, prunable(model), TWO)
+    assert len(list(OPEN_FILES.iterdir())) - before < 100
