@@ -6,7 +6,8 @@ from radiogen.egfr.classify import Classification, classify_egfr
 from radiogen.egfr.persistence import load_model as load_egfr
 from radiogen.engines.model_folder import load_model
 from radiogen.engines.segment import CASES, SegmentOptions, segment
-from radiogen.features.extract import FeatureOptions, extract_features
+from radiogen.features.extract import extract_features
+from radiogen.features.settings import FeatureOptions
 from radiogen.io.cases import is_case_source
 from radiogen.report.page import report
 from radiogen.runtime import Tick, no_tick, pick_device
