@@ -15,6 +15,7 @@ from sklearn.tree import DecisionTreeClassifier
 from radiogen.egfr.cleaning import make_cleaning
 from radiogen.egfr.reductions import make_reduction
 from radiogen.egfr.settings import EgfrSettings, ReductionName
+from radiogen.egfr.stability import KeptColumns
 from radiogen.egfr.tuning import TunedClassifier
 from radiogen.errors import ConfigError
 
@@ -56,7 +57,9 @@ CLASSIFIERS: dict[str, Recipe] = {
 }
 
 
-def make_classifier(settings: EgfrSettings, clinical: int, features: int, seed: int) -> TunedClassifier:
+def make_classifier(
+    settings: EgfrSettings, clinical: int, features: int, seed: int, kept: list[int] | None = None
+) -> TunedClassifier:
     """The pipeline of a setting, wrapped so that it tunes itself on inner folds.
 
     Args:
@@ -64,6 +67,7 @@ def make_classifier(settings: EgfrSettings, clinical: int, features: int, seed: 
         clinical: How many of the first columns are clinical; they pass around the reduction.
         features: How many columns follow; they are reduced.
         seed: Seed of whatever in it needs chance.
+        kept: The features that are used, by their number; None for all.
 
     Raises:
         ConfigError: There is no such classifier.
@@ -83,7 +87,8 @@ def make_classifier(settings: EgfrSettings, clinical: int, features: int, seed: 
     if clinical:
         blocks.append(("clinical", make_cleaning(), slice(0, clinical)))
     if features:
-        reduced = Pipeline([*make_cleaning().steps, ("reduce", reduction)])
+        first = [] if kept is None else [("stable", KeptColumns(kept))]
+        reduced = Pipeline([*first, *make_cleaning().steps, ("reduce", reduction)])
         blocks.append(("features", reduced, slice(clinical, clinical + features)))
         if reduction_grid:
             prefix = "columns__features__reduce__"

@@ -26,6 +26,7 @@ from radiogen.egfr.cleaning import VaryingColumns
 from radiogen.egfr.familiarity import Familiarity
 from radiogen.egfr.heads import MlpHead
 from radiogen.egfr.reductions import LinearReduction
+from radiogen.egfr.stability import KeptColumns
 from radiogen.egfr.tuning import TunedClassifier
 from radiogen.errors import ModelError
 from radiogen.provenance import file_sha256, whole_file, write_json
@@ -34,7 +35,7 @@ PIPELINE, HEAD, HEAD_ABOUT, CONFIG = "pipeline.skops", "head.safetensors", "head
 SCHEMA_VERSION = 1
 LARGEST_BYTES = 4 << 30
 
-OWN = (Familiarity, LinearReduction, MlpHead, TunedClassifier, VaryingColumns)
+OWN = (Familiarity, KeptColumns, LinearReduction, MlpHead, TunedClassifier, VaryingColumns)
 LEARNERS = (
     *(ColumnTransformer, DecisionTreeClassifier, DecisionTreeRegressor, GradientBoostingClassifier),
     *(LogisticRegression, Pipeline, QuadraticDiscriminantAnalysis, RandomForestClassifier, SimpleImputer),

@@ -32,6 +32,7 @@ class EgfrSettings(Settings):
     inner_folds: int = Field(default=3, ge=2)
     permutations: int = Field(default=200, ge=0)
     bootstraps: int = Field(default=2000, ge=100)
+    stable: float = Field(default=0.0, ge=0, le=1)  # least ICC over perturbed masks; 0 asks for none
     seed: int = Field(default=0, ge=0)
     jobs: int = 1
     device: str = "cpu"
@@ -43,6 +44,11 @@ class EgfrSettings(Settings):
     def options(self) -> dict[str, Any]:
         """The settings as a run record holds them, without the place of a file."""
         return self.model_dump(mode="json", exclude={"clinical_mapping"})
+
+    def fitting(self) -> dict[str, Any]:
+        """The settings that decide what a model of given numbers becomes."""
+        names = {"classifier", "reduction", "components", "inner_folds", "lesion", "stable", "device"}
+        return self.model_dump(mode="json", include=names)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -38,9 +38,8 @@ def perturb_mask(lesion: sitk.Image, rng: np.random.Generator) -> sitk.Image:
         away, away, sitk.TranslationTransform(3, (-shift_mm).tolist()), sitk.sitkLinear, outside
     )
     distance = array_of(moved)
-    inside: npt.NDArray[np.bool_] = distance <= max(
-        grow_mm, float(distance.min())
-    )  # the deepest voxel always stays
+    limit_mm = max(grow_mm, float(distance.min()))  # the deepest voxel always stays
+    inside = np.asarray(distance <= limit_mm)
     whole = np.zeros(lesion.GetSize()[::-1], np.uint8)
     whole[box.array_slices()] = inside
     return volume_like(whole, lesion)
@@ -59,7 +58,7 @@ def icc(measured: Values) -> Values:
     ...               [6, 2, 4, 7]], dtype=float)[:, :, None]).round(2)  # Shrout and Fleiss, table 4
     array([0.17])
     """
-    whole = ~np.isnan(measured).any(axis=1)  # (lesions, features)
+    whole = np.asarray(~np.isnan(measured).any(axis=1))  # (lesions, features)
     repeats, lesions = measured.shape[1], whole.sum(axis=0)
     kept = np.where(whole[:, None, :], measured, np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -11,7 +11,7 @@ from radiogen.egfr.cohort import read_cohort
 from radiogen.egfr.folds import draw_folds
 from radiogen.egfr.settings import EgfrSettings
 from radiogen.egfr.statistics import auc
-from radiogen.egfr.validation import judge, permute_labels
+from radiogen.egfr.validation import Judging, judge, permute_labels
 from radiogen.errors import TableError
 
 
@@ -44,20 +44,23 @@ def test_a_patients_own_label_and_features_do_not_reach_its_probability(cohort):
     """Change one patient's label and features: what its own fold's model says of the others stays."""
     folds = draw(cohort)
     candidate = list_candidates(cohort, QUICK)["features"]
-    before = judge([candidate], cohort.labels, folds, 0, 1)["features"]
+    before = judge([candidate], cohort.labels, folds, Judging())["features"]
     test = folds[0][0]
     labels, inputs = cohort.labels.copy(), candidate.inputs.copy()
     labels[test] = 1 - labels[test]
     inputs[test[0]] = 1e6
-    after = judge([replace(candidate, inputs=inputs)], labels, folds, 0, 1)["features"]
+    after = judge([replace(candidate, inputs=inputs)], labels, folds, Judging())["features"]
     assert (before.probabilities[0, test[1:]] == after.probabilities[0, test[1:]]).all()
     assert (before.probabilities[0] != after.probabilities[0]).any()
 
 
 def test_the_number_of_processes_changes_nothing(cohort):
     candidate = list_candidates(cohort, QUICK)["clinical+features"]
-    alone = judge([candidate], cohort.labels, draw(cohort, 2), 0, 1)[candidate.name]
-    together = judge([candidate], cohort.labels, draw(cohort, 2), 0, 2)[candidate.name]
+    alone = judge([candidate], cohort.labels, draw(cohort, 2), Judging(models_of=candidate.name))[
+        candidate.name
+    ]
+    together = judge([candidate], cohort.labels, draw(cohort, 2), Judging(jobs=2))[candidate.name]
+    assert together.models == ()
     assert (alone.probabilities == together.probabilities).all()
     assert (alone.called == together.called).all()
     assert len(alone.models) == 3
@@ -66,7 +69,7 @@ def test_the_number_of_processes_changes_nothing(cohort):
 def test_the_majority_knows_nothing_and_a_shuffled_lesion_little(cohort):
     candidates = list_candidates(cohort, QUICK)
     chosen = [candidates[name] for name in ("majority", "features", SHUFFLED)]
-    said = judge(chosen, cohort.labels, draw(cohort, 3), 0, 1)
+    said = judge(chosen, cohort.labels, draw(cohort, 3), Judging())
     areas = {name: auc(each.scores, cohort.labels) for name, each in said.items()}
     assert areas["majority"] == 0.5
     assert areas["features"] > 0.8 > areas[SHUFFLED]
@@ -78,8 +81,7 @@ def test_progress_is_told(cohort):
         [list_candidates(cohort, QUICK)["volume"]],
         cohort.labels,
         draw(cohort),
-        0,
-        1,
+        Judging(),
         lambda *t: told.append(t),
     )
     assert told == [("judge volume", 1, 3), ("judge volume", 2, 3), ("judge volume", 3, 3)]
@@ -87,10 +89,11 @@ def test_progress_is_told(cohort):
 
 def test_permutation_finds_a_signal_and_none_in_noise(cohort):
     candidate = list_candidates(cohort, QUICK)["features"]
-    found = permute_labels(candidate, cohort.labels, 3, 39, seed=0, jobs=1)
+    found = permute_labels(candidate, cohort.labels, 3, 39, Judging())
     assert found.p == 1 / 40 and found.auc > 0.8 and abs(found.shuffled_mean - 0.5) < 0.1
     noise = np.random.default_rng(5).normal(size=candidate.inputs.shape)
     ps = [
-        permute_labels(replace(candidate, inputs=noise), cohort.labels, 3, 9, seed, 1).p for seed in range(5)
+        permute_labels(replace(candidate, inputs=noise), cohort.labels, 3, 9, Judging(seed)).p
+        for seed in range(5)
     ]
     assert np.mean(ps) > 0.15
