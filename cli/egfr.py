@@ -23,7 +23,7 @@ def train_egfr(
     clinical: Clinical = None,
     clinical_mapping: Mapping = None,
     classifier: Annotated[
-        Literal["qda", "tree", "forest", "svc", "logistic", "elasticnet", "boosting", "mlp"],
+        Literal["qda", "tree", "forest", "svc", "logistic", "elasticnet", "boosting", "mlp", "attention"],
         typer.Option(help="Classifier."),
     ] = "logistic",
     reduction: Annotated[
@@ -41,7 +41,8 @@ def train_egfr(
     label_column: Annotated[str | None, typer.Option(help="Label column of a foreign table.")] = None,
     positive: Annotated[str, typer.Option(help="The label that is sought.")] = "mutant",
     lesion: Annotated[
-        Literal["largest", "mean"], typer.Option(help="What stands for a patient of several lesions.")
+        Literal["largest", "mean", "bag"],
+        typer.Option(help="What stands for a patient of several lesions; bag: all, for attention."),
     ] = "largest",
     stable: Annotated[
         float,

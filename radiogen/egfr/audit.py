@@ -48,13 +48,13 @@ def audit_egfr(
     given = [path for path in (features, clinical, settings.clinical_mapping) if path]
     record = RunRecord("audit-egfr", settings.options(), inputs=given)
     cohort = read_cohort(features, clinical, settings)
-    findings: dict[str, Any] = without_nan(examine(cohort, settings))
+    findings: dict[str, Any] = without_nan(examine(cohort))
     write_json(out, findings)
     record.finish(out)
     return EgfrAudit(out, findings)
 
 
-def examine(cohort: EgfrCohort, settings: EgfrSettings) -> dict[str, Any]:
+def examine(cohort: EgfrCohort) -> dict[str, Any]:
     """What audit.json holds."""
     labels = pd.Series(cohort.labels, index=cohort.features.index)
     positive = cohort.label_names[1]
@@ -70,7 +70,7 @@ def examine(cohort: EgfrCohort, settings: EgfrSettings) -> dict[str, Any]:
             name: share for name, share in _share_missing(cohort.features).items() if share > 0
         },
         "constant_features": [str(c) for c in cohort.features.columns[cohort.features.nunique() < 2]],
-        "blocks": _examine_blocks(cohort, settings.volume_column),
+        "blocks": _examine_blocks(cohort, cohort.volume_column),
         "notes": list(cohort.notes),
     }
 

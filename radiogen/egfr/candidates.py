@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.dummy import DummyClassifier
 
+from radiogen.egfr.bags import places_of
 from radiogen.egfr.classifiers import make_baseline, make_classifier
 from radiogen.egfr.cohort import EgfrCohort
 from radiogen.egfr.folds import derive_seed
@@ -47,7 +48,8 @@ class Candidate:
         kept = None
         if self.measured is not None:
             kept = choose_stable(self.measured[train], self.settings.stable)
-        return make_classifier(self.settings, clinical, features, seed, kept)
+        places = places_of(self.feature_columns)
+        return make_classifier(self.settings, clinical, features, seed, kept, places)
 
     def inputs_of(self, repeat: int, seed: int) -> Floats:
         """What it sees in one repeat; only the shuffled control sees another thing in each."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from radiogen.egfr.bags import PLACE
 from radiogen.egfr.cohort import encode_clinical
 from radiogen.egfr.ensemble import Prediction, predict_one
 from radiogen.egfr.feature_table import read_features
@@ -93,17 +94,24 @@ def _read_inputs(
         if features is None:
             raise TableError("features", "are needed by this model", "give a feature table")
         settings = EgfrSettings(
-            lesion=config["lesion"], volume_column=config["volume_column"], id_column=config["id_column"]
+            classifier=config["classifier"],
+            lesion=config["lesion"],
+            volume_column=config["volume_column"],
+            id_column=config["id_column"],
         )
         table = read_features(features, settings)
         _check_extractor(features, table.about, config)
-        absent = [name for name in config["feature_columns"] if name not in table.features.columns]
+        columns = list(table.features.columns)
+        if config["lesion"] == "bag":  # fewer lesions than the model has places for are no fault
+            first = {name.rpartition(PLACE)[0] for name in columns}
+            columns = [name for name in config["feature_columns"] if name.rpartition(PLACE)[0] in first]
+        absent = [name for name in config["feature_columns"] if name not in columns]
         if absent:
             more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
             raise TableError(
                 features, f"lacks the column {absent[0]!r}{more}", "extract with the model's settings"
             )
-        blocks.append(table.features[config["feature_columns"]])
+        blocks.append(table.features.reindex(columns=config["feature_columns"]))
         notes += list(table.notes)
         if table.about.get("prompt") != config["prompt"]:
             notes.append(f"prompt {table.about.get('prompt')}, the model learned with {config['prompt']}")

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from radiogen.egfr.bags import PLACE
 from radiogen.egfr.feature_table import FeatureTable, find_twins, name_some, read_features
 from radiogen.egfr.settings import EgfrSettings
 from radiogen.egfr.stability import read_perturbed
@@ -84,7 +85,7 @@ def read_cohort(features: Path | None, clinical: Path | None, settings: EgfrSett
         features=chosen,
         outside=numbers.loc[kept].drop(columns=own),
         measured=read_perturbed(features, chosen, settings) if features and settings.stable else None,
-        volume_column=settings.volume_column,
+        volume_column=settings.volume_column + (f"{PLACE}1" if settings.lesion == "bag" else ""),
         clinical=_varying(encode_clinical(rows.loc[kept], settings.clinical_columns)),
         sites=tuple(rows.loc[kept, "site"].fillna("")),
         histology=tuple(rows.loc[kept, "histology"].fillna("")),

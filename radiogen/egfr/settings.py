@@ -7,7 +7,9 @@ from pydantic import Field, model_validator
 
 from radiogen.config import Settings
 
-ClassifierName = Literal["qda", "tree", "forest", "svc", "logistic", "elasticnet", "boosting", "mlp"]
+ClassifierName = Literal[
+    "qda", "tree", "forest", "svc", "logistic", "elasticnet", "boosting", "mlp", "attention"
+]
 ReductionName = Literal["lda", "paper", "pca", "pls", "none"]
 Inputs = Literal["features", "clinical", "clinical+features"]
 ClinicalName = Literal["age", "sex", "smoking", "pack_years", "histology", "ethnicity"]
@@ -25,7 +27,7 @@ class EgfrSettings(Settings):
     inputs: Inputs = "features"
     clinical_mapping: Path | None = None  # YAML of radiogen.io.clinical.ClinicalMapping
     clinical_columns: tuple[ClinicalName, ...] = ("age", "sex", "smoking", "pack_years")
-    lesion: Literal["largest", "mean"] = "largest"  # by shape_volume_ml
+    lesion: Literal["largest", "mean", "bag"] = "largest"  # by volume; bag: all of them, for attention
     volume_column: str = "shape_volume_ml"
     folds: int = Field(default=5, ge=2)
     repeats: int = Field(default=5, ge=1)
@@ -54,4 +56,8 @@ class EgfrSettings(Settings):
     def _consistent(self) -> Self:
         if self.jobs == 0:
             raise ValueError("jobs 0 is no number of processes; take 1, or -1 for all")
+        if self.lesion == "bag" and self.classifier != "attention":
+            raise ValueError("lesion bag needs the classifier attention, which pools the lesions")
+        if self.lesion == "bag" and self.stable:
+            raise ValueError("stable features are chosen for one lesion a patient, not for a bag")
         return self
