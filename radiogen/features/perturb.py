@@ -32,7 +32,12 @@ def perturb_mask(lesion: sitk.Image, rng: np.random.Generator) -> sitk.Image:
     if box is None:
         raise ValueError("the lesion mask is empty")
     near = crop(lesion, box) != 0
-    away = sitk.SignedMaurerDistanceMap(near, squaredDistance=False, useImageSpacing=True)
+    # measured from both sides, since the map is 0 on the outermost voxels, not on the surface between them
+    inner, outer = (
+        sitk.SignedMaurerDistanceMap(side, squaredDistance=False, useImageSpacing=True)
+        for side in (near, sitk.Not(near))
+    )
+    away = (inner - outer) / 2
     outside = float(array_of(away).max())
     moved = sitk.Resample(
         away, away, sitk.TranslationTransform(3, (-shift_mm).tolist()), sitk.sitkLinear, outside

@@ -1,6 +1,7 @@
 """Radiomics by PyRadiomics, under its own names and with its own parameter files."""
 
 import logging
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,24 +20,27 @@ class Radiomics:
     """PyRadiomics with fixed settings.
 
     Args:
-        parameters: A PyRadiomics parameter file (setting, imageType, featureClass); None takes bins of
-            25 HU on the original image, all feature classes.
+        parameters: A PyRadiomics parameter file (setting, imageType, featureClass) or its content; None
+            takes bins of 25 HU on the original image, all feature classes.
 
     Raises:
         MissingPackageError: PyRadiomics is not installed.
         ConfigError: The parameter file is none.
     """
 
-    def __init__(self, parameters: Path | None = None) -> None:
+    def __init__(self, parameters: Path | dict[str, Any] | None = None) -> None:
         package = require("radiomics", extra="radiomics")
         logging.getLogger("radiomics").setLevel(logging.CRITICAL)  # it reports what is raised as well
         self.version = str(package.__version__).lstrip("v")
-        self.parameters: dict[str, Any] = read_yaml(parameters) if parameters else USUAL
+        content = read_yaml(parameters) if isinstance(parameters, Path) else parameters
+        self.parameters: dict[str, Any] = content or USUAL
         extractor = require("radiomics.featureextractor", extra="radiomics").RadiomicsFeatureExtractor
         try:
-            self._extractor = extractor(self.parameters)
+            with warnings.catch_warnings():  # its schema checker loads modules in an old way
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self._extractor = extractor(self.parameters)
         except Exception as error:  # its schema checker raises kinds of its own
-            what = parameters or "radiomics"
+            what = parameters if isinstance(parameters, Path) else "radiomics"
             wrong = f"are no parameters of PyRadiomics: {' '.join(str(error).split())[:200]}"
             raise ConfigError(what, wrong, "see its documentation of parameter files") from error
 
@@ -62,6 +66,7 @@ class Radiomics:
         return {
             "package": "pyradiomics",
             "version": self.version,
+            "parameters": self.parameters,
             "settings": dict(sorted(self._extractor.settings.items())),
             "image_types": dict(self._extractor.enabledImagetypes),
             "features": {kind: list(names or ()) for kind, names in self._extractor.enabledFeatures.items()},

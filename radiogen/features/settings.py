@@ -19,7 +19,7 @@ class FeatureOptions(Settings):
     paper: bool = False  # the published 8192 in their place
     outside: bool = True  # the same of lung far from the lesion: a negative control
     radiomics: bool = False
-    radiomics_parameters: Path | None = None  # a PyRadiomics parameter file
+    radiomics_parameters: Path | dict[str, Any] | None = None  # a PyRadiomics parameter file, or its content
     perturb: int = Field(default=0, ge=0)  # repeats with perturbed masks
     seed: int = Field(default=0, ge=0)  # of the perturbations
     split: str | None = None  # only the cases of this split
@@ -47,11 +47,13 @@ class FeatureOptions(Settings):
 
     @classmethod
     def like(cls, extractor: dict[str, Any], **others: Any) -> Self:
-        """The options that give the features of an extractor again, as `extractor` described it."""
-        known = {
-            name: extractor[name] for name in ("levels", "ring_mm", "lungs", "paper") if name in extractor
-        }
-        return cls(**known, radiomics="radiomics" in extractor, **others)
+        """The options that give the features of an extractor again, as a table's JSON describes it."""
+        shared = cls().extractor()
+        known = {name: extractor[name] for name in shared if name in extractor}
+        radiomics = extractor.get("radiomics")
+        if radiomics:
+            others |= {"radiomics": True, "radiomics_parameters": radiomics["parameters"]}
+        return cls(**known, **others)
 
 
 def parse_ring(text: str) -> tuple[float, float]:
