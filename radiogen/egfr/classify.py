@@ -101,7 +101,8 @@ def _read_inputs(
             id_column=config["id_column"],
         )
         table = read_features(features, settings)
-        _check_extractor(features, table.about, config)
+        learned = {"extractor": config["extractor"], "model_hash": config["features_model_hash"]}
+        check_extractor(features, table.about, learned)
         columns = list(table.features.columns)
         if config["lesion"] == "bag":  # fewer lesions than the model has places for are no fault
             first = {name.rpartition(PLACE)[0] for name in columns}
@@ -132,12 +133,14 @@ def _read_inputs(
     return pd.concat(blocks, axis=1).astype(np.float64), notes
 
 
-def _check_extractor(path: Path, about: dict[str, Any], config: dict[str, Any]) -> None:
-    for ours, theirs, what in (
-        ("extractor", "extractor", "extractor"),
-        ("features_model_hash", "model_hash", "segmentation model"),
-    ):
-        if config[ours] is not None and about.get(theirs) != config[ours]:
+def check_extractor(path: Path | None, about: dict[str, Any], learned: dict[str, Any]) -> None:
+    """See that two tables were made alike, by what stands beside them.
+
+    Raises:
+        TableError: Another extractor, or features of another segmentation model.
+    """
+    for name, what in (("extractor", "extractor"), ("model_hash", "segmentation model")):
+        if learned.get(name) is not None and about.get(name) != learned[name]:
             raise TableError(
                 path,
                 f"was made by another {what} than the features this model learned from",

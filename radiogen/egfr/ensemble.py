@@ -10,6 +10,7 @@ from radiogen.egfr.persistence import EgfrModel
 from radiogen.egfr.statistics import logit
 
 Floats = NDArray[np.float64]
+ROUNDING = 1e-9  # a smaller shift is none
 CHUNK = 256  # rows of the explaining matrix held at once
 
 
@@ -88,4 +89,4 @@ def _contributions(model: EgfrModel, row: Floats, count: int) -> tuple[tuple[str
         rows[np.arange(len(columns)), columns] = np.nan
         shifts[columns] = here - logit(_probabilities(model, rows)).mean(0)
     order = np.argsort(-np.abs(shifts), kind="stable")[:count]
-    return tuple((names[column], float(shifts[column])) for column in order if shifts[column] != 0)
+    return tuple((names[column], float(shifts[column])) for column in order if abs(shifts[column]) > ROUNDING)

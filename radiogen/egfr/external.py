@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from radiogen.egfr.classify import Classification, classify_egfr
+from radiogen.egfr.classify import Classification, check_extractor, classify_egfr
 from radiogen.egfr.cohort import EgfrCohort, check_overlap, read_cohort
 from radiogen.egfr.judgement import describe, without_nan
 from radiogen.egfr.persistence import load_model
@@ -40,6 +40,8 @@ def check_external(
     """
     other = read_cohort(features, clinical, settings)
     check_overlap(features, other, settings.allow_overlap)
+    if "features" in settings.inputs:
+        check_extractor(features, other.about, cohort.about)
     absent = [name for name in cohort.features.columns if name not in other.features.columns]
     if absent and "features" in settings.inputs:
         raise TableError(features, f"lacks the column {absent[0]!r}", "extract with the same settings")

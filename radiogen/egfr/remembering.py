@@ -31,7 +31,7 @@ def remember(folder: Path | None, key: str, work: Callable[[], Arrays]) -> Array
         return work()
     path = folder / f"{key}.npz"
     try:
-        with np.load(path, allow_pickle=False) as kept:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             return tuple(kept[f"arr_{number}"] for number in range(len(kept.files)))
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
         pass

@@ -109,7 +109,6 @@ def extract_features(
         return FeatureTable(out, rows=[dict(row) for _, row in read_text_table(out).iterrows()])
     record = RunRecord("extract-features", described, options.seed, model_hash=model.hash)
     record.device = str(next(model.network.parameters()).device)
-    record_path(out).unlink(missing_ok=True)
     table = FeatureTable(out)
     for number, case in enumerate(found, start=1):
         try:
@@ -121,6 +120,7 @@ def extract_features(
         tick("features", number, len(found))
     if not table.rows:
         raise CaseError(cases, "holds no case with a lesion", "segment the cases and give --masks")
+    record_path(out).unlink(missing_ok=True)
     outputs = _write(table, work, _prompt(found, work))
     record.decisions += [*table.decisions, *(f"{case_id}: {reason}" for case_id, reason, _ in table.failures)]
     record.finish(out, outputs)

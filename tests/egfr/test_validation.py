@@ -6,13 +6,18 @@ import numpy as np
 import pytest
 from egfr.made_tables import QUICK
 
-from radiogen.egfr.candidates import SHUFFLED, list_candidates
+from radiogen.egfr import validation
+from radiogen.egfr.candidates import OUTSIDE, SHUFFLED, list_candidates
 from radiogen.egfr.cohort import read_cohort
 from radiogen.egfr.folds import draw_folds
 from radiogen.egfr.settings import EgfrSettings
 from radiogen.egfr.statistics import auc
 from radiogen.egfr.validation import Judging, judge, permute_labels
 from radiogen.errors import TableError
+
+
+class Killed(BaseException):
+    """What no handler of errors catches."""
 
 
 @pytest.fixture
@@ -97,3 +102,64 @@ def test_permutation_finds_a_signal_and_none_in_noise(cohort):
         for seed in range(5)
     ]
     assert np.mean(ps) > 0.15
+
+
+def with_outside(features, clinical):
+    """Lung outside the lesion that knows the hospital only."""
+    for number, row in enumerate(features):
+        row.update({f"outside_deep_{n}": f"{np.sin(97 * number + n):.6f}" for n in range(6)})
+
+
+def test_lung_outside_is_a_control_and_never_an_input(tables):
+    from egfr.made_tables import ABOUT
+
+    columns = [*ABOUT["columns"], *(f"outside_deep_{n}" for n in range(6))]
+    cohort = read_cohort(*tables(with_outside, about={**ABOUT, "columns": columns}), QUICK)
+    candidates = list_candidates(cohort, QUICK)
+    assert candidates[OUTSIDE].feature_columns == tuple(columns[-6:])
+    for name, candidate in candidates.items():
+        assert name == OUTSIDE or not any("outside" in column for column in candidate.feature_columns)
+    said = judge([candidates[OUTSIDE], candidates["features"]], cohort.labels, draw(cohort, 3), Judging())
+    assert auc(said[OUTSIDE].scores, cohort.labels) < 0.75 < auc(said["features"].scores, cohort.labels)
+
+
+def test_the_shuffled_control_is_drawn_anew_in_each_of_at_least_five_repeats(cohort):
+    control = list_candidates(cohort, QUICK)[SHUFFLED]
+    drawn = [control.inputs_of(repeat, seed=0) for repeat in range(5)]
+    assert len({each.tobytes() for each in drawn}) == 5
+    assert all(sorted(each[:, 0]) == sorted(control.inputs[:, 0]) for each in drawn)
+    said = judge([control], cohort.labels, draw(cohort), Judging())[SHUFFLED]
+    assert said.scores.shape == (5, len(cohort.labels))
+
+
+def test_a_killed_validation_goes_on_with_the_same_numbers(cohort, tmp_path, monkeypatch):
+    candidate = list_candidates(cohort, QUICK)["features"]
+    whole = judge([candidate], cohort.labels, draw(cohort, 2), Judging())["features"]
+    kept = Judging(kept=tmp_path / "folds")
+    fits = []
+    fit = validation._fit_and_predict
+
+    def counted(*given):
+        if len(fits) == 4:
+            raise Killed
+        fits.append(1)
+        return fit(*given)
+
+    monkeypatch.setattr(validation, "_fit_and_predict", counted)
+    with pytest.raises(Killed):
+        judge([candidate], cohort.labels, draw(cohort, 2), kept)
+    monkeypatch.setattr(validation, "_fit_and_predict", lambda *given: (fits.append(1), fit(*given))[1])
+    said = judge([candidate], cohort.labels, draw(cohort, 2), kept)["features"]
+    assert len(fits) == 6 and (said.probabilities == whole.probabilities).all()
+    judge([replace(candidate, inputs=candidate.inputs + 1)], cohort.labels, draw(cohort, 2), kept)
+    assert len(fits) == 12
+
+
+def test_a_damaged_fold_is_fitted_again(cohort, tmp_path):
+    candidate = list_candidates(cohort, QUICK)["volume"]
+    kept = Judging(kept=tmp_path)
+    first = judge([candidate], cohort.labels, draw(cohort), kept)["volume"]
+    for path in tmp_path.glob("*.npz"):
+        path.write_bytes(path.read_bytes()[:50])
+    again = judge([candidate], cohort.labels, draw(cohort), kept)["volume"]
+    assert (first.probabilities == again.probabilities).all()
