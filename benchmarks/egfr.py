@@ -16,7 +16,12 @@ from radiogen.egfr.train import EgfrTraining, train_egfr
 
 ORIGINAL = "nsclc_radiogenomics_tables/NSCLCR01Radiogenomic_DATA_LABELS_2018-05-22_1500-shifted.csv"
 HOSNY = "nsclc_radiomics_tables/nsclc-radiomics_hosny_baseline.csv"
-LUNG1 = {"id_column": "id", "label_column": "surv2yr", "positive": "1", "volume_column": "shape_Volume"}
+LUNG1 = {
+    "id_column": "id",
+    "label_column": "surv2yr",
+    "positive": "1",
+    "volume_column": "original_shape_Volume",
+}
 
 
 def told(what: str, started: float, done: EgfrTraining) -> None:

@@ -48,6 +48,9 @@ def train_egfr(
         float,
         typer.Option(min=0, max=1, help="Leave out features below this ICC (extract with --perturb)."),
     ] = 0.0,
+    harmonise: Annotated[
+        bool, typer.Option("--harmonise", help="ComBat by hospital, learned inside the folds.")
+    ] = False,
     external: Annotated[
         Path | None, typer.Option(help="Feature table of a second cohort; for a clinical model its table.")
     ] = None,
@@ -70,7 +73,7 @@ def train_egfr(
     inputs = inputs or ("features" if features else "clinical")
     values = dict(
         classifier=classifier, reduction=reduction, inputs=inputs, folds=folds, repeats=repeats,
-        permutations=permutations, lesion=lesion, stable=stable, id_column=id_column,
+        permutations=permutations, lesion=lesion, stable=stable, harmonise=harmonise, id_column=id_column,
         label_column=label_column, positive=positive,
         allow_overlap=allow_overlap, jobs=jobs, seed=seed, device=device, clinical_mapping=clinical_mapping,
     )  # fmt: skip

@@ -9,8 +9,9 @@ from sklearn.dummy import DummyClassifier
 
 from radiogen.egfr.bags import places_of
 from radiogen.egfr.classifiers import make_baseline, make_classifier
-from radiogen.egfr.cohort import EgfrCohort
+from radiogen.egfr.cohort import EgfrCohort, number_sites
 from radiogen.egfr.folds import derive_seed
+from radiogen.egfr.harmonise import SITE
 from radiogen.egfr.settings import EgfrSettings
 from radiogen.egfr.stability import choose_stable
 from radiogen.egfr.tuning import TunedClassifier
@@ -79,6 +80,8 @@ def list_candidates(cohort: EgfrCohort, settings: EgfrSettings) -> dict[str, Can
     if cohort.volume_column in features.columns:
         volume = features[[cohort.volume_column]]
         found["volume"] = _candidate("volume", nothing, volume, settings, baseline=True)
+    if settings.harmonise and len(cohort.hospitals) < 2:
+        raise TableError("tables", "name no two hospitals to harmonise", "leave --harmonise out")
     for name, block in _blocks(features).items():
         found[name] = _candidate(name, nothing, block, settings, cohort)
         if clinical.shape[1] and name != "radiomics":
@@ -87,7 +90,7 @@ def list_candidates(cohort: EgfrCohort, settings: EgfrSettings) -> dict[str, Can
         used = clinical if settings.inputs == "clinical+features" else nothing
         found[SHUFFLED] = _candidate(SHUFFLED, used, features, settings, cohort, draws=SHUFFLES)
         if cohort.outside.shape[1]:
-            found[OUTSIDE] = _candidate(OUTSIDE, used, cohort.outside, settings)
+            found[OUTSIDE] = _candidate(OUTSIDE, used, cohort.outside, settings, cohort)
     if settings.inputs not in found:
         raise TableError(
             "tables", f"do not hold the inputs {settings.inputs}", f"take one of {', '.join(found)}"
@@ -113,10 +116,13 @@ def _candidate(
     baseline: bool = False,
     draws: int = 1,
 ) -> Candidate:
-    inputs = np.hstack([clinical.to_numpy(dtype=float), features.to_numpy(dtype=float)])
     measured = None
-    if cohort is not None and cohort.measured is not None and settings.stable:
+    if cohort is not None and cohort.measured is not None and name != OUTSIDE:
         places = cohort.features.columns.get_indexer(features.columns)
         measured = cohort.measured[:, :, places]
+    if cohort is not None and settings.harmonise:
+        codes = pd.Series(number_sites(cohort.sites, cohort.hospitals), features.index, name=SITE)
+        features = pd.concat([codes, features], axis=1)
+    inputs = np.hstack([clinical.to_numpy(dtype=float), features.to_numpy(dtype=float)])
     columns = tuple(map(str, clinical.columns)), tuple(map(str, features.columns))
     return Candidate(name, inputs, *columns, settings, baseline, measured, draws)

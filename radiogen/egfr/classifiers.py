@@ -14,6 +14,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from radiogen.egfr.bags import EachInstance
 from radiogen.egfr.cleaning import make_cleaning
+from radiogen.egfr.harmonise import SiteHarmonizer
 from radiogen.egfr.reductions import make_reduction
 from radiogen.egfr.settings import EgfrSettings, ReductionName
 from radiogen.egfr.stability import KeptColumns
@@ -78,7 +79,7 @@ def make_classifier(
     Args:
         settings: Which classifier and reduction.
         clinical: How many of the first columns are clinical; they pass around the reduction.
-        features: How many columns follow; they are reduced.
+        features: How many columns follow; they are reduced. To harmonise, the first is the hospital.
         seed: Seed of whatever in it needs chance.
         kept: The features that are used, by their number; None for all.
         instances: How many lesions stand side by side in the features, for attention.
@@ -102,7 +103,8 @@ def make_classifier(
     if clinical:
         blocks.append(("clinical", make_cleaning(constant=pools), slice(0, clinical)))
     if features:
-        first = [] if kept is None else [("stable", KeptColumns(kept))]
+        first: list[tuple[str, Any]] = [("harmonise", SiteHarmonizer())] if settings.harmonise else []
+        first += [] if kept is None else [("stable", KeptColumns(kept))]
         reduced: Any = Pipeline([*first, *make_cleaning().steps, ("reduce", reduction)])
         if pools:
             reduced = EachInstance(reduced, instances)

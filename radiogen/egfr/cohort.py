@@ -1,5 +1,7 @@
 """Join features, clinical variables and status into the patients that a classifier learns from."""
 
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,11 @@ class EgfrCohort:
     about: dict[str, Any] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @property
+    def hospitals(self) -> list[str]:
+        """The known hospitals; the place in the list is a hospital's number."""
+        return sorted(set(self.sites) - {""})
 
 
 def read_cohort(features: Path | None, clinical: Path | None, settings: EgfrSettings) -> EgfrCohort:
@@ -162,6 +169,12 @@ def check_overlap(features: Path | None, cohort: EgfrCohort, allowed: bool) -> i
             "extract with a model that saw other patients, or take allow_overlap, which marks the report",
         )
     return len(overlap)
+
+
+def number_sites(sites: Iterable[Any], hospitals: Sequence[str]) -> list[float]:
+    """The number of each patient's hospital, NaN where it is not one of them."""
+    numbers = {name: float(number) for number, name in enumerate(hospitals)}
+    return [numbers.get(str(site), math.nan) for site in sites]
 
 
 def encode_clinical(rows: pd.DataFrame, columns: tuple[str, ...]) -> pd.DataFrame:

@@ -25,6 +25,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from radiogen.egfr.bags import EachInstance
 from radiogen.egfr.cleaning import VaryingColumns
 from radiogen.egfr.familiarity import Familiarity
+from radiogen.egfr.harmonise import SiteHarmonizer
 from radiogen.egfr.heads import GatedAttentionHead, MlpHead
 from radiogen.egfr.reductions import LinearReduction
 from radiogen.egfr.stability import KeptColumns
@@ -39,7 +40,7 @@ LARGEST_BYTES = 4 << 30
 
 OWN = (
     *(EachInstance, Familiarity, GatedAttentionHead, KeptColumns, LinearReduction, MlpHead),
-    *(TunedClassifier, VaryingColumns),
+    *(SiteHarmonizer, TunedClassifier, VaryingColumns),
 )
 LEARNERS = (
     *(ColumnTransformer, DecisionTreeClassifier, DecisionTreeRegressor, GradientBoostingClassifier),

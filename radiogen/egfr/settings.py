@@ -35,6 +35,7 @@ class EgfrSettings(Settings):
     permutations: int = Field(default=200, ge=0)
     bootstraps: int = Field(default=2000, ge=100)
     stable: float = Field(default=0.0, ge=0, le=1)  # least ICC over perturbed masks; 0 asks for none
+    harmonise: bool = False  # ComBat by hospital, inside the folds
     seed: int = Field(default=0, ge=0)
     jobs: int = 1
     device: str = "cpu"
@@ -49,7 +50,16 @@ class EgfrSettings(Settings):
 
     def fitting(self) -> dict[str, Any]:
         """The settings that decide what a model of given numbers becomes."""
-        names = {"classifier", "reduction", "components", "inner_folds", "lesion", "stable", "device"}
+        names = {
+            "classifier",
+            "reduction",
+            "components",
+            "inner_folds",
+            "lesion",
+            "stable",
+            "harmonise",
+            "device",
+        }
         return self.model_dump(mode="json", include=names)
 
     @model_validator(mode="after")
@@ -58,6 +68,6 @@ class EgfrSettings(Settings):
             raise ValueError("jobs 0 is no number of processes; take 1, or -1 for all")
         if self.lesion == "bag" and self.classifier != "attention":
             raise ValueError("lesion bag needs the classifier attention, which pools the lesions")
-        if self.lesion == "bag" and self.stable:
-            raise ValueError("stable features are chosen for one lesion a patient, not for a bag")
+        if self.lesion == "bag" and (self.stable or self.harmonise):
+            raise ValueError("stable and harmonise are for one lesion a patient, not for a bag")
         return self

@@ -140,6 +140,7 @@ def _describe_model(cohort: EgfrCohort, model: Candidate, said: OutOfFold, overl
         "clinical_columns": list(model.clinical_columns),
         "feature_columns": list(model.feature_columns),
         "threshold": float(sum(thresholds) / len(thresholds)),
+        "hospitals": cohort.hospitals if settings.harmonise else [],
         "lesion": settings.lesion,
         "volume_column": settings.volume_column,
         "id_column": settings.id_column,
