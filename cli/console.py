@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from radiogen.runtime import Tick
 
 VERBS = {
+    "headers": "reading headers",
+    "ingest": "ingesting",
     "prepare": "preparing cases",
+    "qc": "looking at cases",
     "score": "scoring weights",
     "train": "training",
     "segment": "segmenting",

@@ -13,7 +13,7 @@ import typer
 from radiogen import __version__
 from radiogen.errors import RadiogenError
 
-from . import cases, cohort, doctor, egfr, features, model, report, segmentation
+from . import cases, cohort, doctor, egfr, features, model, qc, report, segmentation
 
 app = typer.Typer(
     name="radiogen",
@@ -41,6 +41,7 @@ def main(
 
 app.command("ingest")(cases.ingest)
 app.command("split")(cases.split)
+app.command("qc")(qc.qc)
 app.command("prune")(segmentation.prune)
 app.command("train")(segmentation.train)
 app.command("segment")(segmentation.segment)

@@ -11,13 +11,14 @@ from radiogen.config import Settings
 from radiogen.engines.model_folder import Model, check_prior
 from radiogen.engines.segmentation import Prompt, Segmentation, segment_volume
 from radiogen.errors import CaseError, ConfigError, OutputError, RadiogenError
-from radiogen.io.cases import Case, cases_of_split, find_cases, is_case_source, read_header
-from radiogen.io.nifti import read_mask, write_volume
+from radiogen.io.cases import Case, cases_of_split, find_cases, is_case_source
+from radiogen.io.nifti import read_grid, read_mask, write_volume
 from radiogen.io.picture import write_picture
 from radiogen.measures.lesions import Lesion, measure_lesions, write_lesions_csv
 from radiogen.preprocess.ingest import KEPT, ingest
 from radiogen.preprocess.options import IngestOptions
-from radiogen.preprocess.outlines import OutlineChoice, read_lesions
+from radiogen.preprocess.outline_choice import OutlineChoice
+from radiogen.preprocess.outlines import read_lesions
 from radiogen.preprocess.priors import PROMPT_OF, PriorName, box_round, parse_box
 from radiogen.preprocess.sources import outline_of
 from radiogen.provenance import RunRecord, file_sha256, is_done, leave_no_trace, record_path, write_failures
@@ -88,7 +89,7 @@ def segment(
 def _segment_cases(
     source: Path, out: Path, model: Model, options: SegmentOptions, report: SegmentReport, tick: Tick
 ) -> None:
-    cases = _cases_of(source, out, options, report)
+    cases = _cases_of(source, out, options, report, tick)
     if options.box and len(cases) > 1:
         raise ConfigError(
             "--box", f"is given for {len(cases)} cases", "segment one case at a time, or --box-from"
@@ -112,14 +113,16 @@ def _check_options(options: SegmentOptions) -> None:
         raise ConfigError("--box-from", f"is given with --prior {options.prior}", "take --prior box or mask")
 
 
-def _cases_of(source: Path, out: Path, options: SegmentOptions, report: SegmentReport) -> list[Case]:
+def _cases_of(
+    source: Path, out: Path, options: SegmentOptions, report: SegmentReport, tick: Tick
+) -> list[Case]:
     if is_case_source(source):
         return cases_of_split(source, options.split)
     if options.split:
         raise ConfigError(f"--split {options.split}", "is given for scans", "ingest and split them first")
-    made = ingest(source, out / CASES, IngestOptions(roi=options.roi))
+    made = ingest(source, out / CASES, IngestOptions(roi=options.roi), tick)
     if any(KEPT in case.decisions for case in made.cases):  # an earlier run asked for another ROI
-        made = ingest(source, out / CASES, IngestOptions(roi=options.roi, existing="overwrite"))
+        made = ingest(source, out / CASES, IngestOptions(roi=options.roi, existing="overwrite"), tick)
     report.failures += [(failure.case_id, failure.reason, failure.way_out) for failure in made.failures]
     wanted = {case.case_id for case in made.cases}
     return [case for case in find_cases(out / CASES) if case.case_id in wanted] if wanted else []
@@ -191,7 +194,7 @@ def _outline(case: Case, options: SegmentOptions) -> sitk.Image:
     if options.outline:
         choice = OutlineChoice(roi=options.roi)
         kind = outline_of(options.outline).kind
-        return read_lesions(options.outline, kind, read_header(case.ct_path), choice).labels
+        return read_lesions(options.outline, kind, read_grid(case.ct_path), choice).labels
     if not case.has_lesion:
         way_out = "give --box or --box-from, or take --prior lungs"
         raise CaseError(case.case_id, "has no outline to make a prior from", way_out)

@@ -17,8 +17,8 @@ from radiogen.features.regions import Voxels, lung_outside, on_grid, ring
 from radiogen.features.settings import FeatureOptions
 from radiogen.features.signs import density, ring_density, signs
 from radiogen.features.views import prior_of, tiles_of, view_of
-from radiogen.io.cases import Case, read_header
-from radiogen.io.nifti import read_mask
+from radiogen.io.cases import Case
+from radiogen.io.nifti import read_grid, read_mask
 from radiogen.preprocess.network_input import NetworkInput, to_network_grid
 from radiogen.volume import array_of, same_grid, volume_like
 
@@ -91,7 +91,7 @@ def _read_lesions(case: Case, path: Path) -> sitk.Image:
     if not path.is_file():
         raise CaseError(path, "is missing", "segment the case, or ingest it with its outline")
     lesion = read_mask(path)
-    if not same_grid(lesion, read_header(case.ct_path)):
+    if not same_grid(lesion, read_grid(case.ct_path)):
         raise CaseError(path, "does not lie on the CT's grid", "segment this case again")
     if not sitk.GetArrayViewFromImage(lesion).any():
         raise CaseError(path, "holds no lesion", "draw a box round it: --prior box --box")
