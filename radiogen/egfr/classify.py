@@ -123,7 +123,7 @@ def _read_features(
     learned = {"extractor": config["extractor"], "model_hash": config["features_model_hash"]}
     check_extractor(path, table.about, learned)
     numbers, notes, wanted = table.features, list(table.notes), config["feature_columns"]
-    if config["hospitals"]:
+    if config.get("hospitals"):
         sites = [""] * len(numbers) if records is None else records["site"].reindex(numbers.index)
         numbers = numbers.assign(**{SITE: number_sites(sites, config["hospitals"])})
         unknown = int(numbers[SITE].isna().sum())
