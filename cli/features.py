@@ -31,6 +31,9 @@ def extract_features(
         Path | None, typer.Option(help="Parameter file of PyRadiomics; implies --radiomics.")
     ] = None,
     perturb: Annotated[int, typer.Option(min=0, help="Repeats with jittered and eroded masks: ICC.")] = 0,
+    patches: Annotated[
+        int, typer.Option(min=0, help="Cut each lesion into so many, in a table of their own.")
+    ] = 0,
     paper: Annotated[bool, typer.Option("--paper", help="The published features (preset paper).")] = False,
     batch: Annotated[int | None, typer.Option(min=1, help="Windows at once; else 1, on a GPU 8.")] = None,
     existing: Existing = "skip",
@@ -50,7 +53,8 @@ def extract_features(
     values = dict(
         ring_mm=parse_ring(ring) if ring else None, lungs=lungs, outside=outside, paper=paper, split=split,
         radiomics=radiomics or radiomics_parameters is not None, radiomics_parameters=radiomics_parameters,
-        perturb=perturb, seed=seed, batch=batch or (1 if where.type == "cpu" else 8), existing=existing,
+        perturb=perturb, patches=patches, seed=seed,
+        batch=batch or (1 if where.type == "cpu" else 8), existing=existing,
         **({"levels": tuple(level)} if level else {}),
     )  # fmt: skip
     options = check_settings(FeatureOptions, values, what="extract-features")

@@ -13,19 +13,20 @@ from radiogen.egfr.cleaning import make_cleaning
 from radiogen.egfr.reductions import find_components
 
 Floats = NDArray[np.float64]
+FAR = 3.0  # standard deviations beyond which the logarithm counts
 SHRINKAGE = 0.2  # share of the covariance that is replaced by a multiple of the identity
 
 
 class Familiarity(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     """Distance from the patients learned from; up to 1 is familiar.
 
-    The inputs are standardised and drawn together, z -> sign(z) log(1 + |z|), so that a few wild columns
-    cannot rule. In each block of columns (shape, intensity, deep, ...) the distance is Mahalanobis's with a
-    shrunk covariance, in units of the median of patients who were held out; that of the patient is the
-    largest of the blocks, so that a tumour ten times too large is seen among a thousand deep features. The
-    unit is then set so that a share `quantile` of held-out patients lies up to 1: the rank that conformal
-    prediction takes, ceil((n + 1) quantile), of ten folds (Vovk et al. 2005). Only means, spreads and
-    directions are kept, nothing of a single patient.
+    The inputs are standardised, and what lies beyond 3 standard deviations counts by its logarithm, so that a
+    few wild columns cannot rule. In each block of columns (shape, intensity, deep, ...) the distance is
+    Mahalanobis's with a shrunk covariance, in units of the median of patients who were held out; that of the
+    patient is the largest of the blocks, so that a tumour ten times too large is seen among a thousand deep
+    features. The unit is then the `quantile` of that distance among patients held out of ten folds, between
+    two of them, so that one odd patient of a small cohort does not set it. Only means, spreads and directions
+    are kept, nothing of a single patient.
 
     Args:
         quantile: Share of patients of the same kind who look familiar.
@@ -49,9 +50,8 @@ class Familiarity(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             for number, block in enumerate(columns):
                 held_out[test, number] = _measure(_learn(X[train][:, block]), X[test][:, block])
         self.units_ = np.maximum(np.median(held_out, axis=0), 1e-12)
-        largest = np.sort((held_out / self.units_).max(axis=1))
-        rank = min(int(np.ceil((len(X) + 1) * self.quantile)), len(X))
-        self.limit_ = max(float(largest[rank - 1]), 1e-12)
+        largest = (held_out / self.units_).max(axis=1)
+        self.limit_ = max(float(np.quantile(largest, self.quantile)), 1e-12)
         self.offset_ = -1.0
         self.parts_ = [_learn(X[:, block]) for block in columns]
         return self
@@ -117,4 +117,6 @@ def _measure(part: dict[str, Any], X: Floats) -> Floats:
 
 
 def _draw_together(z: Floats) -> Floats:
-    return np.sign(z) * np.log1p(np.abs(z))
+    beyond = np.maximum(np.abs(z), FAR) / FAR
+    drawn: Floats = np.where(np.abs(z) <= FAR, z, np.sign(z) * FAR * (1 + np.log(beyond)))
+    return drawn

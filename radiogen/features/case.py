@@ -13,7 +13,7 @@ from radiogen.errors import CaseError
 from radiogen.features.deep import deep_features, paper_features
 from radiogen.features.perturb import draw_masks
 from radiogen.features.radiomics import Radiomics
-from radiogen.features.regions import Voxels, lung_outside, on_grid, ring
+from radiogen.features.regions import Voxels, lung_outside, on_grid, ring, slabs
 from radiogen.features.settings import FeatureOptions
 from radiogen.features.signs import density, ring_density, signs
 from radiogen.features.views import prior_of, tiles_of, view_of
@@ -25,15 +25,17 @@ from radiogen.volume import array_of, same_grid, volume_like
 KEYS = ("case_id", "patient_id", "lesion")
 OUTSIDE = "outside_"  # columns of the negative control
 AWAY, LUNGS = "away", "lungs"  # keys of what is no lesion
+PATCH = "patch"
 Row = dict[str, Any]
 
 
 @dataclass
 class CaseRows:
-    """What one case gives: a row a lesion, a row a perturbed copy (`repeat`), and what was decided."""
+    """What one case gives: a row a lesion, a perturbed copy (`repeat`), a `patch`, and what was decided."""
 
     rows: list[Row] = field(default_factory=list)
     repeats: list[Row] = field(default_factory=list)
+    patches: list[Row] = field(default_factory=list)
     decisions: list[str] = field(default_factory=list)
 
 
@@ -71,7 +73,8 @@ def measure_case(
     outside = _outside(regions, deep.pop(AWAY)) if AWAY in deep else {}
     found = CaseRows()
     for (label, repeat), mask in masks.items():
-        measured = {**signs(ct, mask, lungs), **deep[f"{label}/{repeat}"]}
+        of_lesion, of_patches = _apart(deep[f"{label}/{repeat}"])
+        measured = {**signs(ct, mask, lungs), **of_lesion}
         if options.ring_mm:
             measured |= ring_density(ct, mask, lesion, lungs, options.ring_mm)
         if radiomics:
@@ -82,6 +85,11 @@ def measure_case(
         keys = dict(zip(KEYS, (case.case_id, case.patient_id, label), strict=True))
         if not repeat:
             found.rows.append({**keys, **measured, **outside})
+            share_ml = measured["shape_volume_ml"] / max(len(of_patches), 1)
+            found.patches += [
+                {**keys, "patch": number, "shape_volume_ml": share_ml, **pooled}
+                for number, pooled in of_patches.items()
+            ]
         if options.perturb:
             found.repeats.append({**keys, "repeat": repeat, **measured})
     return found
@@ -126,6 +134,9 @@ def _deep(regions: Regions, model: Model, options: FeatureOptions) -> dict[str, 
         if options.ring_mm:
             others, spacing = regions.any_lesion | lesion, sample.ct.GetSpacing()[::-1]
             pooled["ring"] = ring(lesion, others, regions.lungs, spacing, options.ring_mm)
+        if options.patches and key.endswith("/0"):
+            cut = slabs(lesion, sample.ct.GetSpacing()[::-1], options.patches)
+            pooled |= {f"{PATCH}{number}": piece for number, piece in enumerate(cut, start=1)}
         views.append(view_of(key, pooled, prior_of(model, sample, lesion), size))
     if options.outside and regions.away.any():
         views.append(view_of(AWAY, {"": regions.away}, prior_of(model, sample, regions.away), size))
@@ -137,6 +148,19 @@ def _deep(regions: Regions, model: Model, options: FeatureOptions) -> dict[str, 
     deep = deep_features(model, sample, views, options.levels, options.batch)
     of_lungs = deep.pop(LUNGS, {})
     return {key: own if key == AWAY else {**own, **of_lungs} for key, own in deep.items()}
+
+
+def _apart(deep: dict[str, float]) -> tuple[dict[str, float], dict[int, dict[str, float]]]:
+    """The deep features of a lesion, and those of its patches by number, under the same names."""
+    lesion: dict[str, float] = {}
+    patches: dict[int, dict[str, float]] = {}
+    for name, value in deep.items():
+        _, region, rest = name.split("_", 2)
+        if region.startswith(PATCH):
+            patches.setdefault(int(region.removeprefix(PATCH)), {})[f"deep_{rest}"] = value
+        else:
+            lesion[name] = value
+    return lesion, patches
 
 
 def _outside(regions: Regions, deep: dict[str, float]) -> Row:

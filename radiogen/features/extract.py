@@ -37,6 +37,7 @@ class FeatureTable:
     path: Path
     rows: list[Row] = field(default_factory=list)
     repeats: list[Row] = field(default_factory=list)  # of perturbed masks
+    patches: list[Row] = field(default_factory=list)
     failures: list[tuple[str, str, str]] = field(default_factory=list)  # case_id, reason, way out
     decisions: list[str] = field(default_factory=list)
     stable: int | None = None  # features with an ICC of STABLE_ICC or more; None without perturbation
@@ -79,6 +80,7 @@ def extract_features(
 
     Beside the table come a JSON of its name that says what made it, `<name>.failures.csv` if cases failed,
     and with `perturb` `<name>.perturbed.csv` (a row a repeat) and `<name>.stability.csv` (ICC a feature).
+    With `patches` `<name>.patches.csv` has a row a piece of a lesion: deep features alone, to be pooled.
     A run that was killed, or whose failed cases were mended, goes on: what was measured is kept in a
     hidden folder beside the table until no case fails.
 
@@ -144,6 +146,7 @@ def _measure(case: Case, key: str, work: _Work) -> CaseRows:
 def _add(table: FeatureTable, case: Case, found: CaseRows) -> None:
     table.rows += found.rows
     table.repeats += found.repeats
+    table.patches += found.patches
     table.decisions += [f"{case.case_id}: {each}" for each in found.decisions]
 
 
@@ -154,6 +157,12 @@ def _write(table: FeatureTable, work: _Work, prompt: str) -> list[Path]:
     write_json(out.with_suffix(".json"), _schema(columns, work, prompt))
     write_failures(_failures(out), "extract-features", table.failures)
     written = [out, out.with_suffix(".json")]
+    if work.options.patches:
+        pieces = out.with_name(f"{out.stem}.patches{out.suffix}")
+        names = [name for name in table.patches[0] if name not in (*KEYS, "patch")]
+        write_features(pieces, [*KEYS, "patch", *names], table.patches)
+        write_json(pieces.with_suffix(".json"), _schema(names, work, prompt))
+        written += [pieces, pieces.with_suffix(".json")]
     if work.options.perturb:
         names = [name for name in columns if any(name in row for row in table.repeats[:1])]
         write_features(perturbed_path(out), [*KEYS, "repeat", *names], table.repeats)

@@ -23,12 +23,22 @@ def read_part(folder: Path, case: Case, key: str) -> CaseRows | None:
     """The rows of a case that an earlier run measured in the same way; None where there are none."""
     try:
         part = json.loads((folder / f"{case.case_id}.json").read_text(encoding="utf-8"))
-        return CaseRows(part["rows"], part["repeats"], part["decisions"]) if part["key"] == key else None
+        return (
+            CaseRows(part["rows"], part["repeats"], part["patches"], part["decisions"])
+            if part["key"] == key
+            else None
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def write_part(folder: Path, case: Case, key: str, rows: CaseRows) -> None:
     """Keep the rows of a case."""
-    content = {"key": key, "rows": rows.rows, "repeats": rows.repeats, "decisions": rows.decisions}
+    content = {
+        "key": key,
+        "rows": rows.rows,
+        "repeats": rows.repeats,
+        "patches": rows.patches,
+        "decisions": rows.decisions,
+    }
     write_json(folder / f"{case.case_id}.json", content)

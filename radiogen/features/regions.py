@@ -94,3 +94,19 @@ def lung_outside(lesions: Voxels, lungs: Voxels, spacing_mm: npt.ArrayLike) -> V
     squares = axes[0][:, None, None] + axes[1][None, :, None] + axes[2][None, None, :]
     ball: Voxels = (squares <= BALL_MM**2) & lungs & ~lesions
     return ball
+
+
+def slabs(lesion: Voxels, spacing_mm: npt.ArrayLike, count: int) -> list[Voxels]:
+    """A lesion cut across its longest axis into pieces of equal size; fewer where it has fewer voxels."""
+    places = np.argwhere(lesion)
+    millimetres = places * np.asarray(spacing_mm, dtype=float)
+    centred = millimetres - millimetres.mean(axis=0)
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    axis = axes[0] * np.sign(axes[0][np.abs(axes[0]).argmax()])
+    order = np.argsort(centred @ axis, kind="stable")
+    pieces = []
+    for part in np.array_split(order, min(count, len(order))):
+        piece: Voxels = np.zeros_like(lesion)
+        piece[tuple(places[part].T)] = True
+        pieces.append(piece)
+    return pieces

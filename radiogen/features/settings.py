@@ -21,6 +21,7 @@ class FeatureOptions(Settings):
     radiomics: bool = False
     radiomics_parameters: Path | dict[str, Any] | None = None  # a PyRadiomics parameter file, or its content
     perturb: int = Field(default=0, ge=0)  # repeats with perturbed masks
+    patches: int = Field(default=0, ge=0, le=16)  # pieces of each lesion, for a classifier that pools bags
     seed: int = Field(default=0, ge=0)  # of the perturbations
     split: str | None = None  # only the cases of this split
     batch: int = Field(default=1, ge=1)  # windows that go through the network at once
@@ -34,6 +35,8 @@ class FeatureOptions(Settings):
             raise ValueError("levels must name at least one level")
         if self.paper and (self.ring_mm or self.lungs):
             raise ValueError("paper is of the whole lungs as published; leave ring and lungs out")
+        if self.paper and self.patches:
+            raise ValueError("paper has no lesion that could be cut; leave patches out")
         return self
 
     def described(self) -> dict[str, Any]:

@@ -39,9 +39,8 @@ def test_a_patient_of_another_kind_is_not(patients, features):
     moved = draw(rng, 100, features)
     assert (known.distance(moved + 4 * moved.std(axis=0)) > 1).all()
     assert (known.distance(5 * moved) > 1).mean() > 0.9
-    assert (
-        known.distance(rng.permuted(moved, axis=0) * 2) > 1
-    ).mean() > 0.9  # each column in range, not together
+    apart = rng.permuted(moved, axis=0)  # each column twice its range, no longer together
+    assert (known.distance(2 * apart) > 1).mean() > 0.8
 
 
 def test_one_strange_block_is_seen_among_many_familiar_columns():

@@ -149,3 +149,17 @@ def test_the_options_of_a_table_come_back_from_its_json(cases, tmp_path, tiny_mo
     assert FeatureOptions.like(about).levels == ("encoder3",)
     record = json.loads(record_path(tmp_path / "f.csv").read_text())
     assert record["options"]["ring_mm"] == [2, 10] and set(record["outputs"]) == {"f.csv", "f.json"}
+
+
+def test_patches_of_a_lesion_are_a_bag_for_the_classifier(cases, tmp_path, tiny_model):
+    run(cases, tmp_path / "f.csv", tiny_model, patches=3)
+    patches = pd.read_csv(tmp_path / "f.patches.csv")
+    lesions = pd.read_csv(tmp_path / "f.csv")
+    assert set(patches.groupby(["case_id", "lesion"])["patch"].max()) <= {1, 2, 3}
+    assert patches["shape_volume_ml"].sum() == pytest.approx(lesions["shape_volume_ml"].sum(), rel=1e-5)
+    assert not any("patch" in name for name in lesions.columns)
+    one = patches[patches["case_id"] == lesions["case_id"][0]]
+    highest = "deep_decoder2_max_000"
+    assert one[one["lesion"] == 1][highest].max() == pytest.approx(lesions[highest][0], rel=1e-5)
+    bag = read_features(tmp_path / "f.patches.csv", EgfrSettings(lesion="bag", classifier="attention"))
+    assert f"{highest}@1" in bag.features.columns and len(bag.features) == lesions["patient_id"].nunique()
