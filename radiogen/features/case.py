@@ -1,6 +1,6 @@
 """All features of one case: a row of numbers for each lesion, and for each perturbed copy of it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from radiogen.features.radiomics import Radiomics
 from radiogen.features.regions import Voxels, lung_outside, on_grid, ring, slabs
 from radiogen.features.settings import FeatureOptions
 from radiogen.features.signs import density, ring_density, signs
-from radiogen.features.views import prior_of, tiles_of, view_of
+from radiogen.features.views import View, prior_of, tiles_of, view_of
 from radiogen.io.cases import Case
 from radiogen.io.nifti import read_grid, read_mask
 from radiogen.preprocess.network_input import NetworkInput, to_network_grid
@@ -41,13 +41,18 @@ class CaseRows:
 
 @dataclass(frozen=True)
 class Regions:
-    """A case on the network's grid, with the voxels of each lesion mask and of lung far from all of them."""
+    """A case on the network's grid, with its lesions, its lungs, and lung far from the lesions."""
 
     sample: NetworkInput
-    lesions: Mapping[str, Voxels]  # "label/repeat" -> (D, H, W); repeat 0 is the outline itself
-    any_lesion: Voxels  # of the outlines
+    lesions: Voxels  # (D, H, W)
     lungs: Voxels
-    away: Voxels  # lung far from the lesions; may be empty
+    away: Voxels  # may be empty
+
+    @property
+    def spacing_mm(self) -> tuple[float, ...]:
+        """In the order of the arrays, (z, y, x)."""
+        spacing: tuple[float, ...] = self.sample.ct.GetSpacing()[::-1]
+        return spacing
 
 
 def measure_case(
@@ -67,32 +72,55 @@ def measure_case(
     """
     lesion = _read_lesions(case, path)
     ct, lungs = case.ct(), case.lungs()
-    masks = _masks(case, lesion, options)
-    regions = _regions(to_network_grid(ct, lungs, lesion, model.config.preprocessing), masks)
-    deep = _deep(regions, model, options)
-    outside = _outside(regions, deep.pop(AWAY)) if AWAY in deep else {}
-    found = CaseRows()
-    for (label, repeat), mask in masks.items():
-        of_lesion, of_patches = _apart(deep[f"{label}/{repeat}"])
-        measured = {**signs(ct, mask, lungs), **of_lesion}
+    regions = _regions(to_network_grid(ct, lungs, lesion, model.config.preprocessing), lesion)
+    found, views = CaseRows(), _other_views(regions, model, options)
+    measured: dict[str, Row] = {}
+    for key, mask in _masks(case, lesion, options):
+        row: Row = dict(signs(ct, mask, lungs))
         if options.ring_mm:
-            measured |= ring_density(ct, mask, lesion, lungs, options.ring_mm)
+            row |= ring_density(ct, mask, lesion, lungs, options.ring_mm)
         if radiomics:
             numbers = radiomics.measure(ct, mask)
-            measured |= numbers
-            if not numbers and not repeat:
-                found.decisions.append(f"lesion {label} is too small for PyRadiomics; its cells stay empty")
-        keys = dict(zip(KEYS, (case.case_id, case.patient_id, label), strict=True))
-        if not repeat:
-            found.rows.append({**keys, **measured, **outside})
-            share_ml = measured["shape_volume_ml"] / max(len(of_patches), 1)
-            found.patches += [
-                {**keys, "patch": number, "shape_volume_ml": share_ml, **pooled}
-                for number, pooled in of_patches.items()
-            ]
-        if options.perturb:
-            found.repeats.append({**keys, "repeat": repeat, **measured})
+            row |= numbers
+            if not numbers:
+                found.decisions.append(f"lesion {key}: too small for PyRadiomics, its cells stay empty")
+        if not options.paper:
+            views.append(_view(key, on_grid(mask, regions.sample.ct), regions, model, options))
+        measured[key] = row
+    if options.paper:
+        deep = dict.fromkeys(measured, paper_features(model, regions.sample, regions.lesions))
+    else:
+        deep = deep_features(model, regions.sample, views, options.levels, options.batch)
+    outside = _outside(regions, deep.pop(AWAY)) if AWAY in deep else {}
+    of_lungs = deep.pop(LUNGS, {})
+    _add_rows(
+        found, case, measured, {key: {**own, **of_lungs} for key, own in deep.items()}, outside, options
+    )
     return found
+
+
+def _add_rows(
+    found: CaseRows,
+    case: Case,
+    measured: dict[str, Row],
+    deep: dict[str, dict[str, float]],
+    outside: Row,
+    options: FeatureOptions,
+) -> None:
+    for key, row in measured.items():
+        label, repeat = (int(part) for part in key.split("/"))
+        of_lesion, of_patches = _apart(deep[key])
+        keys = dict(zip(KEYS, (case.case_id, case.patient_id, label), strict=True))
+        if options.perturb:
+            found.repeats.append({**keys, "repeat": repeat, **row, **of_lesion})
+        if repeat:
+            continue
+        found.rows.append({**keys, **row, **of_lesion, **outside})
+        share_ml = row["shape_volume_ml"] / max(len(of_patches), 1)
+        found.patches += [
+            {**keys, "patch": number, "shape_volume_ml": share_ml, **pooled}
+            for number, pooled in of_patches.items()
+        ]
 
 
 def _read_lesions(case: Case, path: Path) -> sitk.Image:
@@ -106,48 +134,47 @@ def _read_lesions(case: Case, path: Path) -> sitk.Image:
     return lesion
 
 
-def _masks(case: Case, lesion: sitk.Image, options: FeatureOptions) -> dict[tuple[int, int], sitk.Image]:
-    """(label, repeat) -> mask on the CT's grid; the perturbed ones depend on seed, case and label alone."""
-    masks = {}
+def _masks(case: Case, lesion: sitk.Image, options: FeatureOptions) -> Iterator[tuple[str, sitk.Image]]:
+    """ "label/repeat" and a mask on the CT's grid; repeat 0 is the outline itself.
+
+    The perturbed ones depend on seed, case, label and repeat alone.
+    """
     for label in (int(each) for each in np.unique(array_of(lesion)) if each):
         drawn = draw_masks(lesion == label, options.perturb, (options.seed, *case.case_id.encode(), label))
-        masks.update({(label, repeat): mask for repeat, mask in enumerate(drawn)})
-    return masks
+        for repeat, mask in enumerate(drawn):
+            yield f"{label}/{repeat}", mask
 
 
-def _regions(sample: NetworkInput, masks: Mapping[tuple[int, int], sitk.Image]) -> Regions:
-    lesions = {f"{label}/{repeat}": on_grid(mask, sample.ct) for (label, repeat), mask in masks.items()}
-    whole = np.logical_or.reduce([each for key, each in lesions.items() if key.endswith("/0")])
-    lungs: Voxels = array_of(sample.lungs) != 0
-    return Regions(sample, lesions, whole, lungs, lung_outside(whole, lungs, sample.ct.GetSpacing()[::-1]))
+def _regions(sample: NetworkInput, lesion: sitk.Image) -> Regions:
+    lesions, lungs = on_grid(lesion, sample.ct), np.asarray(array_of(sample.lungs) != 0)
+    return Regions(sample, lesions, lungs, lung_outside(lesions, lungs, sample.ct.GetSpacing()[::-1]))
 
 
-def _deep(regions: Regions, model: Model, options: FeatureOptions) -> dict[str, dict[str, float]]:
-    """The deep features of each "label/repeat", and under `AWAY` those of lung far from the lesions."""
-    sample = regions.sample
-    if options.paper:
-        return dict.fromkeys(regions.lesions, paper_features(model, sample, regions.any_lesion))
-    size = model.config.preprocessing.size
-    views = []
-    for key, lesion in regions.lesions.items():
-        pooled = {"": lesion}
-        if options.ring_mm:
-            others, spacing = regions.any_lesion | lesion, sample.ct.GetSpacing()[::-1]
-            pooled["ring"] = ring(lesion, others, regions.lungs, spacing, options.ring_mm)
-        if options.patches and key.endswith("/0"):
-            cut = slabs(lesion, sample.ct.GetSpacing()[::-1], options.patches)
-            pooled |= {f"{PATCH}{number}": piece for number, piece in enumerate(cut, start=1)}
-        views.append(view_of(key, pooled, prior_of(model, sample, lesion), size))
-    if options.outside and regions.away.any():
-        views.append(view_of(AWAY, {"": regions.away}, prior_of(model, sample, regions.away), size))
+def _view(key: str, lesion: Voxels, regions: Regions, model: Model, options: FeatureOptions) -> View:
+    """The window of one lesion mask, with its ring and its patches."""
+    pooled = {"": lesion}
+    if options.ring_mm:
+        others = regions.lesions | lesion
+        pooled["ring"] = ring(lesion, others, regions.lungs, regions.spacing_mm, options.ring_mm)
+    if options.patches and key.endswith("/0"):
+        cut = slabs(lesion, regions.spacing_mm, options.patches)
+        pooled |= {f"{PATCH}{number}": piece for number, piece in enumerate(cut, start=1)}
+    prior = prior_of(model, regions.sample, lesion)
+    return view_of(key, pooled, prior, model.config.preprocessing.size)
+
+
+def _other_views(regions: Regions, model: Model, options: FeatureOptions) -> list[View]:
+    """The window of lung far from the lesions, and the tiles of both lungs, as far as they are asked for."""
+    size, views = model.config.preprocessing.size, []
+    if options.outside and not options.paper and regions.away.any():
+        prior = prior_of(model, regions.sample, regions.away)
+        views.append(view_of(AWAY, {"": regions.away}, prior, size))
     if options.lungs:
-        prior = prior_of(model, sample, regions.any_lesion)
+        prior = prior_of(model, regions.sample, regions.lesions)
         if "lungs" in model.config.priors:
             prior = regions.lungs.astype(np.float32)
         views += tiles_of(LUNGS, LUNGS, regions.lungs, prior, size)
-    deep = deep_features(model, sample, views, options.levels, options.batch)
-    of_lungs = deep.pop(LUNGS, {})
-    return {key: own if key == AWAY else {**own, **of_lungs} for key, own in deep.items()}
+    return views
 
 
 def _apart(deep: dict[str, float]) -> tuple[dict[str, float], dict[int, dict[str, float]]]:

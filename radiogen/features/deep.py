@@ -11,7 +11,7 @@ from torch.nn import functional
 from radiogen.engines.model_folder import Model
 from radiogen.errors import ConfigError
 from radiogen.features.regions import Voxels
-from radiogen.features.views import View, cut, prior_of, run_views
+from radiogen.features.views import View, prior_of, run_views
 from radiogen.preprocess.network_input import NetworkInput
 
 LEVELS = ("encoder2", "decoder3", "decoder2")
@@ -81,7 +81,7 @@ def deep_features(
     channels: dict[str, int] = {}
     for view, outputs in run_views(model, sample, views, levels, batch):
         for name, voxels in view.regions.items():
-            inside = torch.from_numpy(cut(voxels.astype(np.float32), view.start, view.size))
+            inside = torch.from_numpy(voxels)
             for level, output in outputs.items():
                 pools[view.key, name, level].add(output, inside)
                 channels[level] = output.shape[0]
@@ -112,7 +112,8 @@ def paper_features(model: Model, sample: NetworkInput, lesions: Voxels) -> dict[
     if model.config.preprocessing.layout != "squeeze":
         raise ConfigError("--paper", "needs a model of layout squeeze", "train with --preset paper")
     size = lesions.shape
-    view = View("paper", {}, prior_of(model, sample, lesions), (0, 0, 0), (size[0], size[1], size[2]))
+    prior = prior_of(model, sample, lesions)
+    view = View("paper", {}, prior, (0, 0, 0), (size[0], size[1], size[2]))
     _, outputs = next(run_views(model, sample, [view], ["decoder2"], batch=1))  # (C, D/2, H/2, W/2)
     flat = outputs["decoder2"].float().mean(dim=(2, 3)).flatten().cpu().numpy()
     return {f"deep_paper_{i:04d}": float(value) for i, value in enumerate(flat)}

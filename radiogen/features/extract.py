@@ -101,7 +101,10 @@ def extract_features(
     radiomics = Radiomics(options.radiomics_parameters) if options.radiomics else None
     work = _Work(model, options, radiomics, masks, out.with_name(f".{out.stem}.parts"))
     found = cases_of_split(cases, options.split)
-    keys = {case.case_id: key_of(case, work.mask_of(case), work.how) for case in found}
+    keys = {}
+    for number, case in enumerate(found, start=1):
+        keys[case.case_id] = key_of(case, work.mask_of(case), work.how)
+        tick("see what is done", number, len(found))
     described = {**work.how, "cases": short_hash("".join(keys.values()))}
     if options.existing == "fail" and (out.exists() or record_path(out).exists()):
         raise OutputError(out, "is there already", "take --existing skip or overwrite")

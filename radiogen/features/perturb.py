@@ -1,6 +1,6 @@
 """Shift, shrink and grow a lesion mask as another reader might, and say which features hold still."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -90,7 +90,8 @@ def stability_rows(
     ]
 
 
-def draw_masks(lesion: sitk.Image, count: int, seed: Sequence[int]) -> list[sitk.Image]:
-    """The mask itself, and `count` perturbed ones that depend on the seed alone."""
-    chances = [np.random.default_rng([*seed, repeat]) for repeat in range(1, count + 1)]
-    return [lesion, *(perturb_mask(lesion, chance) for chance in chances)]
+def draw_masks(lesion: sitk.Image, count: int, seed: Sequence[int]) -> Iterator[sitk.Image]:
+    """The mask itself, then `count` perturbed ones; each depends on the seed and its number alone."""
+    yield lesion
+    for repeat in range(1, count + 1):
+        yield perturb_mask(lesion, np.random.default_rng([*seed, repeat]))

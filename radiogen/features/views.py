@@ -21,10 +21,18 @@ class View:
     """One window: the voxels that are pooled from it by their name, and where the network is told to look."""
 
     key: str  # whose window it is
-    regions: Mapping[str, Voxels]  # on the whole case, (D, H, W)
-    prior: FloatArray  # on the whole case, [0, 1]
-    start: tuple[int, int, int]
+    regions: Mapping[str, FloatArray]  # 0/1 in the window, (D, H, W)
+    prior: FloatArray  # in the window, [0, 1]
+    start: tuple[int, int, int]  # in the case; the window may reach over its edges
     size: tuple[int, int, int]
+
+
+def _view(
+    key: str, regions: Mapping[str, Voxels], prior: FloatArray, start: Sequence[int], size: Sequence[int]
+) -> View:
+    pieces = {name: cut(voxels.astype(np.float32), start, size) for name, voxels in regions.items()}
+    (z, y, x), (d, h, w) = start, size
+    return View(key, pieces, cut(prior, start, size), (z, y, x), (d, h, w))
 
 
 def prior_of(model: Model, sample: NetworkInput, looked_at: Voxels) -> FloatArray:
@@ -52,7 +60,7 @@ def view_of(key: str, regions: Mapping[str, Voxels], prior: FloatArray, least: S
         middle = (first + last) // 2 - width // 2
         start.append(min(max(middle, 0), length - width) if width <= length else (length - width) // 2)
         size.append(width)
-    return View(key, regions, prior, (start[0], start[1], start[2]), (size[0], size[1], size[2]))
+    return _view(key, regions, prior, start, size)
 
 
 def tiles_of(
@@ -64,10 +72,8 @@ def tiles_of(
     tiles = []
     for z, y, x in product(*starts):
         piece = tuple(slice(first, first + width) for first, width in zip((z, y, x), size, strict=True))
-        inside = np.zeros_like(voxels)
-        inside[piece] = voxels[piece]
-        if inside.any():
-            tiles.append(View(key, {name: inside}, prior, (z, y, x), size))
+        if voxels[piece].any():
+            tiles.append(_view(key, {name: voxels}, prior, (z, y, x), size))
     return tiles
 
 
@@ -87,7 +93,7 @@ def run_views(
     ordered = sorted(views, key=lambda view: view.size)
     for group in _alike(ordered, batch):
         images = np.stack([np.stack([cut(c, view.start, view.size) for c in image]) for view in group])
-        priors = np.stack([cut(view.prior, view.start, view.size)[None] for view in group])
+        priors = np.stack([view.prior[None] for view in group])
         with torch.inference_mode():
             outputs = model.network.levels(
                 torch.from_numpy(images).to(device, non_blocking=True),

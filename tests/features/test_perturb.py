@@ -19,7 +19,7 @@ def ball(radius_mm=8.0, spacing=(1.0, 1.0, 1.0), size=40):
 def test_perturbed_masks_move_and_change_size_both_ways_but_not_much():
     mask = ball()
     volume = array_of(mask).sum()
-    drawn = [array_of(each) for each in draw_masks(mask, 20, (0,))[1:]]
+    drawn = [array_of(each) for each in list(draw_masks(mask, 20, (0,)))[1:]]
     sizes = np.array([each.sum() for each in drawn]) / volume
     assert sizes.min() < 0.9 and sizes.max() > 1.1 and sizes.min() > 0.5 and sizes.max() < 1.6
     overlap = [2 * (each & array_of(mask)).sum() / (each.sum() + volume) for each in drawn]
@@ -40,10 +40,10 @@ def test_one_voxel_and_a_mask_at_the_edge_stay_lesions():
 
 def test_a_perturbed_mask_keeps_its_place_in_space_and_depends_on_the_seed_alone():
     mask = ball(spacing=(0.8, 0.9, 2.0))
-    first, again = (draw_masks(mask, 3, (1, 2)) for _ in range(2))
+    first, again = (list(draw_masks(mask, 3, (1, 2))) for _ in range(2))
     assert all((array_of(a) == array_of(b)).all() for a, b in zip(first, again, strict=True))
     assert first[0] is mask and first[1].GetSpacing() == mask.GetSpacing()
-    longer = draw_masks(mask, 5, (1, 2))
+    longer = list(draw_masks(mask, 5, (1, 2)))
     assert (array_of(longer[3]) == array_of(first[3])).all()
 
 
