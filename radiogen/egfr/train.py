@@ -20,7 +20,7 @@ from radiogen.egfr.sites import judge_sites
 from radiogen.egfr.statistics import Difference, Estimate
 from radiogen.egfr.summary import NOTE, summarise, write_out_of_fold
 from radiogen.egfr.validation import Judging, OutOfFold, judge
-from radiogen.provenance import RunRecord, record_path, write_json
+from radiogen.provenance import RunRecord, leave_no_trace, record_path, write_json
 from radiogen.runtime import Tick, no_tick, pick_device
 
 
@@ -84,7 +84,8 @@ def train_egfr(
     folds = draw_folds(cohort.patients, cohort.labels, settings.folds, settings.repeats, settings.seed)
     parts = out.with_name(f".{out.name}.folds")  # finished folds, for a run that is killed
     how = Judging(settings.seed, settings.jobs, parts, settings.inputs)
-    outcomes = judge(candidates.values(), cohort.labels, folds, how, tick)
+    with leave_no_trace(parts):
+        outcomes = judge(candidates.values(), cohort.labels, folds, how, tick)
     sites = judge_sites(candidates[settings.inputs], outcomes[settings.inputs], cohort, settings)
     validation = summarise(cohort, candidates, outcomes, settings, overlap, sites, how, tick)
     model = candidates[settings.inputs]

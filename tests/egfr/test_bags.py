@@ -18,7 +18,14 @@ from radiogen.egfr.train import train_egfr
 from radiogen.errors import ConfigError
 
 BAG = EgfrSettings(
-    **{**QUICK.model_dump(), "classifier": "attention", "lesion": "bag", "permutations": 0, "inner_folds": 2}
+    **{
+        **QUICK.model_dump(),
+        "classifier": "attention",
+        "lesion": "bag",
+        "permutations": 0,
+        "inner_folds": 2,
+        "folds": 2,
+    }
 )
 
 
@@ -48,7 +55,7 @@ def test_every_instance_is_transformed_like_the_same_row_alone():
     assert found[there] == pytest.approx(alone) and np.isnan(found[~there]).all()
 
 
-def with_second_lesions(patients=30):
+def with_second_lesions(patients=24):
     features, clinical = make_rows(patients)
     more = [{**row, "lesion": 2, "shape_volume_ml": -5.0} for row in features[::3]]
     return [*features, *more], clinical
