@@ -15,6 +15,7 @@ VERBS = {
     "ingest": "ingesting",
     "prepare": "preparing cases",
     "qc": "looking at cases",
+    "warm up": "warming up",
     "score": "scoring weights",
     "train": "training",
     "segment": "segmenting",

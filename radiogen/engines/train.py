@@ -101,14 +101,15 @@ def train(
     seen = set(pruned.config.patients_seen) if pruned else set()
     config = ModelConfig(
         preset=options.preset,
-        network=settings.network,
+        network=pruned.network if pruned else settings.network,
         preprocessing=settings.preprocessing,
         priors=settings.training.priors,
         seed=options.seed,
         sparsity=pruned.config.sparsity if pruned else 0.0,
         patients_seen=tuple(sorted(seen | {case.patient_id for case in learn})),
     )
-    card = model_card(config, metrics, weight_count(network))
+    note = pruned.note if pruned else ""
+    card = model_card(config, metrics, weight_count(network), note)
     save_model(out, network.state_dict(), config, metrics, card)
     record.decisions += learnable(found)[1]
     record.seed, record.device = options.seed, str(device)

@@ -16,6 +16,7 @@ from radiogen.pruning.signatures import (
     refuse_not_finite,
     sample_count,
 )
+from radiogen.pruning.spread import add_up, add_up_counts
 from radiogen.pruning.state import as_found
 
 
@@ -28,6 +29,19 @@ class Moments:
     samples: int
     batches: int
     engine: str = "loop"
+
+
+class _Quotients(dict[str, Tensor]):
+    """Sums that are added up over the processes and divided one by one, as they are taken out."""
+
+    def __init__(self, sums: dict[str, Tensor], count: int) -> None:
+        super().__init__(sums)
+        self._count = count
+
+    def pop(self, name: str) -> Tensor:  # type: ignore[override]
+        value = super().pop(name).clone()
+        add_up([value])
+        return value.div_(self._count)
 
 
 class MomentSums:
@@ -64,19 +78,30 @@ class MomentSums:
         self.samples += other.samples
         self.batches += other.batches
 
-    def means(self, engine: str = "loop", in_place: bool = False) -> Moments:
-        """Divide by the number of mini-batches, and check the result.
+    def peek(self, engine: str) -> Moments:
+        """The moments so far, over all processes; each is made when it is popped, and the sums stay."""
+        beside = next(iter(self.total.values()))
+        samples, batches = add_up_counts(self.samples, self.batches, beside=beside)
+        means = (_Quotients(self.total, batches), _Quotients(self.squares, batches))
+        return Moments(*means, samples, batches, engine)
+
+    def add_up_processes(self) -> None:
+        """Take in the sums of all processes of torch.distributed; every one of them then has the same."""
+        add_up([*self.total.values(), *self.squares.values()])
+        beside = next(iter(self.total.values()))
+        self.samples, self.batches = add_up_counts(self.samples, self.batches, beside=beside)
+
+    def means(self, engine: str = "loop") -> Moments:
+        """Divide by the number of mini-batches, in place, and check the result.
 
         Args:
             engine: What made the sums, for the record.
-            in_place: Whether the sums may be overwritten, which saves their memory.
 
         Raises:
             PruningError: A moment is not finite; the layer is named.
         """
-        divide = Tensor.div_ if in_place else Tensor.div
-        gradient = {name: divide(value, self.batches) for name, value in self.total.items()}
-        fisher = {name: divide(value, self.batches) for name, value in self.squares.items()}
+        gradient = {name: value.div_(self.batches) for name, value in self.total.items()}
+        fisher = {name: value.div_(self.batches) for name, value in self.squares.items()}
         refuse_not_finite(gradient, "gradients")
         refuse_not_finite(fisher, "squared gradients")
         return Moments(gradient, fisher, self.samples, self.batches, engine)
@@ -107,7 +132,7 @@ def gradient_moments(
     with as_found(model, chosen.values()):
         for batch in read_batches(batches):
             loop_chunk(sums, model, [batch], loss, chosen)
-    return sums.means(in_place=True)
+    return sums.means()
 
 
 def loop_chunk(

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pruning_networks import classifier, cross_entropy, half_squares, images, mixed, volumes
 from torch import Tensor, nn
 
@@ -117,6 +119,30 @@ def test_engines_give_the_moments_of_the_loop(case: str, engine: str, settings: 
     assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
     assert all(isinstance(p, nn.Parameter) and p.grad is None for p in model.parameters())
     assert not any("forward" in vars(module) for module in model.modules())
+
+
+@settings(max_examples=25)
+@given(
+    st.permutations(range(11)),
+    st.sampled_from(["native", "func"]),
+    st.integers(1, 3),
+    st.integers(1, 40),
+    st.sampled_from(["fts", "snip", "fisher-pruning", "fbss"]),
+)
+def test_scores_depend_neither_on_the_order_nor_on_what_is_taken_together(
+    order: list[int], engine: str, jobs: int, chunk: int, criterion: str
+) -> None:
+    batches = images(11, size=1)
+    plain = CriterionSettings(criterion=criterion, moments=MomentSettings(engine="loop"))
+    moments = MomentSettings(engine=engine, jobs=jobs)
+    fast = CriterionSettings(criterion=criterion, moments=moments)
+    truth = score_weights(classifier(), batches, cross_entropy, plain).scores
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("radiogen.pruning.engine_choice.LARGEST_CHUNK", chunk)
+        mixed_up = [batches[number] for number in order]
+        found = score_weights(classifier(), mixed_up, cross_entropy, fast).scores
+    for name, score in truth.items():
+        torch.testing.assert_close(found[name], score, rtol=1e-9, atol=1e-12 * float(score.abs().max()))
 
 
 @pytest.mark.parametrize("both", ["float32", "float64"])
