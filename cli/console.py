@@ -17,6 +17,7 @@ VERBS = {
     "segment": "segmenting",
     "features": "extracting features",
     "evaluate": "comparing masks",
+    "runs": "training networks",
 }
 
 

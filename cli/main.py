@@ -13,7 +13,7 @@ import typer
 from radiogen import __version__
 from radiogen.errors import RadiogenError
 
-from . import cases, cohort, doctor, egfr, features, model, report, segmentation
+from . import benchmark, cases, cohort, doctor, egfr, features, model, report, segmentation
 
 app = typer.Typer(
     name="radiogen",
@@ -50,6 +50,7 @@ app.command("train-egfr")(egfr.train_egfr)
 app.command("classify-egfr")(egfr.classify_egfr)
 app.command("report")(report.report)
 app.add_typer(model.app, name="model")
+app.add_typer(benchmark.app, name="benchmark")
 app.command("doctor")(doctor.doctor)
 app.command("demo")(cohort.demo)
 

@@ -1,0 +1,117 @@
+"""Which runs a benchmark consists of: criteria x sparsities x seeds, the dense network, the controls."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+
+from radiogen.config import Settings, check_settings
+from radiogen.errors import ConfigError
+from radiogen.pruning.controls import redraw_weights, shuffle_within_layers
+from radiogen.pruning.criteria import CRITERIA
+from radiogen.pruning.settings import CriterionName
+from radiogen.pruning.signatures import WeightMasks
+
+DENSE = "dense"
+PAPER_SEEDS = (0, 42, 123)
+
+Control = Callable[[nn.Module, WeightMasks, torch.Generator], WeightMasks]
+
+
+def _shuffle(_network: nn.Module, masks: WeightMasks, generator: torch.Generator) -> WeightMasks:
+    return shuffle_within_layers(masks, generator)
+
+
+def _redraw(network: nn.Module, masks: WeightMasks, generator: torch.Generator) -> WeightMasks:
+    redraw_weights(network, masks, generator)
+    return masks
+
+
+CONTROLS: dict[str, Control] = {"shuffle": _shuffle, "reinit": _redraw}
+"""What is done to a criterion's weight masks, or to the weights in place, before training."""
+
+
+@dataclass(frozen=True, order=True)
+class Plan:
+    """One run. Without a criterion it is the dense network, without a control the criterion itself."""
+
+    criterion: str
+    control: str
+    sparsity: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The name of its files: `fts-shuffle-0_95-42`, `dense-0`."""
+        parts = [
+            self.criterion,
+            self.control,
+            f"{self.sparsity:g}".replace(".", "_") if self.sparsity else "",
+        ]
+        return "-".join([*(part for part in parts if part), str(self.seed)])
+
+
+class Grid(Settings):
+    """What is compared with what."""
+
+    criteria: tuple[CriterionName, ...] = Field(
+        ("random", "magnitude", "snip", "grasp", "synflow", "fisher-pruning", "fts"), min_length=1
+    )
+    sparsities: tuple[float, ...] = Field((0.8, 0.9, 0.95, 0.98), min_length=1)
+    seeds: tuple[int, ...] = Field(PAPER_SEEDS, min_length=1)
+    controls: tuple[str, ...] = ("shuffle", "reinit")
+    controls_of: tuple[CriterionName, ...] = ("fts",)
+
+    @model_validator(mode="after")
+    def _usable(self) -> "Grid":
+        for sparsity in self.sparsities:
+            if not 0 < sparsity < 1:
+                raise ValueError(f"sparsity {sparsity:g} is not a share to remove, between 0 and 1")
+        for control in self.controls:
+            if control not in CONTROLS:
+                raise ValueError(f"there is no control {control}; there are {', '.join(CONTROLS)}")
+        if self.controls:
+            for name in self.controls_of:
+                if name not in self.criteria:
+                    raise ValueError(f"controls of {name} need {name} among the criteria")
+        if any(seed < 0 for seed in self.seeds):
+            raise ValueError("seeds are 0 or more")
+        return self
+
+
+def plan_runs(grid: Grid) -> list[Plan]:
+    """All runs of a grid, each once, those of a seed together."""
+    plans = []
+    for seed in grid.seeds:
+        plans.append(Plan(DENSE, "", 0.0, seed))
+        for sparsity in grid.sparsities:
+            for criterion in grid.criteria:
+                plans.append(Plan(criterion, "", sparsity, seed))
+            for criterion in grid.controls_of:
+                plans += [Plan(criterion, control, sparsity, seed) for control in grid.controls]
+    return list(dict.fromkeys(plans))
+
+
+def read_grid(criteria: str, sparsities: str, seeds: str, controls: str, controls_of: str) -> Grid:
+    """A grid from lists as they are written on a command line, parted by commas; `none` is no control.
+
+    Raises:
+        ConfigError: A word is no criterion, number or control; the right ones are named.
+    """
+    for name in [*_words(criteria), *_words(controls_of)]:
+        if name not in CRITERIA:
+            raise ConfigError(f"criterion {name}", "is unknown", f"there are {', '.join(CRITERIA)}")
+    values = {
+        "criteria": _words(criteria),
+        "sparsities": _words(sparsities),
+        "seeds": _words(seeds),
+        "controls": [] if controls == "none" else _words(controls),
+        "controls_of": _words(controls_of),
+    }
+    return check_settings(Grid, values, what="benchmark")
+
+
+def _words(text: str) -> list[str]:
+    return list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
