@@ -9,14 +9,27 @@ from types import FrameType
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from radiogen import __version__
 from radiogen.errors import RadiogenError
 
-from . import benchmark, cases, cohort, doctor, egfr, features, model, report, segmentation
+from . import benchmark, cases, cohort, doctor, egfr, features, model, pruning, report, segmentation
+
+
+class _TwoWords(TyperGroup):
+    """Finds `prune show` beside the bare `prune`: a command's name may be two words."""
+
+    def resolve_command(self, ctx, args):  # type: ignore[no-untyped-def]
+        two = " ".join(args[:2])
+        if two in self.commands:
+            return two, self.commands[two], args[2:]
+        return super().resolve_command(ctx, args)
+
 
 app = typer.Typer(
     name="radiogen",
+    cls=_TwoWords,
     help="Lung-cancer radiogenomics, from a CT to an EGFR probability. Not for clinical use.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -41,7 +54,7 @@ def main(
 
 app.command("ingest")(cases.ingest)
 app.command("split")(cases.split)
-app.command("prune")(segmentation.prune)
+app.command("prune")(pruning.prune)
 app.command("train")(segmentation.train)
 app.command("segment")(segmentation.segment)
 app.command("evaluate")(segmentation.evaluate)

@@ -8,6 +8,7 @@ import typer
 Existing = Annotated[
     Literal["skip", "overwrite", "fail"], typer.Option(help="What happens to results that are there.")
 ]
+Cases = Annotated[Path, typer.Argument(help="Folder of cases, made by radiogen ingest.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything drawn by chance.", min=0)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors and results.")]

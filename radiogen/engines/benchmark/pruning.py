@@ -20,7 +20,7 @@ from radiogen.runtime import Tick, no_tick
 TABLE, PICTURE, FAILURES = "table.csv", "accuracy.png", "failures.csv"
 FOR_DIGITS = {  # 1201 images of 8 x 8: a small network, more steps an epoch, nothing mirrored
     "network": "resnet8",
-    "training": {"epochs": 60, "batch_size": 64, "augment": False},
+    "training": {"epochs": 30, "batch_size": 64, "augment": False},
 }
 
 
