@@ -1,12 +1,12 @@
 """Commands that compare ways of pruning by training many networks."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from .console import finish, progress, say
-from .options import AsJson, Config, Existing, Overrides, Quiet
+from .console import columns, finish, progress, say
+from .options import AsJson, Cases, Config, Existing, Overrides, Preset, Quiet
 
 app = typer.Typer(help="Compare ways of pruning by training many networks.", no_args_is_help=True)
 
@@ -16,7 +16,16 @@ Seeds = Annotated[str, typer.Option(help="Each seed is one more training of ever
 Devices = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, or several: cuda:0,cuda:1.")]
 Jobs = Annotated[int | None, typer.Option(help="Runs at the same time; else one a device.", min=1)]
 Epochs = Annotated[int | None, typer.Option(help="Epochs of each training.", min=1)]
-SHOWN = ("criterion", "control", "sparsity", "seeds", "accuracy", "against", "difference", "95 % interval")
+
+ACCURACY = ("criterion", "control", "sparsity", "seeds", "accuracy", "against", "difference", "95 % interval")
+DICE = (
+    *("structure", "criterion", "share", "seeds", "Dice", "to dense", "95 % interval"),
+    *("weights not zero", "checkpoint MB"),
+)
+COST = (
+    *("structure", "criterion", "share", "million MACs", "forward ms", "step ms"),
+    *("forward MiB", "step MiB", "training min"),
+)
 
 
 @app.command("pruning")
@@ -66,33 +75,102 @@ def pruning(
         made = benchmark_pruning(
             source, out, settings, grid, devices, jobs or len(devices), limit, side, existing, tick
         )
-    typer.echo(json.dumps(made.rows, indent=2) if as_json else _table(made.rows))
+    if as_json:
+        typer.echo(json.dumps(made.rows, indent=2))
+    else:
+        for line in columns(ACCURACY, map(_accuracy_cells, made.rows)):
+            typer.echo(line)
     for name, reason, way_out in made.failures:
         say(f"{name}: {reason} ({way_out})")
     say(f"table and picture are in {out}", quiet)
     finish(len(made.failures), out / "failures.csv")
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
-    lines = [SHOWN]
-    for row in rows:
-        deviation = "" if row["accuracy_sd"] is None else f" +- {row['accuracy_sd']:.2f}"
-        difference = "" if row["difference"] is None else f"{row['difference']:+.2f}"
-        interval = "" if row["low"] is None else f"{row['low']:+.2f} to {row['high']:+.2f}"
-        lines.append(
-            (
-                row["criterion"],
-                row["control"],
-                f"{row['sparsity']:g}",
-                str(row["seeds"]),
-                f"{row['accuracy_mean']:.2f}{deviation}",
-                row["against"] or "",
-                difference,
-                interval,
-            )
-        )
-    widths = [max(len(line[column]) for line in lines) for column in range(len(SHOWN))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
+@app.command("segmentation-pruning")
+def segmentation_pruning(
+    cases: Cases,
+    out: Out,
+    criteria: Annotated[str, typer.Option(help="How weights are scored; random is a control.")] = "fts",
+    sparsities: Sparsities = "0.5,0.8,0.9,0.95,0.98",
+    seeds: Seeds = "0,42,123",
+    scope: Annotated[Literal["global", "layer"], typer.Option(help="Weights that compete.")] = "layer",
+    samples: Annotated[int, typer.Option(help="Patches that are scored.", min=1)] = 32,
+    prior: Annotated[Literal["box", "lungs", "none"], typer.Option(help="Prompt of the test cases.")] = "box",
+    preset: Preset = "modern",
+    epochs: Epochs = None,
+    config: Config = None,
+    overrides: Overrides = None,
+    device: Devices = "auto",
+    jobs: Jobs = None,
+    existing: Existing = "skip",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train RA-Seg dense and pruned, and compare Dice on the cases of the split test, size and speed."""
+    import json
+
+    from radiogen.engines.benchmark.plans import read_grid
+    from radiogen.engines.benchmark.runs import check_devices
+    from radiogen.engines.benchmark.segmentation import benchmark_segmentation
+    from radiogen.engines.benchmark.variants import SegmentationSettings, plan_variants
+    from radiogen.engines.presets import load_preset
+    from radiogen.runtime import keep_large_blocks
+
+    grid = read_grid(criteria, sparsities, seeds)
+    pairs = [f"training.epochs={epochs}"] if epochs else []
+    settings = SegmentationSettings(
+        preset=preset,
+        run=load_preset(preset, config, [*pairs, *(overrides or ())]),
+        scope=scope,
+        samples=samples,
+        prior=prior,
     )
+    variants = plan_variants(grid.criteria, grid.sparsities, grid.seeds)
+    devices = check_devices(device)
+    keep_large_blocks()
+    with progress(quiet) as tick:
+        made = benchmark_segmentation(
+            cases, out, settings, variants, devices, jobs or len(devices), existing, tick
+        )
+    if as_json:
+        typer.echo(json.dumps({"rows": made.rows, "costs": made.costs}, indent=2))
+    else:
+        for line in (
+            *columns(DICE, map(_dice_cells, made.rows)),
+            "",
+            *columns(COST, map(_cost_cells, made.costs)),
+        ):
+            typer.echo(line)
+    for name, reason, way_out in made.failures:
+        say(f"{name}: {reason} ({way_out})")
+    say(f"tables, models and masks are in {out}", quiet)
+    finish(len(made.failures), out / "failures.csv")
+
+
+def _accuracy_cells(row: dict[str, Any]) -> list[str]:
+    name = [row["criterion"], row["control"], f"{row['sparsity']:g}", str(row["seeds"])]
+    return [*name, _spread(row, "accuracy", 2), row["against"] or "", *_difference(row, 2)]
+
+
+def _dice_cells(row: dict[str, Any]) -> list[str]:
+    name = [row["structure"], row["criterion"], f"{row['share']:g}", str(row["seeds"])]
+    size = [f"{row['not_zero']:,}", f"{row['checkpoint_mb']:.2f}"]
+    return [*name, _spread(row, "dice", 3), *_difference(row, 3), *size]
+
+
+def _cost_cells(row: dict[str, Any]) -> list[str]:
+    name = [row["structure"], row["criterion"], f"{row['share']:g}", f"{row['macs'] / 1e6:.0f}"]
+    times = [f"{row[name]:.0f}" for name in ("forward_ms", "step_ms", "forward_mb", "step_mb")]
+    return [*name, *times, f"{row['train_minutes']:.1f}"]
+
+
+def _spread(row: dict[str, Any], name: str, digits: int) -> str:
+    deviation = row[f"{name}_sd"]
+    return f"{row[f'{name}_mean']:.{digits}f}" + ("" if deviation is None else f" +- {deviation:.{digits}f}")
+
+
+def _difference(row: dict[str, Any], digits: int) -> tuple[str, str]:
+    if row["difference"] is None:
+        return "", ""
+    reach = "" if row["low"] is None else f"{row['low']:+.{digits}f} to {row['high']:+.{digits}f}"
+    return f"{row['difference']:+.{digits}f}", reach

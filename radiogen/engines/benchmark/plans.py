@@ -94,7 +94,9 @@ def plan_runs(grid: Grid) -> list[Plan]:
     return list(dict.fromkeys(plans))
 
 
-def read_grid(criteria: str, sparsities: str, seeds: str, controls: str, controls_of: str) -> Grid:
+def read_grid(
+    criteria: str, sparsities: str, seeds: str, controls: str = "none", controls_of: str = ""
+) -> Grid:
     """A grid from lists as they are written on a command line, parted by commas; `none` is no control.
 
     Raises:

@@ -8,16 +8,26 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.queues import Queue
+from typing import Protocol, TypeVar
 
 import torch
 
-from radiogen.engines.benchmark.plans import Plan
 from radiogen.errors import ConfigError, RadiogenError
 from radiogen.runtime import Tick, cpu_count, keep_large_blocks, no_tick, pick_device
 
-Perform = Callable[[Plan, torch.device], None]
 Failure = tuple[str, str, str]  # run, reason, way out
 _mine: list[str] = []  # the device of this worker process
+
+
+class Plan(Protocol):
+    """One run of a benchmark."""
+
+    @property
+    def name(self) -> str:
+        """The name of its files, of no other run."""
+
+
+P = TypeVar("P", bound=Plan)
 
 
 def check_devices(names: str) -> list[str]:
@@ -34,7 +44,11 @@ def check_devices(names: str) -> list[str]:
 
 
 def perform_all(
-    plans: Sequence[Plan], perform: Perform, devices: Sequence[str], jobs: int, tick: Tick = no_tick
+    plans: Sequence[P],
+    perform: Callable[[P, torch.device], None],
+    devices: Sequence[str],
+    jobs: int,
+    tick: Tick = no_tick,
 ) -> list[Failure]:
     """Perform every plan; a run that is refused does not stop the others.
 
@@ -58,12 +72,14 @@ def perform_all(
     return [failures[plan.name] for plan in plans if plan.name in failures]
 
 
-def _in_turn(plans: Sequence[Plan], perform: Perform, device: str) -> Iterator[tuple[Plan, Failure | None]]:
+def _in_turn(
+    plans: Sequence[P], perform: Callable[[P, torch.device], None], device: str
+) -> Iterator[tuple[P, Failure | None]]:
     for plan in plans:
         yield plan, _attempt(perform, plan, device)
 
 
-def _attempt(perform: Perform, plan: Plan, device: str) -> Failure | None:
+def _attempt(perform: Callable[[P, torch.device], None], plan: P, device: str) -> Failure | None:
     try:
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
             perform(plan, torch.device(device))
@@ -73,8 +89,8 @@ def _attempt(perform: Perform, plan: Plan, device: str) -> Failure | None:
 
 
 def _together(
-    plans: Sequence[Plan], perform: Perform, devices: Sequence[str], jobs: int
-) -> Iterator[tuple[Plan, Failure | None]]:
+    plans: Sequence[P], perform: Callable[[P, torch.device], None], devices: Sequence[str], jobs: int
+) -> Iterator[tuple[P, Failure | None]]:
     context = get_context("spawn")
     queue: Queue[str] = context.Queue()
     for worker in range(jobs):
@@ -97,7 +113,7 @@ def _together(
             raise
 
 
-def _attempt_here(perform: Perform, plan: Plan) -> Failure | None:
+def _attempt_here(perform: Callable[[P, torch.device], None], plan: P) -> Failure | None:
     return _attempt(perform, plan, _mine[0])
 
 
