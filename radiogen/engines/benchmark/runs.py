@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 import torch
 
 from radiogen.errors import ConfigError, RadiogenError
-from radiogen.runtime import Tick, cpu_count, keep_large_blocks, no_tick, pick_device
+from radiogen.runtime import Tick, keep_large_blocks, no_tick, pick_device
 
 Failure = tuple[str, str, str]  # run, reason, way out
 _mine: list[str] = []  # the device of this worker process
@@ -95,7 +95,7 @@ def _together(
     queue: Queue[str] = context.Queue()
     for worker in range(jobs):
         queue.put(devices[worker % len(devices)])
-    threads = max(1, cpu_count() // jobs)
+    threads = max(1, torch.get_num_threads() // jobs)
     with ProcessPoolExecutor(jobs, context, _start_worker, (queue, threads)) as pool:
         try:
             futures = {pool.submit(_attempt_here, perform, plan): plan for plan in plans}
