@@ -1,16 +1,13 @@
 """Checkpoints of a running training: tensors in safetensors, the rest as JSON in its header."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from radiogen.errors import TrainingError
-from radiogen.provenance import whole_file
+from radiogen.errors import PruningError, TrainingError
+from radiogen.pruning.sparse_files import load_tensors, read_about, save_tensors
 
 
 def save_checkpoint(
@@ -22,9 +19,7 @@ def save_checkpoint(
         for key, value in state.items():
             if isinstance(value, Tensor):
                 tensors[f"optimizer/{index}/{key}"] = value
-    with whole_file(path) as draft:
-        whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(whole, draft, metadata={"about": json.dumps(about)})
+    save_tensors(path, tensors, about)
 
 
 def read_checkpoint_about(path: Path) -> dict[str, Any]:
@@ -34,11 +29,9 @@ def read_checkpoint_about(path: Path) -> dict[str, Any]:
         TrainingError: The file is damaged.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            about: dict[str, Any] = json.loads(file.metadata()["about"])
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        return read_about(path)
+    except PruningError as error:
         raise TrainingError(path, "is damaged", "begin anew with --existing overwrite") from error
-    return about
 
 
 def load_checkpoint(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -49,14 +42,13 @@ def load_checkpoint(path: Path, network: nn.Module, optimizer: torch.optim.Optim
     """
     weights: dict[str, Tensor] = {}
     state: dict[int, dict[str, Tensor]] = {}
-    with safe_open(path, framework="pt") as file:
-        for name in file.keys():  # noqa: SIM118 - a safetensors file is no mapping
-            kind, _, rest = name.partition("/")
-            if kind == "network":
-                weights[rest] = file.get_tensor(name)
-            else:
-                index, _, key = rest.partition("/")
-                state.setdefault(int(index), {})[key] = file.get_tensor(name)
+    for name, tensor in load_tensors(path).items():
+        kind, _, rest = name.partition("/")
+        if kind == "network":
+            weights[rest] = tensor
+        else:
+            index, _, key = rest.partition("/")
+            state.setdefault(int(index), {})[key] = tensor
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:

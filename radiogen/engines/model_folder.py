@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from radiogen.config import Settings, check_settings
-from radiogen.errors import ConfigError, ModelError
+from radiogen.errors import ConfigError, ModelError, PruningError
 from radiogen.networks.raseg import RASeg, RASegSettings
 from radiogen.preprocess.network_input import Preprocessing
 from radiogen.preprocess.priors import PriorName
-from radiogen.provenance import file_sha256, short_hash, whole_file, write_json, write_text
+from radiogen.provenance import file_sha256, short_hash, write_json, write_text
+from radiogen.pruning.sparse_files import load_tensors, save_tensors
 
 WEIGHTS, CONFIG, METRICS, CARD = "model.safetensors", "config.json", "metrics.json", "MODEL_CARD.md"
 
@@ -54,12 +53,11 @@ def save_model(
     metrics: Mapping[str, Any],
     card: str,
 ) -> None:
-    """Write a model folder, the weights last."""
+    """Write a model folder, the weights last; a pruned one takes the space of what is kept."""
     write_json(folder / CONFIG, config.model_dump(mode="json"))
     write_json(folder / METRICS, metrics)
     write_text(folder / CARD, card)
-    with whole_file(folder / WEIGHTS) as draft:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, draft)
+    save_tensors(folder / WEIGHTS, state)
 
 
 def read_model_config(folder: Path) -> ModelConfig:
@@ -92,8 +90,8 @@ def load_model(folder: Path, device: torch.device) -> Model:
     config = read_model_config(folder)
     network = RASeg(config.network)
     try:
-        network.load_state_dict(load_file(folder / WEIGHTS))
-    except (SafetensorError, OSError) as error:
+        network.load_state_dict(load_tensors(folder / WEIGHTS))
+    except PruningError as error:
         raise ModelError(folder / WEIGHTS, "is damaged", "copy or train it again") from error
     except RuntimeError as error:
         wrong = f"does not fit {CONFIG}: {str(error).splitlines()[-1].strip()}"

@@ -1,7 +1,7 @@
 """Prune RA-Seg before it is trained: score its weights at the start, keep the highest."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,23 +10,27 @@ from typing import Literal
 import torch
 from pydantic import Field
 from safetensors.torch import save_file
+from torch import nn
 
 from radiogen.config import Settings
 from radiogen.engines.losses import segmentation_loss
 from radiogen.engines.patches import Patch, PatchDataset
 from radiogen.engines.prepared import learnable, prepare
 from radiogen.engines.presets import RunSettings
-from radiogen.engines.pruned_folder import CONFIG, LAYERS, MASKS, START, PrunedConfig, start_hash
+from radiogen.engines.pruned_folder import CHANNELS, CONFIG, LAYERS, MASKS, START, PrunedConfig, start_hash
+from radiogen.engines.raseg_channels import raseg_channels
 from radiogen.errors import OutputError, PruningError
 from radiogen.io.cases import find_cases
 from radiogen.networks.raseg import RASeg, build_raseg
 from radiogen.provenance import RunRecord, leave_no_trace, record_path, whole_file, write_csv, write_json
-from radiogen.pruning.criteria import CRITERIA, score_weights
+from radiogen.pruning.channel_choice import ChannelSettings
+from radiogen.pruning.channel_pruning import ChannelPruned, ChannelRow, prune_channels
+from radiogen.pruning.criteria import CRITERIA, Scoring, score_weights
 from radiogen.pruning.layers import LayerRow, check_collapse, layer_table
 from radiogen.pruning.mask_files import save_weight_masks
 from radiogen.pruning.settings import CriterionSettings
 from radiogen.pruning.signatures import Batch
-from radiogen.pruning.warmup import WarmUpSettings, warm_up
+from radiogen.pruning.warmup import WarmUp, WarmUpSettings, warm_up
 from radiogen.pruning.weight_masks import check_sparsity, weight_masks
 from radiogen.runtime import Tick, no_tick
 
@@ -42,6 +46,8 @@ class PruneOptions(Settings):
     warmup: WarmUpSettings = WarmUpSettings()
     samples: int = Field(32, ge=1, description="patches that are scored, one at a time as in the paper")
     allow_collapse: bool = False
+    channels: ChannelSettings | None = None
+    """Take out whole channels instead of single weights; the criterion's sparsity does not count then."""
     existing: Literal["overwrite", "fail"] = "overwrite"
 
 
@@ -53,6 +59,7 @@ class PrunedNetwork:
     layers: list[LayerRow]
     sparsity: float
     notes: tuple[str, ...]
+    channels: ChannelPruned | None = None  # the smaller network; `layers` is empty then
 
 
 def check_scoring(criterion: str, sparsity: float) -> None:
@@ -113,18 +120,21 @@ def prune(
         batches = ScoringSet(patches, options.samples, device, tick)
         network = build_raseg(settings.network, options.seed).to(device)
         result = _prune_network(network, batches, options, out)
+        start = result.channels.network if result.channels else network
         config = PrunedConfig(
             preset=options.preset,
             seed=options.seed,
-            sparsity=options.criterion.sparsity,
+            sparsity=0.0 if result.channels else options.criterion.sparsity,
             warmup=options.warmup.kind,
-            start_hash=start_hash(network),
+            start_hash=start_hash(start),
+            network=start.settings if result.channels and isinstance(start, RASeg) else None,
             patients_seen=tuple(sorted({case.patient_id for case in usable})),
             settings=settings,
         )
     write_json(out / CONFIG, config.model_dump(mode="json"))
     record.decisions += [*left_out, *result.notes]
-    record.finish(out, [out / MASKS, out / LAYERS, out / CONFIG])
+    chosen = [out / CHANNELS, out / START] if result.channels else [out / MASKS]
+    record.finish(out, [*chosen, out / LAYERS, out / CONFIG])
     return result
 
 
@@ -140,37 +150,72 @@ def _prune_network(network: RASeg, batches: ScoringSet, options: PruneOptions, o
     loss, criterion = segmentation_loss(), options.criterion
     generator = torch.Generator().manual_seed(options.seed)
     warmed = warm_up(network, batches, loss, options.warmup, generator)
+    if options.channels:
+        channels = raseg_channels(network)
+        small = prune_channels(network, batches, loss, channels, options.channels, criterion, generator)
+        return _write_channels(small, options, out, warmed)
     scoring = score_weights(network, batches, loss, criterion, generator, exclude=[network.output_layer])
     masks = weight_masks(scoring.scores, criterion.sparsity, criterion.scope, criterion.reference)
     layers = layer_table(network, masks, batches, loss)
     check_collapse(layers, options.allow_collapse)
     kept, weights = sum(row.kept for row in layers), sum(row.weights for row in layers)
-    about = {**criterion.model_dump(mode="json"), "seed": options.seed, "samples": scoring.samples}
-    for name in (record_path(out), out / MASKS, out / START, out / LAYERS, out / CONFIG):
-        name.unlink(missing_ok=True)
-    save_weight_masks(out / MASKS, {name: mask.cpu() for name, mask in masks.items()}, about)
+    _clear(out)
+    cpu_masks = {name: mask.cpu() for name, mask in masks.items()}
+    save_weight_masks(out / MASKS, cpu_masks, _about(options, scoring))
     if warmed.batches:
-        with whole_file(out / START) as draft:
-            save_file(
-                {name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()}, draft
-            )
+        _save_start(network, out)
     write_layers(layers, out / LAYERS)
-    notes = [f"{kept} of {weights} prunable weights kept", warmed.note]
-    notes += [str(scoring.second_order)] if scoring.second_order else []
-    notes += [f"gradients measured by {scoring.engine}"] if scoring.engine else []
+    notes = [f"{kept} of {weights} prunable weights kept", *_notes(warmed, scoring)]
     return PrunedNetwork(out, layers, 1 - kept / weights, tuple(notes))
 
 
-def write_layers(layers: list[LayerRow], path: Path) -> None:
+def _write_channels(small: ChannelPruned, options: PruneOptions, out: Path, warmed: WarmUp) -> PrunedNetwork:
+    """Write the kept channels and the smaller network at its start."""
+    _clear(out)
+    about = _about(options, small.scoring)
+    save_weight_masks(out / CHANNELS, {name: mask.cpu() for name, mask in small.kept.items()}, about)
+    _save_start(small.network, out)
+    write_layers(small.layers, out / LAYERS)
+    notes = (*small.totals(), *_notes(warmed, small.scoring))
+    return PrunedNetwork(out, [], 1 - small.after.weights / small.before.weights, notes, small)
+
+
+def _clear(out: Path) -> None:
+    for name in (MASKS, CHANNELS, START, LAYERS, CONFIG):
+        (out / name).unlink(missing_ok=True)
+    record_path(out).unlink(missing_ok=True)
+
+
+def _about(options: PruneOptions, scoring: Scoring) -> dict[str, object]:
+    """What made the choice, as it stands in the header of its file."""
+    channels = {"channels": options.channels.model_dump(mode="json")} if options.channels else {}
+    made_by = options.criterion.model_dump(mode="json")
+    return {**made_by, **channels, "seed": options.seed, "samples": scoring.samples}
+
+
+def _save_start(network: nn.Module, out: Path) -> None:
+    with whole_file(out / START) as draft:
+        save_file({name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()}, draft)
+
+
+def _notes(warmed: WarmUp, scoring: Scoring) -> list[str]:
+    notes = [warmed.note]
+    notes += [str(scoring.second_order)] if scoring.second_order else []
+    return notes + ([f"gradients measured by {scoring.engine}"] if scoring.engine else [])
+
+
+def write_layers(layers: Sequence[LayerRow | ChannelRow], path: Path) -> None:
     """The table of what is kept, one row a layer."""
-    rows = [{**asdict(row), "share": round(row.share, 6)} for row in layers]
+    shares = [{"share": round(row.share, 6)} if isinstance(row, LayerRow) else {} for row in layers]
+    rows = [{**asdict(row), **share} for row, share in zip(layers, shares, strict=True)]
     write_csv(path, list(rows[0]), rows)
 
 
 def _check_room(out: Path, options: PruneOptions) -> None:
     if not out.is_dir() or not any(out.iterdir()):
         return
-    if not (record_path(out).is_file() or (out / MASKS).is_file() or (out / CACHE).is_dir()):
+    ours = [record_path(out), out / MASKS, out / CHANNELS, out / CACHE]
+    if not any(path.exists() for path in ours):
         raise OutputError(out, "holds something else", "choose another folder")
     if options.existing == "fail" and record_path(out).is_file():
         raise OutputError(out, "holds a pruned network", "choose another folder or --existing overwrite")

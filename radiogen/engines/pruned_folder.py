@@ -12,15 +12,20 @@ from torch import Tensor, nn
 from radiogen.config import Settings, check_settings
 from radiogen.engines.presets import RunSettings
 from radiogen.errors import ConfigError, PruningError
-from radiogen.networks.raseg import RASeg, build_raseg
+from radiogen.networks.raseg import RASeg, RASegSettings, build_raseg
 from radiogen.provenance import file_sha256, short_hash
 from radiogen.pruning.mask_files import load_weight_masks
 
 MASKS, CONFIG, LAYERS, START = "weight_masks.safetensors", "config.json", "layers.csv", "start.safetensors"
+CHANNELS = "channel_masks.safetensors"
 
 
 class PrunedConfig(Settings):
-    """What the weight masks belong to; the network at its start is drawn anew from the seed."""
+    """What the weight masks belong to; the network at its start is drawn anew from the seed.
+
+    Without channels the network is smaller than that of the settings: `network` says how, and there are no
+    weight masks.
+    """
 
     preset: str
     seed: int
@@ -29,6 +34,7 @@ class PrunedConfig(Settings):
     start_hash: str  # of the weights at the start, so that another torch cannot slip in other ones
     patients_seen: tuple[str, ...]
     settings: RunSettings
+    network: RASegSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -40,13 +46,18 @@ class Pruned:
     weight_masks: dict[str, Tensor]
     hash: str
 
+    @property
+    def network(self) -> RASegSettings:
+        """The widths of the network that is trained."""
+        return self.config.network or self.config.settings.network
+
     def start(self) -> RASeg:
         """The network at the weights it was scored at.
 
         Raises:
             PruningError: They cannot be had again.
         """
-        network = build_raseg(self.config.settings.network, self.config.seed)
+        network = build_raseg(self.network, self.config.seed)
         if (self.folder / START).is_file():
             network.load_state_dict(load_file(self.folder / START))
         if start_hash(network) != self.config.start_hash:
@@ -70,13 +81,15 @@ def read_pruned(folder: Path) -> Pruned:
     Raises:
         PruningError: It is not whole.
     """
-    if not (folder / CONFIG).is_file() or not (folder / MASKS).is_file():
+    of_channels = (folder / CHANNELS).is_file()
+    chosen = folder / (START if of_channels else MASKS)
+    if not (folder / CONFIG).is_file() or not chosen.is_file():
         raise PruningError(folder, "is not a pruned folder", "give a folder that radiogen prune wrote")
     try:
         values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         config = check_settings(PrunedConfig, values, what=str(folder / CONFIG))
     except (ValueError, TypeError, ConfigError) as error:
         raise PruningError(folder / CONFIG, f"cannot be used: {error}", "prune again") from error
-    masks, _about = load_weight_masks(folder / MASKS)
-    digest = short_hash(file_sha256(folder / MASKS) + file_sha256(folder / CONFIG))
+    masks = {} if of_channels else load_weight_masks(folder / MASKS)[0]
+    digest = short_hash(file_sha256(chosen) + file_sha256(folder / CONFIG))
     return Pruned(folder, config, masks, digest)

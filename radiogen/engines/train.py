@@ -101,7 +101,7 @@ def train(
     seen = set(pruned.config.patients_seen) if pruned else set()
     config = ModelConfig(
         preset=options.preset,
-        network=settings.network,
+        network=pruned.network if pruned else settings.network,
         preprocessing=settings.preprocessing,
         priors=settings.training.priors,
         seed=options.seed,

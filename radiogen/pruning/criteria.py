@@ -88,8 +88,16 @@ def score_weights(
         settings=settings,
         generator=generator or torch.Generator().manual_seed(0),
     )
+    return score_task(task)
+
+
+def score_task(task: ScoringTask) -> Scoring:
+    """The scores of a task: one number a weight, or what its `pool` makes of them."""
+    settings = task.settings
     with torch.no_grad():
         scoring = _score(task)
+        if task.pool is not None:
+            scoring = replace(scoring, scores=task.pool(scoring.scores))
     if not (settings.reference and settings.criterion == "fbss"):
         refuse_not_finite(scoring.scores, f"{settings.criterion} scores")
     return scoring
@@ -151,14 +159,14 @@ def _from_fisher(score: TermScore, scaled: bool = False) -> Criterion:
 
     def criterion(task: ScoringTask) -> Scoring:
         settle = task.settings.moments.settle
-        kept = KeptSet(task.settings)
+        kept, pool = KeptSet(task.settings), task.pool or (lambda scores: scores)
         moments = measure_moments(
             task.model,
             task.batches,
             task.loss,
             task.weights,
             task.settings.moments,
-            None if settle is None else lambda m: kept.change(from_moments(task, m).scores) < settle,
+            None if settle is None else lambda m: kept.change(pool(from_moments(task, m).scores)) < settle,
         )
         return replace(from_moments(task, moments), change=kept.last_change)
 
@@ -193,12 +201,21 @@ def _score_terms(
 ) -> Scoring:
     """Layer by layer; the moments of a layer are let go once it is scored."""
     scores, sizes = {}, SecondOrder(0.0, 0.0, scale)
+    if task.pool is not None:
+        score = SIGNED.get(task.settings.criterion, score)
     for name, weight in task.weights.items():
         terms = TaylorTerms(weight.detach(), moments.gradient.pop(name), curvature.pop(name))
         sizes = sizes.plus(terms)
         scores[name] = score(terms)
     return Scoring(scores, moments.samples, moments.batches, sizes, moments.engine)
 
+
+SIGNED: dict[CriterionName, TermScore] = {
+    "snip": lambda terms: terms.first,
+    "fts": lambda terms: terms.first + terms.second,
+    "hts": lambda terms: terms.first + terms.second,
+}
+"""Criteria that end in an absolute value, without it: what is summed over a channel."""
 
 CRITERIA: dict[CriterionName, Criterion] = {
     "random": random,

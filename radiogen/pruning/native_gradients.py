@@ -13,7 +13,7 @@ from radiogen.pruning.joined import joined_loss
 from radiogen.pruning.moments import MomentSums
 from radiogen.pruning.prunable import PRUNABLE_MODULES
 from radiogen.pruning.signatures import Batch, Loss
-from radiogen.pruning.weight_gradients import Use, add_gradients, input_gradient
+from radiogen.pruning.weight_gradients import Use, add_gradients, input_gradient, is_narrow_at_its_end
 
 
 def native_chunk(
@@ -92,13 +92,14 @@ class Collector:
 
 
 class _Tap(torch.autograd.Function):
-    """A layer whose backward pass hands its input and output gradient to a collector."""
+    """A layer whose backward pass hands its input and output gradient to a collector, if it has a name."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, _anchor: Tensor, name: str, module: nn.Module, to: Collector) -> Tensor:
         ctx.save_for_backward(x)
         ctx.told = (name, module, to)
-        to.expect(name, module)
+        if name:
+            to.expect(name, module)
         output: Tensor = type(module).forward(module, x)
         return output
 
@@ -107,7 +108,8 @@ class _Tap(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         name, module, to = ctx.told
         dx = input_gradient(module, x, dy) if ctx.needs_input_grad[0] else None
-        to.receive(name, (x, dy))
+        if name:
+            to.receive(name, (x, dy))
         return dx, None, None, None, None
 
 
@@ -123,9 +125,10 @@ def _tapped(model: nn.Module, weights: Mapping[str, nn.Parameter], to: Collector
             raise PruningError(
                 f"engine native: {name}", "is no weight of a plain layer", "take engine func or loop"
             )
+    layers += [m for m in model.modules() if _is_plain(m) and m not in layers and is_narrow_at_its_end(m)]
     try:
         for module in layers:
-            module.forward = partial(_run, names[id(module.weight)], module, to)
+            module.forward = partial(_run, names.get(id(module.weight), ""), module, to)
         yield
     finally:
         for module in layers:

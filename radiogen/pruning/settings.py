@@ -1,6 +1,6 @@
 """The settings of a criterion, and the task that each criterion is given."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import nn
 
 from radiogen.config import Settings
-from radiogen.pruning.signatures import Batch, Loss
+from radiogen.pruning.signatures import Batch, Loss, Scores
 
 Scope = Literal["global", "layer"]
 CriterionName = Literal[
@@ -79,3 +79,4 @@ class ScoringTask:
     weights: dict[str, nn.Parameter]  # the prunable ones
     settings: CriterionSettings = field(default_factory=CriterionSettings)
     generator: torch.Generator = field(default_factory=torch.Generator)
+    pool: Callable[[Scores], Scores] | None = None  # sums over channels; Taylor terms then keep their signs

@@ -1,0 +1,127 @@
+"""Channels that can leave a network, and the slices of its tensors that leave with them."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from radiogen.errors import PruningError
+from radiogen.pruning.prunable import TRANSPOSED
+
+Widths = Mapping[str, int]
+"""Channels by the name of a width."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Where the channels of a group lie in a tensor: channel i is index `offset + i` of an axis."""
+
+    tensor: str  # name in the state dictionary
+    axis: int
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Channels of which each can leave by itself, with all that makes it and all that reads it.
+
+    Channels that are added to or multiplied with each other are one channel of one group, with the slices of
+    all layers that make them.
+    """
+
+    name: str
+    size: int
+    made: tuple[Slice, ...]
+    """Filters, biases and norms; when they are zero, the channel is zero."""
+    read: tuple[Slice, ...]
+    """What later layers multiply the channel with."""
+    width: str = ""
+    """Groups of one width keep equally many channels, whichever they are; a width of its own by default."""
+
+    @property
+    def slices(self) -> tuple[Slice, ...]:
+        """All that leaves with the channels."""
+        return self.made + self.read
+
+    @property
+    def width_name(self) -> str:
+        """The width that says how many channels the group has."""
+        return self.width or self.name
+
+
+@dataclass(frozen=True)
+class Channels:
+    """What a network says of its channels: the groups, and how to make it anew with other widths."""
+
+    groups: tuple[ChannelGroup, ...]
+    resized: Callable[[Widths], nn.Module]
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Channels of each width in the network as it is."""
+        return {group.width_name: group.size for group in self.groups}
+
+
+def made_by(model: nn.Module, layer: str, offsets: Sequence[int] = (0,)) -> list[Slice]:
+    """The slices of the channels that a layer makes: filters and bias, or the numbers of a norm or PReLU.
+
+    Args:
+        model: The network.
+        layer: Name of the module.
+        offsets: Where in its output the channels start; several where each stands more than once, such as in
+            the four gates of an LSTM.
+
+    Raises:
+        PruningError: The layer couples its channels, so that none can leave by itself.
+    """
+    module = model.get_submodule(layer)
+    _refuse_coupled(layer, module)
+    tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+    return [
+        Slice(f"{layer}.{name}", 1 if isinstance(module, TRANSPOSED) and tensor.dim() > 1 else 0, offset)
+        for name, tensor in tensors
+        if tensor.dim() > 0
+        for offset in offsets
+    ]
+
+
+def read_by(model: nn.Module, layer: str, offset: int = 0) -> list[Slice]:
+    """The slices of the channels that a convolution or linear layer reads, from `offset` of its input on.
+
+    Raises:
+        PruningError: It is a grouped convolution.
+    """
+    module = model.get_submodule(layer)
+    _refuse_coupled(layer, module)
+    return [Slice(f"{layer}.weight", 0 if isinstance(module, TRANSPOSED) else 1, offset)]
+
+
+def check_groups(model: nn.Module, groups: Iterable[ChannelGroup]) -> None:
+    """Refuse a description that does not fit a network.
+
+    Raises:
+        PruningError: A tensor is missing or too short; it is named.
+    """
+    state = model.state_dict()
+    sizes: dict[str, int] = {}
+    for group in groups:
+        if sizes.setdefault(group.width_name, group.size) != group.size:
+            raise PruningError(group.name, "differs in size from its width", "describe the network anew")
+        for part in group.slices:
+            tensor = state.get(part.tensor)
+            if tensor is None or tensor.shape[part.axis] < part.offset + group.size:
+                raise PruningError(
+                    part.tensor,
+                    f"has no {group.size} channels of {group.name} from {part.offset} on axis {part.axis}",
+                    "describe the network anew",
+                )
+
+
+def _refuse_coupled(layer: str, module: nn.Module) -> None:
+    coupled = getattr(module, "groups", 1) != 1 or isinstance(module, nn.LayerNorm)
+    if isinstance(module, nn.GroupNorm):
+        coupled = module.num_groups != module.num_channels
+    if coupled:
+        raise PruningError(
+            layer, f"is a {type(module).__name__} that couples channels", "leave its channels as they are"
+        )
