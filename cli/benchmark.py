@@ -23,8 +23,8 @@ DICE = (
     *("weights not zero", "checkpoint MB"),
 )
 COST = (
-    *("structure", "criterion", "share", "million MACs", "forward ms", "step ms"),
-    *("forward MiB", "step MiB", "training min"),
+    *("structure", "criterion", "share", "million MACs", "inference MiB", "training MiB"),
+    *("forward ms", "step ms", "training min"),
 )
 
 
@@ -92,6 +92,9 @@ def segmentation_pruning(
     out: Out,
     criteria: Annotated[str, typer.Option(help="How weights are scored; random is a control.")] = "fts",
     sparsities: Sparsities = "0.5,0.8,0.9,0.95,0.98",
+    keep: Annotated[str, typer.Option(help="Shares of the channels that stay; none: weights only.")] = (
+        "0.7,0.5,0.3"
+    ),
     seeds: Seeds = "0,42,123",
     scope: Annotated[Literal["global", "layer"], typer.Option(help="Weights that compete.")] = "layer",
     samples: Annotated[int, typer.Option(help="Patches that are scored.", min=1)] = 32,
@@ -109,7 +112,7 @@ def segmentation_pruning(
     """Train RA-Seg dense and pruned, and compare Dice on the cases of the split test, size and speed."""
     import json
 
-    from radiogen.engines.benchmark.plans import read_grid
+    from radiogen.engines.benchmark.plans import read_grid, shares
     from radiogen.engines.benchmark.runs import check_devices
     from radiogen.engines.benchmark.segmentation import benchmark_segmentation
     from radiogen.engines.benchmark.variants import SegmentationSettings, plan_variants
@@ -125,7 +128,7 @@ def segmentation_pruning(
         samples=samples,
         prior=prior,
     )
-    variants = plan_variants(grid.criteria, grid.sparsities, grid.seeds)
+    variants = plan_variants(grid.criteria, grid.sparsities, shares("--keep", keep), grid.seeds)
     devices = check_devices(device)
     keep_large_blocks()
     with progress(quiet) as tick:
@@ -160,7 +163,7 @@ def _dice_cells(row: dict[str, Any]) -> list[str]:
 
 def _cost_cells(row: dict[str, Any]) -> list[str]:
     name = [row["structure"], row["criterion"], f"{row['share']:g}", f"{row['macs'] / 1e6:.0f}"]
-    times = [f"{row[name]:.0f}" for name in ("forward_ms", "step_ms", "forward_mb", "step_mb")]
+    times = [f"{row[name]:.0f}" for name in ("inference_mb", "training_mb", "forward_ms", "step_ms")]
     return [*name, *times, f"{row['train_minutes']:.1f}"]
 
 

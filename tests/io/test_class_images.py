@@ -61,7 +61,10 @@ def test_cifar_100_takes_the_fine_label(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "18437 bytes, which are not whole images of 3073"),
+        (
+            lambda path: path.write_bytes(path.read_bytes()[:-1]),
+            "18437 bytes, which are not whole images of 3073",
+        ),
         (lambda path: path.write_bytes(b""), "holds 0 bytes"),
         (lambda path: path.unlink(), "cannot be read: No such file"),
         (lambda path: write_records(path, [0, 10]), "image 1 has the label 10, and there are 10 classes"),

@@ -10,7 +10,8 @@ from radiogen.pruning.prunable import prunable
 
 
 @pytest.mark.parametrize(
-    ("name", "channels", "weights"), [("resnet18", 3, 11_173_962), ("vgg19", 3, 20_040_522), ("resnet8", 1, 77_754)]
+    ("name", "channels", "weights"),
+    [("resnet18", 3, 11_173_962), ("vgg19", 3, 20_040_522), ("resnet8", 1, 77_754)],
 )
 def test_a_classifier_has_the_weights_of_the_papers(name, channels, weights):
     assert weight_count(build_classifier(name, channels, 10, seed=0)) == weights

@@ -109,11 +109,25 @@ def read_grid(
         "criteria": _words(criteria),
         "sparsities": _words(sparsities),
         "seeds": _words(seeds),
-        "controls": [] if controls == "none" else _words(controls),
+        "controls": _words(controls),
         "controls_of": _words(controls_of),
     }
     return check_settings(Grid, values, what="benchmark")
 
 
+def shares(option: str, text: str) -> list[float]:
+    """Numbers as they are written on a command line, parted by commas; `none` is no number.
+
+    Raises:
+        ConfigError: A word is no number.
+    """
+    try:
+        return [float(word) for word in _words(text)]
+    except ValueError as error:
+        raise ConfigError(f"{option} {text}", "holds a word that is no number", "write 0.7,0.5") from error
+
+
 def _words(text: str) -> list[str]:
-    return list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    """The words of a list, each once; `none` alone is an empty list."""
+    words = list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    return [] if words == ["none"] else words

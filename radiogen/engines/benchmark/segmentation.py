@@ -3,20 +3,22 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from math import ceil
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from radiogen.engines.benchmark.cost import measure_costs
 from radiogen.engines.benchmark.folder import Existing, open_benchmark
 from radiogen.engines.benchmark.runs import Failure, perform_all
+from radiogen.engines.benchmark.timing import example_inputs, time_networks
 from radiogen.engines.benchmark.variants import SegmentationBench, SegmentationSettings, Variant
 from radiogen.engines.model_folder import load_model, model_hash
 from radiogen.engines.prepared import learnable
-from radiogen.errors import ConfigError
+from radiogen.errors import CaseError, ConfigError
 from radiogen.io.cases import Case, cases_of_split, find_cases
 from radiogen.measures.paired import paired_difference, spread
+from radiogen.networks.raseg import RASeg
 from radiogen.provenance import (
     RunRecord,
     file_sha256,
@@ -27,16 +29,17 @@ from radiogen.provenance import (
     write_failures,
     write_json,
 )
+from radiogen.pruning.costs import measure_cost
 from radiogen.runtime import Tick, no_tick, pick_device
 
 TABLE, COSTS, FAILURES = "table.csv", "costs.csv", "failures.csv"
 COLUMNS = (
     *("structure", "criterion", "share", "seeds", "dice_mean", "dice_sd", "difference", "low", "high"),
-    *("dice_of_the_box", "prompt", "weights", "not_zero", "checkpoint_mb"),
+    *("dice_of_the_box", "prompt", "collapsed_runs", "weights", "not_zero", "checkpoint_mb"),
 )
 COST_COLUMNS = (
-    *("structure", "criterion", "share", "macs", "forward_ms", "step_ms", "forward_mb", "step_mb"),
-    "train_minutes",
+    *("structure", "criterion", "share", "weights", "macs", "inference_mb", "training_mb"),
+    *("forward_ms", "step_ms", "train_minutes"),
 )
 Row = dict[str, Any]
 
@@ -85,6 +88,8 @@ def benchmark_segmentation(
         there = " or ".join(settings.run.training.priors)
         raise ConfigError(f"--prior {settings.prior}", "is not trained with", f"take --prior {there}")
     learn, test = learnable(find_cases(cases))[0], cases_of_split(cases, "test")
+    if not any(case.has_lesion for case in test):
+        raise CaseError(cases, "has no test case with an outline", "ingest with outlines, or split anew")
     about = {"cases": _hash_cases([*learn, *test]), "settings": settings.model_dump(mode="json")}
     record = RunRecord("benchmark segmentation-pruning", about)
     with leave_no_trace(out):
@@ -134,6 +139,7 @@ def segmentation_table(results: dict[Variant, Row]) -> list[Row]:
             row |= {"difference": found.mean, "low": found.low, "high": found.high}
         first = results[own[0]]
         row |= {name: first[name] for name in ("dice_of_the_box", "prompt", "weights", "not_zero")}
+        row["collapsed_runs"] = sum(bool(results[variant]["collapsed"]) for variant in own)
         row["checkpoint_mb"] = first["checkpoint_bytes"] / 1e6
         rows.append({name: round(v, 4) if isinstance(v, float) else v for name, v in row.items()})
     return rows
@@ -150,17 +156,18 @@ def _costs(
     if not (is_done(path, options, [], None) and beside.is_file()):
         record = RunRecord("benchmark costs", options, device=device)
         where, run = pick_device(device), bench.settings.run
+        window, batch = run.preprocessing.size, run.training.batch_size
         networks = {name: load_model(folder, where).network for name, folder in folders.items()}
-        costs = measure_costs(networks, run.preprocessing.size, run.training.batch_size, where, tick=tick)
-        steps = run.training.epochs * ceil(learn * run.training.patches_per_case / run.training.batch_size)
-        rows = [
-            {
-                **_named(key),
-                **asdict(costs[name]),
-                "train_minutes": round(costs[name].step_ms * steps / 60_000, 2),
-            }
-            for name, key in firsts.items()
-        ]
+        seconds = time_networks(networks, window, batch, where, tick=tick)
+        steps = run.training.epochs * ceil(learn * run.training.patches_per_case / batch)
+        rows = []
+        for name, key in firsts.items():
+            settings = networks[name].settings
+            cost = measure_cost(partial(RASeg, settings), example_inputs(settings, window))
+            row = {**_named(key), **asdict(cost)}
+            row |= {"forward_ms": seconds[name].forward_ms, "step_ms": seconds[name].step_ms}
+            row["train_minutes"] = seconds[name].step_ms * steps / 60_000
+            rows.append({name: round(v, 2) if isinstance(v, float) else v for name, v in row.items()})
         write_csv(path, COST_COLUMNS, rows)
         write_json(beside, rows)
         record.finish(path, [path, beside])

@@ -83,7 +83,7 @@ def test_a_last_mini_batch_of_one_image_is_left_out():
 
 def test_the_scoring_set_holds_as_many_of_each_class_and_is_the_same_each_time():
     images = made_images()
-    first = [batch for batch in ScoringSet(images, 4, 1, seed=5)]
+    first = list(ScoringSet(images, 4, 1, seed=5))
     labels = torch.cat([batch[1] for batch in first])
     assert len(first) == 12 and labels.bincount().tolist() == [4, 4, 4]
     scoring_set = ScoringSet(images, 4, 1, seed=5)
