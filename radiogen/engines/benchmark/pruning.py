@@ -5,13 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from radiogen.engines.benchmark.classifiers import ClassifierBench, ClassifierSettings, read_images
 from radiogen.engines.benchmark.folder import Existing, open_benchmark
 from radiogen.engines.benchmark.plans import DENSE, Grid, Plan, plan_runs
 from radiogen.engines.benchmark.plot import plot_accuracy
 from radiogen.engines.benchmark.runs import Failure, perform_all
 from radiogen.engines.benchmark.table import COLUMNS, Row, accuracy_table
-from radiogen.io.class_images import DIGITS
+from radiogen.io.class_images import DIGITS, ImageSet
 from radiogen.networks.classifiers import build_classifier
 from radiogen.provenance import RunRecord, is_done, leave_no_trace, write_csv, write_failures
 from radiogen.pruning.mask_files import load_weight_masks
@@ -69,7 +71,7 @@ def benchmark_pruning(
         OutputError: The folder holds something else.
     """
     images = read_images(source, side, limit)
-    build_classifier(settings.network, images.train.pixels.shape[1], len(images.classes), 0, settings.width)
+    _check_network(settings, images)
     about = {"images": f"{images.name} {images.hash()}", "settings": settings.model_dump(mode="json")}
     record = RunRecord("benchmark pruning", {**about, "grid": grid.model_dump(mode="json")})
     with leave_no_trace(out):
@@ -87,6 +89,14 @@ def benchmark_pruning(
     record.device = ", ".join(devices)
     record.finish(out, outputs)
     return PruningBenchmark(out, rows, failures)
+
+
+def _check_network(settings: ClassifierSettings, images: ImageSet) -> None:
+    """Build the network and show it an image, before any work is done."""
+    shape = images.train.pixels.shape[1:]
+    network = build_classifier(settings.network, shape[0], len(images.classes), 0, settings.width)
+    with torch.no_grad():
+        network.eval()(torch.zeros(1, *shape))
 
 
 def default_values(source: Path) -> dict[str, object]:

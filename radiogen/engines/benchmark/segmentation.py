@@ -141,7 +141,7 @@ def segmentation_table(results: dict[Variant, Row]) -> list[Row]:
         row |= {name: first[name] for name in ("dice_of_the_box", "prompt", "weights", "not_zero")}
         row["collapsed_runs"] = sum(bool(results[variant]["collapsed"]) for variant in own)
         row["checkpoint_mb"] = first["checkpoint_bytes"] / 1e6
-        rows.append({name: round(v, 4) if isinstance(v, float) else v for name, v in row.items()})
+        rows.append({name: round(v, 4) + 0.0 if isinstance(v, float) else v for name, v in row.items()})
     return rows
 
 

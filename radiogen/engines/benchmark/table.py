@@ -45,7 +45,7 @@ def accuracy_table(results: Results, masks_of: Callable[[Plan], WeightMasks]) ->
         against = criterion if control else REFERENCE
         if criterion != DENSE and key != (REFERENCE, "", sparsity):
             row |= _compare(results, own, against, masks_of)
-        rows.append({name: round(v, 4) if isinstance(v, float) else v for name, v in row.items()})
+        rows.append({name: round(v, 4) + 0.0 if isinstance(v, float) else v for name, v in row.items()})
     return rows
 
 
