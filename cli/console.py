@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 VERBS = {
     "prepare": "preparing cases",
+    "warm up": "warming up",
     "score": "scoring weights",
     "train": "training",
     "segment": "segmenting",

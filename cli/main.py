@@ -55,6 +55,8 @@ def main(
 app.command("ingest")(cases.ingest)
 app.command("split")(cases.split)
 app.command("prune")(pruning.prune)
+app.command("prune show")(pruning.show)
+app.command("prune compare")(pruning.compare)
 app.command("train")(segmentation.train)
 app.command("segment")(segmentation.segment)
 app.command("evaluate")(segmentation.evaluate)

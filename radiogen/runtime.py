@@ -4,7 +4,8 @@ import ctypes
 import os
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from radiogen.errors import DeviceError
@@ -29,10 +30,13 @@ def pick_device(name: str = "auto") -> "torch.device":
     """
     import torch
 
+    local = os.environ.get("LOCAL_RANK")  # torchrun: one device a process
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            return pick_device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if name == "cuda" and local is not None:
+        name = f"cuda:{local}"
     kind, _, index = name.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdecimal())):
         raise DeviceError(f"--device {name}", "is not a device", f"take {DEVICES}")
@@ -43,6 +47,34 @@ def pick_device(name: str = "auto") -> "torch.device":
     if kind == "mps" and not torch.backends.mps.is_available():
         raise DeviceError(f"--device {name}", "this machine has no Metal device", "take --device cpu or auto")
     return torch.device(name)
+
+
+@contextmanager
+def together(device: "torch.device") -> Iterator[None]:
+    """Join the processes that torchrun started, if it did, for as long as this lasts."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    import torch.distributed as dist
+
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that writes and speaks; so is one that works alone."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def wait_for_all() -> None:
+    """Wait until every process of `together` has come here."""
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
 
 
 def why_no_cuda() -> str:

@@ -5,34 +5,38 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from pydantic import Field
-from safetensors.torch import save_file
-from torch import nn
 
 from radiogen.config import Settings
 from radiogen.engines.losses import segmentation_loss
-from radiogen.engines.patches import Patch, PatchDataset
+from radiogen.engines.patches import PatchDataset
 from radiogen.engines.prepared import learnable, prepare
 from radiogen.engines.presets import RunSettings
 from radiogen.engines.pruned_folder import CHANNELS, CONFIG, LAYERS, MASKS, START, PrunedConfig, start_hash
+from radiogen.engines.pruned_table import uses_of
 from radiogen.engines.raseg_channels import raseg_channels
+from radiogen.engines.scoring_set import ScoringSet, TrainingSet
 from radiogen.errors import OutputError, PruningError
 from radiogen.io.cases import find_cases
 from radiogen.networks.raseg import RASeg, build_raseg
-from radiogen.provenance import RunRecord, leave_no_trace, record_path, whole_file, write_csv, write_json
+from radiogen.provenance import RunRecord, leave_no_trace, record_path, write_csv, write_json
 from radiogen.pruning.channel_choice import ChannelSettings
 from radiogen.pruning.channel_pruning import ChannelPruned, ChannelRow, prune_channels
-from radiogen.pruning.criteria import CRITERIA, Scoring, score_weights
+from radiogen.pruning.controls import CONTROLS, ControlName
+from radiogen.pruning.criteria import CRITERIA, score_weights
 from radiogen.pruning.layers import LayerRow, check_collapse, layer_table
 from radiogen.pruning.mask_files import save_weight_masks
+from radiogen.pruning.prunable import prunable
 from radiogen.pruning.settings import CriterionSettings
-from radiogen.pruning.signatures import Batch
-from radiogen.pruning.warmup import WarmUp, WarmUpSettings, warm_up
-from radiogen.pruning.weight_masks import check_sparsity, weight_masks
-from radiogen.runtime import Tick, no_tick
+from radiogen.pruning.signatures import WeightMasks
+from radiogen.pruning.sparse_files import save_tensors
+from radiogen.pruning.spread import start_alike
+from radiogen.pruning.warmup import WarmUpSettings, warm_up
+from radiogen.pruning.weight_masks import apply_weight_masks, check_sparsity, weight_masks
+from radiogen.runtime import Tick, is_first_process, no_tick, together, wait_for_all
 
 CACHE = "prepared"
 
@@ -45,9 +49,10 @@ class PruneOptions(Settings):
     criterion: CriterionSettings = CriterionSettings()
     warmup: WarmUpSettings = WarmUpSettings()
     samples: int = Field(32, ge=1, description="patches that are scored, one at a time as in the paper")
+    control: ControlName = "none"
     allow_collapse: bool = False
     channels: ChannelSettings | None = None
-    """Take out whole channels instead of single weights; the criterion's sparsity does not count then."""
+    """Take out whole channels instead; sparsity, scope and control of single weights do not count then."""
     existing: Literal["overwrite", "fail"] = "overwrite"
 
 
@@ -71,19 +76,6 @@ def check_scoring(criterion: str, sparsity: float) -> None:
     if criterion not in CRITERIA:
         raise PruningError(f"criterion {criterion}", "is unknown", f"there are {', '.join(CRITERIA)}")
     check_sparsity(sparsity)
-
-
-class ScoringSet:
-    """Patches one at a time, the same on every pass; their draws lie in an epoch of their own."""
-
-    def __init__(self, patches: PatchDataset, samples: int, device: torch.device, tick: Tick) -> None:
-        self.patches, self.samples, self.device, self.tick = patches, samples, device, tick
-
-    def __iter__(self) -> Iterator[Batch]:
-        for number in range(self.samples):
-            patch: Patch = self.patches[0, number]
-            yield tuple(tensor[None].to(self.device) for tensor in patch)
-            self.tick("score", number + 1, self.samples)
 
 
 def prune(
@@ -114,28 +106,50 @@ def prune(
     record = RunRecord(
         "prune", options=options.model_dump(mode="json"), seed=options.seed, device=str(device)
     )
-    with leave_no_trace(out), _scratch(out / CACHE) as cache:
+    with together(device), leave_no_trace(out), _scratch(out / CACHE) as cache:
+        if not is_first_process():
+            wait_for_all()  # then the cache is full
         prepared = prepare(usable, settings.preprocessing, cache, tick)
+        if is_first_process():
+            wait_for_all()
         patches = PatchDataset(prepared, settings.preprocessing, settings.training, options.seed)
-        batches = ScoringSet(patches, options.samples, device, tick)
         network = build_raseg(settings.network, options.seed).to(device)
-        result = _prune_network(network, batches, options, out)
-        start = result.channels.network if result.channels else network
-        config = PrunedConfig(
-            preset=options.preset,
-            seed=options.seed,
-            sparsity=0.0 if result.channels else options.criterion.sparsity,
-            warmup=options.warmup.kind,
-            start_hash=start_hash(start),
-            network=start.settings if result.channels and isinstance(start, RASeg) else None,
-            patients_seen=tuple(sorted({case.patient_id for case in usable})),
-            settings=settings,
-        )
-    write_json(out / CONFIG, config.model_dump(mode="json"))
-    record.decisions += [*left_out, *result.notes]
-    chosen = [out / CHANNELS, out / START] if result.channels else [out / MASKS]
-    record.finish(out, [*chosen, out / LAYERS, out / CONFIG])
-    return result
+        chosen = _choose(network, patches, settings, options, device, tick)
+        wait_for_all()  # before the cache goes
+    small = chosen.small
+    config = PrunedConfig(
+        preset=options.preset,
+        seed=options.seed,
+        sparsity=0.0 if small else options.criterion.sparsity,
+        warmup=options.warmup.kind,
+        start_hash=start_hash(chosen.network),
+        network=chosen.network.settings if small else None,
+        patients_seen=tuple(sorted({case.patient_id for case in usable})),
+        settings=settings,
+    )
+    if is_first_process():
+        _write(out, chosen, config, options)
+        record.decisions += [*left_out, *(small.totals() if small else ()), *chosen.notes]
+        made = [out / CHANNELS, out / START] if small else [out / MASKS]
+        record.finish(out, [*made, out / LAYERS, out / CONFIG])
+    if small:
+        removed = 1 - small.after.weights / small.before.weights
+        return PrunedNetwork(out, [], removed, chosen.notes, small)
+    kept, weights = (sum(getattr(row, part) for row in chosen.layers) for part in ("kept", "weights"))
+    return PrunedNetwork(out, chosen.layers, 1 - kept / weights, chosen.notes)
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """What scoring led to."""
+
+    network: RASeg  # at its masked start, or the smaller one
+    masks: WeightMasks  # or what is kept of each group of channels
+    layers: list[LayerRow]
+    samples: int
+    is_redrawn: bool  # the start is not the one that the seed draws
+    notes: tuple[str, ...]
+    small: ChannelPruned | None = None
 
 
 @contextmanager
@@ -143,71 +157,69 @@ def _scratch(folder: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if is_first_process():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _prune_network(network: RASeg, batches: ScoringSet, options: PruneOptions, out: Path) -> PrunedNetwork:
+def _choose(
+    network: RASeg,
+    patches: PatchDataset,
+    settings: RunSettings,
+    options: PruneOptions,
+    device: torch.device,
+    tick: Tick,
+) -> _Chosen:
     loss, criterion = segmentation_loss(), options.criterion
     generator = torch.Generator().manual_seed(options.seed)
-    warmed = warm_up(network, batches, loss, options.warmup, generator)
+    training_set = TrainingSet(patches, settings.training.batch_size, options.seed, device, tick)
+    warmed = warm_up(network, training_set, loss, options.warmup, generator)
+    start_alike(network)
+    batches = ScoringSet(patches, options.samples, device, tick)
     if options.channels:
         channels = raseg_channels(network)
         small = prune_channels(network, batches, loss, channels, options.channels, criterion, generator)
-        return _write_channels(small, options, out, warmed)
+        said = (warmed.note, *small.scoring.notes(criterion.moments.settle))
+        smaller = cast(RASeg, small.network)
+        return _Chosen(smaller, small.kept, [], small.scoring.samples, True, said, small)
     scoring = score_weights(network, batches, loss, criterion, generator, exclude=[network.output_layer])
     masks = weight_masks(scoring.scores, criterion.sparsity, criterion.scope, criterion.reference)
-    layers = layer_table(network, masks, batches, loss)
-    check_collapse(layers, options.allow_collapse)
-    kept, weights = sum(row.kept for row in layers), sum(row.weights for row in layers)
-    _clear(out)
-    cpu_masks = {name: mask.cpu() for name, mask in masks.items()}
-    save_weight_masks(out / MASKS, cpu_masks, _about(options, scoring))
-    if warmed.batches:
-        _save_start(network, out)
-    write_layers(layers, out / LAYERS)
-    notes = [f"{kept} of {weights} prunable weights kept", *_notes(warmed, scoring)]
-    return PrunedNetwork(out, layers, 1 - kept / weights, tuple(notes))
+    masks = CONTROLS[options.control](network, masks, generator)
+    layers = layer_table(network, masks, batches, loss, uses_of(settings))
+    by_type = prunable(network)  # slopes and norms, pruned by the published names, may be empty
+    check_collapse([row for row in layers if row.name in by_type], options.allow_collapse)
+    apply_weight_masks(network, masks)
+    notes = [f"{sum(r.kept for r in layers)} of {sum(r.weights for r in layers)} prunable weights kept"]
+    notes += [warmed.note, *scoring.notes(criterion.moments.settle)]
+    notes += [f"control {options.control}: not what {criterion.criterion} chose"] * (
+        options.control != "none"
+    )
+    is_redrawn = warmed.batches > 0 or options.control == "reinit"
+    return _Chosen(network, masks, layers, scoring.samples, is_redrawn, tuple(notes))
 
 
-def _write_channels(small: ChannelPruned, options: PruneOptions, out: Path, warmed: WarmUp) -> PrunedNetwork:
-    """Write the kept channels and the smaller network at its start."""
-    _clear(out)
-    about = _about(options, small.scoring)
-    save_weight_masks(out / CHANNELS, {name: mask.cpu() for name, mask in small.kept.items()}, about)
-    _save_start(small.network, out)
-    write_layers(small.layers, out / LAYERS)
-    notes = (*small.totals(), *_notes(warmed, small.scoring))
-    return PrunedNetwork(out, [], 1 - small.after.weights / small.before.weights, notes, small)
-
-
-def _clear(out: Path) -> None:
-    for name in (MASKS, CHANNELS, START, LAYERS, CONFIG):
-        (out / name).unlink(missing_ok=True)
-    record_path(out).unlink(missing_ok=True)
-
-
-def _about(options: PruneOptions, scoring: Scoring) -> dict[str, object]:
-    """What made the choice, as it stands in the header of its file."""
-    channels = {"channels": options.channels.model_dump(mode="json")} if options.channels else {}
-    made_by = options.criterion.model_dump(mode="json")
-    return {**made_by, **channels, "seed": options.seed, "samples": scoring.samples}
-
-
-def _save_start(network: nn.Module, out: Path) -> None:
-    with whole_file(out / START) as draft:
-        save_file({name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()}, draft)
-
-
-def _notes(warmed: WarmUp, scoring: Scoring) -> list[str]:
-    notes = [warmed.note]
-    notes += [str(scoring.second_order)] if scoring.second_order else []
-    return notes + ([f"gradients measured by {scoring.engine}"] if scoring.engine else [])
+def _write(out: Path, chosen: _Chosen, config: PrunedConfig, options: PruneOptions) -> None:
+    for name in (record_path(out), *(out / file for file in (MASKS, CHANNELS, START, LAYERS, CONFIG))):
+        name.unlink(missing_ok=True)
+    criterion = options.criterion.model_dump(mode="json")
+    about = {**criterion, "seed": options.seed, "samples": chosen.samples, "control": options.control}
+    if options.channels:
+        about["channels"] = options.channels.model_dump(mode="json")
+    kept = {name: mask.cpu() for name, mask in chosen.masks.items()}
+    save_weight_masks(out / (CHANNELS if chosen.small else MASKS), kept, about)
+    if chosen.is_redrawn:
+        save_tensors(out / START, chosen.network.state_dict())
+    write_layers(chosen.small.layers if chosen.small else chosen.layers, out / LAYERS)
+    write_json(out / CONFIG, config.model_dump(mode="json"))
 
 
 def write_layers(layers: Sequence[LayerRow | ChannelRow], path: Path) -> None:
     """The table of what is kept, one row a layer."""
-    shares = [{"share": round(row.share, 6)} if isinstance(row, LayerRow) else {} for row in layers]
-    rows = [{**asdict(row), **share} for row, share in zip(layers, shares, strict=True)]
+    rows = [
+        {**asdict(row), "share": round(row.share, 6), "macs": row.macs}
+        if isinstance(row, LayerRow)
+        else asdict(row)
+        for row in layers
+    ]
     write_csv(path, list(rows[0]), rows)
 
 

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from radiogen.config import Settings, check_settings
 from radiogen.engines.presets import RunSettings
 from radiogen.errors import ConfigError, PruningError
-from radiogen.networks.raseg import RASeg, RASegSettings, build_raseg
+from radiogen.networks.raseg import RASeg, RASegSettings, build_raseg, weight_count
 from radiogen.provenance import file_sha256, short_hash
 from radiogen.pruning.mask_files import load_weight_masks
+from radiogen.pruning.sparse_files import load_tensors
+from radiogen.pruning.weight_masks import apply_weight_masks
 
 MASKS, CONFIG, LAYERS, START = "weight_masks.safetensors", "config.json", "layers.csv", "start.safetensors"
 CHANNELS = "channel_masks.safetensors"
@@ -31,7 +32,7 @@ class PrunedConfig(Settings):
     seed: int
     sparsity: float
     warmup: str
-    start_hash: str  # of the weights at the start, so that another torch cannot slip in other ones
+    start_hash: str  # of the masked weights at the start, so that another torch cannot slip in other ones
     patients_seen: tuple[str, ...]
     settings: RunSettings
     network: RASegSettings | None = None
@@ -51,15 +52,29 @@ class Pruned:
         """The widths of the network that is trained."""
         return self.config.network or self.config.settings.network
 
+    @property
+    def note(self) -> str:
+        """A sentence for the model card, if the network has fewer channels than its preset."""
+        if self.config.network is None:
+            return ""
+        with torch.device("meta"):
+            left, dense = (weight_count(RASeg(s)) for s in (self.network, self.config.settings.network))
+        return f"Channels were taken out before training; {left:,} of {dense:,} weights are left."
+
     def start(self) -> RASeg:
-        """The network at the weights it was scored at.
+        """The network at the weights it was scored at (those of the control, if one was taken), masked.
 
         Raises:
             PruningError: They cannot be had again.
         """
         network = build_raseg(self.network, self.config.seed)
         if (self.folder / START).is_file():
-            network.load_state_dict(load_file(self.folder / START))
+            try:
+                network.load_state_dict(load_tensors(self.folder / START))
+            except RuntimeError as error:
+                wrong = f"is not the start of the network that {CONFIG} describes"
+                raise PruningError(self.folder / START, wrong, "prune again") from error
+        apply_weight_masks(network, self.weight_masks)
         if start_hash(network) != self.config.start_hash:
             wrong = f"was made with other starting weights than torch {torch.__version__} draws"
             raise PruningError(self.folder, wrong, "prune again with this torch")

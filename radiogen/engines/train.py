@@ -108,7 +108,8 @@ def train(
         sparsity=pruned.config.sparsity if pruned else 0.0,
         patients_seen=tuple(sorted(seen | {case.patient_id for case in learn})),
     )
-    card = model_card(config, metrics, weight_count(network))
+    note = pruned.note if pruned else ""
+    card = model_card(config, metrics, weight_count(network), note)
     save_model(out, network.state_dict(), config, metrics, card)
     record.decisions += learnable(found)[1]
     record.seed, record.device = options.seed, str(device)

@@ -1,5 +1,6 @@
 """Choose the channels to keep: the highest scores that a target allows, in widths of whole steps."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Literal, Self
 
@@ -13,7 +14,7 @@ from radiogen.pruning.channel_groups import Channels, Widths
 from radiogen.pruning.settings import Scope
 
 TargetName = Literal["keep", "flops", "memory"]
-ChannelControl = Literal["shuffle", "reinit", "uniform-width"]
+ChannelControl = Literal["none", "shuffle", "reinit", "uniform-width"]
 ShareOf = Callable[[Widths], float]
 
 
@@ -32,7 +33,7 @@ class ChannelSettings(Settings):
     """Widths are multiples of it, and at least one step."""
     per_flop: bool = False
     """With `global`, scores are divided by the multiplications that leave with the channel."""
-    control: ChannelControl | None = None
+    control: ChannelControl = "none"
     """Other channels of each layer, other values, or the plain narrow network: random channels of layers that
     are narrowed alike. What does not beat them has shown nothing."""
 
@@ -49,7 +50,7 @@ def choose_channels(
     """Keep as many of the highest scores as the target allows.
 
     Groups of one width keep equally many channels: their k-th best ones compete as one, with the mean of
-    their scores. Each width is rounded up to a whole step.
+    their scores. Each width is rounded to a whole step, the nearest one.
 
     Args:
         channels: The network's channels.
@@ -67,7 +68,7 @@ def choose_channels(
     alike = {name: torch.arange(size) / size for name, size in sizes.items()}
     widths = _widest(_places(alike), dict.fromkeys(sizes, step), share_of, settings)
     if settings.scope == "global":
-        floors = {name: max(step, round(settings.floor * width)) for name, width in widths.items()}
+        floors = {name: step * math.ceil(settings.floor * width / step) for name, width in widths.items()}
         curves = {name: -_sorted_scores(channels, scores, name) for name in sizes}
         widths = _widest(_places(curves), floors, share_of, settings)
     return {group.name: _highest(scores[group.name], widths[group.width_name]) for group in channels.groups}
@@ -79,10 +80,10 @@ def _widest(
     """The widths of the most channels, counted from the first place on, that stay within the target."""
 
     def widths(count: int) -> dict[str, int]:
-        wanted = {name: max(floors[name], int((place < count).sum())) for name, place in places.items()}
+        counts = {name: int((place < count).sum()) for name, place in places.items()}
         return {
-            name: min(len(places[name]), -(-width // settings.step) * settings.step)
-            for name, width in wanted.items()
+            name: min(len(places[name]), max(floors[name], _whole_steps(n, len(places[name]), settings.step)))
+            for name, n in counts.items()
         }
 
     fits, too_many = 0, sum(len(place) for place in places.values()) + 1
@@ -91,7 +92,7 @@ def _widest(
         raise PruningError(
             f"--{settings.target} {settings.share:g}",
             f"cannot be reached: layers of {settings.step} channels still take {smallest:.3f}",
-            "give a larger share",
+            "give a larger share or a smaller step",
         )
     while too_many - fits > 1:
         middle = (fits + too_many) // 2
@@ -100,6 +101,11 @@ def _widest(
         else:
             too_many = middle
     return widths(fits)
+
+
+def _whole_steps(count: int, size: int, step: int) -> int:
+    """The nearest multiple of a step, at least one; all channels are kept whatever their number."""
+    return size if count == size else max(step, (2 * count + step) // (2 * step) * step)
 
 
 def _places(curves: Mapping[str, Tensor]) -> dict[str, Tensor]:

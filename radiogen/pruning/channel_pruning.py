@@ -14,9 +14,9 @@ from radiogen.pruning.channel_scores import score_channels, sum_over_channels
 from radiogen.pruning.channel_surgery import kept_state
 from radiogen.pruning.controls import redraw_weights, shuffle_within_layers
 from radiogen.pruning.costs import Cost, measure_cost
-from radiogen.pruning.criteria import Scoring
 from radiogen.pruning.macs import weight_uses
 from radiogen.pruning.prunable import prunable
+from radiogen.pruning.scoring import Scoring
 from radiogen.pruning.settings import CriterionSettings
 from radiogen.pruning.signatures import Batch, Loss, Scores, read_batches
 
@@ -84,10 +84,11 @@ def prune_channels(
         PruningError: The target cannot be reached, scores are not finite, or `channels` does not fit.
     """
     check_groups(model, channels.groups)
+    dtype = next(model.parameters()).dtype
     inputs = [tensor[:1] for tensor in next(iter(read_batches(batches)))[:-1]]
 
     def cost(widths: Widths) -> Cost:
-        return measure_cost(lambda: channels.resized(widths), inputs)
+        return measure_cost(lambda: channels.resized(widths).to(dtype), inputs)
 
     before = cost(channels.widths)
     target, criterion = _agreed(target, criterion)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from radiogen.pruning.channel_groups import ChannelGroup, Slice
-from radiogen.pruning.criteria import SIGNED, Scoring, score_task
+from radiogen.pruning.criteria import SIGNED, score_task
+from radiogen.pruning.scoring import Scoring
 from radiogen.pruning.settings import CriterionSettings, ScoringTask
 from radiogen.pruning.signatures import Batch, Loss, Scores
 

@@ -1,7 +1,7 @@
 """What a network costs: weights, multiplications, and the memory of its activations, without computing it."""
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,18 +46,23 @@ def measure_cost(build: Callable[[], nn.Module], inputs: Sequence[Tensor]) -> Co
 
 
 def _peak_mb(model: nn.Module, inputs: Sequence[Tensor]) -> float:
-    with torch.set_grad_enabled(model.training), LiveMemory() as memory:
+    beside = [*model.parameters(), *model.buffers(), *inputs]
+    with torch.set_grad_enabled(model.training), LiveMemory(beside) as memory:
         model(*inputs)
     return float(memory.peak / 2**20)
 
 
 class LiveMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Inside, counts the bytes of the tensors that operations have made and that are still there."""
+    """Inside, counts the bytes of the tensors that operations have made and that are still there.
 
-    def __init__(self) -> None:
+    Args:
+        beside: Tensors that do not count.
+    """
+
+    def __init__(self, beside: Iterable[Tensor] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.live = self.peak = 0
-        self._seen: set[int] = set()
+        self._seen = {tensor.untyped_storage()._cdata for tensor in beside}
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None

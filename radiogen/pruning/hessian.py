@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from radiogen.errors import PruningError
-from radiogen.pruning.moments import gradient_moments
+from radiogen.pruning.measuring import measure_moments
 from radiogen.pruning.settings import GRASP_TEMPERATURE, ScoringTask
 from radiogen.pruning.signatures import Batch, Loss, Scores, loss_of, read_batches
+from radiogen.pruning.spread import add_up, add_up_counts, own_share
 from radiogen.pruning.state import as_found
 
 
@@ -26,7 +27,8 @@ def grasp(task: ScoringTask) -> Scores:
     temperature = task.settings.temperature or (1.0 if reference else GRASP_TEMPERATURE)
     trained = {name: p for name, p in task.model.named_parameters() if p.requires_grad} | task.weights
     with _tempered(task.model, temperature):
-        gradient = gradient_moments(task.model, task.batches, task.loss, trained).gradient
+        moments = measure_moments(task.model, task.batches, task.loss, trained, task.settings.moments)
+        gradient = moments.gradient
         product = _hessian_product(task, trained, gradient)
     scores = {name: (p.detach() * product[name]) for name, p in trained.items()}
     if reference:
@@ -47,14 +49,14 @@ def hutchinson_diagonal(task: ScoringTask) -> dict[str, Tensor]:
     total = {name: torch.zeros_like(w, requires_grad=False) for name, w in task.weights.items()}
     count = 0
     with as_found(task.model, task.weights.values()):
-        for batch in read_batches(task.batches):
+        for batch in read_batches(own_share(task.batches)):
             gradients = _differentiable_gradients(task.model, batch, task.loss, task.weights)
             for seed in seeds:
                 probe = _rademacher(task.weights, seed)
                 for name, product in _vector_product(gradients, task.weights, probe).items():
                     total[name].addcmul_(probe[name], product)
             count += 1
-    return {name: value.div_(count * len(seeds)) for name, value in total.items()}
+    return _means(total, count, len(seeds))
 
 
 def _rademacher(weights: Mapping[str, nn.Parameter], seed: int) -> dict[str, Tensor]:
@@ -71,12 +73,19 @@ def _hessian_product(
     total = {name: torch.zeros_like(w, requires_grad=False) for name, w in weights.items()}
     count = 0
     with as_found(task.model, weights.values()):
-        for batch in read_batches(task.batches):
+        for batch in read_batches(own_share(task.batches)):
             gradients = _differentiable_gradients(task.model, batch, task.loss, weights)
             for name, product in _vector_product(gradients, weights, vector).items():
                 total[name].add_(product)
             count += 1
-    return {name: value.div_(count) for name, value in total.items()}
+    return _means(total, count)
+
+
+def _means(total: dict[str, Tensor], count: int, probes: int = 1) -> dict[str, Tensor]:
+    """Sums over all processes, divided by the mini-batches of all of them and by the probes of each."""
+    add_up(total.values())
+    (everywhere,) = add_up_counts(count, beside=next(iter(total.values())))
+    return {name: value.div_(everywhere * probes) for name, value in total.items()}
 
 
 def _differentiable_gradients(

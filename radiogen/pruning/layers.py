@@ -1,14 +1,15 @@
 """What is kept layer by layer, and whether anything still reaches through each layer."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from radiogen.errors import PruningError
-from radiogen.pruning.signatures import Batch, Loss, Scores, WeightMasks
-from radiogen.pruning.synflow import flow_scores, ones_like_first, positive_copy
+from radiogen.pruning.signatures import Batch, Loss, WeightMasks
+from radiogen.pruning.synflow import differentiable, flow_total, ones_like_first, positive_copy
 from radiogen.pruning.weight_masks import matched
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -26,11 +27,17 @@ class LayerRow:
     channels_out: int
     dead_out: int
     is_cut: bool  # weights are kept, but nothing from the input reaches the output through them
+    macs_dense: int = 0  # multiply-accumulate operations of one pass of the dense layer; 0 if not counted
 
     @property
     def share(self) -> float:
         """The share of the weights that is kept."""
         return self.kept / self.weights
+
+    @property
+    def macs(self) -> int:
+        """Those with a kept weight: what is left for a machine that skips zeros, and no other."""
+        return self.macs_dense // self.weights * self.kept
 
 
 def layer_table(
@@ -38,6 +45,7 @@ def layer_table(
     masks: WeightMasks,
     batches: Iterable[Batch] | None = None,
     loss: Loss | None = None,
+    uses: Mapping[str, int] | None = None,
 ) -> list[LayerRow]:
     """What the weight masks keep of each layer.
 
@@ -48,6 +56,7 @@ def layer_table(
             through the network with positive weights and without biases must pass every layer that it passes
             in the dense network.
         loss: Knows how the network takes its inputs.
+        uses: How often one pass multiplies each weight, of `weight_uses`, for the MACs.
 
     Raises:
         PruningError: The masks are of another architecture; the layer is named.
@@ -68,6 +77,7 @@ def layer_table(
                 channels_out=out.numel(),
                 dead_out=int((~out).sum()),
                 is_cut=kept > 0 and name in cut,
+                macs_dense=mask.numel() * (uses or {}).get(name, 0),
             )
         )
     return rows
@@ -83,11 +93,34 @@ def cut_layers(model: nn.Module, masks: WeightMasks, batches: Iterable[Batch], l
     parameters = dict(network.named_parameters(remove_duplicate=False))
     weights = {name: parameters[name] for name in masks}
     example = ones_like_first(batches)
-    dense = flow_scores(network, example, weights, loss, {})
-    pruned = flow_scores(
-        network, example, weights, loss, {n: m.to(weights[n].device) for n, m in masks.items()}
-    )
-    return _flowing(dense) - _flowing(pruned)
+    dense = _flowing(network, weights, example, loss)
+    with torch.no_grad():
+        for name, mask in masks.items():
+            weights[name].masked_fill_(~mask.to(weights[name].device), 0)
+    return dense - _flowing(network, weights, example, loss)
+
+
+def _flowing(network: nn.Module, weights: Mapping[str, nn.Parameter], example: Batch, loss: Loss) -> set[str]:
+    """Names of the layers that a flow of ones passes; each gradient is let go once it has been looked at."""
+    passed: set[str] = set()
+
+    def look(name: str, weight: Tensor) -> None:
+        if weight.grad is not None and bool(((weight.grad != 0) & (weight.detach() != 0)).any()):
+            passed.add(name)
+        weight.grad = None
+
+    handles = []
+    try:
+        with differentiable(weights):
+            for name, weight in weights.items():
+                handles.append(weight.register_post_accumulate_grad_hook(partial(look, name)))  # type: ignore[no-untyped-call]
+            total = flow_total(network, example, loss)
+            if total.requires_grad:
+                total.backward(inputs=list(weights.values()))  # type: ignore[no-untyped-call]
+    finally:
+        for handle in handles:
+            handle.remove()
+    return passed
 
 
 def check_collapse(table: list[LayerRow], allow: bool = False) -> None:
@@ -100,7 +133,7 @@ def check_collapse(table: list[LayerRow], allow: bool = False) -> None:
     Raises:
         PruningError: A layer has collapsed; it is named.
     """
-    cure = "prune less, take scope layer or a warm-up, or allow layer collapse"
+    cure = "lower --sparsity, take --scope layer or --warmup epoch, or accept it with --allow-collapse"
     for row in table:
         if allow:
             return
@@ -112,10 +145,6 @@ def check_collapse(table: list[LayerRow], allow: bool = False) -> None:
                 f"{row.kept} of {row.weights} weights are kept, but no path leads through them",
                 cure,
             )
-
-
-def _flowing(scores: Scores) -> set[str]:
-    return {name for name, score in scores.items() if bool((score != 0).any())}
 
 
 def _channels(module: nn.Module | None, mask: Tensor) -> tuple[Tensor, Tensor]:

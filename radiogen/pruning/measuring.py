@@ -1,7 +1,7 @@
 """Measure the moments with the fastest engine that agrees with the plain loop, in bounded memory."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from torch import nn
 
@@ -9,6 +9,7 @@ from radiogen.pruning.engine_choice import Plan, choose_plan
 from radiogen.pruning.moments import Moments, MomentSums, loop_chunk
 from radiogen.pruning.settings import MomentSettings
 from radiogen.pruning.signatures import Batch, Loss, read_batches
+from radiogen.pruning.spread import own_share
 from radiogen.pruning.state import as_found
 from radiogen.pruning.workers import Workers
 
@@ -29,6 +30,8 @@ def measure_moments(
 
     The plain loop and an engine both do the first two mini-batches, and where they agree the engine goes on
     with the rest. With engine `auto` the first that agrees is taken, of native, func, loop.
+    Under torch.distributed every process takes its share of the mini-batches, and all of them get the moments
+    of the whole.
 
     Args:
         model: The network; left as it was found.
@@ -36,15 +39,16 @@ def measure_moments(
         loss: Mean loss of a mini-batch.
         weights: The parameters to differentiate by.
         settings: Engine, jobs, memory.
-        is_settled: Asked after 8, 16, 32, ... mini-batches; when it says yes, the rest is left out.
+        is_settled: Asked after 8, 16, 32, ... mini-batches (of each process); when it says yes, the rest is
+            left out.
 
     Raises:
         PruningError: As `gradient_moments`, or the engine that was asked for does not agree with the loop.
     """
     settings = settings or MomentSettings()
-    sums = MomentSums(weights)
+    sums, looked_at = MomentSums(weights), 0
     with as_found(model, weights.values()):
-        stream = read_batches(batches)
+        stream = read_batches(own_share(batches))
         first = list(itertools.islice(stream, SHORT_RUN + 1))
         if len(first) <= SHORT_RUN or settings.engine == "loop":
             plan = Plan("loop", loop_chunk, 1)
@@ -52,18 +56,15 @@ def measure_moments(
             plan = choose_plan(sums, model, first[:CHECKED_ON], loss, weights, settings)
         rest = itertools.chain(first[sums.batches :], stream)
         workers = Workers(model, loss, weights, plan, settings.jobs)
-        for segment in _segments(rest, sums, is_settled is not None):
-            workers.run(sums, segment)
-            if is_settled is not None and is_settled(sums.means(plan.name)):
-                break
-    return sums.means(plan.name, in_place=True)
-
-
-def _segments(rest: Iterator[Batch], sums: MomentSums, in_doublings: bool) -> Iterator[Iterable[Batch]]:
-    if not in_doublings:
-        yield rest
-        return
-    target = FIRST_LOOK
-    while segment := list(itertools.islice(rest, target - sums.batches)):
-        yield segment
-        target *= 2
+        if is_settled is None:
+            workers.run(sums, rest)
+        else:
+            for target in (FIRST_LOOK * 2**i for i in itertools.count()):
+                workers.run(sums, itertools.islice(rest, target - sums.batches))
+                so_far = sums.copy()
+                so_far.add_up_processes()
+                if so_far.batches == looked_at or is_settled(so_far.means(plan.name)):
+                    break
+                looked_at = so_far.batches
+    sums.add_up_processes()
+    return sums.means(plan.name)

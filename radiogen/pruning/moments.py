@@ -16,6 +16,7 @@ from radiogen.pruning.signatures import (
     refuse_not_finite,
     sample_count,
 )
+from radiogen.pruning.spread import add_up, add_up_counts
 from radiogen.pruning.state import as_found
 
 
@@ -64,19 +65,31 @@ class MomentSums:
         self.samples += other.samples
         self.batches += other.batches
 
-    def means(self, engine: str = "loop", in_place: bool = False) -> Moments:
-        """Divide by the number of mini-batches, and check the result.
+    def copy(self) -> "MomentSums":
+        """The same sums in memory of their own."""
+        twin = object.__new__(MomentSums)
+        twin.total = {name: value.clone() for name, value in self.total.items()}
+        twin.squares = {name: value.clone() for name, value in self.squares.items()}
+        twin.samples, twin.batches = self.samples, self.batches
+        return twin
+
+    def add_up_processes(self) -> None:
+        """Take in the sums of all processes of torch.distributed; every one of them then has the same."""
+        add_up([*self.total.values(), *self.squares.values()])
+        beside = next(iter(self.total.values()))
+        self.samples, self.batches = add_up_counts(self.samples, self.batches, beside=beside)
+
+    def means(self, engine: str = "loop") -> Moments:
+        """Divide by the number of mini-batches, in place, and check the result.
 
         Args:
             engine: What made the sums, for the record.
-            in_place: Whether the sums may be overwritten, which saves their memory.
 
         Raises:
             PruningError: A moment is not finite; the layer is named.
         """
-        divide = Tensor.div_ if in_place else Tensor.div
-        gradient = {name: divide(value, self.batches) for name, value in self.total.items()}
-        fisher = {name: divide(value, self.batches) for name, value in self.squares.items()}
+        gradient = {name: value.div_(self.batches) for name, value in self.total.items()}
+        fisher = {name: value.div_(self.batches) for name, value in self.squares.items()}
         refuse_not_finite(gradient, "gradients")
         refuse_not_finite(fisher, "squared gradients")
         return Moments(gradient, fisher, self.samples, self.batches, engine)
@@ -107,7 +120,7 @@ def gradient_moments(
     with as_found(model, chosen.values()):
         for batch in read_batches(batches):
             loop_chunk(sums, model, [batch], loss, chosen)
-    return sums.means(in_place=True)
+    return sums.means()
 
 
 def loop_chunk(

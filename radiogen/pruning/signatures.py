@@ -1,5 +1,6 @@
 """What pruning is handed and hands on: batches, a loss, scores, weight masks."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 
 from torch import Tensor, nn
@@ -22,6 +23,21 @@ WeightMasks = dict[str, Tensor]
 def sample_count(batch: Batch) -> int:
     """How many samples a mini-batch holds."""
     return int(batch[-1].shape[0])
+
+
+class FirstOf:
+    """The first so many mini-batches of a scoring set, counted as they are read; the last pass counts."""
+
+    def __init__(self, batches: Iterable[Batch], count: int) -> None:
+        self._batches, self._count = batches, count
+        self.samples = self.batches = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.samples = self.batches = 0
+        for batch in itertools.islice(self._batches, self._count):
+            self.samples += sample_count(batch)
+            self.batches += 1
+            yield batch
 
 
 def read_batches(batches: Iterable[Batch]) -> Iterator[Batch]:

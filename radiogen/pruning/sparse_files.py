@@ -92,7 +92,7 @@ def _filled_places(tensor: Tensor) -> Tensor:
     """Which places hold any bit, a negative zero too; flat."""
     if tensor.numel() == 0:
         return torch.zeros(0, dtype=torch.bool)
-    return tensor.reshape(-1, 1).view(torch.uint8).bool().any(dim=1)
+    return tensor.reshape(-1, 1).view(torch.uint8).any(dim=1).bool()
 
 
 def _pays(tensor: Tensor, filled: int) -> bool:

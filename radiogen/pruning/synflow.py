@@ -1,7 +1,8 @@
 """SynFlow: how much of an all-positive flow through the network passes each weight (Tanaka et al. 2020)."""
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -68,6 +69,17 @@ def flow_scores(
     with torch.no_grad():
         for name, mask in masks.items():
             weights[name].masked_fill_(~mask, 0)
+    with differentiable(weights):
+        total = flow_total(network, example, loss)
+        found = torch.autograd.grad(total, list(weights.values()), allow_unused=True)
+    return {
+        name: torch.zeros_like(w) if g is None else (w.detach() * g).abs()
+        for (name, w), g in zip(weights.items(), found, strict=True)
+    }
+
+
+def flow_total(network: nn.Module, example: Batch, loss: Loss) -> Tensor:
+    """The sum of everything a positive network returns on ones."""
     outputs: list[Tensor] = []
 
     def catch(_module: nn.Module, _inputs: Any, output: Any) -> None:
@@ -75,21 +87,24 @@ def flow_scores(
 
     handle = network.register_forward_hook(catch)
     try:
+        with linear_flow():
+            loss(network, example)
+    finally:
+        handle.remove()
+    return torch.stack([output.sum() for output in outputs]).sum()
+
+
+@contextmanager
+def differentiable(weights: Mapping[str, nn.Parameter]) -> Iterator[None]:
+    """Let some weights be differentiated by, meanwhile."""
+    try:
         for weight in weights.values():
             weight.requires_grad_(True)
         with torch.enable_grad():
-            with linear_flow():
-                loss(network, example)
-            total = torch.stack([output.sum() for output in outputs]).sum()
-            found = torch.autograd.grad(total, list(weights.values()), allow_unused=True)
+            yield
     finally:
-        handle.remove()
         for weight in weights.values():
             weight.requires_grad_(False)
-    return {
-        name: torch.zeros_like(w) if g is None else (w.detach() * g).abs()
-        for (name, w), g in zip(weights.items(), found, strict=True)
-    }
 
 
 class linear_flow(TorchFunctionMode):  # noqa: N801, a context manager

@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 from engines.tiny_run import tiny_settings
-from safetensors.torch import load_file
 
 from radiogen.engines import training as training_module
 from radiogen.engines.model_folder import load_model
@@ -15,13 +14,14 @@ from radiogen.errors import ConfigError, ModelError, OutputError, PruningError, 
 from radiogen.io.cases import find_cases
 from radiogen.pruning.mask_files import load_weight_masks
 from radiogen.pruning.settings import CriterionSettings
+from radiogen.pruning.sparse_files import load_tensors
 
 CPU = torch.device("cpu")
 OPTIONS = TrainOptions(preset="small")
 
 
 def weights(folder):
-    return load_file(folder / "model.safetensors")
+    return load_tensors(folder / "model.safetensors")
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(made_cases, tiny_model, tmp_path):

@@ -6,9 +6,24 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pruning_networks import classifier, cross_entropy, images
 from torch import nn
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import (
+    ASGD,
+    SGD,
+    Adadelta,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    NAdam,
+    Optimizer,
+    RAdam,
+    RMSprop,
+    Rprop,
+)
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from radiogen.errors import PruningError
@@ -85,6 +100,84 @@ def test_masks_hold_through_averaging_and_resume() -> None:
     train(resumed, again)
     assert_held(resumed, masks)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), resumed.parameters(), strict=True))
+
+
+EVERY: dict[str, Callable[[Any], Optimizer]] = {
+    **OPTIMIZERS,
+    "adam": lambda p: Adam(p, 0.01, weight_decay=0.1, amsgrad=True),
+    "adam, fused": lambda p: Adam(p, 0.01, weight_decay=0.1, fused=True),
+    "adamax": lambda p: Adamax(p, 0.01, weight_decay=0.1),
+    "adadelta": lambda p: Adadelta(p, 1.0, weight_decay=0.1),
+    "adagrad": lambda p: Adagrad(p, 0.01, weight_decay=0.1),
+    "asgd": lambda p: ASGD(p, 0.01, weight_decay=0.1, t0=1),
+    "nadam": lambda p: NAdam(p, 0.01, weight_decay=0.1),
+    "radam": lambda p: RAdam(p, 0.01, weight_decay=0.1),
+    "rmsprop": lambda p: RMSprop(p, 0.01, weight_decay=0.1, momentum=0.9, centered=True),
+    "rprop": lambda p: Rprop(p, 0.01),
+}
+
+
+@settings(max_examples=40)
+@given(
+    st.sampled_from(sorted(EVERY)),
+    st.sampled_from([0.3, 0.9, 0.99]),
+    st.integers(0, 3),
+    st.integers(1, 3),
+    st.booleans(),
+)
+def test_masks_survive_each_optimiser(
+    name: str, sparsity: float, before: int, together: int, clip: bool
+) -> None:
+    model = classifier()
+    optimizer = EVERY[name](model.parameters())
+    train(model, optimizer, steps=before)
+    masks = weight_masks(scores(model, images(), cross_entropy, exclude=["linear"]), sparsity)
+    hold_weight_masks(model, masks, optimizer)
+    for number, batch in enumerate(images(6, size=3)):  # gradients of several mini-batches for one step
+        cross_entropy(model, batch).backward()
+        if (number + 1) % together == 0:
+            if clip:
+                nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=False)
+            assert_held(model, masks)
+    state = [value for entry in optimizer.state.values() for value in entry.values()]
+    assert all(bool(torch.as_tensor(value).isfinite().all()) for value in state)
+
+
+def test_masks_hold_through_mixed_precision_and_skipped_steps() -> None:
+    model = classifier().float()
+    optimizer = OPTIMIZERS["sgd"](model.parameters())
+    masks = weight_masks(scores(model, floats(4), cross_entropy, exclude=["linear"]), 0.8)
+    hold_weight_masks(model, masks, optimizer)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
+    before = model.conv1.weight.detach().clone()
+    for number, batch in enumerate(floats(4)):
+        optimizer.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = cross_entropy(model, batch)
+        scaler.scale(loss * float("inf") if number == 1 else loss).backward()
+        scaler.step(optimizer)  # leaves out the step whose gradients are not finite
+        scaler.update()
+        assert_held(model, masks)
+    assert scaler.get_scale() < 2.0**8
+    assert not torch.equal(before, model.conv1.weight)
+
+
+def floats(count: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return [(x.float(), y) for x, y in images(count, size=3)]
+
+
+def test_an_average_that_began_dense_is_found_not_to_hold() -> None:
+    model = classifier()
+    averaged = AveragedModel(model)
+    averaged.update_parameters(model)
+    optimizer = OPTIMIZERS["sgd"](model.parameters())
+    masks = masks_of(model)
+    hold_weight_masks(model, masks, optimizer)
+    averaged.update_parameters(model)
+    with pytest.raises(PruningError, match="pruned weights are not zero"):
+        assert_held(averaged, masks)
 
 
 def test_masks_of_another_architecture_are_not_held() -> None:

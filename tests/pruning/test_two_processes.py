@@ -1,0 +1,93 @@
+"""Scoring and training in two processes of torch.distributed."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from engines.tiny_run import TINY, tiny_settings
+from pruning_networks import classifier, cross_entropy, images
+
+from radiogen.engines.prune import PruneOptions, prune
+from radiogen.engines.pruned_table import compare_pruned
+from radiogen.pruning.criteria import scores
+from radiogen.pruning.settings import CriterionSettings
+from radiogen.pruning.sparse_files import load_tensors
+
+TESTS = Path(__file__).parents[1]
+
+
+def run_two(program: list[str], folder: Path) -> list[subprocess.CompletedProcess[str]]:
+    """As torchrun starts them, without its own process between."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+    running = [
+        subprocess.Popen(
+            [sys.executable, *program],
+            env={
+                **os.environ,
+                **shared,
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "PYTHONPATH": str(TESTS),
+            },
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    done = []
+    for process in running:
+        out, err = process.communicate(timeout=240)
+        done.append(subprocess.CompletedProcess(process.args, process.returncode, out, err))
+    assert all(process.returncode == 0 for process in done), [process.stderr[-2000:] for process in done]
+    return done
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("two")
+    run_two([str(TESTS / "pruning" / "two_processes.py"), str(folder)], folder)
+    return folder
+
+
+@pytest.mark.parametrize("criterion", ["fts", "grasp", "hts"])
+def test_two_processes_find_the_scores_of_one(two: Path, criterion: str) -> None:
+    settings = CriterionSettings(criterion=criterion)
+    alone = scores(classifier(), images(23, size=1), cross_entropy, settings)
+    first, second = (load_tensors(two / f"{criterion}{rank}.safetensors") for rank in range(2))
+    for name, score in alone.items():
+        assert torch.equal(first[name], second[name])
+        torch.testing.assert_close(first[name], score, rtol=1e-9, atol=1e-12 * float(score.abs().max()))
+
+
+def test_weight_masks_hold_under_ddp(two: Path) -> None:
+    trained, other = (load_tensors(two / f"trained{rank}.safetensors") for rank in range(2))
+    masks = load_tensors(two / "masks0.safetensors")
+    for name, mask in masks.items():
+        assert torch.equal(trained[name], other[name])
+        assert not trained[name][~mask].any() and bool(trained[name][mask].any())
+    assert any(not torch.equal(trained[name], value) for name, value in classifier().state_dict().items())
+
+
+def test_prune_under_torchrun_writes_once_what_one_process_writes(made_cases: Path, tmp_path: Path) -> None:
+    words = ["prune", str(made_cases), "--sparsity", "0.5", "--scope", "layer", "--samples", "12"]
+    words += ["--warmup", "epoch", "--device", "cpu", "--preset", "small"]
+    words += [word for pair in TINY for word in ("--set", pair)]
+    program = ["-m", "radiogen.cli.main", *words, "-o"]
+    first, second = run_two([*program, "two"], tmp_path)
+    assert first.stdout.splitlines()[-1] == "two" and not second.stdout
+    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == [
+        *("config.json", "layers.csv", "start.safetensors", "two.run.json", "weight_masks.safetensors")
+    ]
+    scoring = CriterionSettings(sparsity=0.5, scope="layer")
+    options = PruneOptions(preset="small", samples=12, warmup={"kind": "epoch"}, criterion=scoring)
+    prune(made_cases, tmp_path / "one", tiny_settings(), options, torch.device("cpu"))
+    assert compare_pruned(tmp_path / "one", tmp_path / "two")[1].shared > 0.99
