@@ -39,7 +39,7 @@ def pruning(
     ),
     sparsities: Sparsities = "0.8,0.9,0.95,0.98",
     seeds: Seeds = "0,42,123",
-    controls: Annotated[str, typer.Option(help="shuffle,reinit; none leaves them out.")] = "shuffle,reinit",
+    controls: Annotated[str, typer.Option(help="none leaves them out.")] = "shuffle,random-layerwise,reinit",
     controls_of: Annotated[str, typer.Option(help="Criteria that get controls.")] = "fts",
     network: Annotated[str | None, typer.Option(help="resnet18, vgg19, resnet8 (digits).")] = None,
     epochs: Epochs = None,

@@ -10,7 +10,7 @@ from pydantic import Field, PositiveInt
 from torch import nn
 
 from radiogen.config import Settings
-from radiogen.engines.benchmark.plans import CONTROLS, DENSE, Plan
+from radiogen.engines.benchmark.plans import DENSE, Plan
 from radiogen.engines.benchmark.protocol import (
     Epoch,
     Images,
@@ -23,10 +23,12 @@ from radiogen.engines.benchmark.protocol import (
 from radiogen.io.class_images import ImageSet, read_image_set
 from radiogen.networks.classifiers import OUTPUT_LAYER, build_classifier
 from radiogen.provenance import RunRecord, write_json
-from radiogen.pruning.criteria import Scoring, score_weights
+from radiogen.pruning.controls import CONTROLS
+from radiogen.pruning.criteria import score_weights
 from radiogen.pruning.layers import layer_table
 from radiogen.pruning.mask_files import save_weight_masks
 from radiogen.pruning.prunable import prunable
+from radiogen.pruning.scoring import Scoring
 from radiogen.pruning.settings import CriterionSettings, FisherScale, Scope
 from radiogen.pruning.signatures import WeightMasks
 from radiogen.pruning.warmup import WarmUpSettings, warm_up
@@ -152,8 +154,7 @@ class _Run:
             self.network, scoring_set, classification_loss, criterion, self.generator, [OUTPUT_LAYER]
         )
         masks = weight_masks(scoring.scores, plan.sparsity, settings.scope)
-        if plan.control:
-            masks = CONTROLS[plan.control](self.network, masks, self.generator)
+        masks = CONTROLS[plan.control or "none"](self.network, masks, self.generator)
         table = layer_table(self.network, masks, scoring_set, classification_loss)
         apply_weight_masks(self.network, masks)
         return {

@@ -1,36 +1,18 @@
 """Which runs a benchmark consists of: criteria x sparsities x seeds, the dense network, the controls."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
-import torch
 from pydantic import Field, model_validator
-from torch import nn
 
 from radiogen.config import Settings, check_settings
 from radiogen.errors import ConfigError
-from radiogen.pruning.controls import redraw_weights, shuffle_within_layers
+from radiogen.pruning.controls import CONTROLS, ControlName
 from radiogen.pruning.criteria import CRITERIA
 from radiogen.pruning.settings import CriterionName
-from radiogen.pruning.signatures import WeightMasks
 
 DENSE = "dense"
 PAPER_SEEDS = (0, 42, 123)
-
-Control = Callable[[nn.Module, WeightMasks, torch.Generator], WeightMasks]
-
-
-def _shuffle(_network: nn.Module, masks: WeightMasks, generator: torch.Generator) -> WeightMasks:
-    return shuffle_within_layers(masks, generator)
-
-
-def _redraw(network: nn.Module, masks: WeightMasks, generator: torch.Generator) -> WeightMasks:
-    redraw_weights(network, masks, generator)
-    return masks
-
-
-CONTROLS: dict[str, Control] = {"shuffle": _shuffle, "reinit": _redraw}
-"""What is done to a criterion's weight masks, or to the weights in place, before training."""
 
 
 @dataclass(frozen=True, order=True)
@@ -38,7 +20,7 @@ class Plan:
     """One run. Without a criterion it is the dense network, without a control the criterion itself."""
 
     criterion: str
-    control: str
+    control: ControlName | Literal[""]
     sparsity: float
     seed: int
 
@@ -61,7 +43,7 @@ class Grid(Settings):
     )
     sparsities: tuple[float, ...] = Field((0.8, 0.9, 0.95, 0.98), min_length=1)
     seeds: tuple[int, ...] = Field(PAPER_SEEDS, min_length=1)
-    controls: tuple[str, ...] = ("shuffle", "reinit")
+    controls: tuple[ControlName, ...] = ("shuffle", "random-layerwise", "reinit")
     controls_of: tuple[CriterionName, ...] = ("fts",)
 
     @model_validator(mode="after")
@@ -69,9 +51,6 @@ class Grid(Settings):
         for sparsity in self.sparsities:
             if not 0 < sparsity < 1:
                 raise ValueError(f"sparsity {sparsity:g} is not a share to remove, between 0 and 1")
-        for control in self.controls:
-            if control not in CONTROLS:
-                raise ValueError(f"there is no control {control}; there are {', '.join(CONTROLS)}")
         if self.controls:
             for name in self.controls_of:
                 if name not in self.criteria:
@@ -105,6 +84,9 @@ def read_grid(
     for name in [*_words(criteria), *_words(controls_of)]:
         if name not in CRITERIA:
             raise ConfigError(f"criterion {name}", "is unknown", f"there are {', '.join(CRITERIA)}")
+    for name in _words(controls):
+        if name not in CONTROLS:
+            raise ConfigError(f"control {name}", "is unknown", f"there are {', '.join(CONTROLS)}")
     values = {
         "criteria": _words(criteria),
         "sparsities": _words(sparsities),

@@ -63,6 +63,7 @@ def perform_all(
         What failed, in the order of the plans.
     """
     tick("runs", 0, len(plans))
+    jobs = min(jobs, len(plans))
     outcomes = _together(plans, perform, devices, jobs) if jobs > 1 else _in_turn(plans, perform, devices[0])
     failures: dict[str, Failure] = {}
     for number, (plan, failure) in enumerate(outcomes, start=1):

@@ -49,7 +49,7 @@ def test_without_snip_a_criterion_stands_alone():
 def test_a_grid_asks_for_each_run_once():
     grid = Grid(criteria=("snip", "fts"), sparsities=(0.5, 0.9), seeds=(0, 1), controls_of=("fts",))
     plans = plan_runs(grid)
-    assert len(plans) == len(set(plans)) == 2 * (1 + 2 * (2 + 2))
+    assert len(plans) == len(set(plans)) == 2 * (1 + 2 * (2 + 3))
     assert len({plan.name for plan in plans}) == len(plans)
     assert Plan("fts", "reinit", 0.9, 1).name == "fts-reinit-0_9-1"
 
@@ -63,7 +63,7 @@ def test_a_grid_asks_for_each_run_once():
         (("snip", "much", "0"), "sparsities"),
         (("snip", "0.9", "-1"), "seeds are 0 or more"),
         (("", "0.9", "0"), "criteria"),
-        (("snip", "0.9", "0", "swap", "snip"), "there is no control swap"),
+        (("snip", "0.9", "0", "swap", "snip"), "control swap: is unknown"),
         (("snip", "0.9", "0", "shuffle", "fts"), "need fts among the criteria"),
     ],
 )
