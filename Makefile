@@ -8,13 +8,14 @@ STAMP := $(VENV)/.installed
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	$$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: help venv demo test check format wheel clean
+.PHONY: help venv demo test nightly check format wheel clean
 
 help:
 	@echo "make venv    install radiogen and its tools into $(VENV)"
 	@echo "make demo    run the whole road on phantoms, into demo/"
 	@echo "make check   format, lint and types"
 	@echo "make test    all tests"
+	@echo "make nightly the tests of damaged input with 10,000 examples each (hours)"
 	@echo "make wheel   build dist/*.whl"
 	@echo "make clean   remove what was built (not $(VENV))"
 
@@ -31,6 +32,9 @@ demo: venv
 
 test: venv
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+nightly: venv
+	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -n 2 -m fuzz
 
 check: venv
 	$(BIN)/ruff format --check .

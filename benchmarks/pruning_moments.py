@@ -88,6 +88,18 @@ def raseg_case(preset: str, samples: int) -> Case:
     return build_raseg(network, 0), batches, segmentation_loss()
 
 
+def published_loop(model: nn.Module, batches: list[Batch], loss: Loss, weights: dict[str, Tensor]) -> None:
+    """Sample by sample as the published code sums its gradients, all layers of a sample at once."""
+    total = [torch.zeros_like(w, requires_grad=False) for w in weights.values()]
+    squares = [torch.zeros_like(w, requires_grad=False) for w in weights.values()]
+    model.eval()
+    for batch in batches:
+        found = torch.autograd.grad(loss(model, batch), list(weights.values()))
+        for place, gradient in enumerate(found):
+            total[place] += gradient
+            squares[place] += gradient**2
+
+
 def timed(work: Callable[[], object]) -> tuple[float, float]:
     """Wall and processor seconds of one call."""
     wall, processor = time.perf_counter(), time.process_time()
@@ -96,10 +108,11 @@ def timed(work: Callable[[], object]) -> tuple[float, float]:
 
 
 def compare(name: str, case: Case, engines: dict[str, MomentSettings], repeats: int) -> None:
-    """Time the loop and each engine in turn, and print medians and ratios to the first line."""
+    """Time the loops and each engine in turn, and print medians and ratios to the plain loop."""
     model, batches, loss = case
     weights = prunable(model, exclude=[model.output_layer] if isinstance(model, RASeg) else ())
     works: dict[str, Callable[[], object]] = {"loop": lambda: gradient_moments(model, batches, loss, weights)}
+    works["published"] = lambda: published_loop(model, batches, loss, weights)
     for label, settings in engines.items():
         works[label] = lambda s=settings: measure_moments(model, batches, loss, weights, s)
     seconds: dict[str, list[tuple[float, float]]] = {label: [] for label in works}

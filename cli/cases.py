@@ -1,17 +1,32 @@
 """Commands that make and divide cases: ingest, split."""
 
+import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from .console import finish, progress, say
-from .options import Existing, Quiet, Seed
+from .options import AsJson, Existing, Quiet, Seed
+
+if TYPE_CHECKING:
+    from radiogen.preprocess.options import IngestOptions
+
+Resample = Literal["refuse", "resample"]
 
 
 def ingest(
-    source: Annotated[Path, typer.Argument(help="DICOM folder, volume file (NIfTI, NRRD, MHA), or folder.")],
-    out: Annotated[Path, typer.Option("--output", "-o", help="Folder for the cases and manifest.csv.")],
+    source: Annotated[
+        Path,
+        typer.Argument(help="Folder or .zip of DICOM, volume file (NIfTI, NRRD, MHA), or folder of them."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for the cases and manifest.csv.")
+    ] = None,
+    list_only: Annotated[
+        bool, typer.Option("--list", help="Show the CT series, which would be taken and why; write nothing.")
+    ] = False,
+    as_json: AsJson = False,
     outline: Annotated[
         Path | None, typer.Option(help="RTSTRUCT, DICOM SEG, LIDC XML or mask; else those in the source.")
     ] = None,
@@ -22,7 +37,15 @@ def ingest(
     roi: Annotated[str | None, typer.Option(help="Pattern of the tumour's ROI in an RTSTRUCT.")] = None,
     segment: Annotated[str | None, typer.Option(help="Segment of a SEG: name, number or largest.")] = None,
     agreement: Annotated[float, typer.Option(help="Share of LIDC readers who must agree.")] = 0.5,
-    series: Annotated[str | None, typer.Option(help="SeriesInstanceUID to take.")] = None,
+    series: Annotated[str | None, typer.Option(help="SeriesInstanceUID to take, as --list shows it.")] = None,
+    series_rule: Annotated[
+        Literal["most-slices", "thinnest", "thickest"] | None,
+        typer.Option(help="Which of several series; else that of the outline, or the one with most slices."),
+    ] = None,
+    kernel: Annotated[str | None, typer.Option(help="Pattern of the convolution kernel to take.")] = None,
+    contrast: Annotated[Literal["yes", "no"] | None, typer.Option(help="With or without contrast.")] = None,
+    gaps: Annotated[Resample, typer.Option(help="Uneven or single missing slices.")] = "refuse",
+    tilt: Annotated[Resample, typer.Option(help="Slices sheared by a tilted gantry.")] = "refuse",
     lungs: Annotated[Literal["threshold", "lungmask"], typer.Option(help="How to find lungs.")] = "threshold",
     existing: Existing = "skip",
     jobs: Annotated[int, typer.Option(help="Cases prepared at the same time.", min=1)] = 1,
@@ -30,17 +53,28 @@ def ingest(
 ) -> None:
     """Turn scans and outlines into checked case folders; prints each case and where it came from."""
     from radiogen.config import check_settings
-    from radiogen.preprocess.ingest import ingest as ingest_source
     from radiogen.preprocess.options import IngestOptions
 
     values = dict(
         outline=outline, clinical=clinical, clinical_mapping=clinical_mapping, cohort=cohort,
-        id_from=id_from, roi=roi, segment=segment, agreement=agreement, series=series, lungs=lungs,
+        id_from=id_from, roi=roi, segment=segment, agreement=agreement, series=series,
+        series_rule=series_rule, kernel=kernel, contrast=contrast, gaps=gaps, tilt=tilt, lungs=lungs,
         existing=existing, jobs=jobs,
     )  # fmt: skip
     options = check_settings(IngestOptions, values, what="ingest")
+    if list_only:
+        _show(source, out, options, as_json, quiet)
+    elif out is None:
+        raise typer.BadParameter("give the folder for the cases with -o, or only look with --list")
+    else:
+        _make(source, out, options, quiet)
+
+
+def _make(source: Path, out: Path, options: "IngestOptions", quiet: bool) -> None:
+    from radiogen.preprocess.ingest import ingest as ingest_source
+
     with progress(quiet) as tick:
-        made = ingest_source(source, out, options, lambda done, total: tick("ingesting", done, total))
+        made = ingest_source(source, out, options, tick)
     for kind, count in made.ignored.items():
         say(f"left out: {count} {kind}", quiet)
     for case in made.cases:
@@ -50,6 +84,30 @@ def ingest(
     for failure in made.failures:
         say(f"{failure.where}: {failure.reason} ({failure.way_out})")
     finish(len(made.failures), out / "failures.csv")
+
+
+def _show(source: Path, out: Path | None, options: "IngestOptions", as_json: bool, quiet: bool) -> None:
+    from dataclasses import asdict
+
+    from radiogen.preprocess.listing import list_sources
+
+    with progress(quiet) as tick:
+        listing = list_sources(source, options, out, tick)
+    if as_json:
+        typer.echo(json.dumps(asdict(listing), indent=2, default=str))
+        return
+    for kind, count in listing.ignored.items():
+        say(f"left out: {count} {kind}", quiet)
+    for one in listing.candidates:
+        spacing = " x ".join(f"{v:.2f}" for v in one.spacing_mm or ())
+        size = (
+            f"{one.slices} slices, {one.size[0]} x {one.size[1]}, {spacing} mm" if one.size else "volume file"
+        )
+        about = [size, one.kernel and f"kernel {one.kernel}", one.contrast and "contrast", one.outline]
+        typer.echo(f"{'+' if one.taken else '-'} {one.case_id}  {one.series}")
+        typer.echo(f"    {one.folder}")
+        typer.echo(f"    {', '.join(part for part in about if part)}")
+        typer.echo(f"    {'taken' if one.taken else 'not taken'}: {one.why}")
 
 
 def split(

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from radiogen.runtime import Tick
 
 VERBS = {
+    "headers": "reading headers",
+    "ingest": "ingesting",
     "prepare": "preparing cases",
+    "qc": "looking at cases",
     "warm up": "warming up",
     "score": "scoring weights",
     "train": "training",

@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 from radiogen import __version__
 from radiogen.errors import RadiogenError
 
-from . import benchmark, cases, cohort, doctor, egfr, features, model, pruning, report, segmentation
+from . import benchmark, cases, cohort, doctor, egfr, features, model, pruning, qc, report, segmentation
 
 
 class _TwoWords(TyperGroup):
@@ -54,6 +54,7 @@ def main(
 
 app.command("ingest")(cases.ingest)
 app.command("split")(cases.split)
+app.command("qc")(qc.qc)
 app.command("prune")(pruning.prune)
 app.command("prune show")(pruning.show)
 app.command("prune compare")(pruning.compare)

@@ -27,6 +27,14 @@ class OutlineRule(Settings):
         return value
 
 
+class BadOutlines(Settings):
+    """Outlines of a cohort that are known to be wrong: their kind, whose they are, and what is wrong."""
+
+    kind: OutlineKind
+    patients: tuple[str, ...]
+    what: str
+
+
 class CohortCard(Settings):
     """A public cohort: where it comes from, under which licence, how its patients and tumours are named."""
 
@@ -38,6 +46,7 @@ class CohortCard(Settings):
     non_commercial: bool = False
     patient_id_pattern: str
     outline: OutlineRule = OutlineRule()
+    bad_outlines: tuple[BadOutlines, ...] = ()
     notes: tuple[str, ...] = ()
 
     @field_validator("patient_id_pattern")
@@ -45,6 +54,12 @@ class CohortCard(Settings):
     def _is_pattern(cls, value: str) -> str:
         compile_pattern(value, "pattern")
         return value
+
+    def known_of(self, patient_id: str, kind: str) -> str:
+        """What is known to be wrong with a patient's outlines of one kind; empty if nothing is."""
+        return "; ".join(
+            bad.what for bad in self.bad_outlines if bad.kind == kind and patient_id in bad.patients
+        )
 
     def names_pseudonym(self, patient_id: str) -> bool:
         """Whether a PatientID is one of this cohort's published pseudonyms."""

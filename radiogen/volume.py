@@ -1,5 +1,6 @@
 """Volumes: SimpleITK images that keep their place in space through every crop and resample."""
 
+import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,17 @@ class Box:
 def array_of(volume: sitk.Image) -> npt.NDArray[Any]:
     """The voxels as a fresh array of shape (z, y, x)."""
     return np.asarray(sitk.GetArrayFromImage(volume))
+
+
+def writable_volume(size: Sequence[int], pixel_id: int) -> tuple[sitk.Image, npt.NDArray[Any]]:
+    """A volume of zeros, and its own voxels as an array of shape (z, y, x) that can be written to.
+
+    Spares the copy that `sitk.GetImageFromArray` makes. The array is valid while the volume lives.
+    """
+    volume = sitk.Image([int(n) for n in size], pixel_id)
+    view = sitk.GetArrayViewFromImage(volume)
+    memory = (ctypes.c_byte * view.nbytes).from_address(view.ctypes.data)
+    return volume, np.frombuffer(memory, view.dtype).reshape(view.shape)
 
 
 def volume_like(array: npt.NDArray[Any], grid: sitk.Image) -> sitk.Image:

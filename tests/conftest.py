@@ -1,5 +1,6 @@
 """Fixtures that many tests share."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,9 @@ from hypothesis import settings
 
 # The same examples on every machine, and no time limit that a busy machine would break.
 settings.register_profile("radiogen", deadline=None, derandomize=True)
-settings.load_profile("radiogen")
+# `make nightly`: other examples every night, ten thousand a test marked fuzz; who takes a minute hangs.
+settings.register_profile("nightly", deadline=60_000, max_examples=10_000, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "radiogen"))
 
 SHARED = Path(__file__).parents[2] / "shared"
 

@@ -79,7 +79,7 @@ def demo(
     cases, segmented, made = out / "cases", out / "segmented", out / "phantoms"
     _make_cohort(made, patients, seed, tick)
     options = IngestOptions(cohort="phantoms", clinical=made / "clinical.csv")
-    ingest(made / "dicom", cases, options, lambda done, total: tick("ingesting", done, total))
+    ingest(made / "dicom", cases, options, tick)
     counts = split_cases(cases, TEST_SHARE, seed)
     settings = _settings(counts["train"])
     scoring = PruneOptions(

@@ -11,13 +11,14 @@ from radiogen.config import Settings
 from radiogen.engines.model_folder import Model, check_prior
 from radiogen.engines.segmentation import Prompt, Segmentation, segment_volume
 from radiogen.errors import CaseError, ConfigError, OutputError, RadiogenError
-from radiogen.io.cases import Case, cases_of_split, find_cases, is_case_source, read_header
-from radiogen.io.nifti import read_mask, write_volume
+from radiogen.io.cases import Case, cases_of_split, find_cases, is_case_source
+from radiogen.io.nifti import read_grid, read_mask, write_volume
 from radiogen.io.picture import write_picture
 from radiogen.measures.lesions import Lesion, measure_lesions, write_lesions_csv
 from radiogen.preprocess.ingest import KEPT, ingest
 from radiogen.preprocess.options import IngestOptions
-from radiogen.preprocess.outlines import OutlineChoice, read_lesions
+from radiogen.preprocess.outline_choice import OutlineChoice
+from radiogen.preprocess.outlines import read_lesions
 from radiogen.preprocess.priors import PROMPT_OF, PriorName, box_round, parse_box
 from radiogen.preprocess.sources import outline_of
 from radiogen.provenance import RunRecord, file_sha256, is_done, leave_no_trace, record_path, write_failures
@@ -191,7 +192,7 @@ def _outline(case: Case, options: SegmentOptions) -> sitk.Image:
     if options.outline:
         choice = OutlineChoice(roi=options.roi)
         kind = outline_of(options.outline).kind
-        return read_lesions(options.outline, kind, read_header(case.ct_path), choice).labels
+        return read_lesions(options.outline, kind, read_grid(case.ct_path), choice).labels
     if not case.has_lesion:
         way_out = "give --box or --box-from, or take --prior lungs"
         raise CaseError(case.case_id, "has no outline to make a prior from", way_out)

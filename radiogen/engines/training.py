@@ -67,6 +67,7 @@ class Training:
             last = epoch + 1 == training.epochs
             if self.held_out and (last or _is_due(epoch, training.validate_every)):
                 checks += [{"epoch": epoch, **row} for row in self._validate(network)]
+            assert_held(network, self.weight_masks)
             about = {"fingerprint": self.fingerprint, "epochs": rows, "validation": checks}
             save_checkpoint(self.checkpoint, network, optimizer, about)
         tick("train", training.epochs, training.epochs)

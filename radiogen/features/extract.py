@@ -14,8 +14,8 @@ from radiogen.engines.model_folder import Model
 from radiogen.errors import CaseError, RadiogenError
 from radiogen.features.deep import LEVELS, deep_features, paper_features
 from radiogen.features.signs import signs
-from radiogen.io.cases import Case, cases_of_split, read_header
-from radiogen.io.nifti import read_mask
+from radiogen.io.cases import Case, cases_of_split
+from radiogen.io.nifti import read_grid, read_mask
 from radiogen.preprocess.network_input import NetworkInput, to_network_grid
 from radiogen.provenance import RunRecord, record_path, write_csv, write_failures, write_json
 from radiogen.runtime import Tick, no_tick
@@ -91,7 +91,7 @@ def _rows(case: Case, path: Path, model: Model, options: FeatureOptions) -> Iter
     if not path.is_file():
         raise CaseError(path, "is missing", "segment the case, or ingest it with its outline")
     lesion = read_mask(path)
-    if not same_grid(lesion, read_header(case.ct_path)):
+    if not same_grid(lesion, read_grid(case.ct_path)):
         raise CaseError(path, "does not lie on the CT's grid", "segment this case again")
     labels = [int(label) for label in np.unique(array_of(lesion)) if label]
     if not labels:

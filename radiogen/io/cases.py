@@ -11,7 +11,7 @@ from typing import Any
 import SimpleITK as sitk
 
 from radiogen.errors import CaseError
-from radiogen.io.nifti import read_mask, read_volume
+from radiogen.io.nifti import read_grid, read_mask, read_volume
 from radiogen.provenance import write_csv
 from radiogen.volume import same_grid
 
@@ -69,24 +69,9 @@ class Case:
         if not path.is_file():
             raise CaseError(path, "is missing", "ingest the case again, with its outline if one is needed")
         mask = read_mask(path)
-        if not same_grid(mask, read_header(self.ct_path)):
+        if not same_grid(mask, read_grid(self.ct_path)):
             raise CaseError(path, "does not lie on the grid of ct.nii.gz", "ingest the case again")
         return mask
-
-
-def read_header(path: Path) -> sitk.Image:
-    """A volume without reading its voxels: an image of one byte a voxel with size and place only."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise CaseError(path, "cannot be read", "ingest the case again") from error
-    grid = sitk.Image(reader.GetSize()[:3], sitk.sitkUInt8)
-    grid.SetOrigin(reader.GetOrigin()[:3])
-    grid.SetSpacing(reader.GetSpacing()[:3])
-    grid.SetDirection(reader.GetDirection())
-    return grid
 
 
 def read_case_json(folder: Path) -> dict[str, Any]:

@@ -1,113 +1,227 @@
-"""Fill closed contours: a voxel belongs to an outline if its centre lies inside."""
+"""Lay the closed contours of one structure on the slices of a CT.
+
+A structure is the solid made of slabs: each plane of contours stands for the thickness at which planes follow
+each other. A voxel belongs to it if its centre lies inside.
+"""
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import SimpleITK as sitk
 
 from radiogen.errors import OutlineError
+from radiogen.io.outline_place import check_inside, indices_of
+from radiogen.io.polygons import BoolArray, Patch, Points, fill_polygon, polygon_area
+from radiogen.volume import voxel_ml
 
-Points = npt.NDArray[np.float64]
-BoolArray = npt.NDArray[np.bool_]
-EDGE_VOXELS = 1.0  # how far a contour may run over the edge of the image within a slice
-SAME_PLANE = 0.2  # of the slice spacing: contours nearer than this were drawn on one plane
+SAME_PLANE_MM = 0.1  # contours nearer than this were drawn on one plane
+MISSING = 1.5  # times the usual distance of planes: a wider gap has lost a plane
+THICKEST_MM = 10.0  # planes further apart than CT slices are do not stand for what lies between them
+MOST_CUTS = 50_000_000  # of all contours with lines of pixels; one drawn by hand has thousands
+MOST_PIXELS = 4_000_000_000  # of all contours' boxes; a body on 500 slices has 130 million
+ON_FIRST = -0.499  # a plane half a slice below the first belongs to it
+COMPARED_AT_MOST = 100  # contours of a plane that are compared with each other
 
 
-def fill_polygons(polygons: Sequence[Points], size: tuple[int, int]) -> BoolArray:
-    """Pixels whose centre lies in an odd number of polygons, so that a hole is a polygon in another.
+@dataclass(frozen=True)
+class LaidContours:
+    """A structure on the grid of a CT.
 
-    Args:
-        polygons: Corners as (column, row) in pixels, shape (n, 2); pixel centres are whole numbers.
-        size: Columns and rows of the image.
-
-    Returns:
-        Shape (rows, columns).
-
-    >>> fill_polygons([np.array([[0.5, 0.5], [2.5, 0.5], [2.5, 1.5], [0.5, 1.5]])], (4, 3)).astype(int)
-    array([[0, 0, 0, 0],
-           [0, 1, 1, 0],
-           [0, 0, 0, 0]])
+    Attributes:
+        inside: Shape (z, y, x).
+        polygon_ml: Volume of the polygons on the slices they fill, to compare with that of the voxels.
+        decisions: What was found and decided.
     """
-    columns, rows = size
-    crossings = np.zeros((rows, columns + 1), dtype=np.int32)
-    for corners in polygons:
-        # Half-open edges: a row through a corner meets one of its two edges, so neighbours share no pixel.
-        x, y = np.round(corners, 6).T
-        x_next, y_next = np.roll(x, -1), np.roll(y, -1)
-        first = np.clip(np.ceil(np.minimum(y, y_next)), 0, rows).astype(int)
-        last = np.clip(np.ceil(np.maximum(y, y_next)), 0, rows).astype(int)
-        edge = np.repeat(np.arange(len(x)), last - first)
-        row = np.concatenate([np.arange(a, b) for a, b in zip(first, last, strict=True)])
-        share = (row - y[edge]) / (y_next - y)[edge]
-        cut = np.round(x[edge] + share * (x_next - x)[edge], 6)
-        np.add.at(crossings, (row, np.clip(np.ceil(cut), 0, columns).astype(int)), 1)
-    inside: BoolArray = np.cumsum(crossings, axis=1)[:, :columns] % 2 == 1
-    return inside
+
+    inside: BoolArray
+    polygon_ml: float
+    decisions: tuple[str, ...]
 
 
-def lay_contours(contours: Sequence[Points], ct: sitk.Image, source: Path) -> BoolArray:
-    """Fill contours that lie in the slices of a CT.
+@dataclass(frozen=True)
+class _Plane:
+    height: float  # in slices
+    contours: tuple[Points, ...]  # (column, row) in pixels
 
-    Each contour goes to the nearest slice, at most half a slice away. Where several planes of contours
-    fall on one slice the nearest counts; contours of one plane are combined by exclusive or.
+
+@dataclass
+class _Notes:
+    smaller: int = 0  # contours that enclose no voxel centre
+    doubled: int = 0
+    crossing: int = 0
+
+
+def lay_contours(contours: Sequence[Points], ct: sitk.Image, source: Path) -> LaidContours:
+    """Fill the contours of one structure.
+
+    Planes of contours need not lie on slices: between two planes each slice takes the nearer one, at the ends
+    a plane reaches half of their usual distance. Where planes are missing the slices stay empty, which is
+    said. Contours of one plane are combined by exclusive or, so that one within another is a hole; equal
+    contours count once.
 
     Args:
-        contours: Corners in LPS millimetres, shape (n, 3) each.
+        contours: Corners in LPS millimetres, shape (n, 3) each, finite.
         ct: The grid.
         source: The file, for messages.
-
-    Returns:
-        Shape (z, y, x).
 
     Raises:
         OutlineError: A contour leaves the CT (with the distance) or is not parallel to its slices.
     """
-    planes: dict[int, list[tuple[float, Points]]] = defaultdict(list)
-    for points in contours:
-        index = indices_of(points, ct)
-        check_inside(index, ct, source)
-        height = float(index[:, 2].mean())
-        if np.ptp(index[:, 2]) > 0.5:
-            raise OutlineError(
-                source, "has contours that are not parallel to the CT's slices", "draw on the slices"
-            )
-        planes[round(height)].append((height, index[:, :2]))
+    planes = _planes(contours, ct, source)
     columns, rows, slices = ct.GetSize()
     inside = np.zeros((slices, rows, columns), dtype=bool)
-    for k, drawn in planes.items():
-        nearest = min((height for height, _ in drawn), key=lambda height: abs(height - k))
-        plane = [corners for height, corners in drawn if abs(height - nearest) < SAME_PLANE]
-        inside[min(max(k, 0), slices - 1)] |= fill_polygons(plane, (columns, rows))
-    return inside
-
-
-def indices_of(points_mm: Points, ct: sitk.Image) -> Points:
-    """Continuous voxel indices (x, y, z) of points in LPS millimetres, both of shape (n, 3)."""
-    direction = np.array(ct.GetDirection()).reshape(3, 3)
-    steps = np.linalg.solve(direction, (points_mm - np.array(ct.GetOrigin())).T).T
-    return np.asarray(steps / np.array(ct.GetSpacing()))
-
-
-def check_inside(index: Points, ct: sitk.Image, source: Path) -> None:
-    """Refuse points that lie off a CT.
-
-    Args:
-        index: Continuous voxel indices (x, y, z), shape (n, 3).
-        ct: The grid.
-        source: The file, for messages.
-
-    Raises:
-        OutlineError: A point lies more than a voxel off the edge within a slice, or beyond the last slice.
-    """
-    allowed = np.array([EDGE_VOXELS, EDGE_VOXELS, 1e-3])
-    over = np.maximum(-0.5 - index, index - (np.array(ct.GetSize()) - 0.5))
-    if not np.all(np.isfinite(index)) or np.any(over > allowed):
-        distance = float(np.nanmax(np.maximum(over, 0) * np.array(ct.GetSpacing())))
-        raise OutlineError(
-            source,
-            f"lies outside the CT by {distance:.1f} mm",
-            "give the outline of this CT, or the whole CT",
+    notes, said = _Notes(), []
+    heights = np.maximum([plane.height for plane in planes], ON_FIRST)
+    slice_mm = ct.GetSpacing()[2]
+    step = _usual_step(heights, slice_mm)
+    filled = _nearest_planes(heights, step, slices)
+    square_pixels = 0.0
+    for i, where in filled.items():
+        inside[where], area = _fill(planes[i], (columns, rows), notes)
+        square_pixels += area * len(where)
+    if step != 1.0:
+        said.append(
+            f"contours every {step * slice_mm:.2f} mm on slices every {slice_mm:.2f} mm: "
+            "each slice takes the nearest plane"
         )
+    said += _gaps(heights, step, inside, ct)
+    off_mm = float(np.abs(heights - np.rint(heights)).max()) * slice_mm
+    if step == 1.0 and off_mm > SAME_PLANE_MM:
+        said.append(f"contours lie up to {off_mm:.2f} mm off the slices: each slice takes the nearest plane")
+    said += _said(notes)
+    if step >= 1.0 and len(filled) < len(planes):
+        said.append(f"{len(planes) - len(filled)} planes of contours left out: their slice has a nearer one")
+    return LaidContours(inside, square_pixels * voxel_ml(ct), tuple(said))
+
+
+def _planes(contours: Sequence[Points], ct: sitk.Image, source: Path) -> list[_Plane]:
+    index = indices_of(np.concatenate(contours), ct)
+    check_inside(index, ct, source)
+    starts = np.cumsum([0, *map(len, contours)])[:-1]
+    low, high = np.minimum.reduceat(index, starts), np.maximum.reduceat(index, starts)
+    if (high - low)[:, 2].max() > 0.5:
+        raise OutlineError(
+            source, "has contours that are not parallel to the CT's slices", "draw on the slices"
+        )
+    boxes = np.prod(high[:, :2] - low[:, :2] + 1, axis=1).sum()
+    if np.abs(np.diff(index[:, 1])).sum() > MOST_CUTS or boxes > MOST_PIXELS:
+        raise OutlineError(source, "has contours longer than anybody draws", "draw it anew")
+    heights = np.add.reduceat(index[:, 2], starts) / [len(one) for one in contours]
+    pieces = np.split(index[:, :2], starts[1:])
+    planes: list[tuple[float, list[Points]]] = []
+    for i in np.argsort(heights, kind="stable"):
+        if planes and heights[i] - planes[-1][0] <= SAME_PLANE_MM / ct.GetSpacing()[2]:
+            planes[-1][1].append(pieces[i])
+        else:
+            planes.append((float(heights[i]), [pieces[i]]))
+    return [_Plane(height, tuple(drawn)) for height, drawn in planes]
+
+
+def _usual_step(heights: Points, slice_mm: float) -> float:
+    """The distance at which planes of contours follow each other, in slices; 1 where none is usual."""
+    gaps = np.round(np.diff(heights) * slice_mm, 1)
+    if len(gaps) < 2:
+        return 1.0
+    values, counts = np.unique(gaps, return_counts=True)
+    usual, count = float(values[np.argmax(counts)]), int(counts.max())
+    if count < 2 or usual > THICKEST_MM or abs(usual - slice_mm) <= SAME_PLANE_MM:
+        return 1.0
+    return float(np.diff(heights)[gaps == usual].mean())
+
+
+def _nearest_planes(heights: Points, step: float, slices: int) -> dict[int, list[int]]:
+    """The slices that each plane fills, by its number: those nearest to it, and of two as near the lower."""
+    filled: dict[int, list[int]] = defaultdict(list)
+    runs = np.split(np.arange(len(heights)), np.flatnonzero(np.diff(heights) > MISSING * step) + 1)
+    for run in runs:
+        low, high = heights[run[0]] - step / 2, heights[run[-1]] + step / 2
+        first, behind = (int(np.ceil(round(float(height), 3))) for height in (low, high))
+        for k in range(max(first, 0), min(behind, slices)):
+            distance = np.round(np.abs(heights[run] - k), 3)
+            filled[int(run[np.argmin(distance)])].append(k)
+    return filled
+
+
+def _gaps(heights: Points, step: float, inside: BoolArray, ct: sitk.Image) -> list[str]:
+    """What lies empty between planes that are further apart than usual."""
+    empty = []
+    for a, b in pairwise(heights):
+        if b - a > MISSING * step:
+            between = range(max(int(np.floor(a)) + 1, 0), min(int(np.ceil(b)), len(inside)))
+            empty += [k for k in between if not inside[k].any()]
+    if not empty:
+        return []
+    places = [f"{ct.TransformIndexToPhysicalPoint((0, 0, k))[2]:.1f}" for k in empty[:8]]
+    more = ", ..." if len(empty) > 8 else ""
+    return [
+        f"{len(empty)} slices between the contours have none and stay empty (z {', '.join(places)}{more} mm)"
+    ]
+
+
+def _fill(plane: _Plane, size: tuple[int, int], notes: _Notes) -> tuple[BoolArray, float]:
+    """One plane of contours by exclusive or: pixels, and the area of the polygons in square pixels."""
+    inside = np.zeros(size[::-1], dtype=bool)
+    contours = {np.round(corners, 3).tobytes(): corners for corners in plane.contours}
+    notes.doubled += len(plane.contours) - len(contours)
+    kept: list[tuple[Patch, float]] = []
+    for corners in contours.values():
+        patch, area = fill_polygon(corners, size), polygon_area(corners)
+        notes.smaller += not patch.inside.any()
+        if any(_is_same(patch, other) and abs(area - b) <= 0.01 * b for other, b in kept):
+            notes.doubled += 1
+            continue
+        under = patch.cut_from(inside)
+        under ^= patch.inside
+        if len(contours) <= COMPARED_AT_MOST:
+            kept.append((patch, area))
+    if len(contours) > COMPARED_AT_MOST:
+        return inside, float(inside.sum())
+    return inside, _area(kept, notes)
+
+
+def _area(patches: Sequence[tuple[Patch, float]], notes: _Notes) -> float:
+    """The area between polygons of one plane: one in another is a hole, one in a hole an island."""
+    total = 0.0
+    for patch, area in patches:
+        around, pixels = 0, int(patch.inside.sum())
+        for other, larger in patches:
+            shared = _shared(patch, other) if other is not patch and larger >= area else 0
+            around += 0 < shared == pixels
+            notes.crossing += 0 < shared < pixels
+        total += area if around % 2 == 0 else -area
+    return total
+
+
+def _is_same(a: Patch, b: Patch) -> bool:
+    return a.start == b.start and bool(a.inside.any()) and np.array_equal(a.inside, b.inside)
+
+
+def _shared(a: Patch, b: Patch) -> int:
+    """How many pixels lie in both."""
+    ends = [(p.start[0] + p.inside.shape[1], p.start[1] + p.inside.shape[0]) for p in (a, b)]
+    left, top = (max(p, q) for p, q in zip(a.start, b.start, strict=True))
+    right, bottom = (min(p, q) for p, q in zip(*ends, strict=True))
+    if right <= left or bottom <= top:
+        return 0
+    one, other = (
+        p.inside[top - p.start[1] : bottom - p.start[1], left - p.start[0] : right - p.start[0]]
+        for p in (a, b)
+    )
+    return int((one & other).sum())
+
+
+def _said(notes: _Notes) -> list[str]:
+    said = []
+    if notes.smaller:
+        said.append(f"{notes.smaller} contours are too small to enclose the centre of a voxel")
+    if notes.doubled:
+        said.append(f"{notes.doubled} contours are there twice and count once")
+    if notes.crossing:
+        said.append(
+            f"{notes.crossing} contours cross another of their plane: what lies in both counts as outside"
+        )
+    return said

@@ -1,15 +1,16 @@
 """Turn the stored numbers of CT slices into HU."""
 
-import warnings
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydicom import Dataset, dcmread
 
 from radiogen.errors import SeriesError
+from radiogen.io.dicom_decode import Decoders
+from radiogen.io.dicom_facts import SliceFile, StoredPixels
+from radiogen.io.dicom_slices import BIG_ENDIAN
 
 HuArray = npt.NDArray[np.int16]
 LOWEST_HU, HIGHEST_HU = -1024, 32767  # below air nothing is measured; above is the end of int16
@@ -25,6 +26,8 @@ class HuNotes:
     padding: int = 0
     rounded: int = 0
     without_rescale: int = 0
+    lossy: int = 0
+    inverted: int = 0
 
     def decisions(self) -> list[str]:
         """One sentence for each thing that happened."""
@@ -35,73 +38,122 @@ class HuNotes:
             (self.padding, f"voxels of the padding value set to {floor}"),
             (self.rounded, "slices have HU rounded to whole numbers"),
             (self.without_rescale, "slices have no rescale slope or intercept; taken as 1 and 0"),
+            (self.lossy, "slices were once compressed with loss"),
+            (self.inverted, "slices are MONOCHROME1: shown inverted, their HU are taken as stored"),
         )
         return [f"{count} {what}" for count, what in said if count]
 
 
-def read_slice_hu(path: Path, size: tuple[int, int], notes: HuNotes) -> HuArray:
-    """The HU of one slice file, shape (rows, columns).
+def stored_numbers(slices: Sequence[SliceFile]) -> Generator[npt.NDArray[Any], None, None]:
+    """The stored numbers of each slice in turn, shape (rows, columns), valid until the next is asked for.
 
-    Args:
-        path: A DICOM file of one CT slice, in any transfer syntax with a decoder.
-        size: Columns and rows that are expected.
-        notes: Is added to.
+    Uncompressed slices are read from the byte their header gave; others are decoded in processes of
+    their own.
 
     Raises:
-        SeriesError: The file is truncated, cannot be decoded, or has another size.
+        SeriesError: A file is truncated, cannot be decoded, or has another size.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom warns of odd values that are not used here
-        try:
-            dataset = dcmread(path, force=True)
-            stored = dataset.pixel_array
-        except Exception as error:  # decoders raise nearly anything
-            raise SeriesError(path, _why_unreadable(error), "copy the file again, or leave it out") from error
-    if stored.shape != size[::-1]:
-        raise SeriesError(path, f"holds {stored.shape} voxels, not {size[::-1]}", "copy the file again")
+    with Decoders() as decoders:
+        buffer = bytearray(max(_bytes(item) for item in slices))
+        decoded = decoders.decode([item for item in slices if item.pixels.offset < 0])
+        for item in slices:
+            stored = _native(item, buffer) if item.pixels.offset >= 0 else next(decoded)
+            if stored.shape != item.size[::-1]:
+                where = item.path.with_name(item.name)
+                raise SeriesError(
+                    where, f"holds {stored.shape} pixels, not {item.size[::-1]}", "copy it again"
+                )
+            yield stored
+
+
+def _native(item: SliceFile, buffer: bytearray) -> npt.NDArray[Any]:
+    """Read into a buffer that is kept from slice to slice: fresh memory costs more than the reading."""
+    how, (columns, rows) = item.pixels, item.size
+    kind = f"{'>' if how.syntax == BIG_ENDIAN else '<'}{'i' if how.is_signed else 'u'}{how.bits[0] // 8}"
+    wanted = _bytes(item)
     try:
-        return hu_of(stored, dataset, notes)
-    except Exception as error:  # pydicom converts a value only now, and raises nearly anything
-        raise SeriesError(path, f"its rescale values are damaged: {error}", "copy the file again") from error
+        with item.path.open("rb", buffering=0) as file:
+            file.seek(how.offset)
+            count = file.readinto(memoryview(buffer)[:wanted])
+    except OSError as error:
+        raise SeriesError(item.path, f"cannot be read: {error.strerror}", "copy it again") from error
+    if count < wanted:
+        raise SeriesError(item.path, "is truncated: its pixel data ends early or is missing", "copy it again")
+    return np.frombuffer(buffer, kind, rows * columns).reshape(rows, columns)
 
 
-def _why_unreadable(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    if "less than expected" in text or isinstance(error, (EOFError, AttributeError)):
-        return "is truncated: its pixel data ends early or is missing"
-    return f"its pixel data cannot be decoded: {text[:200]}"
+def _bytes(item: SliceFile) -> int:
+    return item.size[0] * item.size[1] * item.pixels.bits[0] // 8
 
 
-def hu_of(stored: npt.NDArray[Any], dataset: Dataset, notes: HuNotes) -> HuArray:
-    """Apply rescale slope and intercept, take padding and what lies below air as -1024; int16."""
-    given = [dataset.get(key) not in (None, "") for key in ("RescaleSlope", "RescaleIntercept")]
-    slope = float(dataset.RescaleSlope) if given[0] else 1.0
-    intercept = float(dataset.RescaleIntercept) if given[1] else 0.0
-    notes.without_rescale += not all(given)
-    hu: npt.NDArray[Any]
-    if slope == 1.0 and intercept.is_integer():
-        hu = stored.astype(np.int32) + int(intercept)
+def put_hu(stored: npt.NDArray[Any], how: StoredPixels, notes: HuNotes, out: HuArray) -> None:
+    """Apply rescale slope and intercept; padding and what lies below air become -1024.
+
+    Args:
+        stored: Stored numbers, shape (rows, columns).
+        how: What they mean.
+        notes: Is added to.
+        out: Receives HU, same shape.
+    """
+    stored = _within_bits(stored, how)
+    slope = 1.0 if how.slope is None else how.slope
+    intercept = 0.0 if how.intercept is None else how.intercept
+    notes.without_rescale += how.slope is None or how.intercept is None
+    notes.lossy += how.is_lossy
+    notes.inverted += how.photometric == "MONOCHROME1"
+    low, high = int(stored.min()), int(stored.max())
+    fits = min(low, low + intercept) >= -32768 and max(high, high + intercept) <= 32767
+    if slope == 1 and intercept.is_integer() and abs(intercept) < 32768 and fits:
+        same = stored.view(np.int16) if stored.itemsize == 2 else stored.astype(np.int16)
+        np.add(same, np.int16(intercept), out=out)
     else:
-        exact = stored * slope + intercept
-        hu = np.rint(exact)
-        notes.rounded += bool(np.any(hu != exact))
-    padding = _padding_value(dataset)
-    if padding is not None and not _PADDING_LIKE[0] < padding * slope + intercept < _PADDING_LIKE[1]:
-        padded = (stored == padding) & (hu > LOWEST_HU)
-        notes.padding += int(padded.sum())
-        hu[padded] = LOWEST_HU
-    notes.raised += int((hu < LOWEST_HU).sum())
-    notes.lowered += int((hu > HIGHEST_HU).sum())
-    return np.clip(hu, LOWEST_HU, HIGHEST_HU).astype(np.int16)
+        with np.errstate(over="ignore"):
+            exact = stored.astype(np.float64) * slope + intercept
+        whole = np.rint(exact)
+        notes.rounded += bool(np.any(whole != exact))
+        notes.lowered += int((whole > HIGHEST_HU).sum())
+        np.clip(whole, -32768, HIGHEST_HU, out=whole)
+        out[...] = whole
+    padded = _padding(stored, how, slope, intercept, low, high)
+    if padded is not None:
+        notes.padding += int(np.count_nonzero(padded & (out > LOWEST_HU)))
+        out[padded & (out > LOWEST_HU)] = LOWEST_HU
+    if low * slope + intercept < LOWEST_HU or high * slope + intercept < LOWEST_HU:
+        notes.raised += int(np.count_nonzero(out < LOWEST_HU))
+        np.maximum(out, LOWEST_HU, out=out)
 
 
-def _padding_value(dataset: Dataset) -> int | None:
-    """PixelPaddingValue in the signedness of the voxels; writers confuse the two."""
-    value = dataset.get("PixelPaddingValue")
-    if not isinstance(value, int):
+def _within_bits(stored: npt.NDArray[Any], how: StoredPixels) -> npt.NDArray[Any]:
+    """Without what lies above the highest bit (old overlays) or below the lowest, sign extended."""
+    allocated, bits, high = how.bits
+    native = stored.astype(stored.dtype.newbyteorder("="), copy=False)
+    if bits == allocated:
+        return native
+    limits = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if how.is_signed else (0, (1 << bits) - 1)
+    if high == bits - 1 and limits[0] <= int(native.min()) and int(native.max()) <= limits[1]:
+        return native
+    kind = np.dtype(f"{'i' if how.is_signed else 'u'}{native.dtype.itemsize}")
+    width = 8 * native.dtype.itemsize
+    return (native.view(kind) << (width - 1 - high)) >> (width - bits)
+
+
+def _padding(
+    stored: npt.NDArray[Any], how: StoredPixels, slope: float, intercept: float, low: int, high: int
+) -> npt.NDArray[np.bool_] | None:
+    """Pixels with the padding value, or between it and its limit; None where there are none to believe."""
+    if not how.padding:
         return None
-    bits = int(dataset.BitsAllocated)
+    ends = sorted(_as_stored(value, how) for value in how.padding)
+    hu = [end * slope + intercept for end in (ends[0], ends[-1])]
+    if any(_PADDING_LIKE[0] < value < _PADDING_LIKE[1] for value in hu) or (hu[0] < 0) != (hu[1] < 0):
+        return None
+    if ends[-1] < low or ends[0] > high:
+        return None
+    return np.asarray((stored >= ends[0]) & (stored <= ends[-1]))
+
+
+def _as_stored(value: int, how: StoredPixels) -> int:
+    """A padding value in the signedness of the pixels; writers confuse the two."""
+    bits = how.bits[0]
     value &= (1 << bits) - 1
-    if dataset.PixelRepresentation == 1 and value >= 1 << (bits - 1):
-        value -= 1 << bits
-    return value
+    return value - (1 << bits) if how.is_signed and value >= 1 << (bits - 1) else value

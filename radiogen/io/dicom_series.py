@@ -1,65 +1,35 @@
-"""Order the slices of a CT series by where they lie, and make one volume of them."""
+"""Make one volume of the slices of a CT series, or say why they do not form one."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from os.path import commonpath
-from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 
 from radiogen.errors import SeriesError
-from radiogen.io.dicom_files import SliceFile
-from radiogen.io.dicom_pixels import HuNotes, read_slice_hu
+from radiogen.io.dicom_facts import SliceFile
+from radiogen.io.dicom_pixels import HuArray, HuNotes, put_hu, stored_numbers
+from radiogen.io.dicom_volumes import Series
+from radiogen.io.even_grid import EvenGrid, even_grid, lay_slices
+from radiogen.io.slice_grid import Stack, check_alike, refuse_gaps, refuse_tilt, widest_gap
+from radiogen.runtime import memory_gb
+from radiogen.volume import writable_volume
 
-EVEN = 0.1  # of the slice spacing: how far a slice may lie off its place
-SIDEWAYS = 0.25  # of a pixel: how far a slice may lie off the line through the others
-TURNED = 1e-3  # difference of direction cosines
-
-Vectors = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Series:
-    """The CT slices that share one SeriesInstanceUID, in no order yet."""
-
-    uid: str
-    slices: tuple[SliceFile, ...]
-
-    @property
-    def folder(self) -> Path:
-        """The folder that holds all files of the series."""
-        return Path(commonpath([item.path.parent for item in self.slices]))
-
-    @property
-    def patient(self) -> str:
-        return self.slices[0].patient
-
-    @property
-    def frame_uids(self) -> frozenset[str]:
-        return frozenset(item.frame_uid for item in self.slices) - {""}
-
-    @property
-    def is_axial(self) -> bool:
-        """Whether the slices lie within 45 degrees of the patient's cross section."""
-        row, column = np.array(self.slices[0].orientation).reshape(2, 3)
-        return bool(abs(np.cross(row, column)[2]) > np.sqrt(0.5))
+Rule = Literal["refuse", "resample"]
+THIN = 1.5  # times their thickness: slices farther apart leave something out
+AIR_BELOW_HU = -300
+MOST_OF_MEMORY = 0.5  # of the machine: a volume that claims more is refused before it is read
 
 
 @dataclass(frozen=True)
-class Stack:
-    """Slices in the order of the grid they form; files of one position stand together."""
+class SeriesRules:
+    """What happens to a series that is no even, upright grid: it is refused, or resampled to one."""
 
-    places: tuple[tuple[SliceFile, ...], ...]
-    origin_mm: tuple[float, ...]
-    spacing_mm: tuple[float, ...]
-    direction: tuple[float, ...]
-
-    @property
-    def size(self) -> tuple[int, int, int]:
-        return *self.places[0][0].size, len(self.places)
+    gaps: Rule = "refuse"
+    tilt: Rule = "refuse"
 
 
 @dataclass(frozen=True)
@@ -71,154 +41,107 @@ class CtSeries:
     decisions: tuple[str, ...]
 
 
-def group_series(slices: Iterable[SliceFile]) -> list[Series]:
-    """Slices by SeriesInstanceUID, the largest series first."""
-    groups: dict[str, list[SliceFile]] = defaultdict(list)
-    for item in slices:
-        groups[item.series_uid].append(item)
-    series = [Series(uid, tuple(items)) for uid, items in groups.items()]
-    return sorted(series, key=lambda one: (-len(one.slices), one.uid))
-
-
-def read_series(series: Series) -> CtSeries:
+def read_series(series: Series, rules: SeriesRules | None = None) -> CtSeries:
     """Read one CT series as int16 HU.
 
     Raises:
-        SeriesError: The slices do not form one evenly spaced volume, or a file is damaged.
+        SeriesError: The slices do not form one evenly spaced upright volume and the rules do not allow
+            to resample them, or a file is damaged.
     """
-    stack = order_slices(series)
+    stack = check_series(series, rules or SeriesRules())
+    grid = even_grid(stack)
+    _check_memory(series, grid)
+    volume, voxels = writable_volume(grid.size, sitk.sitkInt16)
+    volume.SetOrigin(grid.origin_mm)
+    volume.SetSpacing(grid.spacing_mm)
+    volume.SetDirection(grid.direction)
     notes = HuNotes()
-    voxels = np.empty(stack.size[::-1], dtype=np.int16)
-    doubles = 0
-    for k, place in enumerate(stack.places):
-        voxels[k] = read_slice_hu(place[0].path, place[0].size, notes)
-        for other in place[1:]:
-            if not np.array_equal(voxels[k], read_slice_hu(other.path, other.size, HuNotes())):
-                raise _doubled(place[0], other, stack)
-            doubles += 1
-    volume = sitk.GetImageFromArray(voxels)
-    volume.SetOrigin(stack.origin_mm)
-    volume.SetSpacing(stack.spacing_mm)
-    volume.SetDirection(stack.direction)
-    decisions = notes.decisions()
-    if doubles:
-        decisions.insert(0, f"{doubles} doubled slices with equal voxels left out")
-    return CtSeries(volume, tuple(place[0] for place in stack.places), tuple(decisions))
+    lay_slices(_read_places(stack, notes), grid, voxels)
+    if notes.inverted:
+        _check_corners(series, voxels)
+    doubles = sum(len(place) - 1 for place in stack.places)
+    said = [f"{doubles} doubled slices with equal voxels left out"] if doubles else []
+    said += [*grid.decisions, *notes.decisions(), *_seams(stack)]
+    return CtSeries(volume, tuple(place[0] for place in stack.places), tuple(said))
+
+
+def check_series(series: Series, rules: SeriesRules) -> Stack:
+    """Order slices along their normal and check that they form a grid that the rules allow.
+
+    Returns:
+        The slices in order.
+
+    Raises:
+        SeriesError: Several patients, sizes or orientations; missing, uneven, tilted or too few slices.
+    """
+    check_alike(series.folder, series.slices)
+    stack = series.stack
+    if len(stack.places) < 2:
+        raise SeriesError(series.folder, "holds a CT of one slice", "give the whole series")
+    is_too_wide = float(np.diff(stack.heights_mm).max()) > widest_gap(stack)
+    if not stack.is_even and (rules.gaps == "refuse" or is_too_wide):
+        raise refuse_gaps(series.folder, stack)
+    if not stack.is_upright and rules.tilt == "refuse":
+        raise refuse_tilt(series.folder, stack)
+    return stack
+
+
+def _check_memory(series: Series, grid: EvenGrid) -> None:
+    gigabytes = 2e-9 * float(np.prod(grid.size, dtype=float))
+    if gigabytes > MOST_OF_MEMORY * memory_gb():
+        raise SeriesError(
+            series.folder,
+            f"makes a volume of {gigabytes:.0f} GB, the machine has {memory_gb():.0f} GB of memory",
+            "take a coarser series, or a larger machine",
+        )
+
+
+def _check_corners(series: Series, voxels: HuArray) -> None:
+    """MONOCHROME1 changes how a slice is shown, not its HU; some writers invert the HU all the same."""
+    corners = voxels[:, [0, 0, -1, -1], [0, -1, 0, -1]]
+    if float(np.median(corners)) > AIR_BELOW_HU:
+        raise SeriesError(
+            series.folder, "is MONOCHROME1 and its corners are not air: inverted", "export it as MONOCHROME2"
+        )
+
+
+def _read_places(stack: Stack, notes: HuNotes) -> Iterator[HuArray]:
+    """The HU of each place in turn; further files of a place must hold the same."""
+    files = [item for place in stack.places for item in place]
+    with closing(stored_numbers(files)) as stored:
+        for place in stack.places:
+            first = _hu(next(stored), place[0], notes)
+            for other in place[1:]:
+                if not np.array_equal(first, _hu(next(stored), other, HuNotes())):
+                    raise _doubled(place[0], other, stack)
+            yield first
+
+
+def _hu(stored: npt.NDArray[Any], item: SliceFile, notes: HuNotes) -> HuArray:
+    hu = np.empty(stored.shape, dtype=np.int16)
+    put_hu(stored, item.pixels, notes, hu)
+    return hu
 
 
 def _doubled(one: SliceFile, other: SliceFile, stack: Stack) -> SeriesError:
     z = one.position_mm[2]
     return SeriesError(
-        other.path,
-        f"lies at z {z:.2f} mm like {one.path.name} but holds other voxels "
-        f"({len(stack.places)} places in all)",
-        "keep one time point or reconstruction a folder, or choose with --series",
+        other.path.with_name(other.name),
+        f"lies at z {z:.2f} mm like {one.name} but holds other voxels "
+        f"({len(stack.places)} places in all), and no header tells two volumes apart",
+        "keep one time point or reconstruction a folder",
     )
 
 
-def order_slices(series: Series) -> Stack:
-    """Order slices along their normal and check that they form one upright, even grid.
-
-    Raises:
-        SeriesError: Several patients, sizes or orientations; missing, uneven, tilted or too few slices.
-    """
-    first = series.slices[0]
-    _check_alike(series)
-    row, column = np.array(first.orientation).reshape(2, 3)
-    row = row / np.linalg.norm(row)
-    normal = np.cross(row, column)
-    normal /= np.linalg.norm(normal)
-    column = np.cross(normal, row)
-    positions = np.array([item.position_mm for item in series.slices])
-    places = _places(series.slices, positions @ normal)
-    if len(places) < 2:
-        raise SeriesError(series.folder, "holds a CT of one slice", "give the whole series")
-    ordered = np.array([place[0].position_mm for place in places])
-    spacing = _even_spacing(series.folder, ordered @ normal, ordered)
-    _check_upright(series.folder, ordered, normal, min(first.pixel_spacing_mm))
-    return Stack(
-        places=tuple(places),
-        origin_mm=tuple(ordered[0].tolist()),
-        spacing_mm=(*first.pixel_spacing_mm, spacing),
-        direction=tuple(np.stack([row, column, normal], axis=1).ravel().tolist()),
-    )
-
-
-def _check_alike(series: Series) -> None:
-    first = series.slices[0]
-    row, column = np.array(first.orientation).reshape(2, 3)
-    if abs(float(row @ column)) > TURNED or abs(float(np.linalg.norm(row)) - 1) > 1e-2:
-        raise SeriesError(
-            first.path, "its rows and columns are not at right angles", "export the series again"
+def _seams(stack: Stack) -> list[str]:
+    """What the headers say against the slices being the whole scan without gaps."""
+    said = []
+    numbers = sorted(place[0].instance or 0 for place in stack.places)
+    if numbers[0] > 1 and numbers[-1] - numbers[0] == len(numbers) - 1:
+        said.append(f"instance numbers start at {numbers[0]}: slices may be missing at an end")
+    thickness = stack.first.thickness_mm
+    if thickness and stack.usual_mm > THIN * thickness:
+        said.append(
+            f"slices of {thickness:g} mm lie {stack.usual_mm:.2f} mm apart: what lies between is not seen"
         )
-    for item in series.slices:
-        if item.patient != first.patient:
-            raise SeriesError(
-                series.folder,
-                f"one series holds two patients ({first.path.name} and {item.path.name})",
-                "separate the patients, one folder each",
-            )
-        if item.size != first.size or not np.allclose(
-            item.pixel_spacing_mm, first.pixel_spacing_mm, rtol=1e-3
-        ):
-            raise SeriesError(
-                item.path,
-                f"has {item.size} pixels of {item.pixel_spacing_mm} mm, {first.path.name} {first.size} of "
-                f"{first.pixel_spacing_mm} mm",
-                "keep one reconstruction in the folder",
-            )
-        if not np.allclose(item.orientation, first.orientation, atol=TURNED):
-            raise SeriesError(
-                item.path, f"is turned against {first.path.name}", "keep one orientation in the folder"
-            )
-
-
-def _places(slices: Sequence[SliceFile], heights: Vectors) -> list[tuple[SliceFile, ...]]:
-    """Slices by height; those nearer than a hundredth of a millimetre share a place."""
-    order = sorted(range(len(slices)), key=lambda i: (heights[i], slices[i].path))
-    places: list[list[int]] = []
-    for i in order:
-        if places and heights[i] - heights[places[-1][0]] < 0.01:
-            places[-1].append(i)
-        else:
-            places.append([i])
-    return [tuple(slices[i] for i in place) for place in places]
-
-
-def _even_spacing(folder: Path, heights: Vectors, positions: Vectors) -> float:
-    gaps = np.diff(heights)
-    usual = float(np.sort(gaps)[(len(gaps) - 1) // 2])
-    steps = np.rint(gaps / usual)
-    for i in np.flatnonzero((steps >= 2) & (np.abs(gaps / usual - steps) <= EVEN * steps)):
-        raise SeriesError(
-            folder,
-            f"{int(steps[i]) - 1} of the slices missing between z {positions[i][2]:.2f} and "
-            f"{positions[i + 1][2]:.2f} mm, they lie {usual:.2f} mm apart",
-            "give the whole series",
-        )
-    spacing = round(float(heights[-1] - heights[0]) / len(gaps), 6)
-    off = np.abs(heights - heights[0] - spacing * np.arange(len(heights)))
-    if off.max() > EVEN * spacing:
-        worst = int(np.argmax(np.abs(gaps - usual)))
-        raise SeriesError(
-            folder,
-            f"slices at z {positions[worst][2]:.2f} and {positions[worst + 1][2]:.2f} mm lie "
-            f"{gaps[worst]:.2f} mm apart, the others {usual:.2f} mm",
-            "give a series with even spacing",
-        )
-    return spacing
-
-
-def _check_upright(folder: Path, positions: Vectors, normal: Vectors, pixel_mm: float) -> None:
-    path = positions - positions[0]
-    sideways = path - np.outer(path @ normal, normal)
-    shift_mm = np.linalg.norm(sideways, axis=1)
-    if shift_mm.max() <= SIDEWAYS * pixel_mm:
-        return
-    degrees = np.degrees(np.arctan2(shift_mm[-1], abs(float(path[-1] @ normal))))
-    raise SeriesError(
-        folder,
-        f"the slices are shifted sideways by up to {shift_mm.max():.1f} mm "
-        f"(gantry tilt of {degrees:.1f} degrees)",
-        "give a series without tilt, or resample it to an upright volume first",
-    )
+    return said

@@ -6,19 +6,26 @@ import numpy as np
 import SimpleITK as sitk
 
 from radiogen.errors import OutlineError
-from radiogen.io.contours import check_inside, indices_of
+from radiogen.io.outline_place import check_inside, check_numbers, indices_of
+from radiogen.io.polygons import BoolArray, Points
 from radiogen.volume import array_of, resample_to, same_grid, voxel_ml
 
 _NO_PLACE = ((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
 
 
-def lay_mask(mask: sitk.Image, ct: sitk.Image, source: Path) -> tuple[sitk.Image, list[str]]:
-    """Bring a mask to the voxels of a CT; on another grid each voxel takes the nearest value.
+def lay_mask(
+    mask: sitk.Image, ct: sitk.Image, source: Path, is_dicom: bool = False
+) -> tuple[sitk.Image, list[str]]:
+    """Bring a mask to the voxels of a CT.
+
+    On another grid each voxel of the CT takes the label of the mask's voxel its centre lies in: the same rule
+    as for contours, and labels never mix. What is too small to meet a centre is said.
 
     Args:
         mask: Labels, uint8, with its own place in space.
         ct: The grid.
         source: Where the mask is from, for messages.
+        is_dicom: Its place is stated in the file; a volume file may have lost it.
 
     Returns:
         The labels on the CT's grid, and what was decided.
@@ -31,20 +38,35 @@ def lay_mask(mask: sitk.Image, ct: sitk.Image, source: Path) -> tuple[sitk.Image
         raise OutlineError(source, "is empty", "give an outline with at least one voxel")
     if same_grid(mask, ct):
         return _on_grid(mask, ct), []
-    _check_has_place(mask, ct, source)
-    corners = np.argwhere(labels)[:, ::-1].astype(float)
-    direction = np.array(mask.GetDirection()).reshape(3, 3)
-    points = (corners * mask.GetSpacing()) @ direction.T + np.array(mask.GetOrigin())
+    if not is_dicom:
+        _check_has_place(mask, ct, source)
+    points = _ends_mm(labels != 0, mask)
+    check_numbers(points, source)
     check_inside(indices_of(points, ct), ct, source)
     laid = resample_to(mask, ct, outside=0, nearest=True)
     before, after = (int(array_of(m).astype(bool).sum()) * voxel_ml(m) for m in (mask, laid))
     if after == 0:
         raise OutlineError(source, "is too small to meet a voxel of the CT", "draw it on the CT")
+    lost = sorted(set(np.unique(labels)) - set(np.unique(array_of(laid))))
     moved = abs(after - before) > 0.001 * before
     how = (
         f"resampled to the CT, nearest voxel: {before:.3f} -> {after:.3f} ml" if moved else "placed on the CT"
     )
-    return laid, [f"the outline's own grid of {mask.GetSize()} voxels was {how}"]
+    said = [f"the outline's own grid of {mask.GetSize()} voxels was {how}"]
+    if lost:
+        said.append(
+            f"labels {', '.join(map(str, lost))} of the outline are too small to meet a voxel of the CT"
+        )
+    return laid, said
+
+
+def _ends_mm(inside: BoolArray, mask: sitk.Image) -> Points:
+    """The first and last voxel of each row of a mask, LPS, shape (n, 3): nothing lies further out."""
+    z, y = np.nonzero(inside.any(axis=2))
+    first, last = inside[z, y].argmax(axis=1), inside.shape[2] - 1 - inside[z, y, ::-1].argmax(axis=1)
+    index = np.concatenate([np.stack([x, y, z], axis=1) for x in (first, last)])
+    direction = np.array(mask.GetDirection()).reshape(3, 3)
+    return np.asarray((index * mask.GetSpacing()) @ direction.T + np.array(mask.GetOrigin()))
 
 
 def _on_grid(mask: sitk.Image, ct: sitk.Image) -> sitk.Image:

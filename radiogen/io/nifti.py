@@ -1,16 +1,32 @@
 """Read and write volumes as NIfTI (and read NRRD and MetaImage); where RAS meets LPS."""
 
-import gzip
-import zlib
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import SimpleITK as sitk
 
 from radiogen.errors import VolumeError
+from radiogen.io.gzip_files import BLOCK, UNREADABLE, open_unpacked, read_exactly, write_gzip
+from radiogen.io.itk_volume import read_itk
+from radiogen.io.nifti_header import NiftiHeader, read_nifti_header
+from radiogen.io.upright_grid import UprightGrid, upright_grid
 from radiogen.provenance import whole_file
 
 VOLUME_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd")
+NIFTI_ENDINGS = (".nii.gz", ".nii")
+LPS_SIGNS = np.array([-1.0, -1.0, 1.0])  # of x, y, z between RAS and LPS, either way
+SCANNER = 1  # the code of a qform and sform that are those of the scanner
+
+
+@dataclass(frozen=True)
+class VolumeFile:
+    """A volume and what was decided when it was read, in sentences."""
+
+    volume: sitk.Image
+    decisions: tuple[str, ...]
 
 
 def is_volume_file(path: Path) -> bool:
@@ -19,71 +35,92 @@ def is_volume_file(path: Path) -> bool:
 
 
 def read_volume(path: Path) -> sitk.Image:
-    """Read a volume; ITK turns the RAS of NIfTI into LPS.
+    """Read a volume; the RAS of NIfTI becomes LPS.
 
     Raises:
-        VolumeError: The file is missing, damaged, not 3D, or holds values or a place that are not finite.
+        VolumeError: The file is missing, damaged, not 3D, or holds values or a place that are not usable.
     """
+    return read_volume_file(path).volume
+
+
+def read_volume_file(path: Path) -> VolumeFile:
+    """Read a volume and say what was decided about its place.
+
+    Of NIfTI, the sform counts where its code is set, else the qform. Scaling is applied: then, and from
+    doubles, the values are float32; else they keep their type.
+
+    Raises:
+        VolumeError: As `read_volume`.
+    """
+    _check_there(path)
+    volume, said = _read_nifti(path) if _is_nifti(path) else read_itk(path)
+    values = sitk.GetArrayViewFromImage(volume)
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise VolumeError(path, "holds values that are not finite", "export it again without NaN")
+    return VolumeFile(volume, said)
+
+
+def read_grid(path: Path) -> sitk.Image:
+    """Size and place of a NIfTI file: an image of one byte a voxel; the voxels are not read.
+
+    Raises:
+        VolumeError: The file is missing, its header is damaged, or its place is not usable.
+    """
+    _check_there(path)
+    try:
+        with open_unpacked(path) as file:
+            grid = _grid(path, read_nifti_header(file, path))
+    except UNREADABLE as error:
+        raise VolumeError(path, "is truncated or damaged", "copy it again") from error
+    return grid.place(sitk.Image(grid.size, sitk.sitkUInt8))
+
+
+def _check_there(path: Path) -> None:
     if not path.is_file():
         raise VolumeError(path, "is not a file", "give a NIfTI, NRRD or MHA file")
-    _check_whole(path)
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK writes to stderr of what it then raises or mends
-    try:
-        volume = sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        raise VolumeError(path, "cannot be read as a volume", "copy it again or convert it") from error
-    if volume.GetDimension() == 4 and volume.GetSize()[3] == 1:
-        volume = volume[:, :, :, 0]
-    if volume.GetDimension() != 3 or volume.GetNumberOfComponentsPerPixel() != 1:
-        raise VolumeError(path, f"is not one 3D volume but {volume.GetSize()}", "give one time point")
-    place = [*volume.GetOrigin(), *volume.GetSpacing(), *volume.GetDirection()]
-    if not np.isfinite(place).all():
-        raise VolumeError(path, "has a header with values that are not finite", "export it again")
-    if not _is_finite(path, volume):
-        raise VolumeError(path, "holds values that are not finite", "export it again without NaN")
-    return volume
 
 
-def _check_whole(path: Path) -> None:
-    """Refuse a NIfTI file that ends early: ITK reads what is missing as 0 and says nothing."""
-    name = path.name.lower()
+def _is_nifti(path: Path) -> bool:
+    return path.name.lower().endswith(NIFTI_ENDINGS)
+
+
+def _read_nifti(path: Path) -> tuple[sitk.Image, tuple[str, ...]]:
     try:
-        there = _unpacked_bytes(path) if name.endswith(".gz") else path.stat().st_size
-    except (EOFError, OSError, zlib.error) as error:
+        with open_unpacked(path) as file:
+            header = read_nifti_header(file, path)
+            grid = _grid(path, header)
+            stored = _read_voxels(file, header)
+    except UNREADABLE as error:
         raise VolumeError(path, "is truncated or damaged", "copy it again") from error
-    if name.endswith((".nii", ".nii.gz")) and there < _needed_bytes(path):
-        raise VolumeError(path, "is truncated", "copy it again")
+    values = _scaled(stored, header).reshape(header.size[::-1])
+    return grid.place(sitk.GetImageFromArray(values)), grid.said
 
 
-def _unpacked_bytes(path: Path) -> int:
-    with gzip.open(path) as file:
-        return sum(len(block) for block in iter(lambda: file.read(1 << 24), b""))
+def _read_voxels(file: Any, header: NiftiHeader) -> npt.NDArray[Any]:
+    """The numbers as they are stored, in the file's order: the first axis runs fastest."""
+    read_exactly(file, header.offset - file.tell())
+    count = int(np.prod(header.size, dtype=np.int64))
+    stored = read_exactly(file, count * header.dtype.itemsize).view(header.dtype)
+    file.read(BLOCK)  # gzip compares its checksum when it comes to the end
+    native = header.dtype.newbyteorder("=")
+    return stored.astype(native, copy=False)
 
 
-def _needed_bytes(path: Path) -> int:
-    """How long a NIfTI file must be by its header; 0 where that is for ITK to judge."""
-    import nibabel
-
-    try:
-        voxels = nibabel.load(path).dataobj
-        return int(voxels.offset + np.prod(voxels.shape, dtype=np.int64) * voxels.dtype.itemsize)
-    except Exception:  # damaged headers make nibabel raise nearly anything
-        return 0
+def _scaled(stored: npt.NDArray[Any], header: NiftiHeader) -> npt.NDArray[Any]:
+    if header.slope == 1 and header.intercept == 0:
+        return stored if stored.dtype.itemsize < 8 or stored.dtype.kind != "f" else _as_float32(stored)
+    return _as_float32(stored * header.slope + header.intercept)
 
 
-def _is_finite(path: Path, volume: sitk.Image) -> bool:
-    """Whether all values are numbers. The library below ITK turns NaN in NIfTI into 0, which is water."""
-    values = sitk.GetArrayViewFromImage(volume)
-    if values.dtype.kind != "f":
-        return True
-    if path.name.lower().endswith((".nii", ".nii.gz")):
-        import nibabel
+def _as_float32(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    with np.errstate(over="ignore"):  # what does not fit becomes infinite and is refused as such
+        return values.astype(np.float32)
 
-        try:
-            values = np.asanyarray(nibabel.load(path).dataobj)
-        except Exception as error:  # damaged headers make nibabel raise nearly anything
-            raise VolumeError(path, "cannot be read as a volume", "copy it again or convert it") from error
-    return bool(np.isfinite(values).all())
+
+def _grid(path: Path, header: NiftiHeader) -> UprightGrid:
+    axes, origin = LPS_SIGNS[:, None] * header.affine[:3, :3], LPS_SIGNS * header.affine[:3, 3]
+    grid = upright_grid(path, header.size, axes, origin)
+    return UprightGrid(grid.size, grid.origin, grid.spacing, grid.direction, (*header.said, *grid.said))
 
 
 def read_mask(path: Path) -> sitk.Image:
@@ -94,12 +131,51 @@ def read_mask(path: Path) -> sitk.Image:
     """
     volume = read_volume(path)
     values = sitk.GetArrayViewFromImage(volume)
-    if values.min() < 0 or values.max() > 255 or np.any(values != np.round(values)):
+    if values.dtype != np.uint8 and (
+        values.min() < 0 or values.max() > 255 or np.any(values != np.round(values))
+    ):
         raise VolumeError(path, "is not a mask of whole numbers from 0 to 255", "give a label mask")
     return sitk.Cast(volume, sitk.sitkUInt8)
 
 
 def write_volume(volume: sitk.Image, path: Path) -> None:
-    """Write a volume whole, compressed if the name ends in .gz."""
+    """Write a volume whole, compressed if the name ends in .gz; the same volume gives the same bytes.
+
+    NIfTI is written without a copy of the voxels, with qform and sform alike, in millimetres. Other
+    endings are left to ITK.
+    """
     with whole_file(path) as draft:
-        sitk.WriteImage(volume, str(draft), useCompression=path.name.endswith(".gz"))
+        if not _is_nifti(path):
+            sitk.WriteImage(volume, str(draft))
+            return
+        voxels = np.asarray(sitk.GetArrayViewFromImage(volume))
+        parts: tuple[Any, ...] = (_header_bytes(volume, voxels.dtype), voxels)
+        if path.name.lower().endswith(".gz"):
+            write_gzip(draft, parts)
+        else:
+            with draft.open("wb") as file:
+                file.writelines(memoryview(part).cast("B") for part in parts)
+
+
+def affine_of(volume: sitk.Image) -> npt.NDArray[np.float64]:
+    """From voxel indices to RAS millimetres, shape (4, 4)."""
+    affine = np.eye(4)
+    direction = np.array(volume.GetDirection()).reshape(3, 3)
+    affine[:3, :3] = LPS_SIGNS[:, None] * direction * volume.GetSpacing()
+    affine[:3, 3] = LPS_SIGNS * volume.GetOrigin()
+    return affine
+
+
+def _header_bytes(volume: sitk.Image, dtype: np.dtype[Any]) -> bytes:
+    from nibabel import Nifti1Header
+
+    header = Nifti1Header()
+    header.set_data_dtype(dtype)
+    header.set_data_shape(volume.GetSize())
+    affine = affine_of(volume).astype(np.float32) + np.float32(0)  # no negative zeros
+    header.set_sform(affine, SCANNER)
+    header.set_qform(affine, SCANNER)
+    header.set_xyzt_units("mm")
+    header.set_slope_inter(1.0, 0.0)
+    header["vox_offset"] = 352
+    return bytes(header.binaryblock) + bytes(4)  # no extensions follow

@@ -49,16 +49,16 @@ def write_picture(
         if not same_grid(ct, mask):
             raise VolumeError(f"mask {name}", "does not lie on the grid of the CT", "resample it to the CT")
     axes = patient_axes(ct)
-    panels = _panels(ct, masks, axes, at_mm)
+    panels = choose_panels(ct, masks, axes, at_mm)
     canvas = FigureCanvasAgg(_figure(panels, list(masks), title, axes.tilt_degrees))
     with whole_file(path) as draft, draft.open("wb") as file:
         canvas.print_png(file, metadata={"Software": None})
 
 
-def _panels(
+def choose_panels(
     ct: sitk.Image, masks: Mapping[str, sitk.Image], axes: PatientAxes, at_mm: Point | None
 ) -> list[Panel]:
-    """The upper row, then the lower row, equally many."""
+    """The upper row, then the lower row, equally many: what `write_picture` draws."""
     lesions = [name for name in ("lesion", "reference") if name in masks]
     names = lesions + [name for name in masks if name not in ("lesion", "reference", "lungs")]
     cuts = (widest_cut(axes.laid(masks[name]), axes.spacing_mm) for name in names)

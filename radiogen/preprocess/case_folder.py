@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,15 @@ import SimpleITK as sitk
 
 from radiogen.errors import CaseError, OutputError
 from radiogen.io.cases import read_case_json
+from radiogen.io.dicom_series import SeriesRules
+from radiogen.io.dicom_volumes import Series
 from radiogen.io.nifti import write_volume
+from radiogen.io.outline_place import CtReference
+from radiogen.preprocess.certificate import certify
 from radiogen.preprocess.ct import CtScan, read_ct
 from radiogen.preprocess.lungs import find_lungs
-from radiogen.preprocess.outlines import LesionLabels, OutlineChoice, read_lesions
+from radiogen.preprocess.outline_choice import OutlineChoice
+from radiogen.preprocess.outlines import LesionLabels, read_lesions
 from radiogen.preprocess.sources import CaseSource
 from radiogen.provenance import RunRecord, file_sha256, short_hash, write_json
 from radiogen.volume import array_of, voxel_ml
@@ -36,6 +41,7 @@ class CasePlan:
     source: CaseSource
     choice: OutlineChoice
     lungs: str
+    rules: SeriesRules
     options: Mapping[str, Any]  # for the run record
 
     @property
@@ -81,11 +87,13 @@ def make_case(plan: CasePlan, cases: Path) -> tuple[str, ...]:
     if source.problem is not None or source.ct is None:
         raise source.problem or CaseError(source.where, "holds no CT", "give a CT")
     record = RunRecord("ingest", plan.options)
-    ct = read_ct(source.ct)
+    ct = read_ct(source.ct, plan.rules)
     lesions = None
     if source.outline is not None:
         outline = source.outline
-        lesions = read_lesions(outline.path, outline.kind, ct.volume, plan.choice, ct.slice_positions)
+        frame_uids = source.ct.frame_uids if isinstance(source.ct, Series) else frozenset()
+        reference = CtReference(frame_uids, ct.slice_positions)
+        lesions = read_lesions(outline.path, outline.kind, ct.volume, plan.choice, reference)
     lung_mask, said = find_lungs(ct.volume, plan.lungs)
     decisions = [*ct.decisions, *source.decisions, *(lesions.decisions if lesions else ()), *said]
     if lesions is not None:
@@ -97,7 +105,8 @@ def make_case(plan: CasePlan, cases: Path) -> tuple[str, ...]:
     volumes = {
         name: volume for name, volume in volumes.items() if name == "ct.nii.gz" or array_of(volume).any()
     }
-    _write(plan, cases, volumes, _about(plan, ct, lesions, decisions), record)
+    about = _about(plan, ct, lesions, decisions)
+    _write(plan, cases, volumes, about, record, ct.slice_positions.values())
     return tuple(decisions)
 
 
@@ -137,7 +146,7 @@ def _about(
         about["outline"] = {
             "kind": outline.kind,
             "lesions_ml": [round(int(n) * voxel_ml(volume), 4) for n in counts],
-            "malignancy": [list(ratings) for ratings in lesions.malignancy],
+            **lesions.details,
         }
     return about
 
@@ -153,6 +162,7 @@ def _write(
     volumes: Mapping[str, sitk.Image],
     about: dict[str, Any],
     record: RunRecord,
+    slice_positions: Iterable[Sequence[float]],
 ) -> None:
     target, draft, old = (cases / f"{prefix}{plan.case_id}" for prefix in ("", ".writing-", ".old-"))
     if target.exists() and not (target / "case.json").is_file() and any(target.iterdir()):
@@ -162,6 +172,8 @@ def _write(
         draft.mkdir(parents=True)
         for name, volume in volumes.items():
             write_volume(volume, draft / name)
+        written = [draft / name for name in volumes]
+        about["geometry"]["certificate"] = certify(written, volumes["ct.nii.gz"], slice_positions)
         write_json(draft / "case.json", about)
         outputs = sorted(path for path in draft.iterdir() if path.is_file())
         record.finish(draft / "case.json", outputs)

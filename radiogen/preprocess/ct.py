@@ -7,19 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import SimpleITK as sitk
-from pydicom import Dataset, dcmread
+from pydicom import dcmread
 
 from radiogen.errors import VolumeError
+from radiogen.io.dicom_about import TAGS, describe
 from radiogen.io.dicom_pixels import HIGHEST_HU, LOWEST_HU
-from radiogen.io.dicom_series import Series, read_series
-from radiogen.io.nifti import read_volume
+from radiogen.io.dicom_series import SeriesRules, read_series
+from radiogen.io.dicom_volumes import Series
+from radiogen.io.nifti import read_volume_file
 from radiogen.volume import array_of, volume_like
 
-AIR_BELOW_HU = -200  # a chest has voxels on both sides; an image that is not in HU may not
+AIR_HU, TISSUE_HU = (-1100, -500), (-200, 300)
+LOOKED_AT = 30  # slices, spread over the volume
+LEAST_SHARE = 0.001  # of the voxels: a chest has more of both; an image that is not in HU may not
 SPACING_MM = (0.05, 25.0)
-SCANNER_KEYS = {"vendor": "Manufacturer", "model": "ManufacturerModelName", "kernel": "ConvolutionKernel"}
-SCANNER_NUMBERS = {"slice_thickness_mm": "SliceThickness", "kvp": "KVP"}
 
 
 @dataclass(frozen=True)
@@ -34,29 +37,42 @@ class CtScan:
     slice_positions: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # by SOPInstanceUID
 
 
-def read_ct(source: Series | Path) -> CtScan:
+def read_ct(source: Series | Path, rules: SeriesRules | None = None) -> CtScan:
     """Read a CT as int16 HU, not below -1024.
+
+    Args:
+        source: A DICOM series or a volume file.
+        rules: What happens to gaps and tilt of a series.
 
     Raises:
         SeriesError: The slices do not form a volume, or a file is damaged.
         VolumeError: The file cannot be read, is flat, or its values are no HU of a chest.
     """
-    ct = _read_series(source) if isinstance(source, Series) else _read_file(source)
+    ct = _read_series(source, rules) if isinstance(source, Series) else _read_file(source)
     where = source.folder if isinstance(source, Series) else source
     spacing = ct.volume.GetSpacing()
     if not SPACING_MM[0] <= min(spacing) <= max(spacing) <= SPACING_MM[1]:
         raise VolumeError(where, f"a spacing of {spacing} is not in millimetres", "correct its header")
-    values = sitk.GetArrayViewFromImage(ct.volume)
-    low, high = int(values.min()), int(values.max())
-    if not low < AIR_BELOW_HU < high:
-        raise VolumeError(
-            where, f"values from {low} to {high} are no HU of a chest", "export it as HU (air is -1000)"
-        )
+    _check_hu(where, sitk.GetArrayViewFromImage(ct.volume))
     return ct
 
 
-def _read_series(series: Series) -> CtScan:
-    ct = read_series(series)
+def _check_hu(where: Path, values: npt.NDArray[np.int16]) -> None:
+    """Refuse values that are plainly no HU: a chest has air and soft tissue, whatever else."""
+    values = values[:: max(1, len(values) // LOOKED_AT)]
+    low, high = int(values.min()), int(values.max())
+    air, tissue = (float(np.mean((values > a) & (values < b))) for a, b in (AIR_HU, TISSUE_HU))
+    if min(air, tissue) < LEAST_SHARE:
+        raise VolumeError(
+            where,
+            f"values from {low} to {high} are no HU of a chest ({100 * air:.1f} % are air, "
+            f"{100 * tissue:.1f} % soft tissue)",
+            "export it as HU (air is -1000)",
+        )
+
+
+def _read_series(series: Series, rules: SeriesRules | None) -> CtScan:
+    ct = read_series(series, rules)
     return CtScan(
         volume=ct.volume,
         kind="dicom",
@@ -68,43 +84,20 @@ def _read_series(series: Series) -> CtScan:
 
 
 def _scanner(path: Path) -> dict[str, Any]:
-    """How the scan was made, without names; of its date the year."""
-    tags = [*SCANNER_KEYS.values(), *SCANNER_NUMBERS.values(), "ContrastBolusAgent", "StudyDate"]
+    """How the scan was made."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom warns of odd values that are not used here
-        header = dcmread(path, stop_before_pixels=True, specific_tags=list(tags), force=True)
-        about: dict[str, Any] = {name: _text(header, key) for name, key in SCANNER_KEYS.items()}
-        about |= {name: _number(header, key) for name, key in SCANNER_NUMBERS.items()}
-        about["contrast"] = True if _text(header, "ContrastBolusAgent") else None
-        about["year"] = _text(header, "StudyDate")[:4]
-    return about
-
-
-def _text(header: Dataset, key: str) -> str:
-    try:
-        value = header.get(key)
-    except Exception:  # damaged; pydicom converts a value only now, and raises nearly anything
-        return ""
-    if value is None or isinstance(value, str):
-        return str(value or "").strip()
-    return " ".join(str(part) for part in value).strip()
-
-
-def _number(header: Dataset, key: str) -> float | None:
-    try:
-        value = header.get(key)
-        return None if value in (None, "") else float(value)
-    except Exception:  # as above
-        return None
+        return describe(dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS), force=True))
 
 
 def _read_file(path: Path) -> CtScan:
-    volume = read_volume(path)
+    file = read_volume_file(path)
+    volume = file.volume
     if min(volume.GetSize()) < 2:
         raise VolumeError(path, f"is flat, it has {volume.GetSize()} voxels", "give the whole volume")
     values = array_of(volume)
     rounded = np.rint(values) if values.dtype.kind == "f" else values
-    said = []
+    said = [*file.decisions]
     if np.any(rounded != values):
         said.append("HU rounded to whole numbers")
     for count, what in (

@@ -1,10 +1,10 @@
 """Turn scans of any source into checked case folders and a manifest."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -12,17 +12,17 @@ import SimpleITK as sitk
 
 from radiogen.errors import OutputError, RadiogenError
 from radiogen.io.cases import MANIFEST, read_manifest, write_manifest
+from radiogen.io.dicom_zip import unpacked
 from radiogen.preprocess.case_folder import CasePlan, is_done, make_case, was_made_alike
 from radiogen.preprocess.options import IngestOptions
 from radiogen.preprocess.plans import Clinical, plan_cases, read_patients
 from radiogen.preprocess.sources import find_sources
 from radiogen.provenance import write_failures
 from radiogen.resources import cohort_card
-from radiogen.runtime import cpu_count
+from radiogen.runtime import Tick, cpu_count, no_tick
 
 FAILURES = "failures.csv"
 KEPT = "kept, but it was made with other options; --existing overwrite makes it anew"
-Progress = Callable[[int, int], None]  # cases done, cases in all
 log = logging.getLogger(__name__)
 
 
@@ -57,15 +57,16 @@ class IngestReport:
 
 
 def ingest(
-    source: Path, cases: Path, options: IngestOptions | None = None, progress: Progress | None = None
+    source: Path, cases: Path, options: IngestOptions | None = None, tick: Tick = no_tick
 ) -> IngestReport:
     """Write a case folder for every patient of a source, and the manifest of all.
 
     Args:
-        source: DICOM folder (any number of patients and series), volume file, or folder of volume files.
+        source: DICOM folder (any number of patients and series) or zip of one, volume file, or folder of
+            volume files.
         cases: Where case folders, `manifest.csv` and, if some failed, `failures.csv` go.
         options: See `IngestOptions`.
-        progress: Is told the number of cases done and of all.
+        tick: Is told of headers read and of cases done.
 
     Returns:
         Cases and failures. A source of one case raises its error instead, and nothing is written.
@@ -78,8 +79,23 @@ def ingest(
         raise OutputError(cases, "is a file", "choose a folder")
     card = cohort_card(options.cohort) if options.cohort else None
     clinical = read_patients(options)
-    found = find_sources(source, cases, options, card.outline.kinds if card else ())
-    plans = plan_cases(found.sources, options, card, clinical)
+    kinds = card.outline.kinds if card else ()
+    with unpacked(source, cases) as folder:
+        found = find_sources(folder, cases, options, kinds, tick)
+        plans = plan_cases(found.sources, options, card, clinical)
+        if folder != source:
+            plans = [replace(plan, source=replace(plan.source, where=source)) for plan in plans]
+        return _ingest(plans, cases, options, clinical, found.ignored, tick)
+
+
+def _ingest(
+    plans: Sequence[CasePlan],
+    cases: Path,
+    options: IngestOptions,
+    clinical: Clinical,
+    ignored: dict[str, int],
+    tick: Tick,
+) -> IngestReport:
     made: list[IngestedCase] = []
     failures: list[Failure] = []
     for result in _make_all(plans, cases, options):
@@ -87,8 +103,7 @@ def ingest(
             failures.append(result)
         else:
             made.append(result)
-        if progress is not None:
-            progress(len(made) + len(failures), len(plans))
+        tick("ingest", len(made) + len(failures), len(plans))
     order = {plan.case_id: n for n, plan in enumerate(plans)}
     made.sort(key=lambda case: order[case.case_id])
     failures.sort(key=lambda failure: order[failure.case_id])
@@ -97,7 +112,7 @@ def ingest(
     )
     reasons = ((failure.case_id, failure.reason, failure.way_out) for failure in failures)
     write_failures(cases / FAILURES, "ingest", reasons)
-    return IngestReport(tuple(made), tuple(failures), found.ignored)
+    return IngestReport(tuple(made), tuple(failures), ignored)
 
 
 def _make_all(

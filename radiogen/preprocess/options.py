@@ -6,6 +6,8 @@ from typing import Literal
 from pydantic import Field
 
 from radiogen.config import Settings
+from radiogen.io.dicom_series import Rule, SeriesRules
+from radiogen.preprocess.series_rank import SeriesRule, SeriesWish
 
 
 class IngestOptions(Settings):
@@ -21,7 +23,13 @@ class IngestOptions(Settings):
         roi: Pattern of the RTSTRUCT's ROI that is the tumour.
         segment: Name, number or `largest` of the SEG's segment; a number is also a label of a mask file.
         agreement: Share of the LIDC readers who must have drawn a voxel.
-        series: SeriesInstanceUID to take; else the one that the outline refers to, or the largest.
+        series: SeriesInstanceUID to take, `#2` behind it for its second volume; else the one that the
+            outline refers to, or the one with most slices.
+        series_rule: `most-slices`, `thinnest` or `thickest` decides instead of the outline.
+        kernel: Pattern found in the convolution kernel of the series to take.
+        contrast: `yes` or `no`: only series with or without contrast medium.
+        gaps: `refuse` slices that are missing or lie unevenly, or `resample` them where one is missing.
+        tilt: `refuse` a tilted gantry, or `resample` it to an upright volume.
         lungs: `threshold`, or `lungmask` (an extra).
         existing: What happens to cases that are done.
         jobs: Cases prepared at the same time.
@@ -36,6 +44,22 @@ class IngestOptions(Settings):
     segment: str | None = None
     agreement: float = Field(default=0.5, gt=0, le=1)
     series: str | None = None
+    series_rule: SeriesRule | None = None
+    kernel: str | None = None
+    contrast: Literal["yes", "no"] | None = None
+    gaps: Rule = "refuse"
+    tilt: Rule = "refuse"
     lungs: Literal["threshold", "lungmask"] = "threshold"
     existing: Literal["skip", "overwrite", "fail"] = "skip"
     jobs: int = Field(default=1, ge=1)
+
+    @property
+    def wish(self) -> SeriesWish:
+        """Which series of a patient is wanted."""
+        contrast = None if self.contrast is None else self.contrast == "yes"
+        return SeriesWish(self.series, self.series_rule, self.kernel, contrast)
+
+    @property
+    def rules(self) -> SeriesRules:
+        """What happens to a series that is no even, upright grid."""
+        return SeriesRules(self.gaps, self.tilt)

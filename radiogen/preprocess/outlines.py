@@ -1,61 +1,46 @@
 """Turn any outline file into lesion labels on the grid of its CT, and say which part of it was taken."""
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-from pydantic import Field
 
-from radiogen.config import Settings
 from radiogen.errors import OutlineError
 from radiogen.io.contours import lay_contours
-from radiogen.io.dicom_seg import Segment, read_seg, segment_mask
-from radiogen.io.lidc_xml import find_nodules, read_lidc_xml
+from radiogen.io.dicom_seg import SegFile, Segment, SegmentMask, read_seg, segment_mask
+from radiogen.io.lidc_nodules import NoduleReading, find_nodules
+from radiogen.io.lidc_xml import read_lidc_xml
 from radiogen.io.mask_grid import lay_mask
 from radiogen.io.nifti import read_mask
-from radiogen.io.rtstruct import read_rtstruct
-from radiogen.measures.lesions import split_lesions
-from radiogen.resources import OutlineRule, compile_pattern
-from radiogen.volume import array_of, volume_like
-
-LOOKS_LIKE_TUMOUR = re.compile(r"gtv|tumou?r|lesion|neoplasm|nodule", re.IGNORECASE)
-LOOKS_LIKE_NODE = re.compile(r"(?<![a-z])ln(?![a-z])|lymph|nodal|(?<![a-z])nodes?(?![a-z])", re.IGNORECASE)
-
-
-class OutlineChoice(Settings):
-    """Which part of an outline is the tumour.
-
-    Attributes:
-        roi: Pattern that the whole name of an RTSTRUCT's ROI must match.
-        segment: Name pattern or number of a SEG's segment, `largest`, or the label of a mask file.
-        agreement: Share of the LIDC readers who must have drawn a voxel.
-        rule: What the cohort's card says, used where the two above are not given.
-    """
-
-    roi: str | None = None
-    segment: str | None = None
-    agreement: float = Field(default=0.5, gt=0, le=1)
-    rule: OutlineRule = OutlineRule()
+from radiogen.io.outline_place import CtReference, check_frame
+from radiogen.io.rtstruct import contours_of, read_rtstruct
+from radiogen.measures.lesions import MOST_LESIONS, split_lesions
+from radiogen.preprocess.outline_choice import LARGEST, OutlineChoice, choose_named, choose_segments
+from radiogen.preprocess.outline_parts import Part, lesions_of
+from radiogen.volume import array_of, volume_like, voxel_ml
 
 
 @dataclass(frozen=True)
 class LesionLabels:
-    """Lesions on the grid of a CT: labels 1..n by falling size, what was decided, what readers thought."""
+    """Lesions on the grid of a CT.
+
+    Attributes:
+        labels: uint8, 1..n by falling size.
+        decisions: What was decided, in sentences.
+        details: For case.json: the names of structures by lesion; of LIDC the readings by lesion, each with
+            reader, volume and nine ratings, and the nodules under 3 mm.
+    """
 
     labels: sitk.Image
     decisions: tuple[str, ...]
-    malignancy: tuple[tuple[int, ...], ...] = ()  # LIDC only: one tuple a lesion, one rating a reader
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_lesions(
-    path: Path,
-    kind: str,
-    ct: sitk.Image,
-    choice: OutlineChoice,
-    slice_positions: Mapping[str, tuple[float, ...]] | None = None,
+    path: Path, kind: str, ct: sitk.Image, choice: OutlineChoice, reference: CtReference | None = None
 ) -> LesionLabels:
     """Read an outline and lay it on a CT.
 
@@ -64,139 +49,155 @@ def read_lesions(
         kind: rtstruct, seg, lidc-xml or mask.
         ct: The grid.
         choice: Which part is the tumour.
-        slice_positions: Position in LPS millimetres by SOPInstanceUID, for SEG frames without their own.
+        reference: What the outline may name of its CT; None where that was checked before.
 
     Raises:
         OutlineError: It cannot be read, names no tumour, is empty, or does not lie on the CT.
     """
-    if kind == "lidc-xml":
-        return _lidc(path, ct, choice)
-    if kind == "mask":
-        return _mask_file(path, ct, choice)
+    try:
+        lesions = _read(path, kind, ct, choice, reference)
+    except OutlineError as error:
+        if not choice.known:
+            raise
+        wrong = f"{error.wrong}; known of this patient: {choice.known}"
+        raise OutlineError(error.what, wrong, error.way_out) from error
+    if choice.known:
+        return replace(lesions, decisions=(*lesions.decisions, f"known of this patient: {choice.known}"))
+    return lesions
+
+
+def _read(
+    path: Path, kind: str, ct: sitk.Image, choice: OutlineChoice, reference: CtReference | None
+) -> LesionLabels:
     if kind == "rtstruct":
-        mask, said = _rtstruct(path, ct, choice)
-    else:
-        mask, said = _seg(path, ct, choice, slice_positions or {})
-    return LesionLabels(split_lesions(mask), tuple(said))
+        return _rtstruct(path, ct, choice, reference)
+    if kind == "seg":
+        return _seg(path, ct, choice, reference)
+    if kind == "lidc-xml":
+        return _lidc(path, ct, choice, reference)
+    return _mask_file(path, ct, choice)
 
 
-def _rtstruct(path: Path, ct: sitk.Image, choice: OutlineChoice) -> tuple[sitk.Image, list[str]]:
-    rois = [roi for roi in read_rtstruct(path) if roi.contours]
+def _rtstruct(
+    path: Path, ct: sitk.Image, choice: OutlineChoice, reference: CtReference | None
+) -> LesionLabels:
+    rois = [roi for roi in read_rtstruct(path) if roi.drawn]
     if not rois:
         raise OutlineError(path, "holds no closed contours", "give an RTSTRUCT with a drawn tumour")
+    names = [roi.name for roi in rois]
     taken, why = choose_named(
-        [roi.name for roi in rois], choice.roi, choice.rule.roi, f"{path}: ROI", "--roi PATTERN"
+        names, choice.roi, choice.rule.roi, f"{path}: ROI", "--roi PATTERN", by_looks=True
     )
-    said = [f"RTSTRUCT: {', '.join(rois[i].name for i in taken)} taken, {why}"]
-    inside = np.zeros(ct.GetSize()[::-1], dtype=bool)
-    for i in taken:
-        inside |= lay_contours(rois[i].contours, ct, path)
-        if rois[i].left_out:
-            said.append(f"RTSTRUCT: {rois[i].left_out} points or open lines of {rois[i].name} left out")
-    if not inside.any():
-        raise OutlineError(path, "encloses no voxel of the CT", "draw it larger, or on this CT")
-    drawn = np.flatnonzero(inside.any(axis=(1, 2)))
-    if gaps := int(drawn[-1] - drawn[0] + 1 - len(drawn)):
-        said.append(f"RTSTRUCT: {gaps} slices between the contours have none and stay empty")
-    return volume_like(inside.astype(np.uint8), ct), said
+    said = [f"RTSTRUCT: {', '.join(names[i] for i in taken)} taken, {why}"]
+    parts = []
+    for roi in (rois[i] for i in taken):
+        drawn = contours_of(roi, path)
+        if reference is not None:
+            said += check_frame(roi.frame_uid, drawn.planes, ct, reference, path)
+        laid = lay_contours(drawn.contours, ct, path)
+        if not laid.inside.any():
+            raise OutlineError(path, f"{roi.name} encloses no voxel centre of the CT", "draw it larger")
+        ml = int(laid.inside.sum()) * voxel_ml(ct)
+        said.append(f"RTSTRUCT: {roi.name}: {ml:.3f} ml in voxels, {laid.polygon_ml:.3f} ml in polygons")
+        said += [f"RTSTRUCT: {roi.name}: {line}" for line in laid.decisions]
+        if roi.left_out:
+            said.append(f"RTSTRUCT: {roi.name}: {roi.left_out} points or open lines left out")
+        parts.append(Part(roi.name, laid.inside))
+    return _labelled(parts, ct, path, said)
 
 
-def _seg(
-    path: Path, ct: sitk.Image, choice: OutlineChoice, slice_positions: Mapping[str, tuple[float, ...]]
-) -> tuple[sitk.Image, list[str]]:
+def _labelled(parts: list[Part], ct: sitk.Image, path: Path, said: list[str]) -> LesionLabels:
+    lesions = lesions_of(parts, ct, path)
+    said = list(dict.fromkeys([*said, *lesions.decisions]))
+    return LesionLabels(lesions.labels, tuple(said), {"names": list(lesions.names)})
+
+
+def _seg(path: Path, ct: sitk.Image, choice: OutlineChoice, reference: CtReference | None) -> LesionLabels:
     seg = read_seg(path)
-    said = list(seg.decisions)
-
-    def laid(segment: Segment) -> sitk.Image:
-        mask, how = lay_mask(segment_mask(seg, segment.number, ct, slice_positions), ct, path)
-        said.extend(line for line in how if line not in said)
-        return mask
-
-    if choice.segment == "largest":
-        masks = [(segment, laid(segment)) for segment in seg.segments]
-        segment, mask = max(masks, key=lambda pair: int(array_of(pair[1]).sum()))
-        return mask, [*said, f"SEG: segment {segment.label!r} taken, the largest of {len(masks)}"]
-    taken, why = _choose_segments(seg.segments, choice, path)
-    names = ", ".join(f"{seg.segments[i].number} {seg.segments[i].label!r}" for i in taken)
-    mask = laid(seg.segments[taken[0]])
-    for i in taken[1:]:
-        mask = sitk.Or(mask, laid(seg.segments[i]))
-    return mask, [*said, f"SEG: segment {names} taken, {why}"]
-
-
-def _choose_segments(segments: Sequence[Segment], choice: OutlineChoice, path: Path) -> tuple[list[int], str]:
-    if choice.segment is not None and choice.segment.isdecimal():
-        numbers = [segment.number for segment in segments]
-        if int(choice.segment) not in numbers:
-            raise OutlineError(
-                path, f"has no segment {choice.segment}", f"there are {', '.join(map(str, numbers))}"
-            )
-        return [numbers.index(int(choice.segment))], "as asked"
-    labels = [segment.label for segment in segments]
-    return choose_named(
-        labels,
-        choice.segment or choice.roi,
-        choice.rule.segment,
-        f"{path}: segment",
-        "--segment NAME, NUMBER or largest",
-    )
+    positions = reference.slice_positions if reference else {}
+    if choice.segment == LARGEST:
+        masks, why = _largest(seg, ct, positions)
+    else:
+        taken, why = choose_segments(seg.segments, choice, f"{path}: segment")
+        chosen = [seg.segments[i] for i in taken]
+        masks = [(one, segment_mask(seg, one.number, ct, positions)) for one in chosen]
+    said = [f"SEG: segment {', '.join(_named(segment) for segment, _ in masks)} taken, {why}"]
+    parts = []
+    for segment, found in masks:
+        said += found.decisions
+        if reference is not None:
+            said += check_frame(seg.frame_uid, found.planes, ct, reference, path)
+        laid, how = lay_mask(found.mask, ct, path, is_dicom=True)
+        said += how
+        parts.append(Part(segment.label or str(segment.number), array_of(laid).astype(bool)))
+    return _labelled(parts, ct, path, said)
 
 
-def choose_named(
-    names: Sequence[str], asked: str | None, rule: str | None, what: str, way_out: str
-) -> tuple[list[int], str]:
-    """Choose tumours by name: as asked, by the cohort's rule, the only one, or what looks like a tumour.
+def _named(segment: Segment) -> str:
+    return f"{segment.number} {segment.label!r}"
 
-    Returns:
-        Indices into `names`, and the reason in words.
 
-    Raises:
-        OutlineError: None is chosen; the names are listed.
-
-    >>> choose_named(["Heart", "GTV-1", "LN_tumor"], None, None, "plan.dcm: ROI", "--roi")
-    ([1], 'its name looks like a tumour')
-    """
-    listed = ", ".join(repr(name) for name in names[:20])
-    for pattern, why in ((asked, "as asked"), (rule, "by the rule of the cohort")):
-        if pattern is None:
+def _largest(
+    seg: SegFile, ct: sitk.Image, positions: Mapping[str, tuple[float, ...]]
+) -> tuple[list[tuple[Segment, SegmentMask]], str]:
+    best: tuple[float, Segment, SegmentMask] | None = None
+    empty = 0
+    for segment in seg.segments:
+        try:
+            found = segment_mask(seg, segment.number, ct, positions)
+        except OutlineError:
+            if len(seg.segments) == 1:
+                raise
+            empty += 1
             continue
-        expression = compile_pattern(pattern, "pattern")
-        matching = [i for i, name in enumerate(names) if expression.fullmatch(name)]
-        if matching:
-            return matching, why
-        if pattern is asked:
-            raise OutlineError(what, f"none matches {pattern!r}, there are {listed}", f"correct {way_out}")
-    if len(names) == 1:
-        return [0], "the only one"
-    likely = [
-        i
-        for i, name in enumerate(names)
-        if LOOKS_LIKE_TUMOUR.search(name) and not LOOKS_LIKE_NODE.search(name)
-    ]
-    if likely:
-        return likely, "its name looks like a tumour"
-    raise OutlineError(what, f"which one is the tumour is not clear from {listed}", f"choose with {way_out}")
+        ml = int(array_of(found.mask).sum()) * voxel_ml(found.mask)
+        if best is None or ml > best[0]:
+            best = ml, segment, found
+    if best is None:
+        raise OutlineError(seg.path, "has no segment that could be read", "give another outline")
+    left = f", {empty} empty or unreadable left out" if empty else ""
+    return [best[1:]], f"the largest of {len(seg.segments)}{left}"
 
 
-def _lidc(path: Path, ct: sitk.Image, choice: OutlineChoice) -> LesionLabels:
-    nodules, said = find_nodules(read_lidc_xml(path), ct, choice.agreement, path)
+def _lidc(path: Path, ct: sitk.Image, choice: OutlineChoice, reference: CtReference | None) -> LesionLabels:
+    if reference is not None and not reference.slice_positions:
+        wrong = "counts pixels of DICOM slices, this CT is a volume file"
+        raise OutlineError(path, wrong, "give the DICOM series it belongs to")
+    found = find_nodules(read_lidc_xml(path), ct, choice.agreement, path)
+    nodules = found.nodules
     if not nodules:
-        raise OutlineError(path, "; ".join(said), "ask for less agreement, or give the whole series")
-    if len(nodules) > 255:
-        raise OutlineError(path, f"holds {len(nodules)} nodules, a mask holds 255", "ask for more agreement")
+        raise OutlineError(path, "; ".join(found.decisions), "ask for less --agreement")
+    if len(nodules) > MOST_LESIONS:
+        wrong = f"holds {len(nodules)} nodules, a mask holds {MOST_LESIONS}"
+        raise OutlineError(path, wrong, "ask for more --agreement")
     labels = np.zeros(ct.GetSize()[::-1], dtype=np.uint8)
-    for label, nodule in reversed(list(enumerate(nodules, start=1))):
+    for label, nodule in enumerate(nodules, start=1):
         labels.ravel()[nodule.voxels] = label
-    ratings = tuple(nodule.malignancy for nodule in nodules)
-    return LesionLabels(volume_like(labels, ct), tuple(said), ratings)
+    details = {
+        "readings": [[_reading(one) for one in nodule.readings] for nodule in nodules],
+        "small_nodules": [asdict(small) for small in found.small],
+    }
+    return LesionLabels(volume_like(labels, ct), found.decisions, details)
+
+
+def _reading(one: NoduleReading) -> dict[str, Any]:
+    return {
+        "reader": one.reader,
+        "nodule": one.nodule,
+        "volume_ml": round(one.volume_ml, 4),
+        **one.ratings,
+    }
 
 
 def _mask_file(path: Path, ct: sitk.Image, choice: OutlineChoice) -> LesionLabels:
     mask = read_mask(path)
     said: list[str] = []
-    if choice.segment is not None and choice.segment.isdecimal():
-        mask = sitk.Cast(mask == int(choice.segment), sitk.sitkUInt8)
-        said.append(f"mask: label {choice.segment} taken, as asked")
+    if choice.segment is not None:
+        label = _asked_label(mask, choice.segment, path)
+        mask = sitk.Cast(mask == label, sitk.sitkUInt8)
+        said.append(
+            f"mask: label {label} taken, {'the largest' if choice.segment == LARGEST else 'as asked'}"
+        )
     laid, how = lay_mask(mask, ct, path)
     counts = np.bincount(array_of(laid).ravel(), minlength=256)
     found = [label for label in range(1, 256) if counts[label]]
@@ -208,3 +209,14 @@ def _mask_file(path: Path, ct: sitk.Image, choice: OutlineChoice) -> LesionLabel
     renumber = np.zeros(256, dtype=np.uint8)
     renumber[order] = np.arange(1, len(order) + 1)
     return LesionLabels(volume_like(renumber[array_of(laid)], ct), tuple(said))
+
+
+def _asked_label(mask: sitk.Image, asked: str, path: Path) -> int:
+    counts = np.bincount(array_of(mask).ravel(), minlength=2)
+    counts[0] = 0
+    if asked == LARGEST and counts.any():
+        return int(np.argmax(counts))
+    if asked.isdecimal() and int(asked) < len(counts) and counts[int(asked)]:
+        return int(asked)
+    there = ", ".join(map(str, np.flatnonzero(counts)[:20].tolist())) or "none"
+    raise OutlineError(path, f"has no label {asked!r}, there are {there}", "give a number or largest")

@@ -11,7 +11,7 @@ from radiogen.io.cases import CASE_ID
 from radiogen.io.clinical import CLINICAL_COLUMNS, read_clinical
 from radiogen.preprocess.case_folder import CasePlan
 from radiogen.preprocess.options import IngestOptions
-from radiogen.preprocess.outlines import OutlineChoice
+from radiogen.preprocess.outline_choice import OutlineChoice
 from radiogen.preprocess.sources import CaseSource
 from radiogen.provenance import short_hash
 from radiogen.resources import CohortCard, OutlineRule
@@ -67,12 +67,19 @@ def plan_cases(
             cohort=options.cohort or "",
             egfr=clinical.get(source.patient, {}).get("egfr", ""),
             source=source,
-            choice=choice,
+            choice=_knowing(choice, source, card),
             lungs=options.lungs,
+            rules=options.rules,
             options=said,
         )
         plans.append(plan)
     return _without_collisions(plans)
+
+
+def _knowing(choice: OutlineChoice, source: CaseSource, card: CohortCard | None) -> OutlineChoice:
+    if card is None or source.outline is None:
+        return choice
+    return choice.model_copy(update={"known": card.known_of(source.patient, source.outline.kind)})
 
 
 def _case_id(source: CaseSource, keep: bool) -> str:

@@ -1,4 +1,4 @@
-"""Of several CT series of a patient choose one, and the outline that belongs to it."""
+"""Of all CT series of a patient choose one, and the outline that belongs to it."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from radiogen.errors import OutlineError, RadiogenError, SeriesError
-from radiogen.io.dicom_files import DicomTree, OutlineFile, SliceFile
-from radiogen.io.dicom_series import Series, group_series
+from radiogen.io.dicom_facts import OutlineFile, SliceFile
+from radiogen.io.dicom_files import DicomTree
+from radiogen.io.dicom_volumes import Series, group_series
+from radiogen.preprocess.series_rank import SeriesWish, rank_series, rule_in_words
 from radiogen.resources import OutlineKind
 
 DEFAULT_KINDS: tuple[OutlineKind, ...] = ("rtstruct", "seg", "lidc-xml")
+REFERS = "the outline refers to another"
 
 
 @dataclass(frozen=True)
@@ -33,21 +36,21 @@ class Patient:
 
 @dataclass(frozen=True)
 class SeriesChoice:
-    """The series that was taken, its outline if one is known, and why."""
+    """The series that was taken, its outline if one is known, why, and why not the others."""
 
     series: Series
     outline: OutlineFile | None
     decisions: tuple[str, ...]
+    passed_over: tuple[tuple[Series, str], ...] = ()
 
 
 def gather_patients(tree: DicomTree) -> list[Patient]:
-    """CT slices by patient. Patients who share a folder or a series are one entry with a problem.
+    """CT slices by patient; patients who share a series are one entry with a problem.
 
     Slices without PatientID go by their study.
     """
     together = _Groups()
     for item in tree.slices:
-        together.join(("patient", _name(item)), ("folder", str(item.path.parent)))
         together.join(("patient", _name(item)), ("series", item.series_uid))
     groups: dict[object, list[SliceFile]] = defaultdict(list)
     for item in tree.slices:
@@ -61,24 +64,14 @@ def _name(item: SliceFile) -> str:
 
 def _patient(slices: list[SliceFile], tree: DicomTree) -> Patient:
     series = tuple(group_series(slices))
-    by_folder: dict[Path, dict[str, SliceFile]] = defaultdict(dict)
-    for item in slices:
-        by_folder[item.path.parent].setdefault(_name(item), item)
+    folders = {item.path.parent for item in slices}
     problem: RadiogenError | None = None
-    for folder, names in by_folder.items():
-        if len(names) > 1:
-            one, other, *_ = (item.path.name for item in names.values())
-            problem = SeriesError(
-                folder,
-                f"holds slices of {len(names)} patients, such as {one} and {other}",
-                "separate them, one folder a patient",
-            )
-    if problem is None and len({_name(item) for item in slices}) > 1:
+    if len({_name(item) for item in slices}) > 1:
         problem = SeriesError(
             series[0].folder, "holds one series of several patients", "separate them, one folder a patient"
         )
     for path, reason in tree.damaged.items():
-        if problem is None and path.parent in by_folder:
+        if problem is None and path.parent in folders:
             problem = SeriesError(path, reason, "copy the file again, or leave it out")
     return Patient(_name(slices[0]), series, problem)
 
@@ -99,33 +92,66 @@ class _Groups:
 
 
 def choose_series(
-    patient: Patient, outlines: Sequence[OutlineFile], kinds: Sequence[OutlineKind] = ()
+    patient: Patient,
+    outlines: Sequence[OutlineFile],
+    kinds: Sequence[OutlineKind] = (),
+    wish: SeriesWish | None = None,
 ) -> SeriesChoice:
-    """Take the series that an outline refers to, else the one with most axial slices.
+    """Take the series that was asked for, else that of an outline, else the one with most slices.
 
     Args:
         patient: Its series.
         outlines: Candidates, of this patient and of others; a mask file goes with any series.
         kinds: Kinds of outlines in the order of preference.
+        wish: Series, rule, kernel and contrast that were asked for; a rule goes before an outline.
 
     Raises:
+        SeriesError: No series is as asked for.
         OutlineError: Several outlines belong to the series equally well.
     """
+    wish = wish or SeriesWish()
+    left = wish.of(patient.series, patient.folder)
+    ranked = rank_series(left, wish.rule)
+    why, series = rule_in_words(wish.rule), ranked[0][0]
+    best = max((_match(o, one, patient) for o in outlines for one, _ in ranked), default=0)
+    if best and wish.rule is None:
+        series = max(
+            (one for one, _ in ranked if any(_match(o, one, patient) == best for o in outlines)),
+            key=lambda one: max(_share(o, one) for o in outlines),  # of equal ones max takes the first
+        )
+        why = "the outline refers to it" if best == 3 else why
+    passed_over = [(one, "it is not as asked for") for one in patient.series if one not in left]
+    passed_over += [(one, reason or REFERS) for one, reason in ranked if one is not series]
+    said = _why(series, len(ranked), why)
+    best = max((_match(o, series, patient) for o in outlines), default=0)
+    outline, more = _choose_outline(
+        [o for o in outlines if best and _match(o, series, patient) == best], kinds, series
+    )
+    if outline is not None and best == 2:
+        more.append("the outline refers to another series of the same frame of reference")
+    if outline is not None and best == 1 and outline.kind != "mask":
+        more.append("the outline does not say which CT it belongs to, only the patient")
+    return SeriesChoice(series, outline, (*said, *more), tuple(passed_over))
+
+
+def _why(series: Series, rivals: int, why: str) -> list[str]:
+    said = []
+    if rivals > 1:
+        said.append(f"of {rivals} CT series the one with {len(series.slices)} files taken, {why}")
+    if series.part:
+        said.append(f"volume {series.part} of its SeriesInstanceUID, told apart by {series.because}")
+    return said
+
+
+def _choose_outline(
+    mine: Sequence[OutlineFile], kinds: Sequence[OutlineKind], series: Series
+) -> tuple[OutlineFile | None, list[str]]:
+    if not mine:
+        return None, ["no outline was found"]
     order: list[str] = list(kinds or DEFAULT_KINDS)
     order += [kind for kind in ("mask", *DEFAULT_KINDS) if kind not in order]
-    ranked = sorted(patient.series, key=_preference)
-    best = max((_match(o, one, patient) for o in outlines for one in ranked), default=0)
-    said: list[str] = []
-    series = ranked[0]
-    if best:
-        series = next(one for one in ranked if any(_match(o, one, patient) == best for o in outlines))
-    if len(ranked) > 1:
-        why = "the outline refers to it" if best == 3 else "it has the most axial slices"
-        said.append(f"of {len(ranked)} CT series the one with {len(series.slices)} files taken, {why}")
-    mine = [o for o in outlines if best and _match(o, series, patient) == best]
-    if not mine:
-        return SeriesChoice(series, None, (*said, "no outline was found"))
-    drawn = [o for o in mine if not o.is_automatic] or mine
+    said = []
+    drawn = [o for o in mine if not o.is_automatic] or list(mine)
     if len(drawn) < len(mine):
         said.append(f"{len(mine) - len(drawn)} automatic outlines left out")
     first = min(drawn, key=lambda o: order.index(o.kind)).kind
@@ -137,16 +163,7 @@ def choose_series(
         raise OutlineError(
             series.folder, f"has {len(chosen)} outlines: {names}", "choose one with --outline FILE"
         )
-    if best == 2:
-        said.append("the outline names no series of the source but this one's frame of reference")
-    if best == 1 and chosen[0].kind != "mask":
-        said.append("the outline does not say which CT it belongs to, only the patient")
-    return SeriesChoice(series, chosen[0], tuple(said))
-
-
-def _preference(series: Series) -> tuple[bool, bool, int, str]:
-    is_projection = bool({"MIP", "MINIP", "MPR", "PROJECTION IMAGE"} & set(series.slices[0].image_type))
-    return (not series.is_axial, is_projection, -len(series.slices), series.uid)
+    return chosen[0], said
 
 
 def _match(outline: OutlineFile, series: Series, patient: Patient) -> int:
@@ -156,9 +173,15 @@ def _match(outline: OutlineFile, series: Series, patient: Patient) -> int:
     if series.uid in outline.series_uids:
         return 3
     is_his = outline.patient in ("", patient.name)
-    if any(one.uid in outline.series_uids for one in patient.series) or not is_his:
+    if not is_his:
         return 0
     if outline.frame_uids & series.frame_uids:
         return 2
     says_nothing = not outline.series_uids and not outline.frame_uids
     return 1 if says_nothing and outline.patient == patient.name else 0
+
+
+def _share(outline: OutlineFile, series: Series) -> float:
+    """The share of a volume's images that the outline refers to, for volumes that share a UID."""
+    named = sum(item.sop_uid in outline.sop_uids for item in series.slices) if series.part else 0
+    return named / len(series.slices)

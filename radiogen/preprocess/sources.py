@@ -2,18 +2,25 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from radiogen.errors import CaseError, OutlineError, RadiogenError, SeriesError, VolumeError
 from radiogen.io.cases import is_case_source
-from radiogen.io.dicom_files import DicomTree, OutlineFile, find_dicom, read_outline_file, walk_files
-from radiogen.io.dicom_series import Series
+from radiogen.io.dicom_facts import OutlineFile
+from radiogen.io.dicom_files import DicomTree, find_dicom, walk_files
+from radiogen.io.dicom_headers import read_facts, read_outline_file
+from radiogen.io.dicom_index import HeaderIndex
+from radiogen.io.dicom_volumes import Series
 from radiogen.io.nifti import is_volume_file
 from radiogen.preprocess.options import IngestOptions
-from radiogen.preprocess.series_choice import choose_series, gather_patients
+from radiogen.preprocess.series_choice import Patient, choose_series, gather_patients
 from radiogen.preprocess.volume_files import VolumePair, pair_volumes, scan_name
 from radiogen.provenance import file_sha256
 from radiogen.resources import OutlineKind
+from radiogen.runtime import Tick, no_tick
+
+INDEX = ".headers.json.gz"  # beside the cases, for trees of many files
 
 
 @dataclass(frozen=True)
@@ -21,12 +28,15 @@ class CaseSource:
     """What one case is made of, or the reason why it cannot be made."""
 
     patient: str  # PatientID or the name of the volume file; never shown unless known to be a pseudonym
-    uid: str  # of the CT series, or the hash of the volume file
+    uid: str  # of the CT volume, or the hash of the volume file
     where: Path
     ct: Series | Path | None = None
     outline: OutlineFile | None = None
     decisions: tuple[str, ...] = ()
     problem: RadiogenError | None = None
+    passed_over: tuple[
+        tuple[Series, str], ...
+    ] = ()  # other series of the patient, and why they are not taken
 
 
 @dataclass(frozen=True)
@@ -38,15 +48,20 @@ class Found:
 
 
 def find_sources(
-    source: Path, cases: Path, options: IngestOptions, kinds: Sequence[OutlineKind] = ()
+    source: Path,
+    cases: Path | None,
+    options: IngestOptions,
+    kinds: Sequence[OutlineKind] = (),
+    tick: Tick = no_tick,
 ) -> Found:
     """Look through a file or folder for CT scans and outlines.
 
     Args:
         source: DICOM folder, volume file, or folder of volume files.
-        cases: Where cases will be written; not looked into.
+        cases: Where cases will be written; not looked into. The index of a large tree is kept there.
         options: Outline and series that were asked for.
         kinds: Kinds of outlines in the order of preference.
+        tick: Is told of headers read.
 
     Raises:
         RadiogenError: There is no CT.
@@ -57,11 +72,13 @@ def find_sources(
         return _one_file(source, options)
     if is_case_source(source):
         raise CaseError(source, "already holds cases", "give it to the next command as it is")
-    tree = find_dicom(source, leave_out=cases.resolve())
-    volumes = [path for path in walk_files(source, cases.resolve()) if is_volume_file(path)]
+    leave_out = cases.resolve() if cases is not None else None
+    index = HeaderIndex(cases / INDEX) if cases is not None else None
+    tree = find_dicom(source, leave_out, index, partial(tick, "headers"))
+    volumes = [path for path in walk_files(source, leave_out) if is_volume_file(path)]
     if tree.slices:
-        ignored = dict(tree.ignored)
-        return Found(tuple(_dicom_sources(source, tree, options, kinds)), ignored)
+        beside = {"volume file beside DICOM": len(volumes)} if volumes else {}
+        return Found(tuple(_dicom_sources(source, tree, options, kinds)), {**tree.ignored, **beside})
     if volumes:
         return _volume_folder(source, volumes, options)
     raise _no_ct(source, tree)
@@ -70,10 +87,6 @@ def find_sources(
 def _no_ct(source: Path, tree: DicomTree) -> RadiogenError:
     for path, reason in tree.damaged.items():
         return SeriesError(path, reason, "copy the file again")
-    if tree.ignored["enhanced multi-frame CT"]:
-        return SeriesError(
-            source, "holds enhanced multi-frame CT, which is not read yet", "convert it to single slices"
-        )
     others = ", ".join(f"{count} x {kind}" for kind, count in sorted(tree.ignored.items()))
     others = ", ".join(filter(None, [others, f"{len(tree.outlines)} x outline" if tree.outlines else ""]))
     found = f"only {others}" if others else "it is empty"
@@ -82,7 +95,12 @@ def _no_ct(source: Path, tree: DicomTree) -> RadiogenError:
 
 def _one_file(source: Path, options: IngestOptions) -> Found:
     if not is_volume_file(source):
-        is_archive = source.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z")
+        facts = read_facts(source)
+        if facts.slices and len(facts.slices) > 1:
+            tree = DicomTree()
+            tree.add(source, facts)
+            return Found(tuple(_dicom_sources(source, tree, options, ())), {})
+        is_archive = source.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz")
         way_out = "unpack it first" if is_archive else "give the folder of the DICOM series, or a volume file"
         raise SeriesError(source, "is neither a folder nor a volume file", way_out)
     pair = VolumePair(scan_name(source), source)
@@ -146,35 +164,51 @@ def _volume_source(pair: VolumePair, asked: dict[str, OutlineFile] | None) -> Ca
 def _dicom_sources(
     source: Path, tree: DicomTree, options: IngestOptions, kinds: Sequence[OutlineKind]
 ) -> Iterable[CaseSource]:
-    if options.series is not None:
-        uids = {item.series_uid for item in tree.slices}
-        if options.series not in uids:
-            raise SeriesError(
-                source, f"holds {len(uids)} CT series, none is {options.series}", "correct --series"
-            )
-        tree.slices = [item for item in tree.slices if item.series_uid == options.series]
     patients = gather_patients(tree)
+    if options.series is not None:
+        patients = _with_series(source, patients, options.series)
     masks: dict[str, OutlineFile] = {}
     if options.outline is not None:
         tree.outlines, masks = _asked_outlines(options.outline, len(patients))
     used = set()
     for patient in patients:
-        if patient.problem is not None:
-            yield CaseSource(patient.name, patient.uid, patient.folder, problem=patient.problem)
-            continue
         mask = masks.get("") or masks.get(patient.name)
         try:
-            choice = choose_series(patient, [mask] if mask else tree.outlines, kinds)
+            if patient.problem is not None:
+                raise patient.problem
+            choice = choose_series(patient, [mask] if mask else tree.outlines, kinds, options.wish)
         except RadiogenError as problem:
-            yield CaseSource(patient.name, patient.uid, patient.folder, problem=problem)
+            passed_over = tuple((one, "see the reason") for one in patient.series)
+            yield CaseSource(
+                patient.name, patient.uid, patient.folder, problem=problem, passed_over=passed_over
+            )
             continue
         used.add(choice.outline)
         series = choice.series
-        yield CaseSource(patient.name, series.uid, series.folder, series, choice.outline, choice.decisions)
+        yield CaseSource(
+            patient.name,
+            series.name,
+            series.folder,
+            series,
+            choice.outline,
+            choice.decisions,
+            passed_over=choice.passed_over,
+        )
     if options.outline is not None and used == {None}:
         raise OutlineError(
             options.outline, "refers to another CT than those of the source", "give the outline of this CT"
         )
+
+
+def _with_series(source: Path, patients: list[Patient], asked: str) -> list[Patient]:
+    """The patients who have a series of that UID."""
+    having = [one for one in patients if any(asked in (two.uid, two.name) for two in one.series)]
+    if not having:
+        count = sum(len(one.series) for one in patients)
+        raise SeriesError(
+            source, f"holds {count} CT series, none is {asked}", "correct --series, --list shows them"
+        )
+    return having
 
 
 def _asked_outlines(path: Path, patients: int) -> tuple[list[OutlineFile], dict[str, OutlineFile]]:

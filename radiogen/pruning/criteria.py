@@ -140,8 +140,7 @@ def brain_surgeon(task: ScoringTask) -> Scoring:
 def _from_fisher(score: TermScore, scaled: bool = False) -> Criterion:
     def from_moments(task: ScoringTask, moments: Moments) -> Scoring:
         scale = fisher_factor(moments, task.settings) if scaled else 1.0
-        curvature = {name: value.mul_(scale) for name, value in moments.fisher.items()}
-        return _score_terms(task, moments, curvature, score, scale)
+        return _score_terms(task, moments, moments.fisher, score, scale)
 
     def criterion(task: ScoringTask) -> Scoring:
         settle = task.settings.moments.settle
@@ -175,7 +174,7 @@ def _score_terms(
     if task.pool is not None:
         score = SIGNED.get(task.settings.criterion, score)
     for name, weight in task.weights.items():
-        terms = TaylorTerms(weight.detach(), moments.gradient.pop(name), curvature.pop(name))
+        terms = TaylorTerms(weight.detach(), moments.gradient.pop(name), curvature.pop(name).mul_(scale))
         sizes = sizes.plus(terms)
         scores[name] = score(terms)
     return Scoring(scores, moments.samples, moments.batches, sizes, moments.engine)

@@ -39,8 +39,8 @@ def measure_moments(
         loss: Mean loss of a mini-batch.
         weights: The parameters to differentiate by.
         settings: Engine, jobs, memory.
-        is_settled: Asked after 8, 16, 32, ... mini-batches (of each process); when it says yes, the rest is
-            left out.
+        is_settled: Pops the moments so far and looks at them, after 8, 16, 32, ... mini-batches (of each
+            process); when it says yes, the rest is left out.
 
     Raises:
         PruningError: As `gradient_moments`, or the engine that was asked for does not agree with the loop.
@@ -61,9 +61,8 @@ def measure_moments(
         else:
             for target in (FIRST_LOOK * 2**i for i in itertools.count()):
                 workers.run(sums, itertools.islice(rest, target - sums.batches))
-                so_far = sums.copy()
-                so_far.add_up_processes()
-                if so_far.batches == looked_at or is_settled(so_far.means(plan.name)):
+                so_far = sums.peek(plan.name)
+                if so_far.batches == looked_at or is_settled(so_far):
                     break
                 looked_at = so_far.batches
     sums.add_up_processes()

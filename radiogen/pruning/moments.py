@@ -31,6 +31,19 @@ class Moments:
     engine: str = "loop"
 
 
+class _Quotients(dict[str, Tensor]):
+    """Sums that are added up over the processes and divided one by one, as they are taken out."""
+
+    def __init__(self, sums: dict[str, Tensor], count: int) -> None:
+        super().__init__(sums)
+        self._count = count
+
+    def pop(self, name: str) -> Tensor:  # type: ignore[override]
+        value = super().pop(name).clone()
+        add_up([value])
+        return value.div_(self._count)
+
+
 class MomentSums:
     """Running sums of mini-batch gradients and of their squares."""
 
@@ -65,13 +78,12 @@ class MomentSums:
         self.samples += other.samples
         self.batches += other.batches
 
-    def copy(self) -> "MomentSums":
-        """The same sums in memory of their own."""
-        twin = object.__new__(MomentSums)
-        twin.total = {name: value.clone() for name, value in self.total.items()}
-        twin.squares = {name: value.clone() for name, value in self.squares.items()}
-        twin.samples, twin.batches = self.samples, self.batches
-        return twin
+    def peek(self, engine: str) -> Moments:
+        """The moments so far, over all processes; each is made when it is popped, and the sums stay."""
+        beside = next(iter(self.total.values()))
+        samples, batches = add_up_counts(self.samples, self.batches, beside=beside)
+        means = (_Quotients(self.total, batches), _Quotients(self.squares, batches))
+        return Moments(*means, samples, batches, engine)
 
     def add_up_processes(self) -> None:
         """Take in the sums of all processes of torch.distributed; every one of them then has the same."""

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChainableUndefined, Environment, PackageLoader
+from jinja2 import ChainableUndefined, Environment, PackageLoader, Template
 
 from radiogen import __version__
 from radiogen.provenance import RunRecord, record_path, write_text
@@ -44,8 +44,8 @@ def report(run: Path, out: Path) -> Path:
     return target
 
 
-def render(run: Run) -> str:
-    """The HTML of a run that was read."""
+def template(name: str) -> Template:
+    """A page of this folder, with the filters that write numbers and tables."""
     environment = Environment(
         loader=PackageLoader("radiogen.report", "."),
         autoescape=True,
@@ -63,10 +63,15 @@ def render(run: Run) -> str:
         numbers=_hold_numbers,
         p_value=show_p,
     )
+    return environment.get_template(name)
+
+
+def render(run: Run) -> str:
+    """The HTML of a run that was read."""
     pictures = [path for case in run.segmented for path in case.pictures] + list(run.plots)
     training = run.training
     segmentation = answers.answer_segmentation(run.evaluation)
-    return environment.get_template("page.html.j2").render(
+    return template("page.html.j2").render(
         run=run,
         version=__version__,
         flow=answers.count_flow(run),

@@ -81,7 +81,7 @@ def read_run(run: Path, leave_out: Path) -> Run:
     found = Run(
         name=run.resolve().name,
         manifest=_rows(cases / "manifest.csv"),
-        failures=_failures(
+        failures=read_failures(
             {
                 "ingest": cases / "failures.csv",
                 "segment": segmented / "failures.csv",
@@ -112,7 +112,7 @@ def _part(run: Path, name: str, mark: str) -> Path:
     return run if not (run / name).is_dir() and (run / mark).is_file() else run / name
 
 
-def _failures(tables: dict[str, Path]) -> tuple[Row, ...]:
+def read_failures(tables: dict[str, Path]) -> tuple[Row, ...]:
     """Failures of all steps; one that a later table repeats is named once."""
     found: dict[tuple[str, str], Row] = {}
     for step, path in tables.items():

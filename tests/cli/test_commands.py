@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from dicom_phantom import box_hu, rtstruct, save, square, write_ct
+from dicom_phantom import box_hu, ct_slices, rtstruct, save, square, write_ct
 from egfr.made_tables import write_rows
 
 from radiogen import __version__
@@ -72,6 +72,33 @@ def test_help_names_every_command_and_loads_nothing_heavy(tmp_path):
 def test_every_command_explains_itself(radiogen, command):
     answer = radiogen(command, "--help")
     assert answer.code == 0 and "Usage" in answer.out and not answer.err
+
+
+def test_ingest_lists_what_it_would_take_and_writes_nothing(radiogen, tmp_path):
+    write_ct(tmp_path / "src" / "long", box_hu((11, 7, 8)), series="long")
+    write_ct(tmp_path / "src" / "short", series="short")
+    (tmp_path / "src" / "notes.txt").write_text("x")
+    answer = radiogen("ingest", "--list", "src")
+    assert answer.code == 0 and not answer.touched
+    assert "left out: 1 not DICOM" in answer.err
+    taken, other = answer.out.split("\n- ")
+    assert taken.startswith("+ ") and "8 slices, 11 x 7, 0.75 x 1.25 x 2.50 mm, kernel B40" in taken
+    assert "taken: of 2 CT series" in taken and "not taken: it has fewer slices" in other
+    listing = json.loads(radiogen("ingest", "--list", "--json", "src", "--series-rule", "thinnest").out)
+    assert [one["slices"] for one in listing["candidates"]] == [8, 5]
+    assert "A 1" not in answer.out and "Doe" not in answer.out
+
+
+def test_ingest_resamples_gaps_and_tilt_only_when_asked(radiogen, tmp_path):
+    slices = ct_slices(box_hu((11, 7, 8)))
+    for k, item in enumerate(slices):
+        item.ImagePositionPatient = [-20.0, 10.0 + k, -100.0 + 2.5 * k]
+    del slices[3]
+    save(slices, tmp_path / "src")
+    assert radiogen("ingest", "src", "-o", "out").refuses("missing", "--gaps resample")
+    assert radiogen("ingest", "src", "-o", "out", "--gaps", "resample").refuses("tilt", "--tilt resample")
+    answer = radiogen("ingest", "src", "-o", "out", "--gaps", "resample", "--tilt", "resample")
+    assert answer.code == 0 and "1 of 8 planes interpolated" in answer.err and "gantry tilt" in answer.err
 
 
 def test_version_is_that_of_the_package(radiogen):

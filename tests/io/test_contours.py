@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from radiogen.errors import OutlineError
-from radiogen.io.contours import fill_polygons, indices_of, lay_contours
+from radiogen.io.contours import lay_contours
+from radiogen.io.polygons import polygon_area
 
 SOURCE = Path("plan.dcm")
 
@@ -27,76 +28,159 @@ def in_mm(volume, corners, k):
     return np.array([volume.TransformContinuousIndexToPhysicalPoint((x, y, k)) for x, y in corners])
 
 
-def test_pixels_count_whose_centre_lies_inside():
-    filled = fill_polygons([rectangle(1.4, 0.6, 4.2, 2.1)], (7, 4))
-    assert np.argwhere(filled).tolist() == [[y, x] for y in (1, 2) for x in (2, 3, 4)]
+def lay(heights, volume=None, box=(1.5, 1.5, 4.5, 3.5)):
+    """A rectangle at each height (in slices): what was laid, and the slices it fills."""
+    volume = volume or ct()
+    laid = lay_contours([in_mm(volume, rectangle(*box), k) for k in heights], volume, SOURCE)
+    return laid, np.flatnonzero(laid.inside.any(axis=(1, 2))).tolist()
 
 
-def test_a_polygon_within_another_is_a_hole():
-    filled = fill_polygons([rectangle(0.5, 0.5, 6.5, 5.5), rectangle(2.5, 1.5, 4.5, 3.5)], (9, 8))
-    assert filled.sum() == 6 * 5 - 2 * 2
-    assert not filled[2:4, 3:5].any()
+def test_a_contour_between_two_slices_goes_to_the_nearer_one_and_that_is_said():
+    laid, slices = lay([2.4])
+    assert slices == [2]
+    assert laid.inside.sum() == 3 * 2
+    assert laid.decisions == (
+        "contours lie up to 1.00 mm off the slices: each slice takes the nearest plane",
+    )
 
 
-def test_a_keyhole_polygon_leaves_its_hole_empty():
-    outer, inner = rectangle(0.5, 0.5, 6.5, 5.5), rectangle(2.5, 1.5, 4.5, 3.5)[::-1]
-    keyhole = np.vstack([outer, outer[:1], inner, inner[:1]])
-    assert np.array_equal(fill_polygons([keyhole], (9, 8)), fill_polygons([outer, inner], (9, 8)))
-
-
-@given(st.floats(0.5, 5.5), st.floats(0.5, 5.5), st.floats(0.5, 5.5), st.floats(0.5, 5.5))
-def test_polygons_that_share_an_edge_share_no_pixel_and_leave_none_between(a, b, c, d):
-    left = np.array([[-0.5, -0.5], [a, -0.5], [b, 2.0], [c, 4.0], [d, 6.5], [-0.5, 6.5]])
-    right = np.array([[6.5, -0.5], [a, -0.5], [b, 2.0], [c, 4.0], [d, 6.5], [6.5, 6.5]])
-    one, other = (fill_polygons([polygon], (7, 7)) for polygon in (left, right))
-    assert not (one & other).any()
-    assert (one | other).all()
-
-
-@given(st.integers(0, 360), st.floats(4, 9), st.floats(6, 11))
-def test_the_filled_area_agrees_with_that_of_the_polygon(degrees, small, large):
-    angles = np.radians(np.arange(0, 360, 5))
-    turn = np.radians(degrees)
-    ring = np.stack([large * np.cos(angles), small * np.sin(angles)])
-    turned = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ ring
-    filled = fill_polygons([turned.T * 4 + 50], (101, 101))
-    x, y = turned
-    area = abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
-    assert filled.sum() / 16 == pytest.approx(area, rel=0.02)
-
-
-def test_a_contour_between_two_slices_goes_to_the_nearer_one():
-    volume = ct()
-    inside = lay_contours([in_mm(volume, rectangle(1.5, 1.5, 4.5, 3.5), 2.4)], volume, SOURCE)
-    assert np.flatnonzero(inside.any(axis=(1, 2))).tolist() == [2]
-    assert inside.sum() == 3 * 2
+@pytest.mark.parametrize("k", [-0.5, -0.499, 0.5, 4.499])
+def test_no_contour_within_the_ct_is_lost_between_slices(k):
+    assert len(lay([k])[1]) == 1
 
 
 def test_of_two_planes_on_one_slice_the_nearer_counts():
     volume = ct()
     near = in_mm(volume, rectangle(1.5, 1.5, 4.5, 3.5), 2.1)
     far = in_mm(volume, rectangle(1.5, 1.5, 6.5, 5.5), 2.4)
-    assert lay_contours([far, near], volume, SOURCE).sum() == 3 * 2
+    laid = lay_contours([far, near], volume, SOURCE)
+    assert laid.inside.sum() == 3 * 2
+    assert "1 planes of contours left out: their slice has a nearer one" in laid.decisions
 
 
-def test_a_contour_follows_a_volume_that_is_turned():
+def test_a_missing_plane_stays_empty_and_its_place_is_said():
+    laid, slices = lay([0, 1, 3, 4])
+    assert slices == [0, 1, 3, 4]
+    assert laid.decisions == ("1 slices between the contours have none and stay empty (z -95.0 mm)",)
+
+
+def test_two_lonely_planes_do_not_fill_what_lies_between_them():
+    assert lay([0, 3])[1] == [0, 3]
+
+
+def test_contours_on_every_second_slice_stand_for_the_slices_between():
+    laid, slices = lay([2, 4, 6], ct((11, 7, 9)))
+    assert slices == [1, 2, 3, 4, 5, 6]  # three slabs of two slices
+    assert laid.decisions == (
+        "contours every 5.00 mm on slices every 2.50 mm: each slice takes the nearest plane",
+    )
+
+
+def test_contours_finer_than_the_slices_fill_no_more_than_they_are_thick():
+    laid, slices = lay([k / 4 for k in range(4, 21)], ct((11, 7, 9)))
+    assert slices == [1, 2, 3, 4, 5]
+    assert "contours every 0.62 mm" in laid.decisions[0]
+
+
+@given(
+    every=st.floats(0.3, 3.5),
+    start=st.floats(3.0, 4.0),
+    planes=st.integers(3, 20),
+    slice_mm=st.floats(0.8, 2.8),
+)
+def test_the_filled_thickness_is_that_of_the_slabs_whatever_the_spacings(every, start, planes, slice_mm):
+    volume = ct((6, 5, 90), (1.0, 1.0, slice_mm))
+    heights = start + every * np.arange(planes)
+    if round(every * slice_mm, 1) != round(np.diff(np.round(heights * slice_mm, 6)).mean(), 1):
+        return
+    _, slices = lay(heights, volume)
+    assert abs(len(slices) - every * planes) <= 1 + 0.1 * planes / slice_mm
+    assert slices == list(range(slices[0], slices[-1] + 1))
+
+
+def test_a_contour_in_another_is_a_hole_and_one_in_the_hole_an_island():
     volume = ct()
-    volume.SetDirection((0, 0, 1, 1, 0, 0, 0, 1, 0))
-    inside = lay_contours([in_mm(volume, rectangle(1.5, 1.5, 4.5, 3.5), 3)], volume, SOURCE)
-    assert np.argwhere(inside).tolist() == [[3, y, x] for y in (2, 3) for x in (2, 3, 4)]
+    boxes = [(0.5, 0.5, 9.5, 5.5), (2.5, 1.5, 7.5, 4.5), (3.5, 2.5, 5.5, 3.5)]
+    laid = lay_contours([in_mm(volume, rectangle(*box), 2) for box in boxes], volume, SOURCE)
+    assert laid.inside.sum() == 9 * 5 - 5 * 3 + 2 * 1
+    assert laid.polygon_ml == pytest.approx((9 * 5 - 5 * 3 + 2) * 0.75 * 1.25 * 2.5 / 1000)
+    assert laid.decisions == ()
+
+
+def test_a_contour_that_is_there_twice_counts_once():
+    volume = ct()
+    corners = in_mm(volume, rectangle(1.5, 1.5, 4.5, 3.5), 2)
+    laid = lay_contours([corners, corners, np.roll(corners, 1, axis=0)], volume, SOURCE)
+    assert laid.inside.sum() == 3 * 2
+    assert laid.decisions == ("2 contours are there twice and count once",)
+
+
+def test_contours_that_cross_are_said():
+    volume = ct()
+    crossing = [in_mm(volume, rectangle(*box), 2) for box in ((0.5, 0.5, 4.5, 4.5), (2.5, 2.5, 7.5, 5.5))]
+    laid = lay_contours(crossing, volume, SOURCE)
+    assert laid.inside.sum() == 16 + 15 - 2 * 4
+    assert "cross another" in laid.decisions[0]
+
+
+def test_a_contour_smaller_than_a_voxel_is_said():
+    volume = ct()
+    tiny, large = (in_mm(volume, rectangle(*box), 2) for box in ((6.1, 4.1, 6.4, 4.4), (1.5, 1.5, 4.5, 3.5)))
+    laid = lay_contours([tiny, large], volume, SOURCE)
+    assert laid.inside.sum() == 3 * 2
+    assert laid.decisions == ("1 contours are too small to enclose the centre of a voxel",)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.5, 2.0), st.floats(0.5, 2.0), st.integers(1, 8))
+def test_voxels_and_polygons_have_the_same_volume_to_the_length_of_the_outlines(seed, x_mm, y_mm, planes):
+    volume = ct((200, 200, 10), (x_mm, y_mm, 3.0))
+    rng = np.random.default_rng(seed)
+    angles = np.sort(rng.uniform(0, 2 * np.pi, 24))
+    rings, outlines = [], 0.0
+    for k in range(planes):
+        radii = rng.uniform(2, 90, 24)
+        corners = 99 + np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
+        rings.append(in_mm(volume, corners, k))
+        outlines += max(1.0, np.linalg.norm(corners - np.roll(corners, -1, axis=0), axis=1).sum())
+    laid = lay_contours(rings, volume, SOURCE)
+    voxel_ml = x_mm * y_mm * 3.0 / 1000
+    polygons_ml = sum(polygon_area(ring[:, :2]) for ring in rings) * 3.0 / 1000
+    assert laid.polygon_ml == pytest.approx(polygons_ml)
+    assert abs(laid.inside.sum() * voxel_ml - polygons_ml) < outlines * voxel_ml
+
+
+def test_many_contours_of_one_plane_are_combined_too():
+    volume = ct((200, 7, 5))
+    boxes = [in_mm(volume, rectangle(k + 0.5, 0.5, k + 1.5, 2.5), 1) for k in range(150)]
+    laid = lay_contours(boxes, volume, SOURCE)
+    assert laid.inside.sum() == 300
+    assert laid.polygon_ml == pytest.approx(300 * 0.75 * 1.25 * 2.5 / 1000)
+
+
+DIRECTIONS = {
+    "turned": (0, 0, 1, 1, 0, 0, 0, 1, 0),
+    "flipped": (-1, 0, 0, 0, -1, 0, 0, 0, 1),
+    "oblique": tuple(sitk.VersorTransform((0.3, 0.5, 0.2), 0.4).GetMatrix()),
+}
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS.values(), ids=list(DIRECTIONS))
+def test_a_contour_follows_a_volume_that_is_turned(direction):
+    volume = ct()
+    volume.SetDirection(direction)
+    laid, _ = lay([3], volume)
+    assert np.argwhere(laid.inside).tolist() == [[3, y, x] for y in (2, 3) for x in (2, 3, 4)]
 
 
 @pytest.mark.parametrize(("k", "distance"), [(4.9, "1.0 mm"), (-20, "48.8 mm")])
 def test_a_contour_beyond_the_last_slice_is_refused_with_the_distance(k, distance):
-    volume = ct()
     with pytest.raises(OutlineError, match=f"plan.dcm: lies outside the CT by {distance}"):
-        lay_contours([in_mm(volume, rectangle(1, 1, 4, 3), k)], volume, SOURCE)
+        lay([k])
 
 
 def test_a_contour_beside_the_image_is_refused_with_the_distance():
-    volume = ct()
     with pytest.raises(OutlineError, match=r"by 7\.1 mm"):
-        lay_contours([in_mm(volume, rectangle(15, 1, 20, 3), 1)], volume, SOURCE)
+        lay([1], box=(15, 1, 20, 3))
 
 
 def test_a_contour_across_the_slices_is_refused():
@@ -108,8 +192,8 @@ def test_a_contour_across_the_slices_is_refused():
         lay_contours([corners], volume, SOURCE)
 
 
-def test_indices_are_those_of_itk():
-    volume = ct()
-    points = np.array([[-19.0, 11.0, -97.0], [3.0, 4.0, 5.0]])
-    expected = [volume.TransformPhysicalPointToContinuousIndex(point) for point in points.tolist()]
-    assert np.allclose(indices_of(points, volume), expected)
+def test_contours_that_nobody_draws_are_refused_before_they_are_filled():
+    volume = ct((512, 512, 3), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    zigzag = np.tile([[0.0, 0.0, 0.0], [0.0, 511.0, 0.0]], (100_000, 1))
+    with pytest.raises(OutlineError, match="longer than anybody draws"):
+        lay_contours([zigzag], volume, SOURCE)

@@ -10,7 +10,8 @@ from pydicom.uid import RLELossless
 
 from radiogen.errors import SeriesError
 from radiogen.io.dicom_files import find_dicom
-from radiogen.io.dicom_series import group_series, read_series
+from radiogen.io.dicom_series import read_series
+from radiogen.io.dicom_volumes import group_series
 
 
 def read(folder):

@@ -12,7 +12,7 @@ from pydicom import dcmread
 from radiogen.errors import ConfigError, OutputError
 from radiogen.io.cases import read_manifest
 from radiogen.io.clinical import read_clinical
-from radiogen.io.contours import fill_polygons
+from radiogen.io.polygons import fill_polygons
 from radiogen.phantoms.cases import TINY
 from radiogen.phantoms.chest import make_chest
 from radiogen.phantoms.cohort import make_phantoms

@@ -18,7 +18,7 @@ from radiogen.errors import (
     VolumeError,
 )
 from radiogen.io.cases import find_cases, read_manifest
-from radiogen.io.nifti import read_volume, write_volume
+from radiogen.io.nifti import write_volume
 from radiogen.preprocess import case_folder
 from radiogen.preprocess.ingest import ingest
 from radiogen.preprocess.options import IngestOptions
@@ -192,8 +192,9 @@ def truncated(folder):
 
 
 def two_patients(folder):
-    patient(folder)
-    save(ct_slices(patient="B", series="t"), folder / "ct", [f"b{k}" for k in range(5)])
+    slices = ct_slices()
+    slices[3].PatientID = "B"
+    save(slices, folder / "ct")
 
 
 def missing_slice(folder):
@@ -218,7 +219,7 @@ def not_hu(folder):
         (empty, SeriesError, "src: holds no CT, it is empty"),
         (without_ct, SeriesError, "src: holds no CT, only 1 x outline"),
         (truncated, SeriesError, "007.ima: is truncated"),
-        (two_patients, SeriesError, "ct: holds slices of 2 patients"),
+        (two_patients, SeriesError, "ct: holds one series of several patients"),
         (missing_slice, SeriesError, "missing between z -100.00 and -95.00 mm"),
         (outline_outside, OutlineError, "1.dcm: lies outside the CT by 11.2 mm"),
         (no_tumour, OutlineError, "not clear from 'Lung', 'Cord' (choose with --roi PATTERN)"),
@@ -287,7 +288,12 @@ def cohort(folder):
 def test_one_bad_case_does_not_stop_the_others(tmp_path, jobs):
     seen = []
     options = IngestOptions(id_from="patient-id", jobs=jobs)
-    report = ingest(cohort(tmp_path / "src"), tmp_path / "cases", options, lambda n, of: seen.append((n, of)))
+    report = ingest(
+        cohort(tmp_path / "src"),
+        tmp_path / "cases",
+        options,
+        lambda what, n, of: seen.append((n, of)) if what == "ingest" else None,
+    )
     assert [case.case_id for case in report.cases] == ["A", "C"]
     assert seen == [(1, 3), (2, 3), (3, 3)]
     with (tmp_path / "cases" / "failures.csv").open() as file:
@@ -384,16 +390,25 @@ def test_real_ibsi_phantom_is_the_same_from_dicom_and_from_nifti(shared_data, tm
     assert np.array_equal(array_of(dicom), array_of(nifti))
     assert np.allclose(dicom.GetOrigin(), nifti.GetOrigin(), atol=1e-4)
     assert int((array_of(mask) > 0).sum()) == 125256
-    assert int((array_of(gtv) > 0).sum()) == pytest.approx(125256, rel=0.005)
+    assert np.array_equal(array_of(gtv), array_of(mask))
 
 
-def test_real_nrrd_and_lidc_runs_are_accepted_with_what_is_incomplete_said(shared_data, tmp_path):
+def test_real_nrrd_is_accepted_with_what_is_incomplete_said(shared_data, tmp_path):
     report = run(shared_data / "pyradiomics_lung1", tmp_path / "nrrd")
     assert int((array_of(find_cases(tmp_path / "nrrd")[0].lesion()) > 0).sum()) == 837
     assert "lungs: cut off at the bottom of the scan" in report.cases[0].decisions
+
+
+def test_real_lidc_runs_come_with_all_ratings_or_are_refused_where_nodules_leave_them(shared_data, tmp_path):
     report = run(shared_data / "lidc_idri_partial", tmp_path / "lidc", cohort="lidc_idri")
-    assert [case.case_id for case in report.cases] == [f"LIDC-IDRI-000{n}" for n in (1, 2, 3)]
-    assert [read_volume(case.ct_path).GetSize()[2] for case in find_cases(tmp_path / "lidc")] == [16, 12, 11]
-    for case, lines in zip(report.cases, ("points", "39 contours", "45 contours"), strict=True):
-        assert any(lines in line for line in case.decisions)
-        assert "lungs: cut off at the bottom and the top of the scan" in case.decisions
+    (made,) = report.cases
+    assert made.case_id == "LIDC-IDRI-0001"
+    assert "lungs: cut off at the bottom and the top of the scan" in made.decisions
+    assert [failure.case_id for failure in report.failures] == ["LIDC-IDRI-0002", "LIDC-IDRI-0003"]
+    assert all("lies outside the CT by" in failure.reason for failure in report.failures)
+    outline = json.loads((tmp_path / "lidc" / "LIDC-IDRI-0001" / "case.json").read_text())["outline"]
+    (readings,) = outline["readings"]
+    assert [one["malignancy"] for one in readings] == [5, 5, 5, 4]
+    assert [round(one["volume_ml"], 2) for one in readings] == [8.46, 6.61, 7.09, 7.92]
+    assert {"subtlety", "sphericity", "margin", "lobulation", "spiculation", "texture"} <= set(readings[0])
+    assert len(outline["small_nodules"]) == 9

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pruning_networks import classifier, cross_entropy, half_squares, images, mixed, volumes
 from torch import Tensor, nn
 
@@ -116,6 +118,66 @@ def test_engines_give_the_moments_of_the_loop(case: str, engine: str, settings: 
     assert_equal(found, gradient_moments(model, batches, loss))
     assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
     assert all(isinstance(p, nn.Parameter) and p.grad is None for p in model.parameters())
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+@settings(max_examples=25)
+@given(
+    st.permutations(range(11)),
+    st.sampled_from(["native", "func"]),
+    st.integers(1, 3),
+    st.integers(1, 40),
+    st.sampled_from(["fts", "snip", "fisher-pruning", "fbss"]),
+)
+def test_scores_depend_neither_on_the_order_nor_on_what_is_taken_together(
+    order: list[int], engine: str, jobs: int, chunk: int, criterion: str
+) -> None:
+    batches = images(11, size=1)
+    plain = CriterionSettings(criterion=criterion, moments=MomentSettings(engine="loop"))
+    moments = MomentSettings(engine=engine, jobs=jobs)
+    fast = CriterionSettings(criterion=criterion, moments=moments)
+    truth = score_weights(classifier(), batches, cross_entropy, plain).scores
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("radiogen.pruning.engine_choice.LARGEST_CHUNK", chunk)
+        mixed_up = [batches[number] for number in order]
+        found = score_weights(classifier(), mixed_up, cross_entropy, fast).scores
+    for name, score in truth.items():
+        torch.testing.assert_close(found[name], score, rtol=1e-9, atol=1e-12 * float(score.abs().max()))
+
+
+class NarrowEnds(nn.Module):
+    """Few channels at both ends, at strides, dilations and paddings, and a PReLU of one slope."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv3d(2, 9, 3, stride=2, padding=1)
+        self.slope = nn.PReLU()
+        self.wide = nn.Conv3d(9, 8, (3, 1, 3), padding=(2, 0, 1), dilation=(2, 1, 1))
+        self.last = nn.Conv3d(8, 1, (1, 3, 3), padding=(0, 1, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(self.slope(self.wide(self.slope(self.first(x)))))
+        return out.mean(dim=(2, 3, 4))
+
+
+@pytest.mark.parametrize("exclude", [(), ("last",)], ids=["all", "without the last layer"])
+def test_narrow_layers_take_other_kernels_and_give_the_same(exclude: tuple[str, ...]) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = NarrowEnds()
+    generator = torch.Generator().manual_seed(1)
+    batches = [
+        (torch.randn(1, 2, 15, 12, 10, generator=generator), torch.randn(1, 1, generator=generator))
+        for _ in range(7)
+    ]
+    weights = prunable(model, exclude=exclude)
+    found = measure_moments(model, batches, half_squares, weights, MomentSettings(engine="native"))
+    truth = gradient_moments(model, batches, half_squares, weights)
+    for name, value in truth.gradient.items():
+        torch.testing.assert_close(
+            found.gradient[name], value, rtol=1e-4, atol=1e-5 * float(value.abs().max())
+        )
+        torch.testing.assert_close(found.fisher[name], truth.fisher[name], rtol=1e-3, atol=1e-9)
     assert not any("forward" in vars(module) for module in model.modules())
 
 

@@ -1,0 +1,180 @@
+"""What the header of a NIfTI file says, checked: voxels, scaling, and the affine that places them."""
+
+import struct
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from radiogen.errors import VolumeError
+
+FloatArray = npt.NDArray[np.float64]
+
+FIRST_BYTES = {348: "Nifti1Header", 540: "Nifti2Header"}
+MAGIC = {348: b"n+1", 540: b"n+2"}
+UNITS_IN_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # xyzt_units: unknown, metre, millimetre, micrometre
+AGAIN = "copy it again or convert it from DICOM again"
+
+
+@dataclass(frozen=True)
+class NiftiHeader:
+    """Where the voxels lie in the file and in space.
+
+    Attributes:
+        size: Voxels along the first, second and third axis.
+        dtype: Of the stored numbers, with their byte order.
+        offset: First byte of the voxels.
+        slope: What a stored number is multiplied with; 1 where the header names none.
+        intercept: What is added after that.
+        affine: From voxel indices to RAS millimetres, shape (4, 4).
+        said: What was decided, in sentences.
+    """
+
+    size: tuple[int, int, int]
+    dtype: np.dtype[Any]
+    offset: int
+    slope: float
+    intercept: float
+    affine: FloatArray
+    said: tuple[str, ...] = ()
+
+
+def read_nifti_header(file: IO[bytes], path: Path) -> NiftiHeader:
+    """Read the header at the start of a file.
+
+    The sform places the voxels where its code is set, as in nibabel and FSL; else the qform; a file with
+    neither does not say where the patient lies.
+
+    Args:
+        file: Opened, unpacked, at its first byte.
+        path: Named in errors.
+
+    Raises:
+        VolumeError: It is no NIfTI file, not one 3D volume of numbers, or its place is not usable.
+    """
+    header = _raw_header(file, path)
+    size = _size(header, path)
+    affine, said = _affine(header, size, path)
+    slope, intercept = _scaling(header, path)
+    return NiftiHeader(size, _dtype(header, path), _offset(header, path), slope, intercept, affine, said)
+
+
+def _raw_header(file: IO[bytes], path: Path) -> Any:
+    import nibabel
+
+    start = file.read(4)
+    for order in "<>":
+        length = struct.unpack(f"{order}i", start)[0] if len(start) == 4 else 0
+        if length in FIRST_BYTES:
+            block = start + file.read(length - 4)
+            break
+    else:
+        raise VolumeError(path, "cannot be read as a volume, it is no NIfTI file", AGAIN)
+    if len(block) < length:
+        raise VolumeError(path, "is truncated", "copy it again")
+    header = getattr(nibabel, FIRST_BYTES[length])(block, endianness=order, check=False)
+    magic = bytes(header["magic"])[:3]
+    if magic != MAGIC[length]:
+        wrong = "is the header of a pair of files" if magic.startswith(b"ni") else "is an Analyze file"
+        raise VolumeError(path, f"{wrong}, without a place in space", "convert it to one NIfTI file")
+    return header
+
+
+def _size(header: Any, path: Path) -> tuple[int, int, int]:
+    axes, *sizes = (int(n) for n in header["dim"])
+    shape = tuple(sizes[: max(0, min(axes, 7))])
+    way_out = "give one time point" if axes == 4 else "give one 3D volume"
+    if axes not in (3, 4) or (axes == 4 and shape[3] != 1):
+        raise VolumeError(path, f"is not one 3D volume but {shape}", way_out)
+    if min(shape) < 1:
+        raise VolumeError(path, f"has a damaged header, its size is {shape}", AGAIN)
+    return shape[0], shape[1], shape[2]
+
+
+def _dtype(header: Any, path: Path) -> np.dtype[Any]:
+    code = int(header["datatype"])
+    try:
+        dtype: np.dtype[Any] = np.dtype(header.get_data_dtype())
+    except Exception as error:  # of an unknown code nibabel raises several kinds
+        raise VolumeError(path, f"has a damaged header, its datatype is {code}", AGAIN) from error
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise VolumeError(path, f"holds no plain numbers but {dtype}", "export it as int16 or float32")
+    return dtype
+
+
+def _offset(header: Any, path: Path) -> int:
+    first = 4 + int(header["sizeof_hdr"])
+    offset = float(header["vox_offset"])
+    if offset == 0:
+        return first
+    if not first <= offset < 2**40:
+        raise VolumeError(path, f"has a damaged header, its voxels begin at byte {offset}", AGAIN)
+    return int(offset)
+
+
+def _scaling(header: Any, path: Path) -> tuple[float, float]:
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    if slope == 0 or not np.isfinite(slope):  # by the standard: not scaled
+        return 1.0, 0.0
+    if not np.isfinite(intercept):
+        raise VolumeError(path, f"has a damaged header, its scl_inter is {intercept}", AGAIN)
+    return slope, intercept
+
+
+def _affine(header: Any, size: tuple[int, int, int], path: Path) -> tuple[FloatArray, tuple[str, ...]]:
+    sform = np.asarray(header.get_sform(), float) if header["sform_code"] > 0 else None
+    qform = None
+    if header["qform_code"] > 0:
+        try:
+            qform = _qform(header, path)
+        except VolumeError:
+            if sform is None:
+                raise
+    affine = sform if sform is not None else qform
+    if affine is None:
+        raise VolumeError(
+            path,
+            "does not say where the patient lies: qform_code and sform_code are 0",
+            "convert it from DICOM again, for example with dcm2niix",
+        )
+    said = []
+    if sform is not None and qform is not None:
+        apart = _corners_apart(sform, qform, size)
+        if apart > 0.1 * np.linalg.norm(sform[:3, :3], axis=0).min():
+            said.append(f"qform and sform place the corners up to {apart:.1f} mm apart; the sform was taken")
+    units = int(header["xyzt_units"]) & 7
+    if units not in UNITS_IN_MM:
+        raise VolumeError(path, f"has a damaged header, its xyzt_units are {units}", AGAIN)
+    if UNITS_IN_MM[units] != 1:
+        said.append(f"its header is in {'metres' if units == 1 else 'micrometres'}, turned into millimetres")
+        affine[:3] *= UNITS_IN_MM[units]
+    return affine, tuple(said)
+
+
+def _qform(header: Any, path: Path) -> FloatArray:
+    """The quaternion's affine; its first pixdim, the handedness, counts as 1 where it is neither 1 nor -1."""
+    spacing = np.asarray(header["pixdim"][1:4], float)
+    if not (np.isfinite(spacing).all() and spacing.min() > 0):
+        raise VolumeError(path, f"has a spacing of {_numbers(spacing)}", AGAIN)
+    if header["pixdim"][0] not in (-1, 1):
+        header["pixdim"][0] = 1
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return np.asarray(header.get_qform(), float)
+    except ValueError as error:
+        raise VolumeError(path, "has a qform that is no rotation", AGAIN) from error
+
+
+def _numbers(values: FloatArray) -> str:
+    return " x ".join(f"{value:g}" for value in values)
+
+
+def _corners_apart(a: FloatArray, b: FloatArray, size: tuple[int, int, int]) -> float:
+    x, y, z = (n - 1 for n in size)
+    corners = np.array([(i, j, k, 1) for i in (0, x) for j in (0, y) for k in (0, z)])
+    with np.errstate(all="ignore"):
+        return float(np.linalg.norm((corners @ (a - b).T)[:, :3], axis=1).max())

@@ -1,0 +1,101 @@
+"""Fill polygons on the pixels of a slice: a pixel belongs to a polygon if its centre lies inside."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Points = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+CUTS_AT_ONCE = 4_000_000
+
+
+@dataclass(frozen=True)
+class Patch:
+    """The part of a slice round a polygon: first column and row, and pixels of shape (rows, columns)."""
+
+    start: tuple[int, int]
+    inside: BoolArray
+
+    def cut_from(self, plane: BoolArray) -> BoolArray:
+        """The view of a slice, shape (rows, columns), that lies under this patch."""
+        x, y = self.start
+        rows, columns = self.inside.shape
+        return plane[y : y + rows, x : x + columns]
+
+
+def fill_polygons(polygons: Sequence[Points], size: tuple[int, int]) -> BoolArray:
+    """Pixels whose centre lies in an odd number of polygons, so that a hole is a polygon in another.
+
+    Args:
+        polygons: Corners as (column, row) in pixels, shape (n, 2); pixel centres are whole numbers.
+        size: Columns and rows of the image.
+
+    Returns:
+        Shape (rows, columns).
+
+    >>> fill_polygons([np.array([[0.5, 0.5], [2.5, 0.5], [2.5, 1.5], [0.5, 1.5]])], (4, 3)).astype(int)
+    array([[0, 0, 0, 0],
+           [0, 1, 1, 0],
+           [0, 0, 0, 0]])
+    """
+    inside = np.zeros(size[::-1], dtype=bool)
+    for corners in polygons:
+        patch = fill_polygon(corners, size)
+        under = patch.cut_from(inside)
+        under ^= patch.inside
+    return inside
+
+
+def fill_polygon(corners: Points, size: tuple[int, int]) -> Patch:
+    """Pixels whose centre lies inside one polygon, by the even-odd rule.
+
+    Edges are half-open: polygons that share an edge share no pixel and leave none between them. The number
+    of pixels differs from the area by less than the length of the outline (V. Jarnik, 1925).
+
+    Args:
+        corners: (column, row) in pixels, shape (n, 2).
+        size: Columns and rows of the image; what lies outside is cut off.
+    """
+    x, y = np.round(corners, 6).T
+    left, right = (int(np.clip(np.ceil(v), 0, size[0])) for v in (x.min(), x.max()))
+    top, bottom = (int(np.clip(np.ceil(v), 0, size[1])) for v in (y.min(), y.max()))
+    shape = (bottom - top, right - left)
+    if 0 in shape:
+        return Patch((left, top), np.zeros(shape, dtype=bool))
+    width = shape[1] + 1
+    crossings = np.zeros(shape[0] * width, dtype=np.int64)
+    for row, cut in _cuts(x, y, top, bottom):
+        column = np.clip(np.ceil(cut), left, right).astype(np.int64) - left
+        crossings += np.bincount((row - top) * width + column, minlength=len(crossings))
+    odd = (crossings.reshape(shape[0], width)[:, :-1] & 1).astype(bool)
+    return Patch((left, top), np.logical_xor.accumulate(odd, axis=1))
+
+
+def _cuts(x: Points, y: Points, top: int, bottom: int) -> Iterator[tuple[npt.NDArray[np.int64], Points]]:
+    """Where the edges of a polygon cross the lines of pixel centres: rows and places along them."""
+    x_next, y_next = np.roll(x, -1), np.roll(y, -1)
+    first = np.clip(np.ceil(np.minimum(y, y_next)), top, bottom).astype(np.int64)
+    last = np.clip(np.ceil(np.maximum(y, y_next)), top, bottom).astype(np.int64)
+    count = last - first
+    end = np.cumsum(count)
+    start = 0
+    while start < len(x):  # in pieces: a million edges that cross the whole image would fill the memory
+        done = end[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(end, done + CUTS_AT_ONCE, side="right")))
+        edge = np.repeat(np.arange(start, stop), count[start:stop])
+        row = np.arange(len(edge)) - (end[edge] - count[edge] - done) + first[edge]
+        share = (row - y[edge]) / (y_next - y)[edge]
+        yield row, np.round(x[edge] + share * (x_next - x)[edge], 6)
+        start = stop
+
+
+def polygon_area(corners: Points) -> float:
+    """Area in square pixels by the shoelace formula, shape (n, 2); a keyhole's hole counts as outside.
+
+    >>> polygon_area(np.array([[0.0, 0.0], [3.0, 0.0], [3.0, 2.0], [0.0, 2.0]]))
+    6.0
+    """
+    x, y = (corners - corners.mean(axis=0)).T
+    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2

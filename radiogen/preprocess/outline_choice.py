@@ -1,0 +1,107 @@
+"""Say by a stated rule which structure of an outline file is the tumour."""
+
+import re
+from collections.abc import Sequence
+from typing import Protocol
+
+from pydantic import Field
+
+from radiogen.config import Settings
+from radiogen.errors import OutlineError
+from radiogen.resources import OutlineRule, compile_pattern
+
+LOOKS_LIKE_TUMOUR = re.compile(r"gtv|tumou?r|lesion|neoplasm|nodule", re.IGNORECASE)
+LOOKS_LIKE_NODE = re.compile(
+    r"gtv_?n|(?<![a-z])ln(?![a-z])|lymph|nodal|(?<![a-z])nodes?(?![a-z])", re.IGNORECASE
+)
+LARGEST = "largest"
+
+
+class OutlineChoice(Settings):
+    """Which part of an outline is the tumour.
+
+    Attributes:
+        roi: Name, or pattern of the whole name, of an RTSTRUCT's ROI.
+        segment: Name, pattern or number of a SEG's segment, `largest`, or the label of a mask file.
+        agreement: Share of the LIDC readers who must have drawn a voxel.
+        rule: What the cohort's card says, used where the two above are not given.
+        known: What the cohort's card knows to be wrong with this outline.
+    """
+
+    roi: str | None = None
+    segment: str | None = None
+    agreement: float = Field(default=0.5, gt=0, le=1)
+    rule: OutlineRule = OutlineRule()
+    known: str = ""
+
+
+class _Numbered(Protocol):
+    @property
+    def number(self) -> int: ...
+
+    @property
+    def label(self) -> str: ...
+
+
+def choose_named(
+    names: Sequence[str], asked: str | None, rule: str | None, what: str, way_out: str, by_looks: bool = False
+) -> tuple[list[int], str]:
+    """Choose tumours by name: as asked, by the cohort's rule, or the only one.
+
+    Args:
+        names: What the file calls its structures.
+        asked: A name, or a pattern of the whole name; several may match, each is a tumour.
+        rule: The pattern of the cohort.
+        what: File and kind of structure, for messages.
+        way_out: The option that chooses.
+        by_looks: Also take the only one whose name says tumour and not lymph node. For RTSTRUCT, whose names
+            are those of the planning team; segments of SEG are known to be called anything.
+
+    Returns:
+        Indices into `names`, and the reason in words.
+
+    Raises:
+        OutlineError: None is chosen; the names are listed.
+
+    >>> choose_named(["Heart", "GTV-1", "LN_tumor"], None, None, "plan.dcm: ROI", "--roi", by_looks=True)
+    ([1], 'the only one whose name says tumour')
+    """
+    listed = ", ".join(repr(name) for name in names[:20]) + (", ..." if len(names) > 20 else "")
+    for pattern, why in ((asked, "as asked"), (rule, "by the rule of the cohort")):
+        if pattern is None:
+            continue
+        if matching := _matching(names, pattern):
+            return matching, why
+        whose = "" if pattern is asked else ", the rule of the cohort"
+        wrong = f"none matches {pattern!r}{whose}, there are {listed}"
+        raise OutlineError(what, wrong, f"{'correct' if pattern is asked else 'choose with'} {way_out}")
+    if len(names) == 1:
+        return [0], "the only one"
+    likely = [i for i, n in enumerate(names) if LOOKS_LIKE_TUMOUR.search(n) and not LOOKS_LIKE_NODE.search(n)]
+    if by_looks and len(likely) == 1:
+        return likely, "the only one whose name says tumour"
+    raise OutlineError(what, f"which one is the tumour is not clear from {listed}", f"choose with {way_out}")
+
+
+def _matching(names: Sequence[str], pattern: str) -> list[int]:
+    if same := [i for i, name in enumerate(names) if name.casefold() == pattern.casefold()]:
+        return same  # a name may hold what a pattern means otherwise: "Neoplasm (primary)"
+    expression = compile_pattern(pattern, "pattern")
+    return [i for i, name in enumerate(names) if expression.fullmatch(name)]
+
+
+def choose_segments(segments: Sequence[_Numbered], choice: OutlineChoice, what: str) -> tuple[list[int], str]:
+    """Choose segments of a SEG by number or as `choose_named`, never by what a name sounds like.
+
+    Raises:
+        OutlineError: None is chosen; numbers and names are listed.
+    """
+    asked = choice.segment if choice.segment is not None else choice.roi
+    if asked is not None and asked.isdecimal():
+        numbers = [segment.number for segment in segments]
+        if int(asked) not in numbers:
+            listed = ", ".join(f"{one.number} {one.label!r}" for one in segments[:20])
+            raise OutlineError(what, f"none has the number {asked}, there are {listed}", "correct --segment")
+        return [numbers.index(int(asked))], "as asked"
+    labels = [segment.label for segment in segments]
+    return choose_named(labels, asked, choice.rule.segment, what, "--segment NAME, NUMBER or largest")
