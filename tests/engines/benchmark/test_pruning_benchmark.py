@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -170,3 +171,18 @@ def test_processes_share_the_runs_and_end_with_their_parent(whole, tmp_path):
     assert list(runs.glob("*.run.json"))
     run(tmp_path / "bench")
     assert results(tmp_path / "bench") == results(whole.folder)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vgg19"])
+def test_the_networks_of_the_papers_take_cifar(name, tmp_path):
+    chance = np.random.default_rng(0)
+    (tmp_path / "cifar").mkdir()
+    for file in [*(f"data_batch_{n}.bin" for n in range(1, 6)), "test_batch.bin"]:
+        records = chance.integers(0, 256, size=(6, 3073), dtype=np.uint8)
+        records[:, 0] = np.arange(6) % 3
+        (tmp_path / "cifar" / file).write_bytes(records.tobytes())
+    settings = SETTINGS.model_copy(update={"network": name, "width": 2, "samples": 1})
+    grid = Grid(criteria=("synflow", "grasp"), sparsities=(0.5,), seeds=(0,), controls=())
+    made = benchmark_pruning(tmp_path / "cifar", tmp_path / "bench", settings, grid)
+    assert [row["criterion"] for row in made.rows] == ["dense", "synflow", "grasp"]
+    assert all(0 <= row["accuracy_mean"] <= 100 for row in made.rows)
