@@ -110,5 +110,6 @@ def _read_layers(path: Path, kind: type[Row]) -> list[Row]:
 
 def _layer_row(row: dict[str, str], kind: type[Row]) -> Row:
     values: dict[str, Any] = {column.name: row[column.name] for column in fields(kind)}
-    words = {"name": row["name"], "is_cut": row.get("is_cut") == "True"}
-    return kind(**{name: words[name] if name in words else int(value) for name, value in values.items()})
+    words: dict[str, Any] = {"name": row["name"], "is_cut": row.get("is_cut") == "True"}
+    read: dict[str, Any] = {n: words[n] if n in words else int(value) for n, value in values.items()}
+    return kind(**read)

@@ -89,7 +89,7 @@ def segment(
 def _segment_cases(
     source: Path, out: Path, model: Model, options: SegmentOptions, report: SegmentReport, tick: Tick
 ) -> None:
-    cases = _cases_of(source, out, options, report)
+    cases = _cases_of(source, out, options, report, tick)
     if options.box and len(cases) > 1:
         raise ConfigError(
             "--box", f"is given for {len(cases)} cases", "segment one case at a time, or --box-from"
@@ -113,14 +113,16 @@ def _check_options(options: SegmentOptions) -> None:
         raise ConfigError("--box-from", f"is given with --prior {options.prior}", "take --prior box or mask")
 
 
-def _cases_of(source: Path, out: Path, options: SegmentOptions, report: SegmentReport) -> list[Case]:
+def _cases_of(
+    source: Path, out: Path, options: SegmentOptions, report: SegmentReport, tick: Tick
+) -> list[Case]:
     if is_case_source(source):
         return cases_of_split(source, options.split)
     if options.split:
         raise ConfigError(f"--split {options.split}", "is given for scans", "ingest and split them first")
-    made = ingest(source, out / CASES, IngestOptions(roi=options.roi))
+    made = ingest(source, out / CASES, IngestOptions(roi=options.roi), tick)
     if any(KEPT in case.decisions for case in made.cases):  # an earlier run asked for another ROI
-        made = ingest(source, out / CASES, IngestOptions(roi=options.roi, existing="overwrite"))
+        made = ingest(source, out / CASES, IngestOptions(roi=options.roi, existing="overwrite"), tick)
     report.failures += [(failure.case_id, failure.reason, failure.way_out) for failure in made.failures]
     wanted = {case.case_id for case in made.cases}
     return [case for case in find_cases(out / CASES) if case.case_id in wanted] if wanted else []

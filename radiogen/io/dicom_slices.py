@@ -9,7 +9,7 @@ from pydicom import Dataset
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
-from pydicom.uid import UID_dictionary
+from pydicom.uid import UID
 
 from radiogen.io.dicom_facts import SliceFile, StoredPixels
 
@@ -183,7 +183,7 @@ def _syntax(header: Dataset) -> str:
     is_implicit, is_little = header.original_encoding
     found = NATIVE[0] if is_implicit else NATIVE[1 if is_little else 2]
     named = str(getattr(header, "file_meta", Dataset()).get("TransferSyntaxUID", "")) or found
-    if named not in UID_dictionary:
+    if UID(named).type != "Transfer Syntax":
         raise DamagedHeaderError("is stored in a transfer syntax that DICOM does not know")
     return named
 

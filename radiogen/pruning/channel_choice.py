@@ -1,7 +1,9 @@
 """Choose the channels to keep: the highest scores that a target allows, in widths of whole steps."""
 
+import bisect
 import math
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Self
 
 import torch
@@ -16,6 +18,7 @@ from radiogen.pruning.settings import Scope
 TargetName = Literal["keep", "flops", "memory"]
 ChannelControl = Literal["none", "shuffle", "reinit", "uniform-width"]
 ShareOf = Callable[[Widths], float]
+Fits = Callable[[Widths], bool]
 
 
 class ChannelSettings(Settings):
@@ -49,8 +52,8 @@ def choose_channels(
 ) -> dict[str, Tensor]:
     """Keep as many of the highest scores as the target allows.
 
-    Groups of one width keep equally many channels: their k-th best ones compete as one, with the mean of
-    their scores. Each width is rounded to a whole step, the nearest one.
+    Channels come and go in whole steps, a step with the mean of its scores. Groups of one width keep equally
+    many: their k-th best channels compete as one, with the mean of their scores.
 
     Args:
         channels: The network's channels.
@@ -65,56 +68,73 @@ def choose_channels(
         PruningError: Even the narrowest network takes more than the target.
     """
     step, sizes = settings.step, channels.widths
-    alike = {name: torch.arange(size) / size for name, size in sizes.items()}
-    widths = _widest(_places(alike), dict.fromkeys(sizes, step), share_of, settings)
-    if settings.scope == "global":
-        floors = {name: step * math.ceil(settings.floor * width / step) for name, width in widths.items()}
-        curves = {name: -_sorted_scores(channels, scores, name) for name in sizes}
-        widths = _widest(_places(curves), floors, share_of, settings)
-    return {group.name: _highest(scores[group.name], widths[group.width_name]) for group in channels.groups}
-
-
-def _widest(
-    places: Mapping[str, Tensor], floors: Widths, share_of: ShareOf, settings: ChannelSettings
-) -> dict[str, int]:
-    """The widths of the most channels, counted from the first place on, that stay within the target."""
-
-    def widths(count: int) -> dict[str, int]:
-        counts = {name: int((place < count).sum()) for name, place in places.items()}
-        return {
-            name: min(len(places[name]), max(floors[name], _whole_steps(n, len(places[name]), settings.step)))
-            for name, n in counts.items()
-        }
-
-    fits, too_many = 0, sum(len(place) for place in places.values()) + 1
-    smallest = share_of(widths(0))
+    narrowest = {name: min(step, size) for name, size in sizes.items()}
+    smallest = share_of(narrowest)
     if smallest > settings.share:
         raise PruningError(
             f"--{settings.target} {settings.share:g}",
-            f"cannot be reached: layers of {settings.step} channels still take {smallest:.3f}",
+            f"cannot be reached: layers of {step} channels still take {smallest:.3f}",
             "give a larger share or a smaller step",
         )
-    while too_many - fits > 1:
-        middle = (fits + too_many) // 2
-        if share_of(widths(middle)) <= settings.share:
-            fits = middle
+    alike = {name: -torch.arange(size) / size for name, size in sizes.items()}
+
+    def fits(widths: Widths) -> bool:
+        return share_of(widths) <= settings.share
+
+    widths = _widen(narrowest, _steps(alike, narrowest, step), channels, settings, fits, on=False)
+    if settings.scope == "global":
+        floors = {name: step * math.ceil(settings.floor * width / step) for name, width in widths.items()}
+        lowest = {name: min(sizes[name], max(step, floor)) for name, floor in floors.items()}
+        curves = {name: _sorted_scores(channels, scores, name) for name in sizes}
+        widths = _widen(lowest, _steps(curves, lowest, step), channels, settings, fits, on=True)
+    return {group.name: _highest(scores[group.name], widths[group.width_name]) for group in channels.groups}
+
+
+def _steps(curves: Mapping[str, Tensor], lowest: Widths, step: int) -> list[str]:
+    """The widths that grow by a step, one after the other, by the mean of the scores that it brings.
+
+    Args:
+        curves: Scores of each width, the highest first.
+        lowest: Where each width begins to grow.
+        step: Channels in a step.
+    """
+    means = [
+        (-float(part.double().mean()), name)
+        for name, curve in curves.items()
+        for part in torch.split(curve[lowest[name] :], step)
+        if len(part)
+    ]
+    return [name for _, name in sorted(means, key=lambda pair: pair[0])]
+
+
+def _widen(
+    lowest: Widths, steps: Sequence[str], channels: Channels, settings: ChannelSettings, fits: Fits, on: bool
+) -> dict[str, int]:
+    """Take the steps in their order for as long as the network fits.
+
+    Args:
+        lowest: Where each width begins.
+        steps: Of `_steps`.
+        channels: Says how wide each width can be.
+        settings: Says how long a step is.
+        fits: Whether a network of some widths stays within the target.
+        on: Whether to go on with the other widths when the next step of one does not fit any more.
+    """
+    step, sizes = settings.step, channels.widths
+
+    def after(count: int) -> dict[str, int]:
+        taken = Counter(steps[:count])
+        return {name: min(sizes[name], width + step * taken[name]) for name, width in lowest.items()}
+
+    most = bisect.bisect_left(range(1, len(steps) + 1), True, key=lambda count: not fits(after(count)))
+    widths, full = after(most), set[str]()
+    for name in steps[most:] if on else ():
+        wider = {**widths, name: min(sizes[name], widths[name] + step)}
+        if name not in full and fits(wider):
+            widths = wider
         else:
-            too_many = middle
-    return widths(fits)
-
-
-def _whole_steps(count: int, size: int, step: int) -> int:
-    """The nearest multiple of a step, at least one; all channels are kept whatever their number."""
-    return size if count == size else max(step, (2 * count + step) // (2 * step) * step)
-
-
-def _places(curves: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The place of each number among those of all curves, the smallest first."""
-    order = torch.cat([curve.double() for curve in curves.values()]).argsort(stable=True)
-    places = torch.empty_like(order)
-    places[order] = torch.arange(len(order))
-    parts = torch.split(places, [len(curve) for curve in curves.values()])
-    return dict(zip(curves, parts, strict=True))
+            full.add(name)
+    return widths
 
 
 def _sorted_scores(channels: Channels, scores: Mapping[str, Tensor], width: str) -> Tensor:
