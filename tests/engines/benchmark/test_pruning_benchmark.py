@@ -24,7 +24,7 @@ DIGITS = Path("digits")
 SETTINGS = ClassifierSettings.model_validate(
     {"network": "resnet8", "width": 4, "samples": 2, "training": {"epochs": 1, "batch_size": 32}}
 )
-GRID = Grid(criteria=("snip", "fts"), sparsities=(0.5,), seeds=(0, 1))
+GRID = Grid(criteria=("snip", "fts"), sparsities=(0.5,), seeds=(0, 1), controls=("shuffle", "reinit"))
 WORDS = (
     *("digits", "-o", "bench", "--criteria", "snip,fts", "--sparsities", "0.5", "--seeds", "0,1"),
     *("--width", "4", "--samples", "2", "--limit", "6", "--epochs", "1", "--device", "cpu"),
