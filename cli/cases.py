@@ -46,6 +46,9 @@ def ingest(
     contrast: Annotated[Literal["yes", "no"] | None, typer.Option(help="With or without contrast.")] = None,
     gaps: Annotated[Resample, typer.Option(help="Uneven or single missing slices.")] = "refuse",
     tilt: Annotated[Resample, typer.Option(help="Slices sheared by a tilted gantry.")] = "refuse",
+    keep_dates: Annotated[
+        bool, typer.Option("--keep-dates", help="Keep the date of a scan; else only its year.")
+    ] = False,
     lungs: Annotated[Literal["threshold", "lungmask"], typer.Option(help="How to find lungs.")] = "threshold",
     existing: Existing = "skip",
     jobs: Annotated[int, typer.Option(help="Cases prepared at the same time.", min=1)] = 1,
@@ -58,8 +61,8 @@ def ingest(
     values = dict(
         outline=outline, clinical=clinical, clinical_mapping=clinical_mapping, cohort=cohort,
         id_from=id_from, roi=roi, segment=segment, agreement=agreement, series=series,
-        series_rule=series_rule, kernel=kernel, contrast=contrast, gaps=gaps, tilt=tilt, lungs=lungs,
-        existing=existing, jobs=jobs,
+        series_rule=series_rule, kernel=kernel, contrast=contrast, gaps=gaps, tilt=tilt,
+        keep_dates=keep_dates, lungs=lungs, existing=existing, jobs=jobs,
     )  # fmt: skip
     options = check_settings(IngestOptions, values, what="ingest")
     if list_only:

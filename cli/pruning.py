@@ -144,7 +144,7 @@ def show(
         layers += [asdict(row) for row in table.channels]
         typer.echo(json.dumps({"about": table.about, "layers": layers}, indent=2))
         return
-    told = ("criterion", "scope", "sparsity", "samples", "seed", "warmup", "control")
+    told = ("criterion", "scope", "sparsity", "target", "share", "samples", "seed", "warmup", "control")
     say(", ".join(f"{name} {table.about[name]}" for name in told if name in table.about), quiet)
     if table.channels:
         _print_channels(table.channels)

@@ -23,8 +23,9 @@ class RadiogenError(Exception):
 
     @property
     def reason(self) -> str:
-        """What is wrong, for tables and pages; of a path its last part: folders above may name a patient."""
-        return f"{pathlib.Path(self.what).name or self.what}: {self.wrong}"
+        """What is wrong, for tables and pages; of a file its name: a folder may name a patient."""
+        path = pathlib.Path(self.what)
+        return self.wrong if path.is_dir() else f"{path.name or self.what}: {self.wrong}"
 
     def __str__(self) -> str:
         return " ".join(f"{self.what}: {self.wrong} ({self.way_out})".split())

@@ -14,6 +14,8 @@ from radiogen.engines.train import train
 from radiogen.phantoms.cases import TINY
 from radiogen.phantoms.cohort import make_phantoms
 
+pytestmark = pytest.mark.xdist_group("readme")  # each command needs what those before it made
+
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 LINES = re.findall(r"^    (radiogen .+)$", README, flags=re.MULTILINE)
 INLINE = [text.replace("\n", " ") for text in re.findall(r"`(radiogen [a-z-]+ [^`|]*--[^`|]*)`", README)]

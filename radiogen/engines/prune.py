@@ -178,9 +178,10 @@ def _choose(
     if options.channels:
         channels = raseg_channels(network)
         small = prune_channels(network, batches, loss, channels, options.channels, criterion, generator)
-        said = (warmed.note, *small.scoring.notes(criterion.moments.settle))
+        said = [warmed.note, *small.scoring.notes(criterion.moments.settle)]
+        said += _control_note(options.channels.control, criterion.criterion)
         smaller = cast(RASeg, small.network)
-        return _Chosen(smaller, small.kept, [], small.scoring.samples, True, said, small)
+        return _Chosen(smaller, small.kept, [], small.scoring.samples, True, tuple(said), small)
     scoring = score_weights(network, batches, loss, criterion, generator, exclude=[network.output_layer])
     masks = weight_masks(scoring.scores, criterion.sparsity, criterion.scope, criterion.reference)
     masks = CONTROLS[options.control](network, masks, generator)
@@ -190,11 +191,13 @@ def _choose(
     apply_weight_masks(network, masks)
     notes = [f"{sum(r.kept for r in layers)} of {sum(r.weights for r in layers)} prunable weights kept"]
     notes += [warmed.note, *scoring.notes(criterion.moments.settle)]
-    notes += [f"control {options.control}: not what {criterion.criterion} chose"] * (
-        options.control != "none"
-    )
+    notes += _control_note(options.control, criterion.criterion)
     is_redrawn = warmed.batches > 0 or options.control == "reinit"
     return _Chosen(network, masks, layers, scoring.samples, is_redrawn, tuple(notes))
+
+
+def _control_note(control: str, criterion: str) -> list[str]:
+    return [] if control == "none" else [f"control {control}: not what {criterion} chose"]
 
 
 def _write(out: Path, chosen: _Chosen, config: PrunedConfig, options: PruneOptions) -> None:

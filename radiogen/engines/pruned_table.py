@@ -56,7 +56,8 @@ def show_pruned(folder: Path) -> PrunedTable:
     _, about = load_weight_masks(_masks_file(folder))
     about["warmup"] = pruned.config.warmup
     if pruned.config.network:
-        about = {**about, **about["channels"]}
+        del about["sparsity"]
+        about.update(about.pop("channels"))
         return PrunedTable(about, [], _read_layers(folder / LAYERS, ChannelRow))
     return PrunedTable(about, _read_layers(folder / LAYERS, LayerRow))
 

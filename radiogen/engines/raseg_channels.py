@@ -49,10 +49,8 @@ def _encoders(network: RASeg) -> Iterator[ChannelGroup]:
     if settings.full_width:
         after = [*read("encoders.0.conv"), *read("head", settings.full_width)]
         yield ChannelGroup("stem", settings.full_width, tuple(made("stem.conv")), tuple(after), "full")
-    beside = [
-        *settings.decoder_widths[::-1],
-        settings.recurrent_widths[-1],
-    ]  # before the skip in decoder 1..4
+    # Decoders 1 to 4 read the skip behind what comes from below.
+    beside = [*settings.decoder_widths[::-1], settings.recurrent_widths[-1]]
     for i, width in enumerate(settings.encoder_widths):
         deeper = [f"encoders.{i + 1}.conv"] if i < 3 else [f"{c}.input_gates" for c in _cells(settings, 0)]
         yield ChannelGroup(

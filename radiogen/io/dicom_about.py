@@ -3,13 +3,11 @@
 import math
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
 from pydicom import Dataset
-
-from radiogen.io.dicom_slices import text_of, values_of
 
 TEXTS = {
     "vendor": "Manufacturer",
@@ -42,7 +40,7 @@ PERCENT = re.compile(r"(?<![\d.])(\d{1,3}(?:\.\d+)?)\s*%")
 LONGEST = 64  # characters; what is longer is a comment, not the name of a thing
 TAGS = (
     *TEXTS.values(), *(key for key, _ in NUMBERS.values()), *(key for key, _ in EXPOSURES), "PixelSpacing",
-    *PHASES, *CONTRAST, *DATES, *GROUPS, DESCRIPTION,
+    *PHASES, *CONTRAST, *DATES, *GROUPS, DESCRIPTION, "PixelRepresentation",
 )  # fmt: skip
 
 
@@ -80,15 +78,28 @@ def _parts(header: Dataset) -> Iterator[Dataset]:
                     yield element.value[0]
 
 
+def _values(part: Dataset, key: str) -> list[Any]:
+    """The values of an element, none where it is absent or damaged."""
+    with suppress(Exception):  # pydicom converts a value only now, and raises nearly anything
+        value = part.get(key)
+        several = isinstance(value, Iterable) and not isinstance(value, str | bytes)
+        return list(value) if several else [] if value in (None, "", b"") else [value]
+    return []
+
+
+def _text_of(part: Dataset, key: str) -> str:
+    return " ".join(" ".join(map(str, _values(part, key))).split())
+
+
 def _text(parts: list[Dataset], key: str) -> str:
-    found = next(filter(None, (text_of(part, key) for part in parts)), "")
+    found = next(filter(None, (_text_of(part, key) for part in parts)), "")
     return found if len(found) <= LONGEST and found.isprintable() else ""
 
 
 def _floats(part: Dataset, key: str) -> list[float]:
     """The finite numbers of an element; none where it is absent or damaged."""
-    with suppress(Exception):  # pydicom converts a value only now, and raises nearly anything
-        values = [float(value) for value in values_of(part, key)]
+    with suppress(ValueError, TypeError, OverflowError):
+        values = [float(value) for value in _values(part, key)]
         return values if all(map(math.isfinite, values)) else []
     return []
 
@@ -109,7 +120,7 @@ def _spacing(parts: list[Dataset]) -> list[float] | None:
 
 def _contrast(parts: list[Dataset]) -> bool | None:
     """Whether contrast medium was given; None where the header does not say."""
-    said = [text_of(part, key) for part in parts for key in CONTRAST]
+    said = [_text_of(part, key) for part in parts for key in CONTRAST]
     said = [text for text in said if text]
     if not said:
         return None
@@ -119,7 +130,7 @@ def _contrast(parts: list[Dataset]) -> bool | None:
 def _phase(parts: list[Dataset]) -> dict[str, Any]:
     """Whether the scan is one of several phases of breath or heart, and which per cent of it."""
     percent = _number(parts, tuple((key, 1.0) for key in PHASES))
-    description = text_of(parts[0], DESCRIPTION)
+    description = _text_of(parts[0], DESCRIPTION)
     is_gated = percent is not None or bool(GATED.search(description))
     written = PERCENT.search(description) if is_gated and percent is None else None
     if written and float(written[1]) <= 100:

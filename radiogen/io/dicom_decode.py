@@ -7,8 +7,9 @@ import subprocess
 import sys
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from threading import Event, Timer
 from types import TracebackType
 from typing import IO, Any, Self, cast
@@ -57,10 +58,27 @@ class Decoders:
             if len(waiting) == len(self._workers):
                 yield _answer(*waiting.popleft())
             worker = self._workers[n % len(self._workers)]
-            worker.ask(item)
+            worker.ask(item.path, item.frame, item.pixels.syntax == DEFLATED)
             waiting.append((worker, item))
         while waiting:
             yield _answer(*waiting.popleft())
+
+
+def decode_frames(path: Path, frames: Iterable[int]) -> Iterator[npt.NDArray[Any]]:
+    """The stored numbers of some frames of one file in turn, shape (rows, columns).
+
+    Raises:
+        ValueError: A frame cannot be decoded, or its decoder died or took too long.
+    """
+    worker = _Worker()
+    try:
+        for frame in frames:
+            worker.ask(path, frame)
+            yield worker.answer()
+    except _DecodingError as error:
+        raise ValueError(f"its pixel data cannot be decoded: {str(error)[:200]}") from error
+    finally:
+        worker.stop()
 
 
 def _answer(worker: "_Worker", item: SliceFile) -> npt.NDArray[Any]:
@@ -99,7 +117,7 @@ class _Worker:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
 
-    def ask(self, item: SliceFile) -> None:
+    def ask(self, path: Path, frame: int, is_deflated: bool = False) -> None:
         if self._process is None:
             program = [sys.executable, "-c", "from radiogen.io.dicom_decode import serve; serve()"]
             self._process = subprocess.Popen(
@@ -111,7 +129,7 @@ class _Worker:
             )
         questions = cast(IO[bytes], self._process.stdin)
         with suppress(BrokenPipeError):  # it died; the answer says so
-            question = [os.fsdecode(item.path.absolute()), item.frame, item.pixels.syntax == DEFLATED]
+            question = [os.fsdecode(path.absolute()), frame, is_deflated]
             questions.write(json.dumps(question).encode() + b"\n")
             questions.flush()
 

@@ -78,7 +78,7 @@ def _facts(path: Path, file: BinaryIO) -> FileFacts:
 def _dicom_facts(path: Path, file: BinaryIO, head: bytes) -> FileFacts:
     certain = head[128:132] == b"DICM"
     try:
-        stream = _inflated(file, head)
+        stream = inflated(file, head)
         stream.seek(0)
         # Of outlines little is read, their sequences are long. Without a preamble reading must be forced.
         tags = list(_OUTLINE_KEYS) if any(uid.encode() in head for uid in (RTSTRUCT, *SEG)) else None
@@ -94,7 +94,7 @@ def _dicom_facts(path: Path, file: BinaryIO, head: bytes) -> FileFacts:
         return FileFacts(ignored="not DICOM")
 
 
-def _inflated(file: BinaryIO, head: bytes) -> BinaryIO:
+def inflated(file: BinaryIO, head: bytes) -> BinaryIO:
     """The file itself, or for the deflated syntax a copy whose inflated size was checked first."""
     if DEFLATED.encode() not in head:
         return file

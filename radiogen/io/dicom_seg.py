@@ -11,13 +11,17 @@ import SimpleITK as sitk
 from pydicom import Dataset
 
 from radiogen.errors import OutlineError
-from radiogen.io.dicom_whole import read_whole
+from radiogen.io.dicom_whole import decompress, is_compressed, put_pixels, read_whole
 from radiogen.io.outline_place import NamedPlane, check_numbers
 from radiogen.io.seg_frames import Frame, FramePlace, check_claims, frame_places, frames_of, segmentation_type
 from radiogen.io.seg_stack import check_extent, stack_frames
 
 if TYPE_CHECKING:
     from highdicom.seg import Segmentation
+
+
+class EmptySegmentError(OutlineError):
+    """A segment that is listed and has no voxel."""
 
 
 @dataclass(frozen=True)
@@ -30,16 +34,23 @@ class Segment:
 
 @dataclass(frozen=True)
 class SegFile:
-    """A SEG that was opened; `strict` is highdicom's reading of it, or the reason why it refused."""
+    """A SEG that was opened.
+
+    Attributes:
+        path: The file.
+        dataset: What pydicom reads.
+        segments: In the order of the file, without a background.
+        frame_uid: Its frame of reference, empty if it names none.
+        fractional: What its pixels are a share of; empty if they are 0 or 1, or labels.
+        strict: What highdicom reads, or the reason why it refused.
+    """
 
     path: Path
     dataset: Dataset
     segments: tuple[Segment, ...]
+    frame_uid: str
+    fractional: str
     strict: "Segmentation | str"
-
-    @property
-    def frame_uid(self) -> str:
-        return str(self.dataset.get("FrameOfReferenceUID") or "")
 
 
 @dataclass(frozen=True)
@@ -66,17 +77,21 @@ def read_seg(path: Path) -> SegFile:
                 for n, one in enumerate(dataset.get("SegmentSequence") or (), start=1)
             )
             check_claims(dataset)
-            is_labelmap = segmentation_type(dataset) == "LABELMAP"
+            if unpacked := is_compressed(dataset):
+                decompress(dataset, path)
+            kind, frame_uid = segmentation_type(dataset), str(dataset.get("FrameOfReferenceUID") or "")
+            share = str(dataset.get("SegmentationFractionalType") or "share").lower()
         except Exception as error:  # early and damaged files make pydicom raise nearly anything
             raise _unreadable(path, error) from error
-        strict = _strictly(path)
-    if is_labelmap:
+        strict = _strictly(path, dataset.PixelData if unpacked else None)
+    if kind == "LABELMAP":
         segments = tuple(segment for segment in segments if segment.number)  # 0 is the background
     if not segments:
         raise OutlineError(path, "is a SEG without segments", "copy it again")
     if len({segment.number for segment in segments}) < len(segments):
         raise OutlineError(path, "gives two segments the same number", "export it anew")
-    return SegFile(path, dataset, segments, strict)
+    fractional = share if kind == "FRACTIONAL" else ""
+    return SegFile(path, dataset, segments, frame_uid, fractional, strict)
 
 
 def _unreadable(path: Path, error: Exception) -> OutlineError:
@@ -87,11 +102,14 @@ def _short(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"[:120]
 
 
-def _strictly(path: Path) -> "Segmentation | str":
+def _strictly(path: Path, unpacked: bytes | None) -> "Segmentation | str":
     from highdicom.seg import Segmentation
 
     try:
-        return Segmentation.from_dataset(read_whole(path), copy=False)
+        dataset = read_whole(path)
+        if unpacked is not None:
+            put_pixels(dataset, unpacked)
+        return Segmentation.from_dataset(dataset, copy=False)
     except Exception as refusal:  # as above
         return _short(refusal)
 
@@ -126,9 +144,11 @@ def segment_mask(
             check_extent(mine, (int(seg.dataset.Rows), int(seg.dataset.Columns)), ct, seg.path)
         frames, verdict = _read_frames(seg, number, mine)
     if not any(frame.inside.any() for frame in frames):
-        raise OutlineError(seg.path, f"segment {number} is empty", "choose another with --segment")
+        raise EmptySegmentError(seg.path, f"segment {number} is empty", "choose another with --segment")
     mask, said = stack_frames(frames, ct, seg.path)
-    return SegmentMask(mask, _planes(frames, mine), (verdict, *_threshold(seg.dataset), *said))
+    if seg.fractional:
+        said.append(f"SEG: a voxel counts if its {seg.fractional} is at least half of the maximum")
+    return SegmentMask(mask, _planes(frames, mine), (verdict, *said))
 
 
 def _read_frames(seg: SegFile, number: int, places: list[FramePlace]) -> tuple[list[Frame], str]:
@@ -157,13 +177,6 @@ def _by_highdicom(seg: "Segmentation", number: int) -> list[Frame]:
         Frame(start + k * between_slices, axes, spacing, inside[k])
         for k in np.flatnonzero(inside.any(axis=(1, 2)))
     ]
-
-
-def _threshold(dataset: Dataset) -> list[str]:
-    if segmentation_type(dataset) != "FRACTIONAL":
-        return []
-    kind = str(dataset.get("SegmentationFractionalType") or "fractional").lower()
-    return [f"SEG: a voxel counts if its {kind} is at least half of the maximum"]
 
 
 def _planes(frames: list[Frame], places: list[FramePlace]) -> tuple[NamedPlane, ...]:

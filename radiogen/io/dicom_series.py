@@ -139,6 +139,9 @@ def _seams(stack: Stack) -> list[str]:
     numbers = sorted(place[0].instance or 0 for place in stack.places)
     if numbers[0] > 1 and numbers[-1] - numbers[0] == len(numbers) - 1:
         said.append(f"instance numbers start at {numbers[0]}: slices may be missing at an end")
+    frames = {place[0].frame_uid for place in stack.places} - {""}
+    if len(frames) > 1:
+        said.append(f"its slices name {len(frames)} frames of reference; their positions are taken as of one")
     thickness = stack.first.thickness_mm
     if thickness and stack.usual_mm > THIN * thickness:
         said.append(

@@ -59,8 +59,11 @@ def _check_place(path: Path) -> None:
     """
     if path.suffix.lower() not in (".mha", ".mhd"):
         return
-    with path.open("rb") as file:
-        head = file.read(HEADER_BYTES).partition(b"ElementDataFile")[0]
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEADER_BYTES).partition(b"ElementDataFile")[0]
+    except OSError as error:
+        raise VolumeError(path, f"cannot be read: {error.strerror}", "copy it again") from error
     for key, text in PLACE.findall(head):
         try:
             values = np.array([float(word) for word in text.split()])

@@ -103,7 +103,7 @@ def find_nodules(found: LidcReadings, ct: sitk.Image, agreement: float, source: 
     small = tuple(_small(one, ct) for one in found.readings if one.point)
     said = [
         f"LIDC: {len(nodules)} nodules where at least {needed} of {found.readers} readers agree, "
-        "who did not outline a nodule counts as not agreeing"
+        "a reader who did not outline it counts as not agreeing"
     ]
     if by_few:
         said.append(f"LIDC: {by_few} nodules that fewer readers agree on left out")
@@ -131,7 +131,7 @@ def _rated(reading: Reading, voxels: VoxelIndices, ct: sitk.Image) -> NoduleRead
 def _small(reading: Reading, ct: sitk.Image) -> SmallNodule:
     column, row, z = reading.point or (0.0, 0.0, 0.0)
     x, y, _ = ct.TransformContinuousIndexToPhysicalPoint((column, row, 0.0))
-    return SmallNodule(reading.reader, reading.nodule, (x, y, z))
+    return SmallNodule(reading.reader, reading.nodule, (round(x, 2), round(y, 2), round(z, 2)))
 
 
 def _voxels_of(reading: Reading, ct: sitk.Image, source: Path) -> VoxelIndices:

@@ -8,7 +8,7 @@ import SimpleITK as sitk
 from radiogen.errors import OutlineError
 from radiogen.io.outline_place import check_inside, check_numbers, indices_of
 from radiogen.io.polygons import BoolArray, Points
-from radiogen.volume import array_of, resample_to, same_grid, voxel_ml
+from radiogen.volume import array_of, corners_mm, resample_to, same_grid, voxel_ml
 
 _NO_PLACE = ((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
 
@@ -53,11 +53,20 @@ def lay_mask(
         f"resampled to the CT, nearest voxel: {before:.3f} -> {after:.3f} ml" if moved else "placed on the CT"
     )
     said = [f"the outline's own grid of {mask.GetSize()} voxels was {how}"]
+    if is_dicom and not moved and _is_part_of(mask, ct):
+        said = []
     if lost:
         said.append(
             f"labels {', '.join(map(str, lost))} of the outline are too small to meet a voxel of the CT"
         )
     return laid, said
+
+
+def _is_part_of(mask: sitk.Image, ct: sitk.Image) -> bool:
+    """Whether each voxel of a mask is one of the CT's: what SEG frames on its slices are."""
+    corners = indices_of(corners_mm(mask), ct)
+    is_whole = np.allclose(corners, np.rint(corners), atol=0.02)
+    return is_whole and bool(np.isclose(voxel_ml(mask), voxel_ml(ct), rtol=1e-4))
 
 
 def _ends_mm(inside: BoolArray, mask: sitk.Image) -> Points:

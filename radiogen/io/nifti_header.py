@@ -57,9 +57,10 @@ def read_nifti_header(file: IO[bytes], path: Path) -> NiftiHeader:
     """
     header = _raw_header(file, path)
     size = _size(header, path)
-    affine, said = _affine(header, size, path)
-    slope, intercept = _scaling(header, path)
-    return NiftiHeader(size, _dtype(header, path), _offset(header, path), slope, intercept, affine, said)
+    with np.errstate(all="ignore"):  # numpy warns of numbers that are none; what they spoil is refused
+        affine, said = _affine(header, size, path)
+        slope, intercept = _scaling(header, path)
+        return NiftiHeader(size, _dtype(header, path), _offset(header, path), slope, intercept, affine, said)
 
 
 def _raw_header(file: IO[bytes], path: Path) -> Any:
@@ -176,5 +177,4 @@ def _numbers(values: FloatArray) -> str:
 def _corners_apart(a: FloatArray, b: FloatArray, size: tuple[int, int, int]) -> float:
     x, y, z = (n - 1 for n in size)
     corners = np.array([(i, j, k, 1) for i in (0, x) for j in (0, y) for k in (0, z)])
-    with np.errstate(all="ignore"):
-        return float(np.linalg.norm((corners @ (a - b).T)[:, :3], axis=1).max())
+    return float(np.linalg.norm((corners @ (a - b).T)[:, :3], axis=1).max())

@@ -13,6 +13,7 @@ from radiogen.io.dicom_whole import read_whole
 from radiogen.io.outline_place import NamedPlane, check_numbers
 from radiogen.io.polygons import Points
 
+_FRAMES = "ReferencedFrameOfReferenceSequence"
 CLOSED = ("", "CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 
 
@@ -45,7 +46,11 @@ def read_rtstruct(path: Path) -> list[Roi]:
         try:
             dataset = read_whole(path)
             drawn = {int(one.ReferencedROINumber): one for one in dataset.get("ROIContourSequence") or ()}
-            return [_roi(one, drawn.get(int(one.ROINumber))) for one in dataset.StructureSetROISequence]
+            frames = [one.get("FrameOfReferenceUID") for one in dataset.get(_FRAMES) or ()]
+            frame = str(frames[0] or "") if len(frames) == 1 else ""
+            return [
+                _roi(one, drawn.get(int(one.ROINumber)), frame) for one in dataset.StructureSetROISequence
+            ]
         except Exception as error:  # damaged files make pydicom raise nearly anything
             raise _unreadable(path, error) from error
 
@@ -54,12 +59,12 @@ def _unreadable(path: Path, error: Exception) -> OutlineError:
     return OutlineError(path, f"cannot be read as RTSTRUCT: {str(error)[:200]}", "copy it again")
 
 
-def _roi(named: Dataset, drawn: Dataset | None) -> Roi:
+def _roi(named: Dataset, drawn: Dataset | None, frame: str) -> Roi:
     contours = list((drawn.get("ContourSequence") if drawn is not None else None) or ())
     closed = [one for one in contours if _is_closed(one)]
     return Roi(
         name=str(named.get("ROIName") or "").strip(),
-        frame_uid=str(named.get("ReferencedFrameOfReferenceUID") or ""),
+        frame_uid=str(named.get("ReferencedFrameOfReferenceUID") or frame),
         drawn=tuple(closed),
         left_out=len(contours) - len(closed),
     )

@@ -8,11 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 from pydicom import Dataset
-from pydicom.pixels.utils import iter_pixels
+from pydicom.uid import ExplicitVRBigEndian
 
+from radiogen.io.dicom_whole import is_compressed
 from radiogen.io.polygons import BoolArray, Points
 
 MOST_FRAME_PIXELS = 1 << 26  # 8192 x 8192
+MOST_PIXELS = 1 << 30  # of all frames, where they must be unpacked at once
 AnyArray = npt.NDArray[Any]
 
 
@@ -91,14 +93,14 @@ def check_claims(dataset: Dataset) -> None:
         raise ValueError(f"frames of {dataset.Rows} x {dataset.Columns} pixels")
     if int(dataset.get("SamplesPerPixel") or 1) != 1 or int(dataset.BitsAllocated) not in (1, 8, 16):
         raise ValueError("its pixels are no segments")
+    meta = getattr(dataset, "file_meta", {})
+    if meta.get("TransferSyntaxUID") == ExplicitVRBigEndian:
+        raise ValueError("it is big endian, which no SEG is")
     held, needed = len(dataset.PixelData) * 8, frames * pixels * int(dataset.BitsAllocated)
-    if not _is_encapsulated(dataset) and held < needed:
+    if frames * pixels > MOST_PIXELS and is_compressed(dataset):
+        raise ValueError(f"it claims {frames} frames of {dataset.Rows} x {dataset.Columns} pixels")
+    if held < needed and not is_compressed(dataset):
         raise ValueError(f"it claims {frames} frames, its pixels are those of {held * frames // needed}")
-
-
-def _is_encapsulated(dataset: Dataset) -> bool:
-    meta = getattr(dataset, "file_meta", None)
-    return bool(meta is not None and "TransferSyntaxUID" in meta and meta.TransferSyntaxUID.is_encapsulated)
 
 
 def _segment_number(group: Dataset, shared: Dataset, numbers: Sequence[int]) -> int:
@@ -169,12 +171,14 @@ def frames_of(dataset: Dataset, number: int, places: Sequence[FramePlace]) -> li
 def _pixels(dataset: Dataset, wanted: Sequence[int]) -> Iterator[AnyArray]:
     """Frames one after the other, shape (rows, columns), so that a file of many segments stays small."""
     bits, shape = int(dataset.BitsAllocated), (int(dataset.Rows), int(dataset.Columns))
-    if not wanted:
+    pixels = shape[0] * shape[1]
+    if bits != 1:
+        frames = np.frombuffer(
+            dataset.PixelData, dtype=f"<u{bits // 8}", count=pixels * int(dataset.NumberOfFrames)
+        )
+        yield from frames.reshape(-1, *shape)[list(wanted)]
         return
-    if bits != 1 or _is_encapsulated(dataset):
-        yield from iter_pixels(dataset, indices=list(wanted))
-        return
-    stored, pixels = np.frombuffer(dataset.PixelData, dtype=np.uint8), shape[0] * shape[1]
+    stored = np.frombuffer(dataset.PixelData, dtype=np.uint8)
     for index in wanted:  # frames follow each other bit by bit, not byte by byte
         first, behind = index * pixels, (index + 1) * pixels
         unpacked = np.unpackbits(stored[first // 8 : -(-behind // 8)], bitorder="little")

@@ -42,6 +42,7 @@ class CasePlan:
     choice: OutlineChoice
     lungs: str
     rules: SeriesRules
+    keep_dates: bool
     options: Mapping[str, Any]  # for the run record
 
     @property
@@ -87,7 +88,7 @@ def make_case(plan: CasePlan, cases: Path) -> tuple[str, ...]:
     if source.problem is not None or source.ct is None:
         raise source.problem or CaseError(source.where, "holds no CT", "give a CT")
     record = RunRecord("ingest", plan.options)
-    ct = read_ct(source.ct, plan.rules)
+    ct = read_ct(source.ct, plan.rules, plan.keep_dates)
     lesions = None
     if source.outline is not None:
         outline = source.outline

@@ -106,5 +106,5 @@ def _beside(path: Path, wrong: str) -> OutputError:
 
 
 def _rounded(error_mm: float) -> float:
-    """To a tenth of a micrometre, so that a record does not depend on the last bit."""
-    return round(error_mm, 4)
+    """To a nanometre, so that a record does not depend on the last bit."""
+    return round(error_mm, 6)

@@ -37,18 +37,19 @@ class CtScan:
     slice_positions: Mapping[str, tuple[float, ...]] = field(default_factory=dict)  # by SOPInstanceUID
 
 
-def read_ct(source: Series | Path, rules: SeriesRules | None = None) -> CtScan:
+def read_ct(source: Series | Path, rules: SeriesRules | None = None, keep_dates: bool = False) -> CtScan:
     """Read a CT as int16 HU, not below -1024.
 
     Args:
         source: A DICOM series or a volume file.
         rules: What happens to gaps and tilt of a series.
+        keep_dates: Tell the date of a series, not only its year.
 
     Raises:
         SeriesError: The slices do not form a volume, or a file is damaged.
         VolumeError: The file cannot be read, is flat, or its values are no HU of a chest.
     """
-    ct = _read_series(source, rules) if isinstance(source, Series) else _read_file(source)
+    ct = _read_series(source, rules, keep_dates) if isinstance(source, Series) else _read_file(source)
     where = source.folder if isinstance(source, Series) else source
     spacing = ct.volume.GetSpacing()
     if not SPACING_MM[0] <= min(spacing) <= max(spacing) <= SPACING_MM[1]:
@@ -71,23 +72,25 @@ def _check_hu(where: Path, values: npt.NDArray[np.int16]) -> None:
         )
 
 
-def _read_series(series: Series, rules: SeriesRules | None) -> CtScan:
+def _read_series(series: Series, rules: SeriesRules | None, keep_dates: bool) -> CtScan:
     ct = read_series(series, rules)
     return CtScan(
         volume=ct.volume,
         kind="dicom",
         files=tuple(item.path for item in ct.slices),
         decisions=ct.decisions,
-        scanner=_scanner(ct.slices[0].path),
+        scanner=_scanner(ct.slices[0].path, keep_dates),
         slice_positions={item.sop_uid: item.position_mm for item in ct.slices},
     )
 
 
-def _scanner(path: Path) -> dict[str, Any]:
+def _scanner(path: Path, keep_dates: bool) -> dict[str, Any]:
     """How the scan was made."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom warns of odd values that are not used here
-        return describe(dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS), force=True))
+        return describe(
+            dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS), force=True), keep_dates
+        )
 
 
 def _read_file(path: Path) -> CtScan:

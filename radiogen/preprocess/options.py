@@ -30,6 +30,7 @@ class IngestOptions(Settings):
         contrast: `yes` or `no`: only series with or without contrast medium.
         gaps: `refuse` slices that are missing or lie unevenly, or `resample` them where one is missing.
         tilt: `refuse` a tilted gantry, or `resample` it to an upright volume.
+        keep_dates: Keep the date of the scan in `case.json`; else only its year.
         lungs: `threshold`, or `lungmask` (an extra).
         existing: What happens to cases that are done.
         jobs: Cases prepared at the same time.
@@ -49,6 +50,7 @@ class IngestOptions(Settings):
     contrast: Literal["yes", "no"] | None = None
     gaps: Rule = "refuse"
     tilt: Rule = "refuse"
+    keep_dates: bool = False
     lungs: Literal["threshold", "lungmask"] = "threshold"
     existing: Literal["skip", "overwrite", "fail"] = "skip"
     jobs: int = Field(default=1, ge=1)

@@ -44,7 +44,13 @@ class _Numbered(Protocol):
 
 
 def choose_named(
-    names: Sequence[str], asked: str | None, rule: str | None, what: str, way_out: str, by_looks: bool = False
+    names: Sequence[str],
+    asked: str | None,
+    rule: str | None,
+    what: str,
+    way_out: str,
+    by_looks: bool = False,
+    numbers: Sequence[int] = (),
 ) -> tuple[list[int], str]:
     """Choose tumours by name: as asked, by the cohort's rule, or the only one.
 
@@ -56,6 +62,7 @@ def choose_named(
         way_out: The option that chooses.
         by_looks: Also take the only one whose name says tumour and not lymph node. For RTSTRUCT, whose names
             are those of the planning team; segments of SEG are known to be called anything.
+        numbers: What else the structures can be chosen by, listed with the names.
 
     Returns:
         Indices into `names`, and the reason in words.
@@ -66,7 +73,7 @@ def choose_named(
     >>> choose_named(["Heart", "GTV-1", "LN_tumor"], None, None, "plan.dcm: ROI", "--roi", by_looks=True)
     ([1], 'the only one whose name says tumour')
     """
-    listed = ", ".join(repr(name) for name in names[:20]) + (", ..." if len(names) > 20 else "")
+    listed = _listed(names, numbers)
     for pattern, why in ((asked, "as asked"), (rule, "by the rule of the cohort")):
         if pattern is None:
             continue
@@ -83,6 +90,11 @@ def choose_named(
     raise OutlineError(what, f"which one is the tumour is not clear from {listed}", f"choose with {way_out}")
 
 
+def _listed(names: Sequence[str], numbers: Sequence[int]) -> str:
+    shown = [f"{n} {name!r}" for n, name in zip(numbers, names, strict=True)] if numbers else map(repr, names)
+    return ", ".join(list(shown)[:20]) + (", ..." if len(names) > 20 else "")
+
+
 def _matching(names: Sequence[str], pattern: str) -> list[int]:
     if same := [i for i, name in enumerate(names) if name.casefold() == pattern.casefold()]:
         return same  # a name may hold what a pattern means otherwise: "Neoplasm (primary)"
@@ -97,11 +109,11 @@ def choose_segments(segments: Sequence[_Numbered], choice: OutlineChoice, what: 
         OutlineError: None is chosen; numbers and names are listed.
     """
     asked = choice.segment if choice.segment is not None else choice.roi
+    numbers, labels = [one.number for one in segments], [one.label for one in segments]
     if asked is not None and asked.isdecimal():
-        numbers = [segment.number for segment in segments]
-        if int(asked) not in numbers:
-            listed = ", ".join(f"{one.number} {one.label!r}" for one in segments[:20])
-            raise OutlineError(what, f"none has the number {asked}, there are {listed}", "correct --segment")
-        return [numbers.index(int(asked))], "as asked"
-    labels = [segment.label for segment in segments]
-    return choose_named(labels, asked, choice.rule.segment, what, "--segment NAME, NUMBER or largest")
+        if int(asked) in numbers:
+            return [numbers.index(int(asked))], "as asked"
+        wrong = f"none has the number {asked}, there are {_listed(labels, numbers)}"
+        raise OutlineError(what, wrong, "correct --segment")
+    way_out = "--segment NAME, NUMBER or largest"
+    return choose_named(labels, asked, choice.rule.segment, what, way_out, numbers=numbers)

@@ -10,7 +10,7 @@ import SimpleITK as sitk
 
 from radiogen.errors import OutlineError
 from radiogen.io.contours import lay_contours
-from radiogen.io.dicom_seg import SegFile, Segment, SegmentMask, read_seg, segment_mask
+from radiogen.io.dicom_seg import EmptySegmentError, SegFile, Segment, SegmentMask, read_seg, segment_mask
 from radiogen.io.lidc_nodules import NoduleReading, find_nodules
 from radiogen.io.lidc_xml import read_lidc_xml
 from radiogen.io.mask_grid import lay_mask
@@ -140,23 +140,19 @@ def _named(segment: Segment) -> str:
 def _largest(
     seg: SegFile, ct: sitk.Image, positions: Mapping[str, tuple[float, ...]]
 ) -> tuple[list[tuple[Segment, SegmentMask]], str]:
-    best: tuple[float, Segment, SegmentMask] | None = None
-    empty = 0
+    found: list[tuple[float, Segment, SegmentMask]] = []
     for segment in seg.segments:
         try:
-            found = segment_mask(seg, segment.number, ct, positions)
-        except OutlineError:
-            if len(seg.segments) == 1:
-                raise
-            empty += 1
+            mask = segment_mask(seg, segment.number, ct, positions)
+        except EmptySegmentError:
             continue
-        ml = int(array_of(found.mask).sum()) * voxel_ml(found.mask)
-        if best is None or ml > best[0]:
-            best = ml, segment, found
-    if best is None:
-        raise OutlineError(seg.path, "has no segment that could be read", "give another outline")
-    left = f", {empty} empty or unreadable left out" if empty else ""
-    return [best[1:]], f"the largest of {len(seg.segments)}{left}"
+        found.append((int(array_of(mask.mask).sum()) * voxel_ml(mask.mask), segment, mask))
+    if not found:
+        raise OutlineError(seg.path, "has only empty segments", "give another outline")
+    _, segment, mask = max(found, key=lambda one: one[0])
+    empty = len(seg.segments) - len(found)
+    left = f", {empty} empty ones left out" if empty else ""
+    return [(segment, mask)], f"the largest of {len(seg.segments)}{left}"
 
 
 def _lidc(path: Path, ct: sitk.Image, choice: OutlineChoice, reference: CtReference | None) -> LesionLabels:

@@ -70,6 +70,7 @@ def plan_cases(
             choice=_knowing(choice, source, card),
             lungs=options.lungs,
             rules=options.rules,
+            keep_dates=options.keep_dates,
             options=said,
         )
         plans.append(plan)

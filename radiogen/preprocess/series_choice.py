@@ -181,6 +181,11 @@ def _match(outline: OutlineFile, series: Series, patient: Patient) -> int:
     return 1 if says_nothing and outline.patient == patient.name else 0
 
 
+def belongs_to_any(outline: OutlineFile, patients: Sequence[Patient]) -> bool:
+    """Whether an outline goes with a CT of these patients."""
+    return any(_match(outline, one, patient) for patient in patients for one in patient.series)
+
+
 def _share(outline: OutlineFile, series: Series) -> float:
     """The share of a volume's images that the outline refers to, for volumes that share a UID."""
     named = sum(item.sop_uid in outline.sop_uids for item in series.slices) if series.part else 0

@@ -14,7 +14,7 @@ from radiogen.io.dicom_index import HeaderIndex
 from radiogen.io.dicom_volumes import Series
 from radiogen.io.nifti import is_volume_file
 from radiogen.preprocess.options import IngestOptions
-from radiogen.preprocess.series_choice import Patient, choose_series, gather_patients
+from radiogen.preprocess.series_choice import Patient, belongs_to_any, choose_series, gather_patients
 from radiogen.preprocess.volume_files import VolumePair, pair_volumes, scan_name
 from radiogen.provenance import file_sha256
 from radiogen.resources import OutlineKind
@@ -72,13 +72,16 @@ def find_sources(
         return _one_file(source, options)
     if is_case_source(source):
         raise CaseError(source, "already holds cases", "give it to the next command as it is")
-    leave_out = cases.resolve() if cases is not None else None
+    home = cases.resolve() if cases is not None else None
     index = HeaderIndex(cases / INDEX) if cases is not None else None
-    tree = find_dicom(source, leave_out, index, partial(tick, "headers"))
-    volumes = [path for path in walk_files(source, leave_out) if is_volume_file(path)]
+    tree = find_dicom(source, home, index, partial(tick, "headers"))
+    volumes = [path for path in walk_files(source, home) if is_volume_file(path)]
     if tree.slices:
-        beside = {"volume file beside DICOM": len(volumes)} if volumes else {}
-        return Found(tuple(_dicom_sources(source, tree, options, kinds)), {**tree.ignored, **beside})
+        patients = gather_patients(tree)
+        strangers = sum(not belongs_to_any(outline, patients) for outline in tree.outlines)
+        left_out = {"outline of a CT that is not here": strangers, "volume file beside DICOM": len(volumes)}
+        ignored = {**tree.ignored, **{kind: count for kind, count in left_out.items() if count}}
+        return Found(tuple(_dicom_sources(source, tree, patients, options, kinds)), ignored)
     if volumes:
         return _volume_folder(source, volumes, options)
     raise _no_ct(source, tree)
@@ -99,7 +102,7 @@ def _one_file(source: Path, options: IngestOptions) -> Found:
         if facts.slices and len(facts.slices) > 1:
             tree = DicomTree()
             tree.add(source, facts)
-            return Found(tuple(_dicom_sources(source, tree, options, ())), {})
+            return Found(tuple(_dicom_sources(source, tree, gather_patients(tree), options, ())), {})
         is_archive = source.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz")
         way_out = "unpack it first" if is_archive else "give the folder of the DICOM series, or a volume file"
         raise SeriesError(source, "is neither a folder nor a volume file", way_out)
@@ -162,9 +165,12 @@ def _volume_source(pair: VolumePair, asked: dict[str, OutlineFile] | None) -> Ca
 
 
 def _dicom_sources(
-    source: Path, tree: DicomTree, options: IngestOptions, kinds: Sequence[OutlineKind]
+    source: Path,
+    tree: DicomTree,
+    patients: list[Patient],
+    options: IngestOptions,
+    kinds: Sequence[OutlineKind],
 ) -> Iterable[CaseSource]:
-    patients = gather_patients(tree)
     if options.series is not None:
         patients = _with_series(source, patients, options.series)
     masks: dict[str, OutlineFile] = {}

@@ -68,14 +68,7 @@ def choose_channels(
         PruningError: Even the narrowest network takes more than the target.
     """
     step, sizes = settings.step, channels.widths
-    narrowest = {name: min(step, size) for name, size in sizes.items()}
-    smallest = share_of(narrowest)
-    if smallest > settings.share:
-        raise PruningError(
-            f"--{settings.target} {settings.share:g}",
-            f"cannot be reached: layers of {step} channels still take {smallest:.3f}",
-            "give a larger share or a smaller step",
-        )
+    narrowest = check_reachable(channels, share_of, settings)
     alike = {name: -torch.arange(size) / size for name, size in sizes.items()}
 
     def fits(widths: Widths) -> bool:
@@ -88,6 +81,23 @@ def choose_channels(
         curves = {name: _sorted_scores(channels, scores, name) for name in sizes}
         widths = _widen(lowest, _steps(curves, lowest, step), channels, settings, fits, on=True)
     return {group.name: _highest(scores[group.name], widths[group.width_name]) for group in channels.groups}
+
+
+def check_reachable(channels: Channels, share_of: ShareOf, settings: ChannelSettings) -> dict[str, int]:
+    """The narrowest widths, of one step each, if they stay within the target.
+
+    Raises:
+        PruningError: They do not.
+    """
+    narrowest = {name: min(settings.step, size) for name, size in channels.widths.items()}
+    smallest = share_of(narrowest)
+    if smallest > settings.share:
+        raise PruningError(
+            f"--{settings.target} {settings.share:g}",
+            f"cannot be reached: layers of {settings.step} channels still take {smallest:.3f}",
+            "give a larger share or a smaller step",
+        )
+    return narrowest
 
 
 def _steps(curves: Mapping[str, Tensor], lowest: Widths, step: int) -> list[str]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from radiogen.errors import PruningError
-from radiogen.pruning.channel_choice import ChannelSettings, choose_channels
+from radiogen.pruning.channel_choice import ChannelSettings, check_reachable, choose_channels
 from radiogen.pruning.channel_groups import Channels, Widths, check_groups
 from radiogen.pruning.channel_scores import score_channels, sum_over_channels
 from radiogen.pruning.channel_surgery import kept_state
@@ -90,11 +90,6 @@ def prune_channels(
     def cost(widths: Widths) -> Cost:
         return measure_cost(lambda: channels.resized(widths).to(dtype), inputs)
 
-    before = cost(channels.widths)
-    target, criterion = _agreed(target, criterion)
-    scoring = score_channels(model, batches, loss, channels.groups, criterion, generator)
-    scores = _per_flop(model, inputs, channels, scoring.scores) if target.per_flop else scoring.scores
-
     def share_of(widths: Widths) -> float:
         if target.target == "keep":
             total = sum(group.size for group in channels.groups)
@@ -104,6 +99,11 @@ def prune_channels(
             return after.macs / before.macs
         return after.training_mb / before.training_mb
 
+    before = cost(channels.widths)
+    target, criterion = _agreed(target, criterion)
+    check_reachable(channels, share_of, target)  # before the work of scoring
+    scoring = score_channels(model, batches, loss, channels.groups, criterion, generator)
+    scores = _per_flop(model, inputs, channels, scoring.scores) if target.per_flop else scoring.scores
     kept = choose_channels(channels, scores, share_of, target)
     if target.control == "shuffle":
         kept = shuffle_within_layers(kept, generator)

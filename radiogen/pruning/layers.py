@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from radiogen.errors import PruningError
+from radiogen.pruning.prunable import TRANSPOSED
 from radiogen.pruning.signatures import Batch, Loss, WeightMasks
 from radiogen.pruning.synflow import differentiable, flow_total, ones_like_first, positive_copy
 from radiogen.pruning.weight_masks import matched
-
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @dataclass(frozen=True)
@@ -153,4 +152,4 @@ def _channels(module: nn.Module | None, mask: Tensor) -> tuple[Tensor, Tensor]:
     groups = int(getattr(module, "groups", 1))
     blocks = pairs.reshape(groups, -1, pairs.shape[1])
     first, second = blocks.any(dim=2).reshape(-1), blocks.any(dim=1).reshape(-1)
-    return (second, first) if isinstance(module, _TRANSPOSED) else (first, second)
+    return (second, first) if isinstance(module, TRANSPOSED) else (first, second)

@@ -6,9 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from radiogen.pruning.prunable import PRUNABLE_MODULES
-
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+from radiogen.pruning.prunable import PRUNABLE_MODULES, TRANSPOSED
 
 
 def weight_uses(model: nn.Module, inputs: Sequence[Tensor]) -> dict[str, int]:
@@ -29,7 +27,7 @@ def weight_uses(model: nn.Module, inputs: Sequence[Tensor]) -> dict[str, int]:
         if isinstance(module, nn.Linear):
             times = output.numel() // weight.shape[0]
         else:
-            seen = given[0] if isinstance(module, _TRANSPOSED) else output
+            seen = given[0] if isinstance(module, TRANSPOSED) else output
             times = seen.numel() // seen.shape[-weight.dim() + 1]
         name = names[id(weight)]
         uses[name] = uses.get(name, 0) + times

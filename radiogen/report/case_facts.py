@@ -1,5 +1,6 @@
 """Measure what tells a sound case from an odd one: HU, lungs, lesions, extent."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,7 @@ from scipy.spatial import cKDTree
 from radiogen.io.cases import Case
 from radiogen.io.planes import PatientAxes, patient_axes
 from radiogen.measures.lesions import measure_lesions
-from radiogen.volume import array_of, voxel_ml
+from radiogen.volume import voxel_ml
 
 AnyArray = npt.NDArray[Any]
 
@@ -97,36 +98,36 @@ class CaseFacts:
     lesions: tuple[LesionFacts, ...] = field(default=())
 
 
-def measure_case(case: Case) -> tuple[CaseFacts, sitk.Image, dict[str, sitk.Image]]:
-    """Measure a case; returns its CT and masks as well, which the pictures need.
+def read_masks(case: Case) -> dict[str, sitk.Image]:
+    """The masks that a case has, by name: `lungs`, `lesion`.
 
     Raises:
-        RadiogenError: A file of the case is missing or damaged.
+        RadiogenError: One is damaged or does not lie on the CT.
     """
-    ct, masks = case.ct(), {}
+    masks = {}
     if case.lungs_path.is_file():
         masks["lungs"] = case.lungs()
     if case.has_lesion:
         masks["lesion"] = case.lesion()
+    return masks
+
+
+def measure_case(ct: sitk.Image, masks: Mapping[str, sitk.Image]) -> CaseFacts:
+    """Measure a CT (int16 HU) and the masks on its grid that `read_masks` found."""
     axes = patient_axes(ct)
     hu = axes.laid(ct)
     lungs = axes.laid(masks["lungs"]) if "lungs" in masks else None
-    lesions: tuple[LesionFacts, ...] = ()
-    if "lesion" in masks:
-        lesions = _lesions(hu, masks["lesion"], lungs, axes)
+    if lungs is not None and not lungs.any():
+        lungs = None
     x_mm, y_mm, z_mm = axes.spacing_mm
-    return (
-        CaseFacts(
-            slices=len(hu),
-            spacing_mm=(x_mm, y_mm, z_mm),
-            extent_mm=len(hu) * z_mm,
-            tilt_degrees=axes.tilt_degrees,
-            **_values(array_of(ct)),
-            lungs=_lungs(hu, lungs, voxel_ml(ct)) if lungs is not None and lungs.any() else None,
-            lesions=lesions,
-        ),
-        ct,
-        masks,
+    return CaseFacts(
+        slices=len(hu),
+        spacing_mm=(x_mm, y_mm, z_mm),
+        extent_mm=len(hu) * z_mm,
+        tilt_degrees=axes.tilt_degrees,
+        **_values(hu),
+        lungs=_lungs(hu, lungs, voxel_ml(ct)) if lungs is not None else None,
+        lesions=_lesions(hu, masks["lesion"], lungs, axes) if "lesion" in masks else (),
     )
 
 
@@ -169,7 +170,7 @@ def _lesions(
     hu: AnyArray, mask: sitk.Image, lungs: AnyArray | None, axes: PatientAxes
 ) -> tuple[LesionFacts, ...]:
     labels = axes.laid(mask)
-    surface = _surface(lungs, axes) if lungs is not None and lungs.any() else None
+    surface = _surface(lungs, axes) if lungs is not None else None
     found, boxes = [], ndimage.find_objects(labels)
     for lesion in measure_lesions(mask):
         box = boxes[lesion.label - 1]

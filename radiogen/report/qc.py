@@ -13,7 +13,7 @@ from radiogen.errors import RadiogenError
 from radiogen.io.cases import Case, find_cases
 from radiogen.io.panels import COLORS
 from radiogen.provenance import RunRecord, write_text
-from radiogen.report.case_facts import BINS, CaseFacts, measure_case
+from radiogen.report.case_facts import BINS, CaseFacts, measure_case, read_masks
 from radiogen.report.mosaic import as_data, draw_mosaic
 from radiogen.report.page import template
 from radiogen.report.reading import Row, read_failures
@@ -105,7 +105,8 @@ def examine(case: Case) -> Examined:
     """Measure, judge and draw one case; a case that cannot be read is the most suspicious of all."""
     try:
         about = case.about()
-        facts, ct, masks = measure_case(case)
+        ct, masks = case.ct(), read_masks(case)
+        facts = measure_case(ct, masks)
         scanner = dict(about.get("scanner") or {})
         decisions = [str(said) for said in about.get("decisions") or ()]
         suspicion = judge(facts, decisions, scanner.get("slice_thickness_mm"))

@@ -20,7 +20,7 @@ from radiogen.provenance import file_sha256
 from radiogen.volume import array_of
 
 COMMANDS = (
-    *("ingest", "split", "prune", "train", "segment", "evaluate", "extract-features"),
+    *("ingest", "qc", "split", "prune", "train", "segment", "evaluate", "extract-features"),
     *("train-egfr", "classify-egfr", "report", "model", "benchmark", "doctor", "demo"),
 )
 QUICK = ("--folds", "2", "--repeats", "1", "--permutations", "0")
@@ -54,6 +54,12 @@ def train(radiogen, cases, small):
         return radiogen("train", cases, "-o", out, *settings, *words)
 
     return call
+
+
+def test_qc_writes_one_page_and_says_where(radiogen, cases):
+    answer = radiogen("qc", cases, "-o", "qc.html", "--jobs", "1", "--quiet")
+    assert (answer.code, answer.out.strip(), answer.err) == (0, "qc.html", "")
+    assert answer.touched == ("qc.html", "qc.run.json")
 
 
 def test_help_names_every_command_and_loads_nothing_heavy(tmp_path):
@@ -164,7 +170,7 @@ def test_split_marks_patients_and_the_seed_decides_which(radiogen, tmp_path):
 def test_prune_prints_its_layers_and_writes_masks(radiogen, cases, small, tmp_path):
     answer = radiogen("prune", cases, "-o", "pruned", *small, *SCORING)
     assert answer.code == 0 and "kept" in answer.err
-    assert len(answer.out.splitlines()) == len(rows_of(tmp_path / "pruned" / "layers.csv")) + 2
+    assert len(answer.out.splitlines()) == len(rows_of(tmp_path / "pruned" / "layers.csv")) + 3
     assert not (tmp_path / "pruned" / "prepared").exists()
     again = radiogen("prune", cases, "-o", "pruned", *small, *SCORING, "--existing", "fail")
     assert again.refuses("pruned", "existing")

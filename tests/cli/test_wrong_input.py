@@ -1,5 +1,6 @@
 """Wrong input ends with exit code 1, one line that names the thing and the way out, and no file."""
 
+import gzip
 import json
 import os
 import shutil
@@ -60,6 +61,27 @@ def test_a_truncated_file_is_refused(radiogen, segment, scan, volume):
     volume.write_bytes(volume.read_bytes()[:-100])
     assert radiogen("ingest", volume, "-o", "out").refuses(volume.name)
     assert segment(source=volume).refuses(volume.name)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_truncated_mha_is_one_line_and_none_of_itk(radiogen, volume, tmp_path, compressed):
+    path = tmp_path / "chest.mha"
+    sitk.WriteImage(read_volume(volume), str(path), useCompression=compressed)
+    path.write_bytes(path.read_bytes()[:-100])
+    assert radiogen("ingest", path, "-o", "out").refuses("chest.mha", "is truncated")
+
+
+def test_a_volume_without_a_sure_place_is_refused(radiogen, volume):
+    content = bytearray(gzip.decompress(volume.read_bytes()))
+    content[252:256] = bytes(4)  # qform_code and sform_code
+    volume.write_bytes(gzip.compress(bytes(content)))
+    assert radiogen("ingest", volume, "-o", "out").refuses(
+        "chest.nii.gz", "where the patient lies", "dcm2niix"
+    )
+
+
+def test_qc_of_a_folder_without_cases_is_refused(radiogen, scan):
+    assert radiogen("qc", scan, "-o", "qc.html").refuses("scan", "no manifest.csv")
 
 
 def test_two_patients_in_one_series_are_refused(radiogen, tmp_path):

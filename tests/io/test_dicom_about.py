@@ -109,6 +109,7 @@ def test_long_or_unprintable_text_is_no_name_of_a_thing():
     assert describe(header(ManufacturerModelName="see letter of " + "x" * 80))["model"] == ""
 
 
+@pytest.mark.fuzz
 @given(
     content=st.lists(
         st.tuples(st.sampled_from([key for key in TAGS if "Sequence" not in key]), st.binary(max_size=20))

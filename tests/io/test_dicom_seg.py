@@ -7,6 +7,8 @@ from dicom_phantom import ct_slices, save, seg, uid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import dcmread
+from pydicom.encaps import encapsulate
+from pydicom.uid import RLELossless
 
 from radiogen.errors import OutlineError
 from radiogen.io import seg_stack
@@ -331,3 +333,48 @@ def test_frames_that_form_no_grid_are_refused(tmp_path, ct, monkeypatch, change,
     dataset.save_as(path)
     with pytest.raises(OutlineError, match=wrong):
         read_back(path, 1, ct)
+
+
+def compressed(path, syntax, frames):
+    """The SEG with each frame encoded by a codec that writes the pixels of its rows as they are."""
+    dataset = dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.PixelData = encapsulate(frames)
+    dataset["PixelData"].is_undefined_length = True
+    dataset.save_as(path)
+
+
+def run_length(pixels):
+    """One segment of DICOM's RLE: every byte a literal run of its own."""
+    data = b"".join(bytes([0, value]) for value in pixels.astype(np.uint8).ravel().tolist())
+    return (1).to_bytes(4, "little") + (64).to_bytes(4, "little") + bytes(56) + data + b"\0" * (len(data) % 2)
+
+
+def test_a_compressed_label_map_is_read_back_equal(tmp_path, ct):
+    mask = two_masks()["Heart"]
+    path = write(seg({"Tissue": mask}, ct_slices(), kind="LABELMAP"), tmp_path)
+    compressed(path, RLELossless, [run_length(frame) for frame in dcmread(path).pixel_array])
+    found, decisions = read_back(path, 1, ct)
+    assert np.array_equal(found, mask)
+    assert decisions == (STRICT,)
+
+
+def test_compressed_pixels_that_cannot_be_decoded_are_one_line(tmp_path):
+    path = write(seg({"Tissue": two_masks()["Heart"]}, ct_slices(), kind="LABELMAP"), tmp_path)
+    compressed(path, RLELossless, [b"\1\0\0\0" * 20 for _ in range(int(dcmread(path).NumberOfFrames))])
+    with pytest.raises(OutlineError, match="its pixel data cannot be decoded"):
+        read_seg(path)
+
+
+def test_the_pixels_are_those_that_simpleitk_reads_frame_by_frame(tmp_path):
+    slices = ct_slices(np.zeros((5, 6, 16), dtype=np.int16))  # whole bytes a frame: its reader counts on it
+    mask = np.random.default_rng(0).random((5, 6, 16)) < 0.4
+    path = write(seg({"Tissue": mask}, slices), tmp_path)
+    frames = sitk.GetArrayFromImage(sitk.ReadImage(path)) > 0  # it knows no places: 1 mm, in the file's order
+    ct = sitk.Image((16, 6, 5), sitk.sitkInt16)
+    ct.SetOrigin((-20.0, 10.0, -100.0))
+    ct.SetSpacing((0.75, 1.25, 2.5))
+    found, _ = read_back(path, 1, ct)
+    for frame, group in zip(frames, dcmread(path).PerFrameFunctionalGroupsSequence, strict=True):
+        k = round((float(group.PlanePositionSequence[0].ImagePositionPatient[2]) + 100.0) / 2.5)
+        assert np.array_equal(found[k], frame)

@@ -144,13 +144,15 @@ def test_a_phase_that_lacks_a_slice_is_refused_with_the_others(tmp_path):
         read_series(series)
 
 
-def test_a_scan_that_starts_late_and_one_with_gaps_between_thin_slices_say_so(tmp_path):
+def test_a_late_start_two_frames_of_reference_and_gaps_between_thin_slices_are_said(tmp_path):
     slices = ct_slices(spacing=(0.75, 1.25, 10.0))
     for k, item in enumerate(slices):
         item.InstanceNumber, item.SliceThickness = 7 + k, 1.25
+        item.FrameOfReferenceUID = uid("frame", k // 3)
     save_all(slices, tmp_path)
     (series,) = found(tmp_path)
     assert read_series(series).decisions == (
         "instance numbers start at 7: slices may be missing at an end",
+        "its slices name 2 frames of reference; their positions are taken as of one",
         "slices of 1.25 mm lie 10.00 mm apart: what lies between is not seen",
     )

@@ -53,7 +53,7 @@ def test_a_reader_who_did_not_outline_it_counts_as_not_agreeing(tmp_path, drew, 
     sessions = [[(5, BLOCK)]] * drew + [[]] * (4 - drew)
     said = found(tmp_path / "a.xml", sessions, agreement)
     assert len(said.nodules) == nodules
-    assert "who did not outline a nodule counts as not agreeing" in said.decisions[0]
+    assert "a reader who did not outline it counts as not agreeing" in said.decisions[0]
 
 
 def test_a_reader_who_outlined_it_twice_counts_once(tmp_path):

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from dicom_phantom import rtstruct, save, square
+from dicom_phantom import rtstruct, save, square, uid
 from pydicom import dcmread
 
 from radiogen.errors import OutlineError
@@ -23,6 +23,7 @@ def test_rois_come_with_their_contours_and_points_are_counted_apart(tmp_path):
     assert (gtv.name, len(gtv.drawn), gtv.left_out) == ("GTV-1", 1, 1)
     assert contours_of(gtv, path).contours[0].tolist() == corners
     assert (couch.name, couch.drawn) == ("Couch", ())
+    assert gtv.frame_uid == uid("frame", "A 1")  # of the file, since the structure names none
 
 
 @pytest.mark.parametrize(

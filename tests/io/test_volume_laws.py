@@ -319,6 +319,7 @@ def result_or_one_line(read, path):
 damage = st.lists(st.tuples(st.integers(0, 351), st.integers(0, 255)), min_size=1, max_size=6)
 
 
+@pytest.mark.fuzz
 @given(damage=damage, packed=st.booleans(), kept=st.integers(0, 700))
 def test_a_damaged_nifti_gives_a_volume_or_one_line(tmp_path_factory, damage, packed, kept):
     folder = tmp_path_factory.mktemp("d")
@@ -333,6 +334,7 @@ def test_a_damaged_nifti_gives_a_volume_or_one_line(tmp_path_factory, damage, pa
     result_or_one_line(read_mask, folder / "a.nii")
 
 
+@pytest.mark.fuzz
 @given(damage=damage, name=st.sampled_from(["a.mha", "a.nrrd"]), compressed=st.booleans())
 def test_a_damaged_mha_or_nrrd_gives_a_volume_or_one_line(tmp_path_factory, damage, name, compressed):
     path = itk_file(tmp_path_factory.mktemp("d") / name, (b"", b""), compressed)

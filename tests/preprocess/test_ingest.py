@@ -50,6 +50,20 @@ def test_a_dicom_folder_becomes_a_case_that_the_rest_can_read(tmp_path):
     assert (case.folder / "case.run.json").is_file()
 
 
+def test_the_date_of_a_scan_is_kept_only_when_asked(tmp_path):
+    source = patient(tmp_path / "src")
+    run(source, tmp_path / "year")
+    run(source, tmp_path / "date", keep_dates=True)
+    year, date = (find_cases(tmp_path / name)[0].about()["scanner"] for name in ("year", "date"))
+    assert date.pop("acquisition_date") == "2001-03-04" and date == year
+
+
+def test_a_dicom_case_is_certified_down_to_its_slices(tmp_path):
+    run(patient(tmp_path / "src"), tmp_path / "cases")
+    certificate = find_cases(tmp_path / "cases")[0].about()["geometry"]["certificate"]
+    assert certificate["slices_error_mm"] < 0.001 and certificate["corners_error_mm"] < 0.001
+
+
 def test_no_identity_reaches_a_name_or_a_file(tmp_path):
     run(patient(tmp_path / "Doe Jane" / "src", "MRN-12345"), tmp_path / "cases")
     for path in files_in(tmp_path / "cases"):

@@ -97,6 +97,12 @@ def test_an_outline_decides_unless_a_rule_was_given(source, tmp_path):
     assert one.slices == 8 and "another series of the same frame of reference" in one.why
 
 
+def test_an_outline_that_belongs_to_no_ct_of_the_source_is_counted(source):
+    save([rtstruct({"GTV": [square(2, (3, 2), (7, 5))]}, patient="B")], source / "rt", ["1.dcm"])
+    listing = list_sources(source, IngestOptions())
+    assert listing.ignored == {"outline of a CT that is not here": 1}
+
+
 def test_a_series_that_would_be_refused_is_shown_with_the_reason(source):
     (source / "lung" / "007.ima").unlink()
     one, *_ = list_sources(source, IngestOptions(kernel="B70")).candidates

@@ -71,7 +71,7 @@ def test_what_is_not_clear_is_refused_with_all_names(names, asked, rule, wrong):
 def test_a_segment_is_not_taken_for_what_its_name_sounds_like():
     assert choose_segment(["Tumor"]) == ["Tumor"]
     with pytest.raises(
-        OutlineError, match=r"not clear from 'Tumor', 'Heart' \(choose with --segment NAME, NUM"
+        OutlineError, match=r"not clear from 1 'Tumor', 2 'Heart' \(choose with --segment NAME, NUM"
     ):
         choose_segment(["Tumor", "Heart"])
 

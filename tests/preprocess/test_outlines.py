@@ -109,7 +109,7 @@ def test_segments_are_chosen_by_name_number_or_size(tmp_path):
         lesions = read_lesions(path, "seg", ct(), OutlineChoice(segment=asked), CT_OF_PHANTOM)
         assert voxels(lesions) == expected
         assert lesions.decisions[:2] == (why, "SEG read by highdicom")
-    with pytest.raises(OutlineError, match="not clear from 'Heart', 'Node'"):
+    with pytest.raises(OutlineError, match="not clear from 1 'Heart', 2 'Node'"):
         read_lesions(path, "seg", ct(), OutlineChoice(), CT_OF_PHANTOM)
 
 
@@ -130,7 +130,21 @@ def test_the_largest_leaves_out_what_is_empty_and_says_so(tmp_path):
 
     path = write_seg(tmp_path, {"Heart": SMALL, "Node": LARGE}, without_second)
     lesions = read_lesions(path, "seg", ct(), OutlineChoice(segment="largest"), CT_OF_PHANTOM)
-    assert lesions.decisions[0].endswith("taken, the largest of 2, 1 empty or unreadable left out")
+    assert lesions.decisions[0].endswith("taken, the largest of 2, 1 empty ones left out")
+
+
+def test_the_largest_is_not_chosen_among_those_that_happen_to_be_readable(tmp_path):
+    def shift_one(dataset):
+        second = [
+            group
+            for group in dataset.PerFrameFunctionalGroupsSequence
+            if group.SegmentIdentificationSequence[0].ReferencedSegmentNumber == 2
+        ]
+        second[0].PlanePositionSequence[0].ImagePositionPatient = [-20, 10, -91.2]
+
+    path = write_seg(tmp_path, {"Heart": SMALL, "Node": LARGE}, shift_one)
+    with pytest.raises(OutlineError, match="frames at uneven distances"):
+        read_lesions(path, "seg", ct(), OutlineChoice(segment="largest"), CT_OF_PHANTOM)
 
 
 def test_a_seg_of_another_frame_of_reference_is_taken_only_on_the_slices_it_names(tmp_path):

@@ -10,7 +10,7 @@ from radiogen.errors import CaseError
 from radiogen.io.cases import find_cases, read_manifest
 from radiogen.io.nifti import read_volume, write_volume
 from radiogen.provenance import write_json
-from radiogen.report.case_facts import BINS, CaseFacts, LesionFacts, LungFacts, measure_case
+from radiogen.report.case_facts import BINS, CaseFacts, LesionFacts, LungFacts, measure_case, read_masks
 from radiogen.report.mosaic import draw_mosaic
 from radiogen.report.qc import qc
 from radiogen.report.suspicion import judge
@@ -90,6 +90,10 @@ def case(made_cases, tmp_path):
     return find_cases(shutil.copytree(find_cases(made_cases)[0].folder, tmp_path / "one"))[0]
 
 
+def facts_of(case):
+    return measure_case(case.ct(), read_masks(case))
+
+
 def rewrite(path, change):
     volume = read_volume(path)
     write_volume(volume_like(change(array_of(volume)), volume), path)
@@ -104,7 +108,7 @@ def test_a_lesion_that_is_moved_is_found_outside_the_lungs_at_its_distance(case)
         return moved
 
     rewrite(case.lesion_path, far_corner)
-    lesion = measure_case(case)[0].lesions[0]
+    lesion = facts_of(case).lesions[0]
     spacing = np.array(case.ct().GetSpacing()[::-1])
     nearest = np.linalg.norm(np.argwhere(lungs) * spacing, axis=1).min()
     assert lesion.in_lungs == 0 and lesion.at_end
@@ -112,11 +116,11 @@ def test_a_lesion_that_is_moved_is_found_outside_the_lungs_at_its_distance(case)
 
 
 def test_facts_do_not_depend_on_how_the_voxels_are_stored(case):
-    before = measure_case(case)[0]
+    before = facts_of(case)
     for path in (case.ct_path, case.lungs_path, case.lesion_path):
         turned = sitk.PermuteAxes(read_volume(path), (1, 2, 0))
         write_volume(sitk.Flip(turned, (True, False, True)), path)
-    after = measure_case(case)[0]
+    after = facts_of(case)
     assert after.lungs == before.lungs and after.histogram == before.histogram
     assert after.spacing_mm == pytest.approx(before.spacing_mm)
     assert [lesion.volume_ml for lesion in after.lesions] == pytest.approx(
@@ -130,12 +134,12 @@ def test_cut_lungs_are_measured_at_the_end_that_is_cut(case):
     start = int(areas.argmax())
     for path, volume in volumes.items():
         write_volume(volume[:, :, start:], path)
-    lungs = measure_case(case)[0].lungs
+    lungs = facts_of(case).lungs
     assert lungs.cut == (1.0, 0.0)
 
 
 def test_counts_of_hu_add_up(case):
-    facts = measure_case(case)[0]
+    facts = facts_of(case)
     hu = array_of(case.ct())
     assert sum(facts.histogram) == hu.size and (facts.lowest_hu, facts.highest_hu) == (hu.min(), hu.max())
     assert facts.air == pytest.approx(((hu >= -1024) & (hu <= -850)).mean())
@@ -146,8 +150,7 @@ def test_a_mosaic_shows_lungs_and_lesion_and_is_small(case):
 
     from PIL import Image
 
-    _, ct, masks = measure_case(case)
-    jpeg = draw_mosaic(ct, masks)
+    jpeg = draw_mosaic(case.ct(), read_masks(case))
     pixels = np.asarray(Image.open(io.BytesIO(jpeg)), int)
     assert len(jpeg) < 150_000 and pixels.shape[1] == 1100
     red, green, blue = np.moveaxis(pixels, -1, 0)
