@@ -31,10 +31,10 @@ demo: venv
 	$(BIN)/radiogen demo -o demo --existing overwrite
 
 test: venv
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 nightly: venv
-	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -n 2 --dist loadgroup -m fuzz
+	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest -n 2 -m fuzz
 
 check: venv
 	$(BIN)/ruff format --check .

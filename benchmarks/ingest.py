@@ -11,6 +11,7 @@ Parts: read, write, jobs, crawl.
 
 import argparse
 import json
+import os
 import platform
 import resource
 import shutil
@@ -135,20 +136,35 @@ def noise(generator: np.random.Generator) -> Dataset:
 
 
 def jobs(room: Path, slices: int, like: Path | None) -> None:
-    """Eight series by one job and by two, wall seconds."""
+    """Eight series by one job and by two, wall seconds; with all of ITK's threads, and with one."""
     for n in range(8):
         make_series(room / "many" / str(n), slices, like, seed=n)
-    seconds = {}
-    for count in (1, 2):
-        out = room / f"cases-{count}"
-        program = [sys.executable, "-m", "radiogen.cli.main", "ingest", str(room / "many"), "-o", str(out)]
-        started = time.perf_counter()
-        subprocess.run([*program, "--jobs", str(count), "-q"], check=True, stdout=subprocess.DEVNULL)
-        seconds[count] = time.perf_counter() - started
-    print(
-        f"  8 series of {slices} slices: 1 job {seconds[1]:.1f} s, 2 jobs {seconds[2]:.1f} s "
-        f"({seconds[1] / seconds[2]:.2f}x)"
-    )
+    for threads in (cpu_count(), 1):
+        seconds = {}
+        for count in (1, 2):
+            out = room / f"cases-{threads}-{count}"
+            program = [
+                sys.executable,
+                "-m",
+                "radiogen.cli.main",
+                "ingest",
+                str(room / "many"),
+                "-o",
+                str(out),
+            ]
+            limit = {"ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": str(threads)}
+            started = time.perf_counter()
+            subprocess.run(
+                [*program, "--jobs", str(count), "-q"],
+                check=True,
+                stdout=subprocess.DEVNULL,
+                env={**os.environ, **limit},
+            )
+            seconds[count] = time.perf_counter() - started
+        print(
+            f"  8 series of {slices} slices, ITK on {threads} threads: 1 job {seconds[1]:.1f} s, "
+            f"2 jobs {seconds[2]:.1f} s ({seconds[1] / seconds[2]:.2f}x)"
+        )
 
 
 def crawl(room: Path, files: int, like: Path | None) -> None:

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from radiogen.engines.losses import segmentation_loss
 from radiogen.engines.presets import load_preset
+from radiogen.networks.classifiers import build_classifier
 from radiogen.networks.raseg import RASeg, build_raseg
 from radiogen.pruning.measuring import measure_moments
 from radiogen.pruning.moments import gradient_moments
@@ -30,36 +31,6 @@ from radiogen.pruning.signatures import Batch, Loss
 from radiogen.runtime import keep_large_blocks, peak_memory_mb
 
 Case = tuple[nn.Module, list[Batch], Loss]
-
-
-class Block(nn.Module):
-    """The basic block of ResNet18."""
-
-    def __init__(self, before: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(before, width, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.shortcut = nn.Sequential()
-        if stride != 1 or before != width:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(before, width, 1, stride, bias=False), nn.BatchNorm2d(width)
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return F.relu(out + self.shortcut(x))
-
-
-def resnet18() -> nn.Module:
-    """ResNet18 for 32 x 32 images, 11,173,962 weights."""
-    blocks, before = [], 64
-    for width, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
-        blocks += [Block(before, width, stride), Block(width, width, 1)]
-        before = width
-    stem = (nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU())
-    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))
 
 
 def image_loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -75,7 +46,8 @@ def volume_loss(model: nn.Module, batch: Batch) -> Tensor:
 def image_case(samples: int) -> Case:
     """ResNet18 and images one by one, as the paper scores them."""
     batches = [(torch.randn(1, 3, 32, 32), torch.randint(10, (1,))) for _ in range(samples)]
-    return resnet18(), batches, image_loss
+    network = build_classifier("resnet18", channels=3, classes=10, seed=0)
+    return network, batches, image_loss
 
 
 def volume_case(samples: int) -> Case:

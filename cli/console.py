@@ -1,7 +1,7 @@
 """What the commands say: results on stdout, talk and progress bars on stderr."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,8 @@ VERBS = {
     "segment": "segmenting",
     "features": "extracting features",
     "evaluate": "comparing masks",
+    "runs": "training networks",
+    "measure": "timing networks",
 }
 
 
@@ -28,6 +30,18 @@ def say(text: str, quiet: bool = False) -> None:
     """A line of talk, on stderr."""
     if not quiet:
         typer.echo(text, err=True)
+
+
+def columns(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """The lines of a table under its titles, each column as wide as its widest cell.
+
+    >>> list(columns(["layer", "kept"], [["conv", "12"]]))
+    ['layer  kept', 'conv   12']
+    """
+    lines = [titles, *rows]
+    widths = [max(len(line[place]) for line in lines) for place in range(len(titles))]
+    for line in lines:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
 
 
 @contextmanager

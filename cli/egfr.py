@@ -1,24 +1,29 @@
 """The commands train-egfr and classify-egfr."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from .console import progress, say
 from .options import Box, BoxFrom, Device, Prior, Quiet, Roi, Seed, chosen_prior
 
+if TYPE_CHECKING:
+    from radiogen.egfr.settings import EgfrSettings
+
 Clinical = Annotated[Path | None, typer.Option(help="Clinical table, or the manifest.csv of the cases.")]
 Mapping = Annotated[Path | None, typer.Option(help="YAML that names its columns.")]
 
 
 def train_egfr(
-    out: Annotated[Path, typer.Option("--output", "-o", help="Folder of the EGFR model.")],
+    out: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of the EGFR model; with --audit a JSON file.")
+    ],
     features: Annotated[Path | None, typer.Option(help="Feature table; without one, clinical only.")] = None,
     clinical: Clinical = None,
     clinical_mapping: Mapping = None,
     classifier: Annotated[
-        Literal["qda", "tree", "forest", "svc", "logistic", "elasticnet", "boosting", "mlp"],
+        Literal["qda", "tree", "forest", "svc", "logistic", "elasticnet", "boosting", "mlp", "attention"],
         typer.Option(help="Classifier."),
     ] = "logistic",
     reduction: Annotated[
@@ -35,6 +40,22 @@ def train_egfr(
     id_column: Annotated[str | None, typer.Option(help="Id column of a foreign table.")] = None,
     label_column: Annotated[str | None, typer.Option(help="Label column of a foreign table.")] = None,
     positive: Annotated[str, typer.Option(help="The label that is sought.")] = "mutant",
+    lesion: Annotated[
+        Literal["largest", "mean", "bag"],
+        typer.Option(help="What stands for a patient of several lesions; bag: all, for attention."),
+    ] = "largest",
+    stable: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Leave out features below this ICC (extract with --perturb)."),
+    ] = 0.0,
+    harmonise: Annotated[
+        bool, typer.Option("--harmonise", help="ComBat by hospital, learned inside the folds.")
+    ] = False,
+    external: Annotated[
+        Path | None, typer.Option(help="Feature table of a second cohort; for a clinical model its table.")
+    ] = None,
+    external_clinical: Annotated[Path | None, typer.Option(help="Clinical table of it.")] = None,
+    audit: Annotated[bool, typer.Option("--audit", help="Look at the tables and fit nothing.")] = False,
     allow_overlap: Annotated[
         bool, typer.Option(help="Accept patients the segmentation has seen; marks the report.")
     ] = False,
@@ -46,17 +67,27 @@ def train_egfr(
     """Train a classifier of EGFR status and judge it out of fold beside its baselines."""
     from radiogen.config import check_settings
     from radiogen.egfr.settings import EgfrSettings
+    from radiogen.egfr.train import SecondCohort
     from radiogen.egfr.train import train_egfr as train
 
     inputs = inputs or ("features" if features else "clinical")
     values = dict(
         classifier=classifier, reduction=reduction, inputs=inputs, folds=folds, repeats=repeats,
-        permutations=permutations, id_column=id_column, label_column=label_column, positive=positive,
+        permutations=permutations, lesion=lesion, stable=stable, harmonise=harmonise, id_column=id_column,
+        label_column=label_column, positive=positive,
         allow_overlap=allow_overlap, jobs=jobs, seed=seed, device=device, clinical_mapping=clinical_mapping,
     )  # fmt: skip
     settings = check_settings(EgfrSettings, values, what="train-egfr")
+    if audit:
+        _audit(features, out, clinical, settings)
+        return
+    second = None
+    if external or external_clinical:
+        second = SecondCohort(
+            external if features else None, external_clinical or (None if features else external)
+        )
     with progress(quiet) as tick:
-        trained = train(features, out, clinical, settings, tick)
+        trained = train(features, out, clinical, settings, tick, second)
     for note in trained.notes:
         say(note, quiet)
     typer.echo(f"patients\t{trained.patients}, {trained.positives} {positive}")
@@ -68,7 +99,19 @@ def train_egfr(
         typer.echo(f"increment over clinical\t{_interval(trained.increment)}")
     if trained.permutation_p is not None:
         typer.echo(f"p by shuffled labels\t{trained.permutation_p:.3f}")
+    if trained.external:
+        typer.echo(f"AUC on the second cohort\t{_interval(trained.external.auc)}")
     typer.echo(out)
+
+
+def _audit(features: Path | None, out: Path, clinical: Path | None, settings: "EgfrSettings") -> None:
+    from radiogen.egfr.audit import audit_egfr, audit_lines
+
+    place = out if out.suffix == ".json" else out / "audit.json"
+    found = audit_egfr(features, place, clinical, settings)
+    for line in audit_lines(found.findings):
+        typer.echo(line)
+    typer.echo(place)
 
 
 def _interval(estimate: object) -> str:

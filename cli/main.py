@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 from radiogen import __version__
 from radiogen.errors import RadiogenError
 
-from . import cases, cohort, doctor, egfr, features, model, pruning, qc, report, segmentation
+from . import benchmark, cases, cohort, doctor, egfr, features, model, pruning, qc, report, segmentation
 
 
 class _TwoWords(TyperGroup):
@@ -66,6 +66,7 @@ app.command("train-egfr")(egfr.train_egfr)
 app.command("classify-egfr")(egfr.classify_egfr)
 app.command("report")(report.report)
 app.add_typer(model.app, name="model")
+app.add_typer(benchmark.app, name="benchmark")
 app.command("doctor")(doctor.doctor)
 app.command("demo")(cohort.demo)
 

@@ -6,7 +6,8 @@ from radiogen.egfr.classify import Classification, classify_egfr
 from radiogen.egfr.persistence import load_model as load_egfr
 from radiogen.engines.model_folder import load_model
 from radiogen.engines.segment import CASES, SegmentOptions, segment
-from radiogen.features.extract import FeatureOptions, extract_features
+from radiogen.features.extract import extract_features
+from radiogen.features.settings import FeatureOptions
 from radiogen.io.cases import is_case_source
 from radiogen.report.page import report
 from radiogen.runtime import Tick, no_tick, pick_device
@@ -32,10 +33,10 @@ def examine(
         RadiogenError: The scan, the models and the tables do not go together.
     """
     network = load_model(model, pick_device(device))
-    load_egfr(egfr)  # refused before the work, not after it
+    wanted = load_egfr(egfr).config["extractor"] or {}  # refused before the work, not after it
     segment(source, out / "segmented", network, options, tick)
     cases = source if is_case_source(source) else out / "segmented" / CASES
-    features = FeatureOptions(split=options.split)
+    features = FeatureOptions.like(wanted, outside=False, split=options.split)
     extract_features(cases, out / "features.csv", network, features, out / "segmented", tick)
     answer = classify_egfr(
         out / "features.csv", egfr, out / "predictions.csv", clinical, clinical_mapping, abstain, tick=tick

@@ -14,8 +14,6 @@ from radiogen.engines.train import train
 from radiogen.phantoms.cases import TINY
 from radiogen.phantoms.cohort import make_phantoms
 
-pytestmark = pytest.mark.xdist_group("readme")  # each command needs what those before it made
-
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 LINES = re.findall(r"^    (radiogen .+)$", README, flags=re.MULTILINE)
 INLINE = [text.replace("\n", " ") for text in re.findall(r"`(radiogen [a-z-]+ [^`|]*--[^`|]*)`", README)]
@@ -69,15 +67,13 @@ def test_the_readme_shows_the_three_commands_that_must_exist():
     assert len(LINES) >= 10 and len(INLINE) == 2
 
 
-@pytest.mark.parametrize("line", LINES)
-def test_a_command_of_the_readme_runs(line, home, monkeypatch, capsys):
-    code = type_command(line, home, monkeypatch)
-    assert code == 0, capsys.readouterr().err
-    if line.startswith("radiogen train cases"):
-        call_lesion_early(home / "model" / "config.json")
-
-
-def test_one_command_takes_a_new_patient_to_a_probability(home, monkeypatch, capsys):
+def test_the_commands_of_the_readme_run_in_their_order(home, monkeypatch, capsys):
+    # One test, since each command needs what those before it made.
+    for line in LINES:
+        code = type_command(line, home, monkeypatch)
+        assert code == 0, f"{line}\n{capsys.readouterr().err}"
+        if line.startswith("radiogen train cases"):
+            call_lesion_early(home / "model" / "config.json")
     line = next(text for text in INLINE if text.startswith("radiogen classify-egfr"))
     assert type_command(f"{line} --prior box", home, monkeypatch) == 0, capsys.readouterr().err
     assert (home / "patient" / "report.html").is_file()

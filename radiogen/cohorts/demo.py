@@ -16,7 +16,8 @@ from radiogen.engines.prune import PruneOptions, prune
 from radiogen.engines.segment import SegmentOptions, segment
 from radiogen.engines.train import TrainOptions, train
 from radiogen.errors import ConfigError, OutputError
-from radiogen.features.extract import FeatureOptions, extract_features
+from radiogen.features.extract import extract_features
+from radiogen.features.settings import FeatureOptions
 from radiogen.io.cases import MANIFEST
 from radiogen.phantoms.cohort import make_phantoms
 from radiogen.preprocess.ingest import ingest

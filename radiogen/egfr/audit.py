@@ -48,13 +48,13 @@ def audit_egfr(
     given = [path for path in (features, clinical, settings.clinical_mapping) if path]
     record = RunRecord("audit-egfr", settings.options(), inputs=given)
     cohort = read_cohort(features, clinical, settings)
-    findings: dict[str, Any] = without_nan(examine(cohort, settings))
+    findings: dict[str, Any] = without_nan(examine(cohort))
     write_json(out, findings)
     record.finish(out)
     return EgfrAudit(out, findings)
 
 
-def examine(cohort: EgfrCohort, settings: EgfrSettings) -> dict[str, Any]:
+def examine(cohort: EgfrCohort) -> dict[str, Any]:
     """What audit.json holds."""
     labels = pd.Series(cohort.labels, index=cohort.features.index)
     positive = cohort.label_names[1]
@@ -70,7 +70,7 @@ def examine(cohort: EgfrCohort, settings: EgfrSettings) -> dict[str, Any]:
             name: share for name, share in _share_missing(cohort.features).items() if share > 0
         },
         "constant_features": [str(c) for c in cohort.features.columns[cohort.features.nunique() < 2]],
-        "blocks": _examine_blocks(cohort, settings.volume_column),
+        "blocks": _examine_blocks(cohort, cohort.volume_column),
         "notes": list(cohort.notes),
     }
 
@@ -118,3 +118,34 @@ def _strength(values: pd.Series) -> dict[str, Any]:
         "largest": float(values.max()),
         "strongest": None if strongest is None else str(strongest),
     }
+
+
+def audit_lines(findings: dict[str, Any]) -> list[str]:
+    """The audit as tab-separated lines, for a reader."""
+    lines = [f"patients\t{findings['patients']}"]
+    lines += [f"  {name}\t{count}" for name, count in findings["classes"].items()]
+    lines += [f"left out\t{count} {why}" for why, count in findings["left_out"].items()]
+    for key, groups in findings.items():
+        if "_by_" in key:
+            lines.append(key.replace("_", " "))
+            lines += [
+                f"  {word}\t{each['positives']} of {each['patients']} ({each['share']:.0%})"
+                for word, each in groups.items()
+            ]
+    gaps = {**findings["missing_clinical"], **findings["missing_features"]}
+    lines += [f"missing\t{name} {share:.0%}" for name, share in _most(gaps)]
+    if findings["constant_features"]:
+        lines.append(f"constant features\t{len(findings['constant_features'])}")
+    for block, entry in findings["blocks"].items():
+        for what in ("with_volume", "with_site"):
+            if what in entry and entry[what]["strongest"]:
+                figures = f"median {entry[what]['median']:.2f}, most {entry[what]['largest']:.2f}"
+                lines.append(
+                    f"block {block} {what.replace('_', ' ')}\t{figures} ({entry[what]['strongest']})"
+                )
+    return [*lines, *(f"note\t{note}" for note in findings["notes"])]
+
+
+def _most(shares: dict[str, float], count: int = 8) -> list[tuple[str, float]]:
+    ordered = sorted(shares.items(), key=lambda pair: -pair[1])
+    return [(name, share) for name, share in ordered if share > 0][:count]

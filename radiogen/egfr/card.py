@@ -9,8 +9,13 @@ from radiogen.provenance import write_text
 COLUMNS = ("auprc", "brier", "calibration_slope", "calibration_intercept", "sensitivity", "specificity")
 
 
-def write_card(path: Path, config: Mapping[str, Any], validation: Mapping[str, Any]) -> None:
-    """Write MODEL_CARD.md."""
+def write_card(
+    path: Path,
+    config: Mapping[str, Any],
+    validation: Mapping[str, Any],
+    external: Mapping[str, Any] | None = None,
+) -> None:
+    """Write MODEL_CARD.md from the files of the model folder and what a second cohort gave."""
     negative, positive = config["labels"]
     classes = ", ".join(f"{count} {name}" for name, count in validation["classes"].items())
     lines = [
@@ -48,9 +53,23 @@ def write_card(path: Path, config: Mapping[str, Any], validation: Mapping[str, A
         "## What to keep in mind",
         "",
         *(f"- {note}" for note in validation["notes"]),
-        "- No other cohort was judged; a hospital, scanner or population of another kind may give less.",
+        _external(external),
+        "- Up to a distance of 1 a patient is called familiar; 95 of 100 like those learned from are.",
     ]
     write_text(path, "\n".join(lines) + "\n")
+
+
+def _external(figures: Mapping[str, Any] | None) -> str:
+    if figures is None:
+        return (
+            "- No other cohort was judged; a hospital, scanner or population of another kind may give less."
+        )
+    auc = figures["auc"]
+    return (
+        f"- On a second cohort of {figures['patients']} patients the AUC was {auc['value']:.3f} "
+        f"({auc['low']:.3f} to {auc['high']:.3f}), the Brier score {figures['brier']:.3f}, the calibration "
+        f"slope {figures['calibration_slope']:.2f}."
+    )
 
 
 def _headline(validation: Mapping[str, Any]) -> str:

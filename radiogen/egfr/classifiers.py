@@ -12,9 +12,12 @@ from sklearn.pipeline import Pipeline
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 
+from radiogen.egfr.bags import EachInstance
 from radiogen.egfr.cleaning import make_cleaning
+from radiogen.egfr.harmonise import SiteHarmonizer
 from radiogen.egfr.reductions import make_reduction
 from radiogen.egfr.settings import EgfrSettings, ReductionName
+from radiogen.egfr.stability import KeptColumns
 from radiogen.egfr.tuning import TunedClassifier
 from radiogen.errors import ConfigError
 
@@ -36,6 +39,12 @@ def make_mlp() -> Any:
     return MlpHead()
 
 
+def make_attention() -> Any:
+    from radiogen.egfr.heads import GatedAttentionHead
+
+    return GatedAttentionHead()
+
+
 def make_elastic_net() -> Any:
     """Half L1, half L2; stopped early, since an exact solution takes ten times as long and ranks alike."""
     return LogisticRegression(solver="saga", l1_ratio=0.5, tol=0.01, max_iter=2000)
@@ -53,17 +62,27 @@ CLASSIFIERS: dict[str, Recipe] = {
         lambda: GradientBoostingClassifier(n_estimators=50, max_depth=2, subsample=0.7), {}, "pca"
     ),
     "mlp": Recipe(make_mlp, {}, "pca"),
+    "attention": Recipe(make_attention, {}, "pca"),
 }
 
 
-def make_classifier(settings: EgfrSettings, clinical: int, features: int, seed: int) -> TunedClassifier:
+def make_classifier(
+    settings: EgfrSettings,
+    clinical: int,
+    features: int,
+    seed: int,
+    kept: list[int] | None = None,
+    instances: int = 1,
+) -> TunedClassifier:
     """The pipeline of a setting, wrapped so that it tunes itself on inner folds.
 
     Args:
         settings: Which classifier and reduction.
         clinical: How many of the first columns are clinical; they pass around the reduction.
-        features: How many columns follow; they are reduced.
+        features: How many columns follow; they are reduced. To harmonise, the first is the hospital.
         seed: Seed of whatever in it needs chance.
+        kept: The features that are used, by their number; None for all.
+        instances: How many lesions stand side by side in the features, for attention.
 
     Raises:
         ConfigError: There is no such classifier.
@@ -73,20 +92,25 @@ def make_classifier(settings: EgfrSettings, clinical: int, features: int, seed: 
             f"classifier {settings.classifier}", "is not known", f"take {', '.join(CLASSIFIERS)}"
         )
     recipe = CLASSIFIERS[settings.classifier]
+    pools = settings.classifier == "attention"
     classifier = recipe.build()
-    handed_in = {"random_state": seed, "device": settings.device}
+    handed_in = {"random_state": seed, "device": settings.device, "instances": instances, "context": clinical}
     takes = classifier.get_params()
     classifier.set_params(**{name: value for name, value in handed_in.items() if name in takes})
     reduction, reduction_grid = make_reduction(settings.reduction or recipe.reduction, settings.components)
-    blocks = []
+    blocks: list[tuple[str, Any, slice]] = []
     searched = {f"classifier__{name}": values for name, values in recipe.grid.items()}
     if clinical:
-        blocks.append(("clinical", make_cleaning(), slice(0, clinical)))
+        blocks.append(("clinical", make_cleaning(constant=pools), slice(0, clinical)))
     if features:
-        reduced = Pipeline([*make_cleaning().steps, ("reduce", reduction)])
+        first: list[tuple[str, Any]] = [("harmonise", SiteHarmonizer())] if settings.harmonise else []
+        first += [] if kept is None else [("stable", KeptColumns(kept))]
+        reduced: Any = Pipeline([*first, *make_cleaning().steps, ("reduce", reduction)])
+        if pools:
+            reduced = EachInstance(reduced, instances)
         blocks.append(("features", reduced, slice(clinical, clinical + features)))
         if reduction_grid:
-            prefix = "columns__features__reduce__"
+            prefix = "columns__features__transformer__reduce__" if pools else "columns__features__reduce__"
             searched = {prefix + name: values for name, values in reduction_grid.items()}
     pipeline = Pipeline([("columns", ColumnTransformer(blocks)), ("classifier", classifier)])
     return TunedClassifier(pipeline, searched, settings.inner_folds, random_state=seed)

@@ -27,12 +27,13 @@ class VaryingColumns(SelectorMixin, BaseEstimator):  # type: ignore[misc]
         return mask
 
 
-def make_cleaning() -> Pipeline:
-    """Median for what is missing, constant columns out, the rest to mean 0 and standard deviation 1."""
-    return Pipeline(
-        [
-            ("impute", SimpleImputer(strategy="median", keep_empty_features=True)),
-            ("vary", VaryingColumns()),
-            ("scale", StandardScaler()),
-        ]
-    )
+def make_cleaning(constant: bool = False) -> Pipeline:
+    """Median for what is missing, constant columns out, the rest to mean 0 and standard deviation 1.
+
+    Args:
+        constant: Keep constant columns, as zeros, where the number of columns must not change.
+    """
+    steps = [("impute", SimpleImputer(strategy="median", keep_empty_features=True))]
+    if not constant:
+        steps.append(("vary", VaryingColumns()))
+    return Pipeline([*steps, ("scale", StandardScaler())])

@@ -1,5 +1,7 @@
 """Join features, clinical variables and status into the patients that a classifier learns from."""
 
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,11 +10,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from radiogen.egfr.bags import PLACE
 from radiogen.egfr.feature_table import FeatureTable, find_twins, name_some, read_features
 from radiogen.egfr.settings import EgfrSettings
+from radiogen.egfr.stability import read_perturbed
 from radiogen.errors import TableError
 from radiogen.io.clinical import CLINICAL_COLUMNS, read_clinical
 
+OUTSIDE_PREFIX = "outside_"  # columns of lung outside the lesion, a negative control
 UNKNOWN_LABELS = ("", "nan", "NA", "None", "unknown")
 
 # How a clinical column becomes numbers: name of the number -> the word that is 1, or None for the value.
@@ -31,6 +36,7 @@ class EgfrCohort:
     """Patients with known status: labels (1 is the positive class), features, clinical numbers, hospital.
 
     The tables have one row a patient, in the sorted order of the ids. A table may have no columns.
+    `outside` are the features of lung outside the lesion, a negative control that no model sees.
     """
 
     patients: tuple[str, ...]
@@ -40,9 +46,17 @@ class EgfrCohort:
     clinical: pd.DataFrame
     sites: tuple[str, ...]
     histology: tuple[str, ...]
+    outside: pd.DataFrame = field(default_factory=pd.DataFrame)
+    measured: NDArray[np.float64] | None = None  # (patients, repeats, features) of perturbed masks
+    volume_column: str = "shape_volume_ml"
     about: dict[str, Any] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @property
+    def hospitals(self) -> list[str]:
+        """The known hospitals; the place in the list is a hospital's number."""
+        return sorted(set(self.sites) - {""})
 
 
 def read_cohort(features: Path | None, clinical: Path | None, settings: EgfrSettings) -> EgfrCohort:
@@ -69,11 +83,16 @@ def read_cohort(features: Path | None, clinical: Path | None, settings: EgfrSett
     left_out = {str(why): int(count) for why, count in reasons.value_counts().items() if why}
     if records is not None and table is not None:
         left_out["in the clinical table without features"] = int((~records.index.isin(ids)).sum())
+    own = [name for name in numbers.columns if not str(name).startswith(OUTSIDE_PREFIX)]
+    chosen = numbers.loc[kept, own]
     return EgfrCohort(
         patients=tuple(kept),
         labels=status[kept].to_numpy(dtype=np.int64),
         label_names=names,
-        features=numbers.loc[kept],
+        features=chosen,
+        outside=numbers.loc[kept].drop(columns=own),
+        measured=read_perturbed(features, chosen, settings) if features and settings.stable else None,
+        volume_column=settings.volume_column + (f"{PLACE}1" if settings.lesion == "bag" else ""),
         clinical=_varying(encode_clinical(rows.loc[kept], settings.clinical_columns)),
         sites=tuple(rows.loc[kept, "site"].fillna("")),
         histology=tuple(rows.loc[kept, "histology"].fillna("")),
@@ -150,6 +169,12 @@ def check_overlap(features: Path | None, cohort: EgfrCohort, allowed: bool) -> i
             "extract with a model that saw other patients, or take allow_overlap, which marks the report",
         )
     return len(overlap)
+
+
+def number_sites(sites: Iterable[Any], hospitals: Sequence[str]) -> list[float]:
+    """The number of each patient's hospital, NaN where it is not one of them."""
+    numbers = {name: float(number) for number, name in enumerate(hospitals)}
+    return [numbers.get(str(site), math.nan) for site in sites]
 
 
 def encode_clinical(rows: pd.DataFrame, columns: tuple[str, ...]) -> pd.DataFrame:

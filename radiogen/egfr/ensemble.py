@@ -5,10 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from radiogen.egfr.bags import PLACE
 from radiogen.egfr.persistence import EgfrModel
 from radiogen.egfr.statistics import logit
 
 Floats = NDArray[np.float64]
+ROUNDING = 1e-9  # a smaller shift is none
 CHUNK = 256  # rows of the explaining matrix held at once
 
 
@@ -24,6 +26,7 @@ class Prediction:
     missing: int  # inputs that were not known and got the median
     inputs: int
     contributions: tuple[tuple[str, float], ...]  # input -> shift of the log odds
+    strangest: str = ""  # the block of inputs in which the patient lies farthest away
 
     @property
     def in_distribution(self) -> bool:
@@ -41,6 +44,7 @@ def predict_one(model: EgfrModel, row: Floats, abstain: float = 0.0, explain: in
         explain: So many inputs are named that moved the log odds most, each against the median patient.
     """
     said = _probabilities(model, row[None, :])[:, 0]
+    asked = _asked(model, row)
     probability, threshold = float(said.mean()), float(model.config["threshold"])
     negative, positive = model.config["labels"]
     called = positive if probability >= threshold else negative
@@ -52,10 +56,22 @@ def predict_one(model: EgfrModel, row: Floats, abstain: float = 0.0, explain: in
         high=float(said.max()),
         called=called,
         distance=float(model.familiarity.distance(row[None, :])[0]),
-        missing=int(np.isnan(row).sum()),
-        inputs=len(row),
+        strangest=model.familiarity.strangest(row[None, :])[0],
+        missing=int(np.isnan(row[asked]).sum()),
+        inputs=int(asked.sum()),
         contributions=_contributions(model, row, explain) if explain else (),
     )
+
+
+def _asked(model: EgfrModel, row: Floats) -> NDArray[np.bool_]:
+    """The inputs that this patient can have: not those of a second lesion where there is one."""
+    names = [*model.config["clinical_columns"], *model.config["feature_columns"]]
+    places = np.array([name.rpartition(PLACE)[2] if PLACE in name else "" for name in names])
+    asked = np.ones(len(row), dtype=bool)
+    for place in set(places) - {"", "1"}:
+        here = places == place
+        asked[here] = not np.isnan(row[here]).all()
+    return asked
 
 
 def _probabilities(model: EgfrModel, rows: Floats) -> Floats:
@@ -73,4 +89,4 @@ def _contributions(model: EgfrModel, row: Floats, count: int) -> tuple[tuple[str
         rows[np.arange(len(columns)), columns] = np.nan
         shifts[columns] = here - logit(_probabilities(model, rows)).mean(0)
     order = np.argsort(-np.abs(shifts), kind="stable")[:count]
-    return tuple((names[column], float(shifts[column])) for column in order if shifts[column] != 0)
+    return tuple((names[column], float(shifts[column])) for column in order if abs(shifts[column]) > ROUNDING)

@@ -1,13 +1,14 @@
 """Judge a trained classifier on a second cohort that it has never seen."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from radiogen.egfr.classify import Classification, classify_egfr
-from radiogen.egfr.cohort import check_overlap, read_cohort
+from radiogen.egfr.classify import Classification, check_extractor, classify_egfr
+from radiogen.egfr.cohort import EgfrCohort, check_overlap, read_cohort
 from radiogen.egfr.judgement import describe, without_nan
 from radiogen.egfr.persistence import load_model
 from radiogen.egfr.settings import EgfrSettings
@@ -27,6 +28,32 @@ class ExternalJudgement:
     auc: Estimate
     figures: dict[str, Any]
     classification: Classification
+
+
+def check_external(
+    features: Path | None, clinical: Path | None, settings: EgfrSettings, cohort: EgfrCohort
+) -> None:
+    """Refuse a second cohort that cannot judge a model of the first, before anything is learned.
+
+    Raises:
+        TableError: Its tables do not fit, or it holds patients of the first.
+    """
+    other = read_cohort(features, clinical, settings)
+    check_overlap(features, other, settings.allow_overlap)
+    if "features" in settings.inputs:
+        check_extractor(features, other.about, cohort.about)
+    absent = [name for name in cohort.features.columns if name not in other.features.columns]
+    if absent and "features" in settings.inputs:
+        raise TableError(features, f"lacks the column {absent[0]!r}", "extract with the same settings")
+    _check_new(features or clinical, other, cohort.patients)
+
+
+def _check_new(path: Path | None, cohort: EgfrCohort, learned_from: Iterable[str]) -> None:
+    known = sorted(set(cohort.patients) & set(learned_from))
+    if known:
+        raise TableError(
+            path, f"holds {len(known)} patients the model learned from ({known[0]})", "leave them out"
+        )
 
 
 def judge_external(
@@ -54,19 +81,13 @@ def judge_external(
         TableError: The tables do not fit the model, or hold patients that it learned from.
     """
     trained = load_model(model)
-    how = settings or EgfrSettings(**trained.config["settings"])
+    how = settings or EgfrSettings(**{**trained.config["settings"], "stable": 0})
     given = [path for path in (features, clinical, how.clinical_mapping, model / "config.json") if path]
     record = RunRecord("judge-external", how.options(), how.seed, given)
     record.model_hash = trained.sha256
     cohort = read_cohort(features, clinical, how)
     overlap = check_overlap(features, cohort, how.allow_overlap)
-    known = sorted(set(cohort.patients) & set(trained.config["patients_seen"]))
-    if known:
-        raise TableError(
-            features or clinical,
-            f"holds {len(known)} patients the model learned from ({known[0]})",
-            "leave them out",
-        )
+    _check_new(features or clinical, cohort, trained.config["patients_seen"])
     if list(cohort.label_names) != trained.config["labels"]:
         raise TableError(
             features or clinical,

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from radiogen.egfr.bags import spread_out
 from radiogen.egfr.settings import EgfrSettings
 from radiogen.errors import TableError
 from radiogen.io.tables import read_text_table
 
-KEYS = ("case_id", "patient_id", "lesion", "cohort", "split", "egfr")
+KEYS = ("case_id", "patient_id", "lesion", "patch", "cohort", "split", "egfr")
 MISSING = ("", "nan", "NaN", "NA", "None", "null")
 LARGEST = 1e100  # beyond it squares overflow
 TWIN_FEATURES = 5  # so many equal measurements do not happen to two patients by chance
@@ -34,7 +35,7 @@ def read_features(path: Path, settings: EgfrSettings) -> FeatureTable:
     A table of radiogen has the columns case_id, patient_id, lesion, and numbers; its features.json is read if
     it lies beside. A foreign one is named by `id_column` (and `label_column`): there columns that are not
     numbers are left out and said. Of several lesions the largest by `volume_column` stands for the patient,
-    or the mean of all.
+    or the mean of all, or all of them side by side (`bag`).
 
     Raises:
         TableError: No id column, no feature, a cell that is not a number, a lesion twice, several lesions
@@ -50,7 +51,7 @@ def read_features(path: Path, settings: EgfrSettings) -> FeatureTable:
     known = raw[~raw[id_column].isin(MISSING)]
     if len(known) < len(raw):
         notes.append(f"{len(raw) - len(known)} rows without a patient id left out")
-    lesion_keys = [name for name in (id_column, "case_id", "lesion") if name in raw.columns]
+    lesion_keys = [name for name in (id_column, "case_id", "lesion", "patch") if name in raw.columns]
     known = known.sort_values(lesion_keys)
     _check_doubled(path, known, lesion_keys)
     keys = {*KEYS, id_column, settings.label_column}
@@ -118,13 +119,16 @@ def _join_lesions(
     path: Path, numbers: pd.DataFrame, ids: pd.Series, settings: EgfrSettings, notes: list[str]
 ) -> pd.DataFrame:
     several = int((ids.value_counts() > 1).sum())
+    volume = settings.volume_column
+    if settings.lesion == "bag":
+        notes.append(f"{several} patients with several lesions: pooled by attention")
+        return spread_out(numbers, ids, numbers[volume] if volume in numbers.columns else None)
     if not several:
         return numbers.set_axis(pd.Index(ids, name="patient_id")).sort_index()
     notes.append(f"{several} patients with several lesions: {settings.lesion}")
     if settings.lesion == "mean":
         means: pd.DataFrame = numbers.groupby(ids.to_numpy()).mean()
         return means.rename_axis("patient_id")
-    volume = settings.volume_column
     if volume not in numbers.columns:
         raise TableError(path, f"has several rows a patient and no column {volume}", "take lesion=mean")
     order = pd.DataFrame({"patient_id": ids, "volume": -numbers[volume], "row": np.arange(len(ids))})

@@ -22,10 +22,14 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
+from radiogen.egfr.bags import EachInstance
 from radiogen.egfr.cleaning import VaryingColumns
 from radiogen.egfr.familiarity import Familiarity
-from radiogen.egfr.heads import MlpHead
+from radiogen.egfr.harmonise import SiteHarmonizer
+from radiogen.egfr.heads import GatedAttentionHead, MlpHead
 from radiogen.egfr.reductions import LinearReduction
+from radiogen.egfr.stability import KeptColumns
+from radiogen.egfr.torch_head import TorchHead
 from radiogen.egfr.tuning import TunedClassifier
 from radiogen.errors import ModelError
 from radiogen.provenance import file_sha256, whole_file, write_json
@@ -34,7 +38,10 @@ PIPELINE, HEAD, HEAD_ABOUT, CONFIG = "pipeline.skops", "head.safetensors", "head
 SCHEMA_VERSION = 1
 LARGEST_BYTES = 4 << 30
 
-OWN = (Familiarity, LinearReduction, MlpHead, TunedClassifier, VaryingColumns)
+OWN = (
+    *(EachInstance, Familiarity, GatedAttentionHead, KeptColumns, LinearReduction, MlpHead),
+    *(SiteHarmonizer, TunedClassifier, VaryingColumns),
+)
 LEARNERS = (
     *(ColumnTransformer, DecisionTreeClassifier, DecisionTreeRegressor, GradientBoostingClassifier),
     *(LogisticRegression, Pipeline, QuadraticDiscriminantAnalysis, RandomForestClassifier, SimpleImputer),
@@ -95,13 +102,15 @@ def _save_heads(folder: Path, weights: list[dict[str, Any]]) -> list[Path]:
     with whole_file(folder / HEAD) as draft:
         save_file(tensors, draft)
     shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
-    write_json(folder / HEAD_ABOUT, {"kind": "MlpHead", "heads": len(weights), "tensors": shapes})
+    write_json(
+        folder / HEAD_ABOUT, {"kind": "weights of torch heads", "heads": len(weights), "tensors": shapes}
+    )
     return [folder / HEAD, folder / HEAD_ABOUT]
 
 
-def _heads(member: TunedClassifier) -> list[MlpHead]:
+def _heads(member: TunedClassifier) -> list[TorchHead]:
     last = getattr(member, "estimator_", None)
-    return [step for _, step in getattr(last, "steps", ()) if isinstance(step, MlpHead)]
+    return [step for _, step in getattr(last, "steps", ()) if isinstance(step, TorchHead)]
 
 
 def _make_reproducible(path: Path) -> None:
@@ -193,7 +202,7 @@ def _types_in(schema: Any) -> set[str]:
     return found
 
 
-def _return_weights(folder: Path, heads: list[MlpHead]) -> None:
+def _return_weights(folder: Path, heads: list[TorchHead]) -> None:
     if not heads:
         return
     try:

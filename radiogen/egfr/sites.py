@@ -33,7 +33,7 @@ def judge_sites(
         if site and _enough(labels) and _enough(cohort.labels[~here]):
             rng = np.random.default_rng(derive_seed(settings.seed, 3))
             within = bootstrap_auc(said.scores[:, here], labels, settings.bootstraps, rng)
-            model = candidate.build(derive_seed(settings.seed, 4))
+            model = candidate.build(derive_seed(settings.seed, 4), np.flatnonzero(~here))
             model.fit(candidate.inputs[~here], cohort.labels[~here])
             probabilities = model.predict_proba(candidate.inputs[here])[:, 1]
             slope, intercept = calibration(probabilities, labels)

@@ -11,7 +11,7 @@ from radiogen.egfr.cohort import EgfrCohort
 from radiogen.egfr.judgement import compare, decision_curves, describe, increment, without_nan
 from radiogen.egfr.settings import EgfrSettings
 from radiogen.egfr.statistics import Difference
-from radiogen.egfr.validation import OutOfFold, permute_labels
+from radiogen.egfr.validation import Judging, OutOfFold, permute_labels
 from radiogen.provenance import write_csv
 from radiogen.runtime import Tick
 
@@ -27,6 +27,7 @@ def summarise(
     settings: EgfrSettings,
     overlap: int,
     sites: dict[str, Any],
+    how: Judging,
     tick: Tick,
 ) -> dict[str, Any]:
     """All that stands in validation.json; the permutation test is made here."""
@@ -34,9 +35,7 @@ def summarise(
     gain = increment(outcomes, labels)
     test = None
     if settings.permutations:
-        test = permute_labels(
-            model, labels, settings.folds, settings.permutations, settings.seed, settings.jobs, tick
-        )
+        test = permute_labels(model, labels, settings.folds, settings.permutations, how, tick)
     described = {
         name: describe(said, labels, cohort.label_names, settings.bootstraps, settings.seed)
         for name, said in outcomes.items()

@@ -1,5 +1,6 @@
 """Train the EGFR classifier, judge it beside what it must beat, and write its model folder."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from radiogen.egfr.candidates import Candidate, list_candidates
 from radiogen.egfr.card import write_card
 from radiogen.egfr.classifiers import CLASSIFIERS
 from radiogen.egfr.cohort import EgfrCohort, check_overlap, read_cohort
+from radiogen.egfr.external import ExternalJudgement, check_external, judge_external
 from radiogen.egfr.familiarity import Familiarity
 from radiogen.egfr.folds import draw_folds
 from radiogen.egfr.judgement import increment
@@ -17,8 +19,8 @@ from radiogen.egfr.settings import EgfrSettings
 from radiogen.egfr.sites import judge_sites
 from radiogen.egfr.statistics import Difference, Estimate
 from radiogen.egfr.summary import NOTE, summarise, write_out_of_fold
-from radiogen.egfr.validation import OutOfFold, judge
-from radiogen.provenance import RunRecord, record_path, write_json
+from radiogen.egfr.validation import Judging, OutOfFold, judge
+from radiogen.provenance import RunRecord, leave_no_trace, record_path, write_json
 from radiogen.runtime import Tick, no_tick, pick_device
 
 
@@ -34,6 +36,15 @@ class EgfrTraining:
     permutation_p: float | None
     validation: dict[str, Any]  # all of validation.json
     notes: tuple[str, ...]
+    external: ExternalJudgement | None = None
+
+
+@dataclass(frozen=True)
+class SecondCohort:
+    """Tables of patients that nothing is learned from."""
+
+    features: Path | None
+    clinical: Path | None
 
 
 def train_egfr(
@@ -42,11 +53,13 @@ def train_egfr(
     clinical: Path | None = None,
     settings: EgfrSettings = EgfrSettings(),  # noqa: B008 - frozen
     tick: Tick = no_tick,
+    external: SecondCohort | None = None,
 ) -> EgfrTraining:
     """Train and judge a classifier of EGFR status.
 
     Writes to `out`: pipeline.skops (and head.safetensors with head.json), config.json, validation.json,
-    oof.csv, MODEL_CARD.md, pictures, and last the run record.
+    oof.csv, MODEL_CARD.md, pictures, `external/` for a second cohort, and last the run record. Finished folds
+    are kept in a hidden folder beside `out` until then, so that a killed run goes on.
 
     Args:
         features: Feature table, one row a lesion; None for a model of clinical variables alone.
@@ -54,6 +67,7 @@ def train_egfr(
         clinical: Clinical table; without it the feature table must hold the status.
         settings: How.
         tick: Told of progress.
+        external: A second cohort, on which the finished model is judged too.
 
     Raises:
         DeviceError: The device is not there.
@@ -65,23 +79,32 @@ def train_egfr(
     cohort = read_cohort(features, clinical, settings)
     overlap = check_overlap(features, cohort, settings.allow_overlap)
     candidates = list_candidates(cohort, settings)
+    if external:
+        check_external(external.features, external.clinical, settings, cohort)
     folds = draw_folds(cohort.patients, cohort.labels, settings.folds, settings.repeats, settings.seed)
-    outcomes = judge(candidates.values(), cohort.labels, folds, settings.seed, settings.jobs, tick)
+    parts = out.with_name(f".{out.name}.folds")  # finished folds, for a run that is killed
+    how = Judging(settings.seed, settings.jobs, parts, settings.inputs)
+    with leave_no_trace(parts):
+        outcomes = judge(candidates.values(), cohort.labels, folds, how, tick)
     sites = judge_sites(candidates[settings.inputs], outcomes[settings.inputs], cohort, settings)
-    validation = summarise(cohort, candidates, outcomes, settings, overlap, sites, tick)
+    validation = summarise(cohort, candidates, outcomes, settings, overlap, sites, how, tick)
     model = candidates[settings.inputs]
-    familiarity = Familiarity().fit(model.inputs)
+    familiarity = Familiarity(blocks=_blocks_of(model)).fit(model.inputs)
     config = _describe_model(cohort, model, outcomes[model.name], overlap)
     if out.is_dir():
         record_path(out).unlink(missing_ok=True)  # an old record must not vouch for a half-written folder
     files = save_model(out, outcomes[model.name].models, familiarity, config)
     write_json(out / "validation.json", validation)
     write_out_of_fold(out / "oof.csv", cohort, outcomes)
-    write_card(out / "MODEL_CARD.md", config, validation)
+    second = None
+    if external:
+        second = judge_external(external.features, out, out / "external", external.clinical, settings, tick)
+    write_card(out / "MODEL_CARD.md", config, validation, second.figures if second else None)
     files += [out / name for name in ("validation.json", "oof.csv", "MODEL_CARD.md")]
     files += plot_validation(out)
     record.decisions.extend(validation["notes"])
     record.finish(out, files)
+    shutil.rmtree(parts, ignore_errors=True)
     test = validation["permutation"]
     return EgfrTraining(
         folder=out,
@@ -92,7 +115,16 @@ def train_egfr(
         permutation_p=test["p"] if test else None,
         validation=validation,
         notes=tuple(validation["notes"]),
+        external=second,
     )
+
+
+def _blocks_of(model: Candidate) -> list[str]:
+    """The block of each input: clinical, or the part of a feature's name before the first underscore."""
+    return [
+        *("clinical" for _ in model.clinical_columns),
+        *(name.partition("_")[0] for name in model.feature_columns),
+    ]
 
 
 def _describe_model(cohort: EgfrCohort, model: Candidate, said: OutOfFold, overlap: int) -> dict[str, Any]:
@@ -109,6 +141,7 @@ def _describe_model(cohort: EgfrCohort, model: Candidate, said: OutOfFold, overl
         "clinical_columns": list(model.clinical_columns),
         "feature_columns": list(model.feature_columns),
         "threshold": float(sum(thresholds) / len(thresholds)),
+        "hospitals": cohort.hospitals if settings.harmonise else [],
         "lesion": settings.lesion,
         "volume_column": settings.volume_column,
         "id_column": settings.id_column,

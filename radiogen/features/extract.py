@@ -1,36 +1,33 @@
 """The feature table: one row a lesion, with a JSON beside it that says what the columns are."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import SimpleITK as sitk
-
-from radiogen.config import Settings
 from radiogen.engines.model_folder import Model
-from radiogen.errors import CaseError, RadiogenError
-from radiogen.features.deep import LEVELS, deep_features, paper_features
-from radiogen.features.signs import signs
+from radiogen.errors import CaseError, OutputError, RadiogenError
+from radiogen.features.case import KEYS, CaseRows, Row, measure_case
+from radiogen.features.files import check_ending, perturbed_path, write_features
+from radiogen.features.parts import key_of, read_part, write_part
+from radiogen.features.perturb import STABLE_ICC, stability_rows
+from radiogen.features.radiomics import Radiomics
+from radiogen.features.settings import FeatureOptions
 from radiogen.io.cases import Case, cases_of_split
-from radiogen.io.nifti import read_grid, read_mask
-from radiogen.preprocess.network_input import NetworkInput, to_network_grid
-from radiogen.provenance import RunRecord, record_path, write_csv, write_failures, write_json
+from radiogen.io.tables import read_text_table
+from radiogen.provenance import (
+    RunRecord,
+    is_done,
+    record_path,
+    short_hash,
+    write_csv,
+    write_failures,
+    write_json,
+)
 from radiogen.runtime import Tick, no_tick
-from radiogen.volume import array_of, same_grid, volume_like
 
 SCHEMA_VERSION = 1
-KEYS = ("case_id", "patient_id", "lesion")
-
-
-class FeatureOptions(Settings):
-    """Which features are computed."""
-
-    levels: tuple[str, ...] = LEVELS
-    paper: bool = False
-    split: str | None = None  # only the cases of this split
 
 
 @dataclass
@@ -38,8 +35,37 @@ class FeatureTable:
     """Rows of the table, and the cases that have none."""
 
     path: Path
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    repeats: list[Row] = field(default_factory=list)  # of perturbed masks
+    patches: list[Row] = field(default_factory=list)
     failures: list[tuple[str, str, str]] = field(default_factory=list)  # case_id, reason, way out
+    decisions: list[str] = field(default_factory=list)
+    stable: int | None = None  # features with an ICC of STABLE_ICC or more; None without perturbation
+
+    @property
+    def columns(self) -> list[str]:
+        """The features, in the order in which they first appear."""
+        names = dict.fromkeys(name for row in self.rows for name in row)
+        return [name for name in names if name not in KEYS]
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What the extraction of every case shares."""
+
+    model: Model
+    options: FeatureOptions
+    radiomics: Radiomics | None
+    masks: Path | None
+    parts: Path
+
+    @property
+    def how(self) -> dict[str, Any]:
+        about = self.radiomics.about() if self.radiomics else None
+        return {**self.options.described(), "radiomics": about, "model": self.model.hash}
+
+    def mask_of(self, case: Case) -> Path:
+        return self.masks / case.case_id / "lesion.nii.gz" if self.masks else case.lesion_path
 
 
 def extract_features(
@@ -50,28 +76,48 @@ def extract_features(
     masks: Path | None = None,
     tick: Tick = no_tick,
 ) -> FeatureTable:
-    """Deep, shape and intensity features of every lesion.
+    """Deep, shape and intensity features of every lesion; with `perturb` how stable each of them is.
+
+    Beside the table come a JSON of its name that says what made it, `<name>.failures.csv` if cases failed,
+    and with `perturb` `<name>.perturbed.csv` (a row a repeat) and `<name>.stability.csv` (ICC a feature).
+    With `patches` `<name>.patches.csv` has a row a piece of a lesion: deep features alone, to be pooled.
+    A run that was killed, or whose failed cases were mended, goes on: what was measured is kept in a
+    hidden folder beside the table until no case fails.
 
     Args:
         cases: A case folder, or a folder of cases.
-        out: CSV to write; a JSON of the same name says what made it.
+        out: CSV or Parquet file to write.
         model: The RA-Seg whose features are taken.
-        options: Levels, or the published features.
+        options: Which features.
         masks: Output of `segment`; else the outlines of the cases are the lesions.
         tick: Told of progress.
 
     Raises:
         RadiogenError: The only case failed.
         CaseError: No case has a lesion.
+        OutputError: The table is there and `existing` is fail, or its name has another ending.
     """
-    record = RunRecord("extract-features", options.model_dump(mode="json"), model_hash=model.hash)
-    table, prompts = FeatureTable(out), set()
+    check_ending(out)
+    radiomics = Radiomics(options.radiomics_parameters) if options.radiomics else None
+    work = _Work(model, options, radiomics, masks, out.with_name(f".{out.stem}.parts"))
     found = cases_of_split(cases, options.split)
+    keys = {}
+    for number, case in enumerate(found, start=1):
+        keys[case.case_id] = key_of(case, work.mask_of(case), work.how)
+        tick("see what is done", number, len(found))
+    described = {**work.how, "cases": short_hash("".join(keys.values()))}
+    if options.existing == "fail" and (out.exists() or record_path(out).exists()):
+        raise OutputError(out, "is there already", "take --existing skip or overwrite")
+    if options.existing == "overwrite":
+        shutil.rmtree(work.parts, ignore_errors=True)
+    if options.existing == "skip" and not _failures(out).exists() and is_done(out, described, [], model.hash):
+        return FeatureTable(out, rows=[dict(row) for _, row in read_text_table(out).iterrows()])
+    record = RunRecord("extract-features", described, options.seed, model_hash=model.hash)
+    record.device = str(next(model.network.parameters()).device)
+    table = FeatureTable(out)
     for number, case in enumerate(found, start=1):
         try:
-            path = masks / case.case_id / "lesion.nii.gz" if masks else case.lesion_path
-            table.rows += _rows(case, path, model, options)
-            prompts.add(_prompt(path) if masks else "oracle")
+            _add(table, case, _measure(case, keys[case.case_id], work))
         except RadiogenError as error:
             if len(found) == 1:
                 raise
@@ -79,80 +125,85 @@ def extract_features(
         tick("features", number, len(found))
     if not table.rows:
         raise CaseError(cases, "holds no case with a lesion", "segment the cases and give --masks")
-    _write(table, out)
-    write_json(out.with_suffix(".json"), _schema(table, model, options, prompts))
-    record.decisions += [f"{case_id}: {reason}" for case_id, reason, _ in table.failures]
-    record.device = str(next(model.network.parameters()).device)
-    record.finish(out, [out, out.with_suffix(".json")])
+    record_path(out).unlink(missing_ok=True)
+    outputs = _write(table, work, _prompt(found, work))
+    record.decisions += [*table.decisions, *(f"{case_id}: {reason}" for case_id, reason, _ in table.failures)]
+    record.finish(out, outputs)
+    if not table.failures:
+        shutil.rmtree(work.parts, ignore_errors=True)
     return table
 
 
-def _rows(case: Case, path: Path, model: Model, options: FeatureOptions) -> Iterator[dict[str, Any]]:
-    if not path.is_file():
-        raise CaseError(path, "is missing", "segment the case, or ingest it with its outline")
-    lesion = read_mask(path)
-    if not same_grid(lesion, read_grid(case.ct_path)):
-        raise CaseError(path, "does not lie on the CT's grid", "segment this case again")
-    labels = [int(label) for label in np.unique(array_of(lesion)) if label]
-    if not labels:
-        raise CaseError(path, "holds no lesion", "draw a box round it: --prior box --box")
-    ct, lungs = case.ct(), case.lungs()
-    sample = keep_labels(to_network_grid(ct, lungs, lesion, model.config.preprocessing), lesion, labels)
-    published = paper_features(model, sample) if options.paper else None
-    for label in labels:
-        deep = deep_features(model, sample, label, options.levels) if published is None else published
-        yield {
-            **dict(zip(KEYS, (case.case_id, case.patient_id, label), strict=True)),
-            **signs(ct, lesion == label, lungs),
-            **deep,
-        }
+def _failures(out: Path) -> Path:
+    return out.with_name(f"{out.stem}.failures.csv")
 
 
-def keep_labels(sample: NetworkInput, lesion: sitk.Image, labels: list[int]) -> NetworkInput:
-    """Put a lesion that fell between the voxels of the network's grid back as the voxel at its centre."""
-    if sample.lesion is None:
-        return sample
-    array = array_of(sample.lesion)
-    lost = [label for label in labels if not (array == label).any()]
-    if not lost:
-        return sample
-    shapes = sitk.LabelShapeStatisticsImageFilter()
-    shapes.Execute(lesion)
-    for label in lost:
-        x, y, z = sample.lesion.TransformPhysicalPointToIndex(shapes.GetCentroid(label))
-        array[z, y, x] = label
-    return replace(sample, lesion=volume_like(array, sample.lesion))
+def _measure(case: Case, key: str, work: _Work) -> CaseRows:
+    kept = read_part(work.parts, case, key)
+    if kept is None:
+        kept = measure_case(case, work.mask_of(case), work.model, work.options, work.radiomics)
+        write_part(work.parts, case, key, kept)
+    return kept
 
 
-def _prompt(mask: Path) -> str:
+def _add(table: FeatureTable, case: Case, found: CaseRows) -> None:
+    table.rows += found.rows
+    table.repeats += found.repeats
+    table.patches += found.patches
+    table.decisions += [f"{case.case_id}: {each}" for each in found.decisions]
+
+
+def _write(table: FeatureTable, work: _Work, prompt: str) -> list[Path]:
+    """Write the table and its companions; the files written."""
+    out, columns = table.path, table.columns
+    write_features(out, [*KEYS, *columns], table.rows)
+    write_json(out.with_suffix(".json"), _schema(columns, work, prompt))
+    write_failures(_failures(out), "extract-features", table.failures)
+    written = [out, out.with_suffix(".json")]
+    if work.options.patches:
+        pieces = out.with_name(f"{out.stem}.patches{out.suffix}")
+        names = [name for name in table.patches[0] if name not in (*KEYS, "patch")]
+        write_features(pieces, [*KEYS, "patch", *names], table.patches)
+        write_json(pieces.with_suffix(".json"), _schema(names, work, prompt))
+        written += [pieces, pieces.with_suffix(".json")]
+    if work.options.perturb:
+        names = [name for name in columns if any(name in row for row in table.repeats[:1])]
+        write_features(perturbed_path(out), [*KEYS, "repeat", *names], table.repeats)
+        stability = out.with_name(f"{out.stem}.stability.csv")
+        found = stability_rows(table.repeats, KEYS, names)
+        table.stable = sum(float(each["icc"] or 0) >= STABLE_ICC for each in found)
+        write_csv(stability, ("feature", "icc", "lesions"), found)
+        written += [perturbed_path(out), stability]
+    return written
+
+
+def _schema(columns: list[str], work: _Work, prompt: str) -> dict[str, Any]:
+    config = work.model.config
+    seen = config.patients_seen
+    extractor = {"name": "RASeg", "preset": config.preset, **work.options.extractor()}
+    if work.radiomics:
+        extractor["radiomics"] = work.radiomics.about()
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "extractor": extractor,
+        "columns": columns,
+        "model_hash": work.model.hash,
+        "patients_seen": None if seen is None else list(seen),
+        "prompt": prompt,
+    }
+
+
+def _prompt(cases: list[Case], work: _Work) -> str:
+    """Who said where the lesions are, in all cases alike; `mixed` where they differ."""
+    if not work.masks:
+        return "oracle"
+    said = {_prompt_of(work.mask_of(case)) for case in cases if work.mask_of(case).is_file()}
+    return said.pop() if len(said) == 1 else "mixed"
+
+
+def _prompt_of(mask: Path) -> str:
     try:
         record = json.loads(record_path(mask).read_text(encoding="utf-8"))
         return str(record["options"]["prompt"])
     except (OSError, ValueError, KeyError):
         return "unknown"
-
-
-def _schema(table: FeatureTable, model: Model, options: FeatureOptions, prompts: set[str]) -> dict[str, Any]:
-    seen = model.config.patients_seen
-    taken = {"levels": [*options.levels], "paper": options.paper}
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "extractor": {"name": "RASeg", "preset": model.config.preset, **taken},
-        "columns": [name for name in table.rows[0] if name not in KEYS],
-        "model_hash": model.hash,
-        "patients_seen": None if seen is None else list(seen),
-        "prompt": prompts.pop() if len(prompts) == 1 else "mixed",
-    }
-
-
-def _write(table: FeatureTable, out: Path) -> None:
-    rows = ({name: _written(value) for name, value in row.items()} for row in table.rows)
-    write_csv(out, list(table.rows[0]), rows)
-    write_failures(out.with_name(f"{out.stem}.failures.csv"), "extract-features", table.failures)
-
-
-def _written(value: Any) -> Any:
-    """Floats with seven digits; a number that is not there is an empty field."""
-    if isinstance(value, float):
-        return "" if np.isnan(value) else f"{value:.7g}"
-    return value

@@ -5,6 +5,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from radiogen.errors import VolumeError
+from radiogen.features.regions import ring
 from radiogen.measures.lesions import longest_diameter_mm
 from radiogen.volume import AIR_HU, array_of, bounding_box, crop, same_grid, voxel_ml
 
@@ -39,8 +40,12 @@ def signs(ct: sitk.Image, lesion: sitk.Image, lungs: sitk.Image | None) -> dict[
     if box is None:
         raise VolumeError("lesion mask", "is empty", "leave the lesion out")
     near = sitk.Cast(crop(lesion, box) != 0, sitk.sitkUInt8)
-    hu = sitk.Cast(crop(ct, box), sitk.sitkFloat32)
-    return {**_form(near), **_place(lesion, lungs), **_density(hu, near), **_lung_density(ct, lesion, lungs)}
+    return {
+        **_form(near),
+        **_place(lesion, lungs),
+        **density(crop(ct, box), near),
+        **_lung_density(ct, lesion, lungs),
+    }
 
 
 def _form(lesion: sitk.Image) -> dict[str, float]:
@@ -112,10 +117,11 @@ def _is_right(lesion: sitk.Image, lungs: sitk.Image) -> float:
     return float(abs(at - right) <= abs(at - left))
 
 
-def _density(hu: sitk.Image, lesion: sitk.Image) -> dict[str, float]:
-    inside = sitk.GetArrayViewFromImage(lesion) != 0
-    values = array_of(hu)[inside].astype(np.float64)
-    gradient = array_of(sitk.GradientMagnitude(hu))[inside]  # HU a millimetre
+def density(ct: sitk.Image, region: sitk.Image) -> dict[str, float]:
+    """Intensities of a region that is not empty, on the grid of `ct`."""
+    inside = sitk.GetArrayViewFromImage(region) != 0
+    values = array_of(ct)[inside].astype(np.float64)
+    gradient = array_of(sitk.GradientMagnitude(sitk.Cast(ct, sitk.sitkFloat32)))[inside]  # HU a millimetre
     low, high = GROUND_GLASS_HU
     p10, p50, p90 = np.percentile(values, (10, 50, 90))
     return {
@@ -148,6 +154,34 @@ def entropy_bits(hu: Values) -> float:
     _, counts = np.unique(np.floor((hu - AIR_HU) / ENTROPY_BIN_HU), return_counts=True)
     shares = counts / counts.sum()
     return float(np.sum(shares * -np.log2(shares)))
+
+
+def ring_density(
+    ct: sitk.Image, lesion: sitk.Image, lesions: sitk.Image, lungs: sitk.Image, mm: tuple[float, float]
+) -> dict[str, float]:
+    """Density of the lung round a lesion: mean, spread and the share of ground glass, NaN without a voxel.
+
+    Args:
+        ct: HU.
+        lesion: The lesion.
+        lesions: All lesions; none of them belongs to the ring.
+        lungs: The lungs.
+        mm: Where the ring begins and ends, millimetres from the surface.
+    """
+    box = bounding_box(lesion, mm[1] + max(lesion.GetSpacing()))
+    if box is None:
+        raise VolumeError("lesion mask", "is empty", "leave the lesion out")
+    near, others, lung = (array_of(crop(mask, box)) != 0 for mask in (lesion, lesions, lungs))
+    values = array_of(crop(ct, box))[ring(near, near | others, lung, ct.GetSpacing()[::-1], mm)].astype(float)
+    low, high = GROUND_GLASS_HU
+    known = len(values) > 0
+    return {
+        "intensity_ring_mean_hu": float(values.mean()) if known else float("nan"),
+        "intensity_ring_std_hu": float(values.std()) if known else float("nan"),
+        "intensity_ring_ground_glass_share": float(((values >= low) & (values <= high)).mean())
+        if known
+        else float("nan"),
+    }
 
 
 def _lung_density(ct: sitk.Image, lesion: sitk.Image, lungs: sitk.Image | None) -> dict[str, float]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from radiogen.errors import RadiogenError, SeriesError
+from radiogen.errors import OutputError, RadiogenError, SeriesError
 from radiogen.io.dicom_headers import looks_like_dicom
 from radiogen.io.lidc_xml import is_lidc_xml
 from radiogen.provenance import short_hash
@@ -33,6 +33,7 @@ def unpacked(source: Path, home: Path) -> Iterator[Path]:
 
     Raises:
         SeriesError: The archive is damaged, encrypted, or larger than the limits.
+        OutputError: The folder of results cannot be written to.
         RadiogenError: What is raised within the block, with the archive in place of that folder.
     """
     if not (source.is_file() and zipfile.is_zipfile(source)):
@@ -41,8 +42,7 @@ def unpacked(source: Path, home: Path) -> Iterator[Path]:
     folder = home / f".unpacked-{short_hash(str(source.resolve()))}"
     absent = [path for path in (home, *home.parents) if not path.exists()]
     try:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        _make_room(folder)
         _unpack(source, folder)
         yield folder
     except RadiogenError as error:
@@ -53,6 +53,16 @@ def unpacked(source: Path, home: Path) -> Iterator[Path]:
         for path in absent:  # made for the archive; they stay if the block wrote something there
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
+
+
+def _make_room(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise OutputError(
+            folder.parent, f"cannot be written: {error.strerror}", "choose another place"
+        ) from error
 
 
 def in_archive(path: Path, folder: Path, archive: Path) -> str:

@@ -1,7 +1,8 @@
 """Show what a source holds before anything is read: every CT series, which would be taken, and why."""
 
+import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from radiogen.errors import RadiogenError
@@ -70,10 +71,13 @@ def list_sources(
     """
     card = cohort_card(options.cohort) if options.cohort else None
     kinds = card.outline.kinds if card else ()
-    with unpacked(source, cases or source.parent) as folder:
+    with unpacked(source, cases or Path(tempfile.gettempdir())) as folder:
         found = find_sources(folder, cases, options, kinds, tick)
         plans = plan_cases(found.sources, options, card, {})
-        return Listing(tuple(one for plan in plans for one in _of_case(plan, options)), found.ignored)
+        candidates = [one for plan in plans for one in _of_case(plan, options)]
+        if folder != source:
+            candidates = [replace(one, folder=source) for one in candidates]
+        return Listing(tuple(candidates), found.ignored)
 
 
 def _of_case(plan: CasePlan, options: IngestOptions) -> Iterator[Candidate]:

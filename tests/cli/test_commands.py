@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -21,7 +22,7 @@ from radiogen.volume import array_of
 
 COMMANDS = (
     *("ingest", "qc", "split", "prune", "train", "segment", "evaluate", "extract-features"),
-    *("train-egfr", "classify-egfr", "report", "model", "doctor", "demo"),
+    *("train-egfr", "classify-egfr", "report", "model", "benchmark", "doctor", "demo"),
 )
 QUICK = ("--folds", "2", "--repeats", "1", "--permutations", "0")
 SCORING = ("--samples", "2", "--scope", "layer", "--sparsity", "0.5", "--device", "cpu")
@@ -310,6 +311,50 @@ def test_features_of_outlines_masks_and_splits(radiogen, segment, cases, tiny_mo
     answer = radiogen(*words, "m.csv", "--masks", "seg")
     assert answer.code == 3 and len({row["case_id"] for row in rows_of(tmp_path / "m.csv")}) == 1
     assert json.loads((tmp_path / "m.json").read_text())["prompt"] == "auto"
+
+
+def test_more_features_on_request(radiogen, cases, tiny_model, tmp_path):
+    case = find_cases(cases)[0].folder
+    words = ("extract-features", case, "-m", tiny_model.folder, "-o", "f.csv")
+    seen = {}
+    for more in ((), ("--ring", "2,30"), ("--lungs",), ("--no-outside",), ("--level", "encoder1")):
+        assert radiogen(*words, *more).code == 0
+        seen[more] = tuple(rows_of(tmp_path / "f.csv")[0])
+    assert len(set(seen.values())) == 5
+    answer = radiogen(*words, "--perturb", "2", "--seed", "3", "--batch", "2")
+    assert "features have an ICC of 0.75 or more" in answer.out and (tmp_path / "f.stability.csv").is_file()
+    assert radiogen(*words, "--existing", "fail").refuses("f.csv")
+    assert radiogen(*words, "--ring", "10,2").refuses("ring_mm")
+    assert radiogen(*words, "--ring", "wide").refuses("--ring wide")
+    assert radiogen(*words, "--level", "decoder9", "--existing", "overwrite").refuses("decoder9")
+
+
+def test_an_audit_fits_nothing(radiogen, tables, tmp_path):
+    features, clinical = tables
+    answer = radiogen("train-egfr", "--audit", "--features", features, "--clinical", clinical, "-o", "a.json")
+    assert answer.code == 0 and "patients\t24" in answer.out and "with volume" in answer.out
+    assert json.loads((tmp_path / "a.json").read_text())["patients"] == 24
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_second_cohort_is_judged_beside(radiogen, tables, tmp_path):
+    features, clinical = tables
+    words = ("train-egfr", "--features", features, "--clinical", clinical, *QUICK, "-o", "egfr")
+    other = [{**row, "patient_id": f"N{row['patient_id']}"} for row in rows_of(tmp_path / features)]
+    status = [{**row, "patient_id": f"N{row['patient_id']}"} for row in rows_of(tmp_path / clinical)]
+    for row in other:
+        row[next(reversed(row))] = "0.5"  # else they are twins of the first
+    write_rows(tmp_path / "other.csv", other)
+    write_rows(tmp_path / "status.csv", status)
+    second = ("--external", "other.csv", "--external-clinical", "status.csv")
+    assert radiogen(*words, *second).refuses("other.csv", "another extractor")
+    shutil.copy(tmp_path / "features.json", tmp_path / "other.json")
+    answer = radiogen(*words, *second)
+    assert answer.code == 0 and "AUC on the second cohort" in answer.out, answer.err
+    assert radiogen(*words, "--external", features, "--external-clinical", clinical).refuses("learned from")
+    assert radiogen(*words, "--stable", "0.75").refuses("perturbed.csv")
+    bags = radiogen(*words, "--classifier", "attention", "--lesion", "bag")
+    assert bags.code == 0, bags.err
 
 
 def test_egfr_is_learned_and_told(radiogen, tables, tmp_path):

@@ -1,12 +1,14 @@
 """A second cohort, judged with nothing learned from it."""
 
 import json
+import shutil
 
 import pytest
-from egfr.made_tables import ABOUT
+from egfr.made_tables import ABOUT, QUICK
 
 from radiogen.egfr.external import judge_external
 from radiogen.egfr.settings import EgfrSettings
+from radiogen.egfr.train import SecondCohort, train_egfr
 from radiogen.errors import TableError
 
 
@@ -52,3 +54,21 @@ def test_another_question_is_refused(trained, tables, tmp_path):
     settings = EgfrSettings(label_column="egfr", positive="dead")
     with pytest.raises(TableError, match="the model knows wildtype, mutant"):
         judge_external(features, trained.folder, tmp_path / "out", settings=settings)
+
+
+def test_training_judges_a_second_cohort_with_the_finished_model(tables, tmp_path):
+    first = tmp_path / "first"
+    first.mkdir()
+    moved = [path.rename(first / path.name) for path in tables()]
+    shutil.copy(tmp_path / "features.json", first)
+    second = SecondCohort(*tables(rename, seed=1))
+    quick = QUICK.model_copy(update={"permutations": 0})
+    done = train_egfr(moved[0], tmp_path / "model", moved[1], quick, external=second)
+    assert done.external.patients == 30 and done.external.auc.value > 0.7
+    assert (tmp_path / "model" / "external" / "external.json").is_file()
+    card = (tmp_path / "model" / "MODEL_CARD.md").read_text()
+    assert f"second cohort of 30 patients the AUC was {done.external.auc.value:.3f}" in card
+    assert "No other cohort" not in card
+    with pytest.raises(TableError, match="30 patients the model learned from"):
+        train_egfr(moved[0], tmp_path / "again", moved[1], quick, external=SecondCohort(*moved))
+    assert not (tmp_path / "again").exists()

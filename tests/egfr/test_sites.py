@@ -10,7 +10,7 @@ from radiogen.egfr.cohort import read_cohort
 from radiogen.egfr.folds import draw_folds
 from radiogen.egfr.sites import judge_sites
 from radiogen.egfr.statistics import auc
-from radiogen.egfr.validation import judge
+from radiogen.egfr.validation import Judging, judge
 
 
 def split_by_prevalence(tables):
@@ -31,7 +31,7 @@ def test_features_that_know_only_the_hospital_are_worth_nothing_within_it(tables
     cohort = split_by_prevalence(tables)
     candidate = list_candidates(cohort, QUICK)["features"]
     folds = draw_folds(cohort.patients, cohort.labels, 3, 2, 0)
-    said = judge([candidate], cohort.labels, folds, 0, 1)["features"]
+    said = judge([candidate], cohort.labels, folds, Judging())["features"]
     judged = judge_sites(candidate, said, cohort, QUICK)
     overall = auc(said.scores, cohort.labels)
     assert overall > 0.7
@@ -43,7 +43,7 @@ def test_a_hospital_with_few_of_a_class_gets_no_figures_and_one_hospital_no_tabl
     cohort = read_cohort(*tables(), QUICK)
     candidate = list_candidates(cohort, QUICK)["volume"]
     folds = draw_folds(cohort.patients, cohort.labels, 3, 1, 0)
-    said = judge([candidate], cohort.labels, folds, 0, 1)["volume"]
+    said = judge([candidate], cohort.labels, folds, Judging())["volume"]
     rare = replace(cohort, sites=("a",) * 28 + ("b",) * 2)
     assert judge_sites(candidate, said, rare, QUICK)["b"] == {"patients": 2, "positives": 0}
     assert judge_sites(candidate, said, replace(cohort, sites=("a",) * 30), QUICK) == {}

@@ -14,7 +14,7 @@ from radiogen.egfr.persistence import load_model
 from radiogen.egfr.settings import EgfrSettings
 from radiogen.egfr.statistics import auc
 from radiogen.egfr.train import train_egfr
-from radiogen.egfr.validation import judge
+from radiogen.egfr.validation import Judging, judge
 from radiogen.errors import TableError
 
 
@@ -158,7 +158,7 @@ def test_baselines_on_the_original_table_are_the_known_ones(shared_data):
     cohort = read_cohort(None, shared_data / ORIGINAL, settings)
     assert len(cohort.patients) == 172 and cohort.labels.sum() == 43
     folds = draw_folds(cohort.patients, cohort.labels, folds=5, repeats=5, seed=0)
-    said = judge(list_candidates(cohort, settings).values(), cohort.labels, folds, 0, 1)
+    said = judge(list_candidates(cohort, settings).values(), cohort.labels, folds, Judging())
     areas = {name: auc(each.scores, cohort.labels) for name, each in said.items()}
     assert areas["clinical"] == pytest.approx(0.77, abs=0.03)
     assert areas["site"] == pytest.approx(0.63, abs=0.03)

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from dicom_phantom import box_hu, ct_slices, files_in, rtstruct, save, square, write_ct
 
-from radiogen.errors import RadiogenError, SeriesError
+from radiogen.errors import OutputError, RadiogenError, SeriesError
 from radiogen.io import dicom_zip
 from radiogen.io.cases import find_cases
 from radiogen.io.dicom_zip import unpacked
 from radiogen.preprocess.ingest import ingest
+from radiogen.preprocess.listing import list_sources
+from radiogen.preprocess.options import IngestOptions
 from radiogen.volume import array_of
 
 
@@ -111,6 +113,20 @@ def test_a_member_that_lies_about_its_size_is_stopped_at_the_limit(tmp_path, mon
     with pytest.raises(SeriesError, match="unpacks to more"), unpacked(path, tmp_path / "out"):
         pass
     assert not (tmp_path / "out").exists()
+
+
+def test_a_zip_is_listed_without_a_trace(tmp_path):
+    path = scan(tmp_path / "src")
+    before = files_in(tmp_path)
+    (one,) = list_sources(path, IngestOptions()).candidates
+    assert one.taken and one.outline == "rtstruct" and one.folder == path and files_in(tmp_path) == before
+
+
+def test_a_zip_that_cannot_be_unpacked_anywhere_is_one_line(tmp_path):
+    path = scan(tmp_path / "src")
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot be written"):
+        ingest(path, tmp_path / "file" / "cases")
 
 
 def test_a_folder_and_a_volume_file_are_given_back_as_they_are(tmp_path):

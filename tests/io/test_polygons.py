@@ -52,7 +52,7 @@ def star(corners, size, shortest, stretch, seed):
     rng = np.random.default_rng(seed)
     angles = np.sort(rng.uniform(0, 2 * np.pi, corners)) + rng.uniform(0, 2 * np.pi)
     radii = size * rng.uniform(shortest, 1, corners)
-    middle = rng.uniform(100, 140, 2)
+    middle = np.array([200, 120]) + rng.uniform(-10, 10, 2)  # the widest stays within 400 x 240
     return np.stack([radii * np.cos(angles) * stretch, radii * np.sin(angles)], axis=1) + middle
 
 

@@ -1,0 +1,1 @@
+"""Benchmarks of pruning: classifiers by the papers' protocol, and RA-Seg on a case folder."""

@@ -1,0 +1,73 @@
+"""Radiomics by PyRadiomics, under its own names and with its own parameter files."""
+
+import logging
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import SimpleITK as sitk
+
+from radiogen.config import read_yaml
+from radiogen.errors import ConfigError
+from radiogen.optional import require
+
+# 25 HU wide bins from a fixed zero, as is usual for CT; no resampling, so that nothing hides in it.
+USUAL: dict[str, Any] = {"setting": {"binWidth": 25, "label": 1}, "imageType": {"Original": {}}}
+
+
+class Radiomics:
+    """PyRadiomics with fixed settings.
+
+    Args:
+        parameters: A PyRadiomics parameter file (setting, imageType, featureClass) or its content; None
+            takes bins of 25 HU on the original image, all feature classes.
+
+    Raises:
+        MissingPackageError: PyRadiomics is not installed.
+        ConfigError: The parameter file is none.
+    """
+
+    def __init__(self, parameters: Path | dict[str, Any] | None = None) -> None:
+        package = require("radiomics", extra="radiomics")
+        logging.getLogger("radiomics").setLevel(logging.CRITICAL)  # it reports what is raised as well
+        self.version = str(package.__version__).lstrip("v")
+        content = read_yaml(parameters) if isinstance(parameters, Path) else parameters
+        self.parameters: dict[str, Any] = content or USUAL
+        extractor = require("radiomics.featureextractor", extra="radiomics").RadiomicsFeatureExtractor
+        try:
+            with warnings.catch_warnings():  # its schema checker loads modules in an old way
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self._extractor = extractor(self.parameters)
+        except Exception as error:  # its schema checker raises kinds of its own
+            what = parameters if isinstance(parameters, Path) else "radiomics"
+            wrong = f"are no parameters of PyRadiomics: {' '.join(str(error).split())[:200]}"
+            raise ConfigError(what, wrong, "see its documentation of parameter files") from error
+
+    def measure(self, ct: sitk.Image, lesion: sitk.Image) -> dict[str, float]:
+        """Features of one lesion, such as `original_firstorder_Mean`.
+
+        Args:
+            ct: HU.
+            lesion: All that is not 0, on the grid of `ct`.
+
+        Returns:
+            Empty where PyRadiomics refuses the lesion, as it does one of a single voxel.
+        """
+        mask = sitk.Cast(lesion != 0, sitk.sitkUInt8)
+        try:
+            found: Mapping[str, Any] = self._extractor.execute(ct, mask, label=1)
+        except ValueError:
+            return {}
+        return {name: float(value) for name, value in found.items() if not name.startswith("diagnostics_")}
+
+    def about(self) -> dict[str, Any]:
+        """What made the numbers, for the JSON beside the table."""
+        return {
+            "package": "pyradiomics",
+            "version": self.version,
+            "parameters": self.parameters,
+            "settings": dict(sorted(self._extractor.settings.items())),
+            "image_types": dict(self._extractor.enabledImagetypes),
+            "features": {kind: list(names or ()) for kind, names in self._extractor.enabledFeatures.items()},
+        }
