@@ -94,6 +94,12 @@ def _unpack(source: Path, folder: Path) -> None:
                         f"unpacks to more than {MOST_BYTES >> 30} GiB",
                         "give it in parts, or unpacked",
                     )
+            if left == MOST_BYTES:
+                raise SeriesError(
+                    source,
+                    f"holds no CT: none of its {len(members)} files is DICOM",
+                    "give a zip of DICOM, or volume files as they are",
+                )
     except _UNREADABLE as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise SeriesError(source, f"cannot be unpacked: {reason}", "copy it again, or " + _BY_HAND) from error
