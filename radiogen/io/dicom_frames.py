@@ -38,6 +38,8 @@ def frames_of(path: Path, header: Dataset, stream: BinaryIO, file_size: int) -> 
     groups = list(header.get("PerFrameFunctionalGroupsSequence") or ())
     if len(groups) != count:
         raise DamagedHeaderError(f"has {count} frames but places for {len(groups)}")
+    if not whole_number(header, "Rows") or not whole_number(header, "Columns"):
+        raise DamagedHeaderError("has no rows or columns")
     shared = (header.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
     native_offset(header, stream, file_size, count - 1)  # a file that ends early is damaged as a whole
     return tuple(
@@ -61,7 +63,7 @@ def _frame(path: Path, header: Dataset, shared: Dataset, group: Dataset, n: int,
         _group("PlaneOrientationSequence", group, shared),
         measures,
     )
-    size = (int(header.Columns), int(header.Rows))
+    size = (whole_number(header, "Columns") or 0, whole_number(header, "Rows") or 0)
     times = ("TemporalPositionIndex", "FrameAcquisitionNumber")
     cardiac = _group("CardiacSynchronizationSequence", group, shared)
     return SliceFile(

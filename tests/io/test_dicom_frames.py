@@ -73,9 +73,14 @@ def lose_a_position(dataset):
     del dataset.PerFrameFunctionalGroupsSequence[1].PlanePositionSequence
 
 
+def lose_the_rows(dataset):
+    dataset.Rows = 0
+
+
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
+        (lose_the_rows, "has no rows or columns"),
         (lose_a_place, "has 5 frames but places for 4"),
         (lose_pixels, "truncated"),
         (claim_many_frames, "has 2000000000 frames but places for 5"),
