@@ -21,7 +21,6 @@ class StoredPixels:
     bits: tuple[int, int, int]  # allocated, stored, high bit
     is_signed: bool
     photometric: str
-    samples: int
     slope: float | None
     intercept: float | None
     padding: tuple[int, ...] = ()  # PixelPaddingValue, and PixelPaddingRangeLimit if there is one

@@ -23,8 +23,9 @@ Crawled = Callable[[int, int], None]  # files read, files in all
 
 @dataclass
 class DicomTree:
-    """What a folder holds: CT slices, outlines, files that cannot be read, and how many of what else."""
+    """What a folder holds: all its files, CT slices, outlines, what cannot be read, how many of what else."""
 
+    files: list[Path] = field(default_factory=list)
     slices: list[SliceFile] = field(default_factory=list)
     outlines: list[OutlineFile] = field(default_factory=list)
     damaged: dict[Path, str] = field(default_factory=dict)
@@ -32,6 +33,7 @@ class DicomTree:
 
     def add(self, path: Path, facts: FileFacts) -> None:
         """Sort one file in."""
+        self.files.append(path)
         self.slices.extend(facts.slices)
         if facts.outline is not None:
             self.outlines.append(facts.outline)

@@ -144,7 +144,6 @@ def stored_pixels(header: Dataset, rescale: Dataset, offset: int) -> StoredPixel
         bits=(allocated, stored, stored - 1 if high is None else min(max(high, stored - 1), allocated - 1)),
         is_signed=whole_number(header, "PixelRepresentation") == 1,
         photometric=text_of(header, "PhotometricInterpretation"),
-        samples=samples,
         slope=slope,
         intercept=intercept,
         padding=tuple(value for value in padding if value is not None),

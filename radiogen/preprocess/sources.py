@@ -75,7 +75,7 @@ def find_sources(
     home = cases.resolve() if cases is not None else None
     index = HeaderIndex(cases / INDEX) if cases is not None else None
     tree = find_dicom(source, home, index, partial(tick, "headers"))
-    volumes = [path for path in walk_files(source, home) if is_volume_file(path)]
+    volumes = [path for path in tree.files if is_volume_file(path)]
     if tree.slices:
         patients = gather_patients(tree)
         strangers = sum(not belongs_to_any(outline, patients) for outline in tree.outlines)
