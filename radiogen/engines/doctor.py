@@ -30,7 +30,7 @@ CODECS = (
     JPEG2000,
     HTJ2K,
 )
-OPTIONAL = {"lungmask": "lungs", "pyarrow": "parquet"}
+OPTIONAL = {"lungmask": "lungs", "pyarrow": "parquet", "openvino": "openvino", "tensorboard": "track"}
 
 
 def examine_machine() -> dict[str, Any]:
