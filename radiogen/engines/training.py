@@ -19,7 +19,7 @@ from radiogen.engines.presets import RunSettings
 from radiogen.engines.training_settings import TrainingSettings
 from radiogen.engines.validation import validate
 from radiogen.errors import TrainingError
-from radiogen.networks.raseg import RASeg
+from radiogen.networks.raseg import InTraining, RASeg
 from radiogen.pruning.holding import assert_held, hold_weight_masks
 from radiogen.runtime import Tick, no_tick
 
@@ -124,7 +124,9 @@ class Step:
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp and self.half is torch.float16)
         if training.channels_last and device.type == "cuda":
             network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self.forward: nn.Module = torch.compile(network) if training.compile else network  # type: ignore[assignment]
+        self.forward: nn.Module = InTraining(network)
+        if training.compile:
+            self.forward.compile()
 
     def __call__(self, batch: Sequence[Tensor], epoch: int, number: int) -> float:
         tensors = tuple(tensor.to(self.device, non_blocking=True) for tensor in batch)
