@@ -96,7 +96,7 @@ def test_a_smaller_raseg_pays_at_every_target():
     settings = load_preset("small").network
     network, loss = build_raseg(settings, 0), segmentation_loss()
     batch = tuple(torch.rand(1, channels, 32, 32, 32) for channels in (2, 1, 1))
-    for target, share in (("keep", 0.5), ("flops", 0.7), ("memory", 0.9)):
+    for target, share in (("keep", 0.5), ("flops", 0.8), ("memory", 0.9)):
         done = prune_channels(
             network,
             [batch],
