@@ -27,8 +27,13 @@ class TrainingSettings(Settings):
     flip: bool = True
     shift_hu: float = Field(20.0, ge=0, description="standard deviation of a shift of the whole patch")
     noise_hu: float = Field(25.0, ge=0, description="largest standard deviation of added noise")
+    ema_decay: float = Field(
+        0.0, ge=0, lt=1, description="of the average of the weights; 0 takes the weights"
+    )
+    checkpoint_minutes: float = Field(5.0, ge=0, description="between checkpoints; 0 after every step")
     validate_every: int = Field(0, ge=0, description="epochs between validations; 0 only after the last")
     workers: int = Field(0, ge=0, description="processes that draw patches")
-    amp: bool = Field(True, description="mixed precision, on CUDA only")
+    amp: bool = Field(True, description="mixed precision on CUDA")
+    amp_cpu: bool = Field(False, description="and in bfloat16 on a CPU that has the instructions for it")
     channels_last: bool = Field(True, description="memory layout, on CUDA only")
     compile: bool = False
