@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from radiogen.config import Settings
+from radiogen.engines.augmentation import Augmentation
 from radiogen.preprocess.priors import PriorName
 
 
@@ -22,11 +23,14 @@ class TrainingSettings(Settings):
     gradient_norm: PositiveFloat = Field(12.0, description="longer gradients are cut to this length")
     priors: tuple[PriorName, ...] = Field(("box", "lungs", "none"), min_length=1)
     lesion_share: float = Field(0.75, ge=0, le=1, description="share of patches that hold a lesion")
-    box_jitter: float = Field(0.1, ge=0, le=0.5, description="shift of a box's faces, share of its size")
+    box_jitter: float = Field(0.15, ge=0, le=0.5, description="shift of a box's faces, share of its size")
     box_loosen: float = Field(0.15, ge=0, le=1, description="how far faces may also move out")
-    flip: bool = True
-    shift_hu: float = Field(20.0, ge=0, description="standard deviation of a shift of the whole patch")
-    noise_hu: float = Field(25.0, ge=0, description="largest standard deviation of added noise")
+    box_careless: float = Field(0.1, ge=0, le=1, description="share of boxes far too large or partly beside")
+    lung_share: float = Field(0.2, gt=0, le=1, description="least share of lung in a patch without a lesion")
+    augmentation: Augmentation = Augmentation()
+    synthetic_lesions: float = Field(0.0, ge=0, le=1, description="share of patches that get a made lesion")
+    synthetic_mm: tuple[PositiveFloat, PositiveFloat] = Field((4.0, 90.0), description="their diameters")
+    lungs_only_cohorts: tuple[str, ...] = Field((), description="cohorts whose true lesions are never seen")
     validate_every: int = Field(0, ge=0, description="epochs between validations; 0 only after the last")
     workers: int = Field(0, ge=0, description="processes that draw patches")
     amp: bool = Field(True, description="mixed precision, on CUDA only")
