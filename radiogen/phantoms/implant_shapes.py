@@ -147,7 +147,7 @@ def draw_companion(space: Space, form: Form, generator: np.random.Generator) -> 
         thick = generator.uniform(1.5, 4.5)
         vessel = Blob(
             (x, y, z),
-            (thick, thick, generator.uniform(20, 50)),
+            (thick, thick, generator.uniform(8, 14)),
             _blob((x, y, z), 1, (1, 1, 1), generator).axes,
         )
         return blob_distance(space, vessel)

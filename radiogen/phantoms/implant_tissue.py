@@ -64,14 +64,24 @@ def draw_noise(shape: tuple[int, ...], noise: Noise, generator: np.random.Genera
 
 
 def solid_tissue(
-    space: Space, distance: FloatArray, radius_mm: float, generator: np.random.Generator
+    space: Space, distance: FloatArray, radius_mm: float, beside_hu: float, generator: np.random.Generator
 ) -> FloatArray:
-    """HU of a solid lesion: texture of two scales; some have a dark core, a cavity, a bright rim or chalk."""
-    base = generator.uniform(-20, 110) if generator.random() < 0.4 else generator.normal(40, 18)
+    """HU of a solid lesion: faint texture; some have a dark core, a cavity, a bright rim or chalk.
+
+    Args:
+        space: The voxels.
+        distance: Millimetres to the lesion's surface, negative inside.
+        radius_mm: How large the lesion is.
+        beside_hu: Soft tissue round it; half of all lesions are nearly as dense as that.
+        generator: Where the chance comes from.
+    """
+    alike = generator.random() < 0.5
+    base = generator.normal(beside_hu, 10) if alike else generator.uniform(-20, 110)
     value = np.full(space.shape, np.clip(base, -20, 110), dtype=np.float32)
-    value += np.float32(generator.uniform(2, 22)) * smooth_noise(space, max(0.6 * radius_mm, 3), generator)
+    coarse, fine = 14 * generator.random() ** 2, 6 * generator.random() ** 2
+    value += np.float32(1 + coarse) * smooth_noise(space, max(0.7 * radius_mm, 3), generator)
     if radius_mm > 5:
-        value += np.float32(generator.uniform(1, 12)) * smooth_noise(space, 3.5, generator)
+        value += np.float32(fine) * smooth_noise(space, 5, generator)
     np.clip(value, -60, 160, out=value)
     chance = generator.random(4)
     core = distance + np.float32(0.25 * radius_mm) * smooth_noise(space, 0.6 * radius_mm, generator)
@@ -96,4 +106,4 @@ def glass_share(space: Space, around_hu: float, generator: np.random.Generator) 
     target = max(generator.uniform(-750, -350), around_hu + 110)
     share = (target - around_hu) / max(30.0 - around_hu, 200.0)
     texture = 1 + np.float32(generator.uniform(0.05, 0.25)) * smooth_noise(space, 4, generator)
-    return np.clip(np.float32(share) * texture, 0.08, 0.95).astype(np.float32)
+    return np.asarray(np.clip(np.float32(share) * texture, 0.08, 0.95), dtype=np.float32)

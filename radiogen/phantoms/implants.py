@@ -23,7 +23,8 @@ from radiogen.volume import FloatArray
 BoolArray = npt.NDArray[np.bool_]
 BONE_HU = 200.0
 OUT_OF_REACH_MM = 50.0
-KINDS = {"solid": 0.72, "part-solid": 0.14, "ground glass": 0.14}
+KINDS = {"solid": 0.64, "part-solid": 0.18, "ground glass": 0.18}
+MOST_GLASS_MM = 20.0  # radius; a larger cloud is not outlined as a tumour
 ATTEMPTS = 4
 LEAST_VOXELS = 4
 
@@ -93,7 +94,7 @@ def implant_lesion(
             break
     else:
         return None
-    kind = str(generator.choice(list(KINDS), p=list(KINDS.values())))
+    kind = str(generator.choice(list(KINDS), p=list(KINDS.values()))) if radius < MOST_GLASS_MM else "solid"
     part = painted[where].copy()
     noise = draw_noise(space.shape, measure_noise(painted), generator)
     site = Site(space, part, room, forbidden[where], _draw_point_spread(space, radius, generator))
@@ -146,7 +147,9 @@ def _paint(
     radius, edge = form.radius_mm, site.space.edge_mm
     lung = site.hu[(site.room < 0) & (site.hu > -1000) & (site.hu < -600)]
     around = float(np.median(lung)) if len(lung) else -850.0
-    if generator.random() < 0.2:
+    tissue = site.hu[(site.room > 0) & (site.hu > -30) & (site.hu < 150)]
+    beside = float(np.median(tissue)) if len(tissue) else 40.0
+    if kind != "ground glass" and generator.random() < 0.22:
         _blend(site, draw_companion(site.space, form, generator), generator.uniform(-10, 90), noise)
     if generator.random() < (0.1 if kind == "ground glass" else 0.35):
         for strand in draw_strands(site.space, form, generator):
@@ -163,7 +166,7 @@ def _paint(
     if kind == "part-solid":
         core = np.maximum(outer, blob_distance(site.space, draw_core(form, generator)))
     if kind != "ground glass":
-        value = solid_tissue(site.space, core, radius, generator)
+        value = solid_tissue(site.space, core, radius, beside, generator)
         if kind == "solid":
             _close_seam(site, distance, value)
         soft = edge * (generator.uniform(1.5, 3) if generator.random() < 0.25 and radius > 4 else 1.0)
