@@ -208,15 +208,19 @@ def read_padded(
     What a warp asks for beyond the case is mirrored, so that no edge is seen where there is none; on an
     axis on which the case is no longer than a patch it is `outside`, as the network sees it in use.
     """
-    inside = [slice(max(0, f), min(n, f + s)) for f, n, s in zip(first, case.shape, shape, strict=True)]
+    short = [n <= s for n, s in zip(case.shape, size, strict=True)]
+    ends = [  # the last voxel of a case may jut out of the scan and be air
+        n - 1 if f + s > n and not is_short else n
+        for f, s, n, is_short in zip(first, shape, case.shape, short, strict=True)
+    ]
+    inside = [slice(max(0, f), min(n, f + s)) for f, n, s in zip(first, ends, shape, strict=True)]
     piece = case.read(name, (inside[0], inside[1], inside[2]))
     pad = [(i.start - f, f + s - i.stop) for i, f, s in zip(inside, first, shape, strict=True)]
     if not any(before or behind for before, behind in pad):
         return piece
-    short = [n <= s for n, s in zip(case.shape, size, strict=True)]
     mirrored = [(0, 0) if is_short else both for both, is_short in zip(pad, short, strict=True)]
     filled = [both if is_short else (0, 0) for both, is_short in zip(pad, short, strict=True)]
-    return np.pad(np.pad(piece, mirrored, mode="symmetric"), filled, constant_values=outside)
+    return np.pad(np.pad(piece, mirrored, mode="reflect"), filled, constant_values=outside)
 
 
 class EpochSampler(Sampler[Draw]):
