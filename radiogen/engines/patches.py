@@ -81,7 +81,7 @@ class PatchDataset(Dataset[Patch]):
         settings = self.training.augmentation
         prior_name = self.training.priors[planning.integers(len(self.training.priors))]
         if planning.random() < self.training.synthetic_lesions:
-            piece = self._with_made_lesion(case, placing, making)
+            piece = self._with_made_lesion(case, prior_name == "box", placing, making)
         else:
             label = self._true_lesion(case, prior_name, planning)
             piece = self._piece(case, self._size, label, prior_name == "box", placing)

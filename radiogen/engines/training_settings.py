@@ -31,8 +31,13 @@ class TrainingSettings(Settings):
     synthetic_lesions: float = Field(0.0, ge=0, le=1, description="share of patches that get a made lesion")
     synthetic_mm: tuple[PositiveFloat, PositiveFloat] = Field((4.0, 90.0), description="their diameters")
     lungs_only_cohorts: tuple[str, ...] = Field((), description="cohorts whose true lesions are never seen")
+    ema_decay: float = Field(
+        0.0, ge=0, lt=1, description="of the average of the weights; 0 takes the weights"
+    )
+    checkpoint_minutes: float = Field(5.0, ge=0, description="between checkpoints; 0 after every step")
     validate_every: int = Field(0, ge=0, description="epochs between validations; 0 only after the last")
     workers: int = Field(0, ge=0, description="processes that draw patches")
-    amp: bool = Field(True, description="mixed precision, on CUDA only")
+    amp: bool = Field(True, description="mixed precision on CUDA")
+    amp_cpu: bool = Field(False, description="and in bfloat16 on a CPU that has the instructions for it")
     channels_last: bool = Field(True, description="memory layout, on CUDA only")
     compile: bool = False

@@ -17,7 +17,7 @@ from radiogen.volume import AIR_HU
 
 CHEST = ChestSize((96, 80, 64), (3.0, 3.2, 3.5))
 FINE = ("preprocessing.spacing_mm=[3, 3, 3.5]", "training.patches_per_case=40")
-OFF = "flip affine elastic kernel thick dose noise_hu shift_hu slope".split()
+OFF = ("flip", "affine", "elastic", "kernel", "thick", "dose", "noise_hu", "shift_hu", "slope")
 PLAIN = f"training.augmentation={{{', '.join(f'{name}: 0' for name in OFF)}}}"
 WARPED = "training.augmentation={affine: 1, elastic: 1, rotation_deg: 30, scale: 0.3}"
 LUNGS_ONLY = "training.lungs_only_cohorts=[phantoms]"
