@@ -128,8 +128,11 @@ class PatchDataset(Dataset[Patch]):
             return np.ones(seen.shape, np.float32), seen
         return (piece.lungs > 0).astype(np.float32), seen
 
-    def _with_made_lesion(self, case: PreparedCase, placing: Chance, making: Chance) -> Piece:
-        """A patch with lung into which a lesion was laid; without, if no lesion found room."""
+    def _with_made_lesion(self, case: PreparedCase, central: bool, placing: Chance, making: Chance) -> Piece:
+        """A patch with lung into which a lesion was laid; without, if no lesion found room.
+
+        The lesion is laid into a somewhat larger piece, so that it may reach out of the patch.
+        """
         size = self._size
         d, h, w = (max(s, min(s + ROOM, n)) for n, s in zip(case.shape, size, strict=True))
         piece = self._piece(case, (d, h, w), None, False, placing)
@@ -150,10 +153,10 @@ class PatchDataset(Dataset[Patch]):
                 piece = Piece(made.hu, np.where(made.lesion, label, piece.lesion), lungs, int(label))
                 middle = [(s.start + s.stop) // 2 for s in find_objects(made.lesion.astype(np.uint8))[0]]
                 break
-        firsts = [
-            int(placing.integers(max(0, at - s + 1), min(n - s, at) + 1))
-            for at, s, n in zip(middle, size, piece.hu.shape, strict=True)
-        ]
+        firsts = []
+        for at, s, n in zip(middle, size, piece.hu.shape, strict=True):
+            anywhere = int(placing.integers(max(0, at - s + 1), min(n - s, at) + 1))
+            firsts.append(min(max(at - s // 2, 0), n - s) if central else anywhere)
         z, y, x = (slice(first, first + s) for first, s in zip(firsts, size, strict=True))
         return piece.cut((z, y, x))
 
