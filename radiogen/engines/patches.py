@@ -27,7 +27,6 @@ Draw = tuple[int, int]  # epoch, number within the epoch
 Labels = npt.NDArray[np.int16]
 
 ROOM = 16  # voxels by which a patch is read larger, so that a made lesion may reach out of it
-TRIES = 3  # to lay a lesion into a patch
 
 
 @dataclass(frozen=True)
@@ -137,22 +136,15 @@ class PatchDataset(Dataset[Patch]):
         d, h, w = (max(s, min(s + ROOM, n)) for n, s in zip(case.shape, size, strict=True))
         piece = self._piece(case, (d, h, w), None, False, placing)
         middle = [n // 2 for n in piece.hu.shape]
-        for _ in range(TRIES):
-            made = implant_lesion(
-                piece.hu,
-                piece.lungs > 0,
-                case.spacing_mm,
-                making,
-                self.training.synthetic_mm,
-                piece.lesion > 0,
-            )
-            if made is not None:
-                label = np.int16(piece.lesion.max() + 1)
-                hidden = making.random() < 0.5  # lung masks by threshold often leave a lesion out
-                lungs = np.where(made.lesion & hidden, np.int16(0), piece.lungs)
-                piece = Piece(made.hu, np.where(made.lesion, label, piece.lesion), lungs, int(label))
-                middle = [(s.start + s.stop) // 2 for s in find_objects(made.lesion.astype(np.uint8))[0]]
-                break
+        made = implant_lesion(
+            piece.hu, piece.lungs > 0, case.spacing_mm, making, self.training.synthetic_mm, piece.lesion > 0
+        )
+        if made is not None:
+            label = np.int16(piece.lesion.max() + 1)
+            hidden = making.random() < 0.5  # lung masks by threshold often leave a lesion out
+            lungs = np.where(made.lesion & hidden, np.int16(0), piece.lungs)
+            piece = Piece(made.hu, np.where(made.lesion, label, piece.lesion), lungs, int(label))
+            middle = [(s.start + s.stop) // 2 for s in find_objects(made.lesion.astype(np.uint8))[0]]
         firsts = []
         for at, s, n in zip(middle, size, piece.hu.shape, strict=True):
             anywhere = int(placing.integers(max(0, at - s + 1), min(n - s, at) + 1))
