@@ -36,7 +36,7 @@ class ConvLSTM(nn.Module):
         return walk_in_place(from_input, self._packed.convolution(self.hidden_gates.weight, from_input))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_packed": PackedKernel()}  # oneDNN's layout cannot be copied
+        return {**vars(self), "_packed": PackedKernel()}  # oneDNN's layout cannot be copied
 
 
 class BothWays(nn.Module):

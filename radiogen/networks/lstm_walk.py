@@ -1,4 +1,4 @@
-"""The hidden half of a convolutional LSTM, walked slice by slice: plainly, for a result, or for its gradients."""
+"""The hidden half of a convolutional LSTM: walked plainly, for a result only, or for its gradients."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from radiogen.networks.tracing import is_traced
 
 Convolution = Callable[[Tensor], Tensor]
 """What the gates hear of the last slice: hidden state (B, C, H, W) to (B, 4 C, H, W)."""
@@ -39,9 +41,8 @@ def can_fuse(from_input: Tensor, hidden_gates: nn.Conv2d) -> bool:
     plain_float = from_input.device.type == "cpu" and from_input.dtype == torch.float32
     hooks = (hidden_gates._forward_hooks, hidden_gates._forward_pre_hooks, hidden_gates._backward_hooks)
     watched = any(hooks) or "forward" in vars(hidden_gates)
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
     mapped = torch._C._are_functorch_transforms_active()
-    return plain_float and torch.backends.mkldnn.is_available() and not (watched or traced or mapped)
+    return plain_float and torch._C._has_mkldnn and not (watched or mapped or is_traced())
 
 
 def _step(gates: Tensor, cell: Tensor, hidden: Tensor) -> None:
@@ -170,7 +171,7 @@ def _times(matrix: Tensor, columns: Tensor) -> Tensor:
     if len(columns) == 1:
         return (matrix @ columns[0])[None]
     joined = matrix @ columns.transpose(0, 1).flatten(1)  # (M, N L)
-    return joined.unflatten(1, (len(columns), -1)).transpose(0, 1).contiguous()
+    return joined.view(len(matrix), len(columns), -1).transpose(0, 1).contiguous()
 
 
 def _weight_gradient(hidden_states: Tensor, to_gates: Tensor) -> Tensor:

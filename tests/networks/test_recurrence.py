@@ -135,7 +135,7 @@ def test_a_used_layer_can_be_copied_and_holds_nothing_but_its_weights():
 def test_whoever_listens_to_the_layer_hears_every_slice_but_the_first():
     layer, slices = made(ConvLSTM)
     heard = []
-    layer.hidden_gates.register_forward_hook(lambda module, given, output: heard.append(output.shape))
+    layer.hidden_gates.register_forward_hook(lambda *told: heard.append(told[-1].shape))
     with torch.no_grad():
         layer(slices)
     assert len(heard) == len(slices) - 1
