@@ -16,7 +16,7 @@ from radiogen.engines.prepared import PreparedCase
 from radiogen.engines.prior_augmentation import drawn_box, rough_mask
 from radiogen.engines.training_settings import TrainingSettings
 from radiogen.engines.warp import Shape, Warp, draw_warp, no_warp
-from radiogen.errors import CaseError
+from radiogen.errors import CaseError, ConfigError
 from radiogen.phantoms.implants import implant_lesion
 from radiogen.preprocess.network_input import Preprocessing, scale_windows
 from radiogen.preprocess.priors import PriorName
@@ -46,8 +46,11 @@ class Piece:
 class PatchDataset(Dataset[Patch]):
     """Patches of prepared cases, addressed by (epoch, draw); each case is drawn equally often.
 
+    Cases of the cohorts in `cohort_draws` are drawn that many times as often.
+
     Raises:
         CaseError: A case of `lungs_only_cohorts` has no place for a patch clear of its lesions.
+        ConfigError: `cohort_draws` or `lungs_only_cohorts` names a cohort of which there is no case.
     """
 
     def __init__(
@@ -57,7 +60,8 @@ class PatchDataset(Dataset[Patch]):
         training: TrainingSettings,
         seed: int,
     ) -> None:
-        self.cases = list(cases)
+        check_cohorts(training, {case.cohort for case in cases})
+        self.cases = [case for case in cases for _ in range(training.cohort_draws.get(case.cohort, 1))]
         self.preprocessing = preprocessing
         self.training = training
         self.seed = seed
@@ -181,6 +185,19 @@ class PatchDataset(Dataset[Patch]):
         )
         lesion, lungs = warp.labels([lesion, lungs])
         return Piece(warp.hu(hu.astype(np.float32)), lesion, lungs, label)
+
+
+def check_cohorts(training: TrainingSettings, cohorts: set[str]) -> None:
+    """Refuse the name of a cohort that is not there: misspelt, it would show lesions that must not be seen.
+
+    Raises:
+        ConfigError: `cohort_draws` or `lungs_only_cohorts` names a cohort of which there is no case.
+    """
+    for key in ("cohort_draws", "lungs_only_cohorts"):
+        absent = set(getattr(training, key)) - cohorts
+        if absent:
+            way_out = f"the cohorts are {', '.join(sorted(name or '(none)' for name in cohorts))}"
+            raise ConfigError(f"training.{key}", f"names {min(absent)!r}, which has no case", way_out)
 
 
 def place_round(case: PreparedCase, label: int, shape: Shape, central: bool, chance: Chance) -> Shape:
