@@ -26,7 +26,7 @@ OUT_OF_REACH_MM = 50.0
 KINDS = {"solid": 0.64, "part-solid": 0.18, "ground glass": 0.18}
 MOST_GLASS_MM = 20.0  # radius; a larger cloud is not outlined as a tumour
 ATTEMPTS = 4
-LEAST_VOXELS = 4
+LEAST_VOXELS = 6
 
 
 @dataclass(frozen=True)
