@@ -27,6 +27,8 @@ KINDS = {"solid": 0.64, "part-solid": 0.18, "ground glass": 0.18}
 MOST_GLASS_MM = 20.0  # radius; a larger cloud is not outlined as a tumour
 ATTEMPTS = 4
 LEAST_VOXELS = 6
+AERATED_HU = -400.0
+LEAST_AERATED = 0.4  # share of the lesion; a lesion that is all vessel or wall cannot be seen
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ def implant_lesion(
         outer = np.maximum(distance, room - grows)
         outer[forbidden[where]] = OUT_OF_REACH_MM
         outer = _one_piece(outer, center, space)
-        if np.count_nonzero(outer < 0) >= LEAST_VOXELS:
+        before = painted[where][outer < 0]
+        if len(before) >= LEAST_VOXELS and np.mean(before < AERATED_HU) > LEAST_AERATED:
             break
     else:
         return None
