@@ -15,7 +15,7 @@ from radiogen.phantoms.implant_shapes import (
     draw_strands,
     form_distance,
 )
-from radiogen.phantoms.implant_sites import draw_site, room_around, survey
+from radiogen.phantoms.implant_sites import Ground, draw_site, room_around, survey
 from radiogen.phantoms.implant_tissue import draw_noise, glass_share, measure_noise, solid_tissue
 from radiogen.phantoms.shapes import Shape, Space, blur, capsule, occupancy, smooth_noise
 from radiogen.volume import FloatArray
@@ -80,6 +80,42 @@ def implant_lesion(
     forbidden = (painted > BONE_HU) & ~inside
     if taken is not None:
         forbidden |= np.asarray(taken, dtype=bool)
+    drawn = _draw_outline(painted, ground, forbidden, sizes_mm, taken, generator)
+    if drawn is None:
+        return None
+    where, part = drawn.where, painted[drawn.where].copy()
+    noise = draw_noise(drawn.space.shape, measure_noise(painted), generator)
+    spread = _draw_point_spread(drawn.space, drawn.radius_mm, generator)
+    site = Site(drawn.space, part, drawn.room, forbidden[where], spread)
+    lesion = np.zeros(painted.shape, dtype=bool)
+    lesion[where] = _paint(site, drawn.form, drawn.outer, drawn.distance, drawn.kind, noise, generator)
+    painted[where] = np.where(site.forbidden, painted[where], np.clip(site.hu, -1024, 3071))
+    return Implanted(painted, lesion, drawn.kind)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A lesion before it is painted: what it is, where, and how far each voxel lies from its surface."""
+
+    kind: str
+    radius_mm: float
+    form: Form
+    where: tuple[slice, slice, slice]  # the part of the patch round it
+    space: Space
+    room: FloatArray  # millimetres to the lungs' surface, negative inside
+    distance: FloatArray  # millimetres to the surface of the whole form
+    outer: FloatArray  # the same, cut at the lungs and at what is forbidden
+
+
+def _draw_outline(
+    painted: FloatArray,
+    ground: Ground,
+    forbidden: BoolArray,
+    sizes_mm: tuple[float, float],
+    taken: BoolArray | None,
+    generator: np.random.Generator,
+) -> Outline | None:
+    """A lesion that can be seen and keeps away from others; None if several draws give none."""
     for _ in range(ATTEMPTS):
         radius = float(np.exp(generator.uniform(*np.log(sizes_mm)))) / 2
         kind = (
@@ -98,16 +134,8 @@ def implant_lesion(
         before = painted[where][outer < 0]
         seen = len(before) >= LEAST_VOXELS and np.mean(before < AERATED_HU) > LEAST_AERATED
         if seen and not (taken is not None and _touches(outer, taken[where])):
-            break
-    else:
-        return None
-    part = painted[where].copy()
-    noise = draw_noise(space.shape, measure_noise(painted), generator)
-    site = Site(space, part, room, forbidden[where], _draw_point_spread(space, radius, generator))
-    lesion = np.zeros(painted.shape, dtype=bool)
-    lesion[where] = _paint(site, form, outer, distance, kind, noise, generator)
-    painted[where] = np.where(site.forbidden, painted[where], np.clip(site.hu, -1024, 3071))
-    return Implanted(painted, lesion, kind)
+            return Outline(kind, radius, form, where, space, room, distance, outer)
+    return None
 
 
 def _draw_growth(space: Space, radius_mm: float, generator: np.random.Generator) -> FloatArray:
