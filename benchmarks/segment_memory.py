@@ -2,15 +2,14 @@
 
 Run: python benchmarks/segment_memory.py CASE [--model FOLDER] [--slices 1000] [--priors box lungs auto]
 
-CASE is a case folder of a whole chest with an outline, such as the 4D-Lung one that `radiogen ingest` makes. Its
-slices are repeated to the number that is asked for, at a spacing that keeps the chest's length, and the command
-runs in a process of its own, whose largest resident size the kernel tells. Without a model the shipped one is used.
+CASE is a case folder of a whole chest with an outline, such as the 4D-Lung one that `radiogen ingest` makes.
+Its slices are repeated to the number that is asked for, at a spacing that keeps the chest's length. The
+command runs in a process of its own, whose largest resident size (VmHWM) its run record tells. Without a
+model the one that is shipped is used.
 """
 
 import argparse
 import json
-import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from radiogen.io.cases import Case, find_cases
-from radiogen.io.nifti import write_volume
+from radiogen.io.nifti import read_grid, write_volume
 from radiogen.provenance import write_json
 from radiogen.volume import array_of
 
@@ -57,12 +56,10 @@ def segment(case: Path, out: Path, prior: str, model: Path | None) -> tuple[int,
     ]
     words += ["--model", str(model)] if model else []
     began = time.perf_counter()
-    child = subprocess.Popen([*words, "--save-probabilities"], stdout=subprocess.PIPE, text=True)
-    said = child.stdout.read() if child.stdout else ""
-    _, status, used = os.wait4(child.pid, 0)
-    if status:
-        raise SystemExit(f"segment failed with {os.waitstatus_to_exitcode(status)}")
-    return said.count("\tlesion "), used.ru_maxrss * 1024 / 1e9, time.perf_counter() - began
+    done = subprocess.run([*words, "--save-probabilities"], check=True, stdout=subprocess.PIPE, text=True)
+    record = json.loads((out / case.name / "lesion.run.json").read_text(encoding="utf-8"))
+    seconds = time.perf_counter() - began
+    return done.stdout.count("\tlesion "), record["peak_memory_mb"] * 2**20 / 1e9, seconds
 
 
 def main() -> None:
@@ -73,16 +70,12 @@ def main() -> None:
     parser.add_argument("--priors", nargs="+", default=["box", "lungs", "auto"])
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        long = lengthen(find_cases(given.case)[0], root / "repeated", given.slices)
-        size = json.dumps(find_cases(long)[0].ct().GetSize())
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-        print(f"a CT of {size}; making it took {peak:.1f} GB in this process, which does not count")
+        long = lengthen(find_cases(given.case)[0], Path(folder) / "repeated", given.slices)
+        print(f"a CT of {read_grid(long / 'ct.nii.gz').GetSize()}")
         for prior in given.priors:
-            lesions, gb, seconds = segment(long, root / f"out-{prior}", prior, given.model)
-            print(
-                f"{prior}: {gb:.2f} GB, {gb / LIMIT_GB:.2f} of {LIMIT_GB:g} GB; {lesions} lesions, {seconds:.0f} s"
-            )
+            lesions, gb, seconds = segment(long, Path(folder) / prior, prior, given.model)
+            share = gb / LIMIT_GB
+            print(f"{prior}: {gb:.2f} GB, {share:.2f} of {LIMIT_GB:g} GB; {lesions} lesions, {seconds:.0f} s")
 
 
 if __name__ == "__main__":

@@ -108,7 +108,7 @@ def segment(
     keep_large_blocks()
     folders = model or [starter_model()]
     loaded = load_models(folders, pick_device(device))
-    opening = "" if model else f"no --model given: {folders[0].name}, the model that is shipped, is used"
+    opening = "" if model else f"no --model given: the shipped model {folders[0].name} is used"
     with progress(quiet, opening) as tick:
         result = segment_source(
             source, out, loaded, options, tick,

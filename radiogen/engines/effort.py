@@ -2,7 +2,8 @@
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -42,22 +43,22 @@ class Effort:
 
 
 class Pace:
-    """Seconds that one batch of windows takes, measured while the work goes on."""
+    """Seconds that one batch of windows takes: those of the second one, since the first warms up."""
 
-    def __init__(self) -> None:
-        self.seconds: float | None = None  # of a batch; the first one, which warms up, does not count
-        self._last: float | None = None
+    def __init__(self, device: torch.device) -> None:
+        self.seconds: float | None = None
+        self._device, self._calls = device, 0
 
-    def start(self) -> None:
-        """A new run of windows begins."""
-        self._last = None
-
-    def note(self) -> None:
-        """A batch is done."""
-        now = time.perf_counter()
-        if self._last is not None:
-            self.seconds = now - self._last
-        self._last = now
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Round the work on one batch."""
+        began = time.perf_counter()
+        yield
+        self._calls += 1
+        if self._calls <= 2 and self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        if self._calls == 2:
+            self.seconds = time.perf_counter() - began
 
 
 def window_memory_mb(network: nn.Module, channels: int, size: Sequence[int], batch: int) -> float:

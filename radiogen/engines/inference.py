@@ -68,7 +68,7 @@ class Inference:
         self.batch = self.settings.batch
         self.decisions: list[str] = []  # about memory, in this case
         self._told = False
-        self._pace = Pace()
+        self._pace = Pace(self.device)
         self._memory: dict[tuple[tuple[int, ...], int], float] = {}
         self._make_calls()
 
@@ -112,7 +112,6 @@ class Inference:
         call = self._timed(len(boxes))
         logits = np.full(hu.shape, NO_LESION, np.float16)
         spread = np.zeros(hu.shape, np.float16) if channels == 2 else None
-        self._pace.start()
         for slab in slide(hu.shape, boxes, read, call, self.device, self.batch, channels):
             here = slice(slab.start, slab.start + slab.values.shape[1])
             logits[here] = np.clip(slab.values[0], NO_LESION, -NO_LESION)
@@ -131,9 +130,9 @@ class Inference:
                 memory = peak_memory_mb() + self._needed(self.size, self.batch)
                 self.tell(Effort(windows, self.size, self.looks, seconds, memory))
                 self._told = True
-            answer = self._call(image, prior)
+            with self._pace.watch():
+                answer = self._call(image, prior)
             done += len(image)
-            self._pace.note()
             if windows > self.batch:
                 self.tick("windows", done, windows)
             return answer
@@ -180,7 +179,7 @@ class Inference:
         else:
             self.decisions.append(f"{why}: {batch} windows at once instead of {self.batch}")
         self.size, self.batch = size, batch
-        self._pace = Pace()
+        self._pace = Pace(self.device)
         self._make_calls()
 
 

@@ -200,7 +200,8 @@ class _Work:
             "dropped, nothing found in their box": empty,
             f"dropped, mean probability below {auto.least_score:g} in their box": faint,
         }
-        said = [f"{len(found)} candidates above {auto.candidate_threshold:g} in the first pass"]
+        word = "candidate" if len(found) == 1 else "candidates"
+        said = [f"{len(found)} {word} above {auto.candidate_threshold:g} in the first pass"]
         return said + [f"{count} of them {what}" for what, count in counts.items() if count]
 
     def _refine(self, box: ArrayBox) -> Piece:
