@@ -14,7 +14,20 @@ from typer.core import TyperGroup
 from radiogen import __version__
 from radiogen.errors import RadiogenError
 
-from . import benchmark, cases, cohort, doctor, egfr, features, model, pruning, qc, report, segmentation
+from . import (
+    benchmark,
+    cases,
+    cohort,
+    doctor,
+    egfr,
+    features,
+    model,
+    pruning,
+    qc,
+    report,
+    segmentation,
+    training,
+)
 
 
 class _TwoWords(TyperGroup):
@@ -58,7 +71,7 @@ app.command("qc")(qc.qc)
 app.command("prune")(pruning.prune)
 app.command("prune show")(pruning.show)
 app.command("prune compare")(pruning.compare)
-app.command("train")(segmentation.train)
+app.command("train")(training.train)
 app.command("segment")(segmentation.segment)
 app.command("evaluate")(segmentation.evaluate)
 app.command("extract-features")(features.extract_features)
@@ -69,6 +82,7 @@ app.add_typer(model.app, name="model")
 app.add_typer(benchmark.app, name="benchmark")
 app.command("doctor")(doctor.doctor)
 app.command("demo")(cohort.demo)
+app.command("phantoms")(cohort.phantoms)
 
 
 class _InterruptedError(BaseException):

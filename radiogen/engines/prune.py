@@ -102,7 +102,7 @@ def prune(
         OutputError: The folder holds something already.
     """
     _check_room(out, options)
-    usable, left_out = learnable(find_cases(cases))
+    usable, left_out = learnable(find_cases(cases), need_outline=not settings.training.synthetic_lesions)
     record = RunRecord(
         "prune", options=options.model_dump(mode="json"), seed=options.seed, device=str(device)
     )
@@ -183,7 +183,7 @@ def _choose(
         said += _control_note(options.channels.control, criterion.criterion)
         smaller = cast(RASeg, small.network)
         return _Chosen(smaller, small.kept, [], small.scoring.samples, True, tuple(said), small)
-    scoring = score_weights(network, batches, loss, criterion, generator, exclude=[network.output_layer])
+    scoring = score_weights(network, batches, loss, criterion, generator, exclude=network.output_layers)
     masks = weight_masks(scoring.scores, criterion.sparsity, criterion.scope, criterion.reference)
     masks = CONTROLS[options.control](network, masks, generator)
     layers = layer_table(network, masks, batches, loss, uses_of(settings))

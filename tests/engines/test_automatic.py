@@ -5,7 +5,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from engines.oracles import SoftTissueInPrior, oracle
-from engines.test_places import chest
+from engines.test_where_masks_land import chest
 
 from radiogen.engines.automatic import (
     AutoSettings,

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from engines.oracles import CopyOfPrior, Greedy, oracle
-from engines.test_places import chest, dice
+from engines.test_where_masks_land import chest, dice
 
 from radiogen.engines import inference
 from radiogen.engines.effort import fitting, is_out_of_memory, window_memory_mb

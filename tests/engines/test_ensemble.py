@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from engines.oracles import CopyOfPrior, oracle
-from engines.test_places import chest
+from engines.test_where_masks_land import chest
 
 from radiogen.engines.ensemble import join, load_models, write_ensemble
 from radiogen.engines.model_folder import load_model, model_hash
