@@ -1,10 +1,11 @@
 """Networks whose answer is known, as models."""
 
-from dataclasses import replace
+from pathlib import Path
 
 import torch
+from engines.tiny_run import tiny_settings
 
-from radiogen.engines.model_folder import Model
+from radiogen.engines.model_folder import Model, ModelConfig
 
 
 class SoftTissueInPrior(torch.nn.Module):
@@ -41,12 +42,10 @@ class Greedy(CopyOfPrior):
         return super().forward(image, prior)
 
 
-def oracle(model: Model, network: torch.nn.Module, spacing_mm=None, priors=None) -> Model:
-    """A model with another network, at another spacing."""
-    config = model.config
-    if spacing_mm:
-        preprocessing = config.preprocessing.model_copy(update={"spacing_mm": spacing_mm})
-        config = config.model_copy(update={"preprocessing": preprocessing})
-    if priors:
-        config = config.model_copy(update={"priors": priors})
-    return replace(model, network=network.eval(), config=config)
+def oracle(
+    network: torch.nn.Module, spacing_mm=(3.0, 3.0, 3.0), priors=("box", "lungs", "none", "mask")
+) -> Model:
+    """A model of windows of 32 cubed whose network is given."""
+    settings = tiny_settings(f"preprocessing.spacing_mm={list(spacing_mm)}")
+    config = ModelConfig(network=settings.network, preprocessing=settings.preprocessing, priors=priors)
+    return Model(network.eval(), config, type(network).__name__, Path("oracle"))

@@ -82,8 +82,8 @@ class UnsureOutsideBoxes(SoftTissueInPrior):
 
 
 @pytest.fixture(scope="module")
-def unsure(tiny_model):
-    return oracle(tiny_model, UnsureOutsideBoxes(), (3.0, 3.0, 3.0))
+def unsure():
+    return oracle(UnsureOutsideBoxes())
 
 
 def test_the_second_pass_draws_the_lesion_that_the_first_only_suspects(unsure):
@@ -116,19 +116,19 @@ class BlindInBoxes(UnsureOutsideBoxes):
         return torch.where(prior.mean() > 0.5, SoftTissueInPrior.forward(self, image, prior), -20.0)
 
 
-def test_a_candidate_whose_box_shows_nothing_is_dropped_and_counted(tiny_model):
+def test_a_candidate_whose_box_shows_nothing_is_dropped_and_counted():
     ct, lungs, _ = chest("upright")
-    model = oracle(tiny_model, BlindInBoxes(), (3.0, 3.0, 3.0))
+    model = oracle(BlindInBoxes())
     found = segment_volume(model, ct, lungs, Prompt("auto"))
     assert not array_of(found.lesion).any()
     assert "1 of them dropped, nothing found in their box" in found.decisions
 
 
-def test_two_lesions_are_two_and_each_knows_its_candidate(tiny_model):
+def test_two_lesions_are_two_and_each_knows_its_candidate():
     ct, lungs, _ = chest("upright")
     voxels = array_of(ct)
     voxels[30:36, 10:16, 12:20] = 40
-    model = oracle(tiny_model, SoftTissueInPrior(), (3.0, 3.0, 3.0))
+    model = oracle(SoftTissueInPrior())
     found = segment_volume(model, volume_like(voxels, ct), lungs, Prompt("auto"))
     assert sorted(finding.origin for finding in found.findings) == ["candidate 1", "candidate 2"]
     assert array_of(found.lesion).max() == 2

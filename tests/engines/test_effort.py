@@ -6,6 +6,7 @@ import pytest
 import torch
 from engines.oracles import CopyOfPrior, Greedy, oracle
 from engines.test_where_masks_land import chest, dice
+from engines.tiny_run import tiny_settings
 
 from radiogen.engines import inference
 from radiogen.engines.effort import fitting, is_out_of_memory, window_memory_mb
@@ -21,17 +22,17 @@ ERRORS = [
 ]
 
 
-def masked(tiny_model, network, size=(64, 64, 64)):
-    model = oracle(tiny_model, network, (3.0, 3.0, 3.0), ("mask",))
+def masked(network, size=(64, 64, 64)):
+    model = oracle(network)
     preprocessing = model.config.preprocessing.model_copy(update={"size": size})
     return replace(model, config=model.config.model_copy(update={"preprocessing": preprocessing}))
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_when_memory_is_not_enough_windows_get_smaller_and_it_is_said(tiny_model, error):
+def test_when_memory_is_not_enough_windows_get_smaller_and_it_is_said(error):
     ct, lungs, lesion = chest("upright")
     network = Greedy(most=32 * 32 * 64, error=error)
-    found = segment_volume(masked(tiny_model, network), ct, lungs, Prompt("mask", mask=lesion))
+    found = segment_volume(masked(network), ct, lungs, Prompt("mask", mask=lesion))
     assert dice(found.lesion, lesion) > 0.88
     assert set(network.windows) == {(32, 32, 64)}
     assert found.decisions[:2] == (
@@ -40,35 +41,36 @@ def test_when_memory_is_not_enough_windows_get_smaller_and_it_is_said(tiny_model
     )
 
 
-def test_fewer_windows_at_once_come_before_smaller_ones(tiny_model):
+def test_fewer_windows_at_once_come_before_smaller_ones():
     ct, lungs, lesion = chest("upright")
     network = Greedy(most=2 * 32**3, error=MemoryError())
     settings = SegmentationSettings(batch=4)
-    model = masked(tiny_model, network, (32, 32, 32))
+    model = masked(network, (32, 32, 32))
     found = segment_volume(model, ct, lungs, Prompt("mask", mask=lesion), settings)
     assert found.decisions[0] == "memory was not enough: 2 windows at once instead of 4"
     assert dice(found.lesion, lesion) > 0.88
 
 
-def test_a_device_too_small_for_the_smallest_window_is_an_error(tiny_model):
+def test_a_device_too_small_for_the_smallest_window_is_an_error():
     ct, lungs, lesion = chest("upright")
-    model = masked(tiny_model, Greedy(most=0, error=MemoryError()))
+    model = masked(Greedy(most=0, error=MemoryError()))
     with pytest.raises(DeviceError, match=r"too little memory for windows of 32 x 32 x 32 \(free"):
         segment_volume(model, ct, lungs, Prompt("mask", mask=lesion))
 
 
-def test_another_error_of_a_network_is_not_taken_for_memory(tiny_model):
+def test_another_error_of_a_network_is_not_taken_for_memory():
     ct, lungs, lesion = chest("upright")
-    model = masked(tiny_model, Greedy(most=0, error=RuntimeError("sizes do not match")))
+    model = masked(Greedy(most=0, error=RuntimeError("sizes do not match")))
     with pytest.raises(RuntimeError, match="sizes do not match"):
         segment_volume(model, ct, lungs, Prompt("mask", mask=lesion))
 
 
-def test_windows_are_made_to_fit_before_they_are_tried(tiny_model, monkeypatch):
+def test_windows_are_made_to_fit_before_they_are_tried(monkeypatch):
     ct, lungs, lesion = chest("upright")
-    needed = window_memory_mb(tiny_model.network, 2, (32, 64, 64), 1)
+    network = CopyOfPrior()
+    needed = window_memory_mb(network, 2, (32, 64, 64), 1)
     monkeypatch.setattr(inference, "free_memory_mb", lambda _: needed + 5)
-    model = masked(tiny_model, tiny_model.network)
+    model = masked(network)
     found = segment_volume(model, ct, lungs, Prompt("mask", mask=lesion))
     assert found.decisions[0].endswith("MB are free: windows of 32 x 64 x 64 instead of 64 x 64 x 64")
 
@@ -83,8 +85,8 @@ def test_the_largest_window_that_fits_is_taken():
     assert fitting((64, 96, 96), 4, needed, 0) == ((32, 32, 32), 1)
 
 
-def test_memory_is_counted_from_shapes_and_grows_with_the_window(tiny_model):
-    network = build_raseg(tiny_model.config.network, 0)
+def test_memory_is_counted_from_shapes_and_grows_with_the_window():
+    network = build_raseg(tiny_settings().network, 0)
     small, large = (window_memory_mb(network, 2, size, 1) for size in ((32, 32, 32), (64, 64, 64)))
     assert large == pytest.approx(8 * small, rel=0.05)
 
@@ -94,9 +96,9 @@ def test_free_memory_is_some_and_not_more_than_there_is():
     assert not is_out_of_memory(ValueError("out of memory"))
 
 
-def test_it_is_told_once_a_case_how_long_it_will_take(tiny_model):
+def test_it_is_told_once_a_case_how_long_it_will_take():
     ct, lungs, _ = chest("upright")
-    model, heard = oracle(tiny_model, CopyOfPrior(), (6.0, 6.0, 6.0)), []
+    model, heard = oracle(CopyOfPrior(), (6.0, 6.0, 6.0)), []
     looking = inference.Inference(model, SegmentationSettings(tta=True), tell=heard.append)
     for _ in range(2):
         segment_volume(model, ct, lungs, Prompt("lungs"), SegmentationSettings(tta=True), looking)

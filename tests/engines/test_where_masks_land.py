@@ -55,13 +55,13 @@ def dice(a, b):
 
 
 @pytest.fixture(scope="module")
-def copying(tiny_model):
-    return oracle(tiny_model, CopyOfPrior(), (3.0, 3.0, 3.0), ("box", "lungs", "none", "mask"))
+def copying():
+    return oracle(CopyOfPrior())
 
 
 @pytest.fixture(scope="module")
-def knowing(tiny_model):
-    return oracle(tiny_model, SoftTissueInPrior(), (3.0, 3.0, 3.0))
+def knowing():
+    return oracle(SoftTissueInPrior())
 
 
 @pytest.mark.parametrize("name", GRIDS)
