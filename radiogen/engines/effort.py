@@ -1,6 +1,7 @@
 """How long the network will look and how much memory it takes, and what to do when that is too much."""
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from radiogen.pruning.costs import measure_cost
 
 SIZE_STEP, SMALLEST = 16, 32  # what RA-Seg takes
 COUNTED_TO_TAKEN = 2.0  # memory taken by a forward pass / bytes counted from shapes (docs/decisions/0027)
+GENEROUS_BYTES = 2048  # a voxel of the window; the presets take 400 to 900
 WORTH_SAYING_S = 60.0
 
 
@@ -59,6 +61,11 @@ class Pace:
             torch.cuda.synchronize(self._device)
         if self._calls == 2:
             self.seconds = time.perf_counter() - began
+
+
+def generous_memory_mb(size: Sequence[int], batch: int) -> float:
+    """More MiB than any preset takes for a window; where that much is free, nothing need be counted."""
+    return GENEROUS_BYTES * math.prod(size) * batch / 2**20
 
 
 def window_memory_mb(network: nn.Module, channels: int, size: Sequence[int], batch: int) -> float:

@@ -10,7 +10,15 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from radiogen.config import Settings
-from radiogen.engines.effort import Effort, Pace, fitting, is_out_of_memory, smaller, window_memory_mb
+from radiogen.engines.effort import (
+    Effort,
+    Pace,
+    fitting,
+    generous_memory_mb,
+    is_out_of_memory,
+    smaller,
+    window_memory_mb,
+)
 from radiogen.engines.model_folder import AnyModel
 from radiogen.engines.network_calls import FLIPS, averaged, network_call
 from radiogen.engines.sliding import (
@@ -67,14 +75,18 @@ class Inference:
         self.size: tuple[int, ...] = model.config.preprocessing.size
         self.batch = self.settings.batch
         self.decisions: list[str] = []  # about memory, in this case
-        self._told = False
+        self._told, self._later_mb = False, 0.0
         self._pace = Pace(self.device)
         self._memory: dict[tuple[tuple[int, ...], int], float] = {}
         self._make_calls()
 
-    def begin(self) -> None:
-        """A new case begins: what was decided of the last one is forgotten, and it is told anew how long."""
-        self.decisions, self._told = [], False
+    def begin(self, later_mb: float = 0.0) -> None:
+        """A new case begins: what was decided of the last one is forgotten, and it is told anew how long.
+
+        Args:
+            later_mb: MiB that it will take beside what the networks take.
+        """
+        self.decisions, self._told, self._later_mb = [], False, later_mb
 
     def run(self, hu: npt.NDArray[np.int16], prior: Voxels, near: ArrayBox, wanted: Voxels) -> Piece:
         """What the networks say of a box of a case.
@@ -127,8 +139,8 @@ class Inference:
             nonlocal done
             if self.tell and not self._told and self._pace.seconds is not None:
                 seconds = self._pace.seconds * (windows - done) / self.batch
-                memory = peak_memory_mb() + self._needed(self.size, self.batch)
-                self.tell(Effort(windows, self.size, self.looks, seconds, memory))
+                memory_mb = peak_memory_mb() + self._later_mb  # the peak of the first windows is in it
+                self.tell(Effort(windows, self.size, self.looks, seconds, memory_mb))
                 self._told = True
             with self._pace.watch():
                 answer = self._call(image, prior)
@@ -153,6 +165,8 @@ class Inference:
     def _fit(self, held_mb: float) -> None:
         """Make windows smaller if the estimate is above what is free."""
         free = free_memory_mb(self.device) - (0 if self.device.type == "cuda" else held_mb)
+        if generous_memory_mb(self.size, self.batch) <= free:
+            return
         self._take(*fitting(self.size, self.batch, self._needed, free), f"{max(free, 0):.0f} MB are free")
 
     def _shrink(self) -> None:

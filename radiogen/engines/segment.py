@@ -13,8 +13,6 @@ from radiogen.engines.segment_case import LESIONS, CaseWork, LoadedCase, Segment
 from radiogen.engines.segment_case import SegmentOptions as SegmentOptions
 from radiogen.errors import ConfigError, OutputError, RadiogenError
 from radiogen.io.cases import Case, cases_of_split, find_cases, is_case_source
-from radiogen.preprocess.ingest import KEPT, ingest
-from radiogen.preprocess.options import IngestOptions
 from radiogen.preprocess.priors import AUTO_PRIORS, Look, parse_box
 from radiogen.provenance import leave_no_trace, write_failures
 from radiogen.runtime import Tick, free_memory_mb, no_tick
@@ -124,6 +122,9 @@ def _cases_of(
         return cases_of_split(source, options.split)
     if options.split:
         raise ConfigError(f"--split {options.split}", "is given for scans", "ingest and split them first")
+    from radiogen.preprocess.ingest import KEPT, ingest  # with pydicom and pandas: half a second
+    from radiogen.preprocess.options import IngestOptions
+
     made = ingest(source, out / CASES, IngestOptions(roi=options.roi), tick)
     if any(KEPT in case.decisions for case in made.cases):  # an earlier run asked for another ROI
         made = ingest(source, out / CASES, IngestOptions(roi=options.roi, existing="overwrite"), tick)

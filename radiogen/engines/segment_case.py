@@ -18,10 +18,7 @@ from radiogen.io.cases import Case
 from radiogen.io.nifti import read_grid, read_mask, write_volume
 from radiogen.io.picture import write_picture
 from radiogen.measures.lesions import Lesion, measure_lesions
-from radiogen.preprocess.outline_choice import OutlineChoice
-from radiogen.preprocess.outlines import read_lesions
 from radiogen.preprocess.priors import PROMPT_OF, Look, box_round, parse_box
-from radiogen.preprocess.sources import outline_of
 from radiogen.provenance import RunRecord, file_sha256, is_done, record_path
 
 LESIONS, MASK, PICTURE, PROBABILITY = (
@@ -169,6 +166,10 @@ def _prompt(case: Case, options: SegmentOptions) -> Prompt:
 def _outline(case: Case, options: SegmentOptions) -> sitk.Image:
     """The outline that was named, or else the one the case was ingested with."""
     if options.outline:
+        from radiogen.preprocess.outline_choice import OutlineChoice  # with pydicom: half a second
+        from radiogen.preprocess.outlines import read_lesions
+        from radiogen.preprocess.sources import outline_of
+
         choice = OutlineChoice(roi=options.roi)
         kind = outline_of(options.outline).kind
         return read_lesions(options.outline, kind, read_grid(case.ct_path), choice).labels

@@ -27,6 +27,7 @@ from radiogen.preprocess.priors import BoxMm, Look, box_region, box_voxels, grow
 from radiogen.volume import resample_to, widened
 
 BOX_MARGIN_MM = 5.0  # a lesion may reach this far out of its box
+MAP_BYTES = 3  # a voxel of the scanner's grid: labels twice, and the probability
 
 
 class SegmentationSettings(InferenceSettings):
@@ -83,7 +84,7 @@ def segment_volume(
     """
     settings = settings or SegmentationSettings()
     inference = inference or Inference(model, settings)
-    inference.begin()
+    inference.begin(later_mb=MAP_BYTES * ct.GetNumberOfPixels() / 2**20)
     work = _Work(inference, ct, lungs, prompt, settings)
     lesion, decisions = work.segment()
     decisions = [*inference.decisions, *decisions]
