@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import SimpleITK as sitk
 from pydantic import Field, PositiveInt
+from scipy import ndimage
 
 from radiogen.config import Settings
 from radiogen.engines.inference import HalfArray, Piece
-from radiogen.engines.sliding import ArrayBox
+from radiogen.engines.sliding import NO_LESION, ArrayBox
 from radiogen.preprocess.network_input import NetworkInput
 from radiogen.volume import bounding_box, crop, volume_like, voxel_ml
 
@@ -112,6 +113,21 @@ def _overlapping(candidates: Sequence[Candidate]) -> tuple[int, int] | None:
 
 def _voxels(box: ArrayBox) -> int:
     return int(np.prod([edge.stop - edge.start for edge in box]))
+
+
+def only_seen_before(piece: Piece, first: Piece, threshold: float, candidate_threshold: float) -> Piece:
+    """A second look without the parts that hold nothing of what the first pass saw.
+
+    Args:
+        piece: What the networks said of a box.
+        first: What they said of the whole grid.
+        threshold: Of the probability, for the parts of the box.
+        candidate_threshold: For the first pass.
+    """
+    parts, _ = ndimage.label(piece.logits >= logit(threshold), structure=np.ones((3, 3, 3)))
+    seen = np.unique(parts[first.logits[piece.near] >= logit(candidate_threshold)])
+    new = (parts > 0) & ~np.isin(parts, seen)
+    return replace(piece, logits=np.where(new, np.float16(NO_LESION), piece.logits))
 
 
 def mean_probability(piece: Piece, box: ArrayBox, threshold: float) -> float | None:

@@ -14,6 +14,7 @@ from radiogen.engines.automatic import (
     join_overlapping,
     loosened,
     mean_probability,
+    only_seen_before,
 )
 from radiogen.engines.findings import Finding, Laid, describe
 from radiogen.engines.inference import Inference, InferenceSettings, Piece, Voxels, window_about
@@ -185,6 +186,7 @@ class _Work:
         empty = faint = 0
         for label, candidate in enumerate(candidates, start=1):
             piece = self._refine(candidate.box)
+            piece = only_seen_before(piece, first, self.filled.threshold, auto.candidate_threshold)
             wide = widened(box_of(candidate.box), self.sample.ct, BOX_MARGIN_MM)
             score = mean_probability(piece, wide.array_slices(), self.filled.threshold)
             empty += score is None

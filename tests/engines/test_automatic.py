@@ -14,6 +14,7 @@ from radiogen.engines.automatic import (
     join_overlapping,
     loosened,
     mean_probability,
+    only_seen_before,
 )
 from radiogen.engines.inference import Piece
 from radiogen.engines.segmentation import Prompt, SegmentationSettings, segment_volume
@@ -56,6 +57,17 @@ def test_the_mean_probability_is_that_of_the_box(first):
         0.9526, abs=1e-3
     )
     assert mean_probability(piece, (slice(6, 9), slice(0, 9), slice(0, 9)), 0.5) is None
+
+
+def test_what_the_first_pass_did_not_see_is_no_part_of_a_candidate(first):
+    whole = first[0]
+    logits = np.full((6, 10, 20), -9, np.float16)
+    logits[1:4, 2:5, 3:6] = 4  # touches what was seen
+    logits[1:4, 2:5, 12:15] = 4  # does not
+    near = (slice(0, 6), slice(0, 10), slice(0, 20))
+    found = only_seen_before(Piece(near, logits, None), whole, 0.5, 0.3)
+    assert (found.logits[:, :, :9] == logits[:, :, :9]).all()
+    assert (found.logits[:, :, 9:] < -5).all()
 
 
 def test_a_box_is_loosened_by_its_share_or_a_voxel_and_stays_inside():
