@@ -38,11 +38,12 @@ def walk(from_input: Tensor, hidden_gates: Convolution) -> Tensor:
 
 def can_fuse(from_input: Tensor, hidden_gates: nn.Conv2d) -> bool:
     """Whether the walk may be done by hand: float32 on a CPU, where nobody watches the layer or traces it."""
+    if is_traced() or torch._C._are_functorch_transforms_active():
+        return False
     plain_float = from_input.device.type == "cpu" and from_input.dtype == torch.float32
     hooks = (hidden_gates._forward_hooks, hidden_gates._forward_pre_hooks, hidden_gates._backward_hooks)
     watched = any(hooks) or "forward" in vars(hidden_gates)
-    mapped = torch._C._are_functorch_transforms_active()
-    return plain_float and torch._C._has_mkldnn and not (watched or mapped or is_traced())
+    return plain_float and torch._C._has_mkldnn and not watched
 
 
 def _step(gates: Tensor, cell: Tensor, hidden: Tensor) -> None:
