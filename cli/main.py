@@ -14,7 +14,20 @@ from typer.core import TyperGroup
 from radiogen import __version__
 from radiogen.errors import RadiogenError
 
-from . import benchmark, cases, cohort, doctor, egfr, features, model, pruning, qc, report, segmentation
+from . import (
+    benchmark,
+    cases,
+    cohort,
+    doctor,
+    egfr,
+    evaluation,
+    features,
+    model,
+    pruning,
+    qc,
+    report,
+    segmentation,
+)
 
 
 class _TwoWords(TyperGroup):
@@ -60,7 +73,7 @@ app.command("prune show")(pruning.show)
 app.command("prune compare")(pruning.compare)
 app.command("train")(segmentation.train)
 app.command("segment")(segmentation.segment)
-app.command("evaluate")(segmentation.evaluate)
+app.command("evaluate")(evaluation.evaluate)
 app.command("extract-features")(features.extract_features)
 app.command("train-egfr")(egfr.train_egfr)
 app.command("classify-egfr")(egfr.classify_egfr)
