@@ -29,7 +29,7 @@ def say_prompt(row: Mapping[str, Any]) -> list[str]:
         sentences.append(_say_lesions(row))
     if row["scans_without_lesion"]:
         sentences.append(
-            f"{many(row['scans_without_lesion'], 'scan')} without a lesion: no Dice there, only false lesions count."
+            f"{many(row['scans_without_lesion'], 'scan')} without a lesion: false lesions alone count there."
         )
     if row["without_numbers"]:
         sentences.append(f"{many(row['without_numbers'], 'case')} without numbers; the notes say why.")
