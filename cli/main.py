@@ -27,6 +27,7 @@ from . import (
     qc,
     report,
     segmentation,
+    training,
 )
 
 
@@ -71,7 +72,7 @@ app.command("qc")(qc.qc)
 app.command("prune")(pruning.prune)
 app.command("prune show")(pruning.show)
 app.command("prune compare")(pruning.compare)
-app.command("train")(segmentation.train)
+app.command("train")(training.train)
 app.command("segment")(segmentation.segment)
 app.command("evaluate")(evaluation.evaluate)
 app.command("extract-features")(features.extract_features)
@@ -82,6 +83,7 @@ app.add_typer(model.app, name="model")
 app.add_typer(benchmark.app, name="benchmark")
 app.command("doctor")(doctor.doctor)
 app.command("demo")(cohort.demo)
+app.command("phantoms")(cohort.phantoms)
 
 
 class _InterruptedError(BaseException):

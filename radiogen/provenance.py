@@ -20,6 +20,7 @@ from radiogen.errors import OutputError, RadiogenError
 from radiogen.runtime import peak_memory_mb
 
 PACKAGES = ("torch", "monai", "SimpleITK", "pydicom", "highdicom", "numpy", "scikit-learn", "pandas")
+DRAFT = ".writing-"  # how the names of files begin that are not whole yet
 
 
 @contextmanager
@@ -34,9 +35,7 @@ def whole_file(target: Path) -> Iterator[Path]:
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            prefix=".writing-", suffix="".join(target.suffixes), dir=target.parent
-        )
+        handle, name = tempfile.mkstemp(prefix=DRAFT, suffix="".join(target.suffixes), dir=target.parent)
         os.close(handle)
     except OSError as error:
         raise OutputError(target, f"cannot be written: {error.strerror}", "choose another place") from error

@@ -88,6 +88,15 @@ def why_no_cuda() -> str:
     return f"there are {torch.cuda.device_count()} CUDA devices, counted from 0"
 
 
+def has_fast_bfloat16() -> bool:
+    """Whether this CPU multiplies in bfloat16 itself (AMX or AVX-512 BF16); others are far slower with it."""
+    import torch
+
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and bool(
+        torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    )
+
+
 def keep_large_blocks() -> bool:
     """Let glibc keep big tensors instead of giving them back; halves page faults of 3D networks.
 

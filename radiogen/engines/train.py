@@ -15,14 +15,14 @@ from radiogen.engines.model_folder import WEIGHTS, ModelConfig, save_model
 from radiogen.engines.prepared import learnable, prepare
 from radiogen.engines.presets import RunSettings
 from radiogen.engines.pruned_folder import Pruned, read_pruned
-from radiogen.engines.training import Training
+from radiogen.engines.training import CHECKPOINT, Training
 from radiogen.errors import ConfigError, OutputError, TrainingError
 from radiogen.io.cases import Case, find_cases
 from radiogen.networks.raseg import build_raseg, weight_count
 from radiogen.provenance import RunRecord, file_sha256, leave_no_trace, record_path, short_hash
 from radiogen.runtime import Tick, no_tick
 
-CHECKPOINT, CACHE = "checkpoint.safetensors", "prepared"
+CACHE = "prepared"
 
 
 class TrainOptions(Settings):
@@ -94,16 +94,21 @@ def train(
         weight_masks=pruned.weight_masks if pruned else {},
         seed=options.seed,
         device=device,
-        checkpoint=out / CHECKPOINT,
+        folder=out,
         fingerprint=fingerprint,
     )
-    metrics: dict[str, Any] = {"fingerprint": fingerprint, **training.run(tick)}
+    done = training.run(tick)
+    metrics: dict[str, Any] = {
+        "fingerprint": fingerprint,
+        "epochs": done.epochs,
+        "validation": done.validation,
+    }
     seen = set(pruned.config.patients_seen) if pruned else set()
     config = ModelConfig(
         preset=options.preset,
         network=pruned.network if pruned else settings.network,
         preprocessing=settings.preprocessing,
-        priors=settings.training.priors,
+        priors=settings.training.prior_names,
         seed=options.seed,
         sparsity=pruned.config.sparsity if pruned else 0.0,
         control=pruned.config.control if pruned else "none",
@@ -164,9 +169,10 @@ def _fingerprint(
     settings: RunSettings, options: TrainOptions, pruned: Pruned | None, learn: list[Case], out: list[Case]
 ) -> str:
     """What decides the weights: settings, seed, masks, and the bytes of the cases."""
+    deciding = settings.model_dump(mode="json", exclude={"training": {"workers", "checkpoint_minutes"}})
     paths = [(case.ct_path, case.lesion_path, case.lungs_path) for case in (*learn, *out)]
     files = [file_sha256(path) for three in paths for path in three if path.is_file()]
-    parts = [settings.model_dump_json(), options.seed, pruned.hash if pruned else "", len(learn), files]
+    parts = [deciding, options.seed, pruned.hash if pruned else "", len(learn), files]
     return short_hash(json.dumps(parts))
 
 

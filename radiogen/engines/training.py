@@ -1,32 +1,46 @@
 """The training loop, one for dense and pruned networks; a killed run goes on where it was."""
 
-import math
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch import Tensor
 
+from radiogen.engines.averaging import averaged_copy
 from radiogen.engines.checkpoint import load_checkpoint, read_checkpoint_about, save_checkpoint
-from radiogen.engines.losses import segmentation_loss
-from radiogen.engines.patches import EpochSampler, Patch, PatchDataset
+from radiogen.engines.patches import PatchDataset
 from radiogen.engines.prepared import PreparedCase
 from radiogen.engines.presets import RunSettings
-from radiogen.engines.training_settings import TrainingSettings
+from radiogen.engines.step import Step, learning_rate, make_optimizer
+from radiogen.engines.training_log import TrainingLog
+from radiogen.engines.training_plan import TrainingPlan
 from radiogen.engines.validation import validate
 from radiogen.errors import TrainingError
 from radiogen.networks.raseg import RASeg
+from radiogen.provenance import DRAFT
 from radiogen.pruning.holding import assert_held, hold_weight_masks
 from radiogen.runtime import Tick, no_tick
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+@dataclass
+class Progress:
+    """How far a training has come, and what it has measured on the way."""
+
+    epoch: int = 0
+    step: int = 0  # steps of this epoch that are done
+    losses: list[float] = field(default_factory=list)  # of those steps
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    validation: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass
 class Training:
-    """One training: the network at its start, what it learns from, and where it keeps its checkpoint."""
+    """One training: the network at its start, what it learns from, and the folder it keeps itself in."""
 
     network: RASeg
     settings: RunSettings
@@ -35,11 +49,11 @@ class Training:
     weight_masks: Mapping[str, Tensor]
     seed: int
     device: torch.device
-    checkpoint: Path
+    folder: Path
     fingerprint: str  # of everything that decides the result; a checkpoint of another one is refused
 
-    def run(self, tick: Tick = no_tick) -> dict[str, list[dict[str, Any]]]:
-        """Train to the last epoch.
+    def run(self, tick: Tick = no_tick) -> Progress:
+        """Train to the last epoch; the network then has the weights that a model is written of.
 
         Returns:
             `epochs`: one row an epoch (epoch, loss, learning_rate); `validation`: one row a held-out
@@ -50,120 +64,73 @@ class Training:
         """
         training = self.settings.training
         network = self.network.to(self.device)
-        optimizer = make_optimizer(network, training)
-        rows, checks = self._resume(network, optimizer)
-        hold_weight_masks(network, self.weight_masks, optimizer)
-        loader, sampler = self._loader()
-        step = Step(network, optimizer, training, self.seed, self.device)
-        for epoch in range(len(rows), training.epochs):
-            tick("train", epoch, training.epochs)
-            rate = learning_rate(training, epoch)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            sampler.epoch = epoch
-            network.train()
-            losses = [step(batch, epoch, number) for number, batch in enumerate(loader)]
-            rows.append({"epoch": epoch, "loss": sum(losses) / len(losses), "learning_rate": rate})
-            last = epoch + 1 == training.epochs
-            if self.held_out and (last or _is_due(epoch, training.validate_every)):
-                checks += [{"epoch": epoch, **row} for row in self._validate(network)]
-            assert_held(network, self.weight_masks)
-            about = {"fingerprint": self.fingerprint, "epochs": rows, "validation": checks}
-            save_checkpoint(self.checkpoint, network, optimizer, about)
-        tick("train", training.epochs, training.epochs)
-        assert_held(network, self.weight_masks)
-        return {"epochs": rows, "validation": checks}
-
-    def _resume(
-        self, network: nn.Module, optimizer: torch.optim.Optimizer
-    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        if not self.checkpoint.is_file():
-            return [], []
-        about = read_checkpoint_about(self.checkpoint)
-        if about["fingerprint"] != self.fingerprint:
-            raise TrainingError(
-                self.checkpoint, "is of a training with other settings or cases", "take --existing overwrite"
-            )
-        load_checkpoint(self.checkpoint, network, optimizer)
-        return about["epochs"], about["validation"]
-
-    def _loader(self) -> tuple[DataLoader[Patch], EpochSampler]:
-        training = self.settings.training
         dataset = PatchDataset(self.learn, self.settings.preprocessing, training, self.seed)
-        sampler = EpochSampler(len(dataset), self.seed)
-        loader: DataLoader[Patch] = DataLoader(
-            dataset,
-            batch_size=training.batch_size,
-            sampler=sampler,
-            num_workers=training.workers,
-            pin_memory=self.device.type == "cuda",
-        )
-        return loader, sampler
+        plan = TrainingPlan(dataset, training, self.seed, self.device)
+        self.optimizer = make_optimizer(network, training)
+        self.averaged = averaged_copy(network, training.ema_decay) if training.ema_decay else None
+        self.saved_at = time.monotonic()
+        done = self._resume()
+        log = TrainingLog(self.folder)
+        log.begin(done.epochs, done.validation)
+        hold_weight_masks(network, self.weight_masks, self.optimizer)
+        step = Step(network, self.optimizer, training, self.seed, self.device)
+        network.train()
+        batches = plan.batches_from(done.epoch, done.step)
+        while done.epoch < training.epochs:
+            tick("train", done.epoch * plan.steps + done.step, training.epochs * plan.steps)
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate(training, done.epoch)
+            done.losses.append(step(next(batches), done.epoch, done.step))
+            done.step += 1
+            if self.averaged:
+                self.averaged.update_parameters(network)
+            if done.step == plan.steps:
+                self._end_epoch(done, log)
+            if time.monotonic() - self.saved_at >= 60 * training.checkpoint_minutes:
+                self._save(done)
+        tick("train", training.epochs * plan.steps, training.epochs * plan.steps)
+        if self.averaged:
+            network.load_state_dict(self.averaged.module.state_dict())
+        assert_held(network, self.weight_masks)
+        return done
 
-    def _validate(self, network: nn.Module) -> list[dict[str, Any]]:
-        priors = self.settings.training.priors
+    def _end_epoch(self, done: Progress, log: TrainingLog) -> None:
+        training, epoch = self.settings.training, done.epoch
+        rate = learning_rate(training, epoch)
+        row = {"epoch": epoch, "loss": sum(done.losses) / len(done.losses), "learning_rate": rate}
+        done.epochs.append(row)
+        log.add("epoch", [row])
+        last = epoch + 1 == training.epochs
+        is_due = training.validate_every > 0 and (epoch + 1) % training.validate_every == 0
+        if self.held_out and (last or is_due):
+            rows = [{"epoch": epoch, **row} for row in self._validate()]
+            done.validation += rows
+            log.add("validation", rows)
+        assert_held(self.network, self.weight_masks)
+        done.epoch, done.step, done.losses = epoch + 1, 0, []
+        if last:
+            self._save(done)
+
+    def _validate(self) -> list[dict[str, Any]]:
+        network = self.averaged.module if self.averaged else self.network
+        priors = self.settings.training.prior_names
         return validate(network, self.held_out, self.settings.preprocessing, priors, self.device)
 
+    def _save(self, done: Progress) -> None:
+        about = {"fingerprint": self.fingerprint, **vars(done)}
+        save_checkpoint(self.folder / CHECKPOINT, self.network, self.optimizer, about, self.averaged)
+        self.saved_at = time.monotonic()
 
-class Step:
-    """One step of the optimizer; what dropout draws depends on (seed, epoch, step) alone."""
-
-    def __init__(
-        self,
-        network: RASeg,
-        optimizer: torch.optim.Optimizer,
-        training: TrainingSettings,
-        seed: int,
-        device: torch.device,
-    ) -> None:
-        self.network, self.optimizer, self.training = network, optimizer, training
-        self.seed, self.device = seed, device
-        self.loss = segmentation_loss()
-        self.amp = training.amp and device.type == "cuda"
-        self.half = torch.bfloat16 if self.amp and torch.cuda.is_bf16_supported() else torch.float16
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp and self.half is torch.float16)
-        if training.channels_last and device.type == "cuda":
-            network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self.forward: nn.Module = torch.compile(network) if training.compile else network  # type: ignore[assignment]
-
-    def __call__(self, batch: Sequence[Tensor], epoch: int, number: int) -> float:
-        tensors = tuple(tensor.to(self.device, non_blocking=True) for tensor in batch)
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(chance_of_step(self.seed, epoch, number))  # dropout takes no generator
-            with torch.autocast(self.device.type, dtype=self.half, enabled=self.amp):
-                loss = self.loss(self.forward, tensors)
-        value = loss.item()
-        if not math.isfinite(value):
+    def _resume(self) -> Progress:
+        path = self.folder / CHECKPOINT
+        for draft in self.folder.glob(f"{DRAFT}*"):  # of a process that was killed while it wrote
+            draft.unlink()
+        if not path.is_file():
+            return Progress()
+        about = read_checkpoint_about(path)
+        if about.pop("fingerprint", "") != self.fingerprint:
             raise TrainingError(
-                f"epoch {epoch}, step {number}", "the loss is not finite", "lower training.learning_rate"
+                path, "is of a training with other settings or cases", "take --existing overwrite"
             )
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.training.gradient_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        return value
-
-
-def make_optimizer(network: nn.Module, training: TrainingSettings) -> torch.optim.Optimizer:
-    """AdamW or SGD over all weights."""
-    rate, decay = training.learning_rate, training.weight_decay
-    if training.optimizer == "sgd":
-        return torch.optim.SGD(network.parameters(), rate, momentum=training.momentum, weight_decay=decay)
-    return torch.optim.AdamW(network.parameters(), rate, weight_decay=decay)
-
-
-def learning_rate(training: TrainingSettings, epoch: int) -> float:
-    """The rate of an epoch: polynomial decay towards the last one."""
-    return training.learning_rate * float((1 - epoch / training.epochs) ** training.decay_power)
-
-
-def chance_of_step(seed: int, epoch: int, number: int) -> int:
-    """A seed of its own for every step, so that a resumed run draws what an uninterrupted one drew."""
-    return int(np.random.SeedSequence([seed, epoch, number]).generate_state(1, np.uint64)[0] >> 1)
-
-
-def _is_due(epoch: int, every: int) -> bool:
-    return every > 0 and (epoch + 1) % every == 0
+        load_checkpoint(path, self.network, self.optimizer, self.averaged)
+        return Progress(**about)

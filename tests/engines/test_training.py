@@ -32,30 +32,31 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(made_cases
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
-def test_a_killed_training_goes_on_to_the_same_weights(made_cases, tiny_model, tmp_path, monkeypatch):
+def test_an_interrupted_training_goes_on_to_the_same_weights(made_cases, tiny_model, tmp_path, monkeypatch):
     saved = training_module.save_checkpoint
 
-    def die_after_the_second(path, network, optimizer, about):
-        saved(path, network, optimizer, about)
-        if len(about["epochs"]) == 2:
+    def stop_in_the_second_epoch(path, network, optimizer, about, averaged):
+        saved(path, network, optimizer, about, averaged)
+        if about["epoch"] == 1 and about["step"] == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(training_module, "save_checkpoint", die_after_the_second)
+    monkeypatch.setattr(training_module, "save_checkpoint", stop_in_the_second_epoch)
+    every_step = tiny_settings("training.checkpoint_minutes=0")
     with pytest.raises(KeyboardInterrupt):
-        train(made_cases, tmp_path / "model", tiny_settings(), OPTIONS, CPU)
+        train(made_cases, tmp_path / "model", every_step, OPTIONS, CPU)
     monkeypatch.undo()
     assert not (tmp_path / "model" / "model.safetensors").exists()
+    refusing = OPTIONS.model_copy(update={"resume": False})
     with pytest.raises(TrainingError, match="unfinished"):
-        train(
-            made_cases, tmp_path / "model", tiny_settings(), OPTIONS.model_copy(update={"resume": False}), CPU
-        )
+        train(made_cases, tmp_path / "model", tiny_settings(), refusing, CPU)
     trained = train(made_cases, tmp_path / "model", tiny_settings(), OPTIONS, CPU)
     expected = json.loads((tiny_model.folder / "metrics.json").read_text())
     assert trained.metrics["epochs"] == expected["epochs"]
     first, again = weights(tiny_model.folder), weights(tmp_path / "model")
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
-        *("MODEL_CARD.md", "config.json", "metrics.json", "model.run.json", "model.safetensors"),
+        *("MODEL_CARD.md", "config.json", "metrics.json", "metrics.jsonl", "model.run.json"),
+        "model.safetensors",
     ]
 
 
@@ -71,7 +72,7 @@ def test_a_finished_model_is_kept_or_refused_but_never_mixed(made_cases, tiny_mo
 
 
 def test_training_learns(made_cases, tmp_path):
-    trained = train(made_cases, tmp_path / "m", tiny_settings("training.epochs=12"), OPTIONS, CPU)
+    trained = train(made_cases, tmp_path / "m", tiny_settings("training.epochs=24"), OPTIONS, CPU)
     losses = [row["loss"] for row in trained.metrics["epochs"]]
     assert losses[-1] < 0.8 * losses[0]
 
