@@ -12,6 +12,7 @@ from .options import AsJson, Device, Quiet, Seed
 
 
 def evaluate(
+    context: typer.Context,
     predicted: Annotated[
         Path, typer.Argument(help="Output of radiogen segment or a mask file; the cases, with --jitter.")
     ],
@@ -46,6 +47,8 @@ def evaluate(
     if (jitter is None) == (reference is None):
         wrong = "REFERENCE is missing" if jitter is None else "with --jitter there is one argument, the cases"
         raise typer.BadParameter(wrong)
+    idle = ("draws", "device") if jitter is None else ("tolerance_mm", "least_iou", "size_bins")
+    _refuse(context, idle, "goes with --jitter only" if jitter is None else "does not go with --jitter")
     if jitter is not None and model is not None:
         shaken = {
             "levels": _numbers("--jitter", jitter), "draws": draws, "loosen": loosen, "split": split,
@@ -122,6 +125,14 @@ def _evaluate_jitter(
         _echo_table((*shown, "best_floor_mean"), curve.levels)
         typer.echo("\n".join(say_curve(curve)))
     _finish(curve.failures, out)
+
+
+def _refuse(context: typer.Context, names: Sequence[str], why: str) -> None:
+    """Wrong usage, if one of these options was given."""
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source and source.name == "COMMANDLINE":
+            raise typer.BadParameter(f"--{name.replace('_', '-')} {why}")
 
 
 def _numbers(option: str, text: str) -> list[float]:

@@ -23,8 +23,8 @@ def say_prompt(row: Mapping[str, Any]) -> list[str]:
     sentences = [f"Prompt {prompt}: {PROMPTS.get(prompt, 'as the run record says')}."]
     if row["n"]:
         sentences += [_say_dice(row), say_floor(row)]
-        if prompt not in TOLD and row["best_floor"]:
-            sentences.append("The floor knows the true boxes, the model was not told: it is a hard one here.")
+        if prompt in ("auto", "none") and row["best_floor"]:
+            sentences.append("The floor knows the true boxes and this model did not: it is a hard one here.")
     if row["scans"]:
         sentences.append(_say_lesions(row))
     if row["scans_without_lesion"]:
