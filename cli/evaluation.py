@@ -70,13 +70,14 @@ def _evaluate_masks(
     from radiogen.engines.evaluate import evaluate as evaluate_masks
     from radiogen.engines.evaluation.sentences import say_prompt
     from radiogen.engines.evaluation.settings import EvaluateOptions
+    from radiogen.engines.evaluation.summary import for_json
 
     options = check_settings(EvaluateOptions, rules, what="radiogen evaluate")
     with progress(quiet) as tick:
         result = evaluate_masks(predicted, reference, out, options, tick)
     if as_json:
         parts = ("rows", "lesions", "summary", "size_bins", "froc")
-        typer.echo(json.dumps({part: getattr(result, part) for part in parts}, indent=2, default=str))
+        typer.echo(json.dumps({part: for_json(getattr(result, part)) for part in parts}, indent=2))
     else:
         for row in result.rows:
             typer.echo("\t".join(_case_words(row)))

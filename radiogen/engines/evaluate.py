@@ -1,7 +1,6 @@
 """Evaluate predicted lesion masks against reference masks: by scan, lesion and size, prompt by prompt."""
 
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from radiogen.engines.evaluation.case import COLUMNS, LESION_COLUMNS, Measured, 
 from radiogen.engines.evaluation.page import write_page
 from radiogen.engines.evaluation.prompts import NO_PREDICTION, NO_PROMPT
 from radiogen.engines.evaluation.settings import EvaluateOptions
-from radiogen.engines.evaluation.summary import Summary, summarize
+from radiogen.engines.evaluation.summary import Summary, for_json, summarize
 from radiogen.errors import CaseError, OutputError, RadiogenError
 from radiogen.io.cases import MANIFEST, cases_of_split, find_cases
 from radiogen.io.nifti import is_volume_file
@@ -175,15 +174,11 @@ def _write(
     content: dict[str, Any] = {
         "schema_version": 2,
         **options.model_dump(mode="json"),
-        "prompts": _for_json(summary.prompts),
-        "size_bins": _for_json(summary.size_bins),
-        "froc": _for_json(summary.froc),
+        "prompts": for_json(summary.prompts),
+        "size_bins": for_json(summary.size_bins),
+        "froc": for_json(summary.froc),
     }
     write_json(beside, content)
     made = write_page(out, evaluation.rows, evaluation.lesions, summary, options)
     write_failures(out.with_name(f"{out.stem}_failures.csv"), "evaluate", evaluation.failures)
     record.finish(out, [out, lesions, beside, *made])
-
-
-def _for_json(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
-    return [{name: "inf" if value == float("inf") else value for name, value in row.items()} for row in rows]

@@ -1,7 +1,8 @@
 """Intervals by drawing patients: lesions and scans of one patient are not independent."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +10,11 @@ import numpy.typing as npt
 LEVEL = 0.95
 DRAWS = 2000
 
-Statistic = Callable[[npt.NDArray[np.float64]], np.floating]
+
+class Statistic(Protocol):
+    """np.mean, np.median and their like."""
+
+    def __call__(self, values: npt.NDArray[np.float64], /, *, axis: int | None = None) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,9 @@ def bootstrap_by_patient(
         return Interval(whole, None, None)
     each = [np.array(group) for group in groups.values()]
     chosen = rng.integers(len(each), size=(draws, len(each)))
-    drawn = [float(statistic(np.concatenate([each[place] for place in row]))) for row in chosen]
+    if len(each) == len(values):
+        drawn = statistic(np.concatenate(each)[chosen], axis=1)
+    else:
+        drawn = [float(statistic(np.concatenate([each[place] for place in row]))) for row in chosen]
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="nearest")
     return Interval(whole, float(low), float(high))

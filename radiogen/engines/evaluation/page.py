@@ -41,7 +41,10 @@ def write_page(
                 "By size of the reference lesion:",
                 _sizes(row["prompt"], summary),
             ]
-        parts += [_froc(line) for line in summary.froc if line["prompt"] == row["prompt"]]
+        curves = [_froc(line) for line in summary.froc if line["prompt"] == row["prompt"]]
+        if row["prompt"] in ("auto", "none") and not curves:
+            curves = ["No FROC: the predicted lesions have no scores, or there is no lesion to find."]
+        parts += curves
     parts += [f"![{path.stem}]({path.name})" for path in pictures]
     parts += ["## The weakest scans", _weakest(rows), "## How it was measured", _rules(options)]
     write_text(page, "\n\n".join(parts) + "\n")
@@ -52,6 +55,7 @@ def _overall(row: Row, options: EvaluateOptions) -> str:
     lines: list[list[object]] = [
         ["Dice, mean", within(row, "dice_mean", "dice")],
         ["Dice, median", row["dice_median"]],
+        ["Dice of lesions, mean", within(row, "lesion_dice_mean", "lesion_dice")],
         [
             f"surface Dice at {options.tolerance_mm:g} mm, mean",
             within(row, "surface_dice_mean", "surface_dice"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from statistics import mean, median
 from typing import Any
 
@@ -102,6 +103,7 @@ def _prompt_row(prompt: str, scans: Sequence[Measured], options: EvaluateOptions
         "volume_error_ml_mean": _of(mean, rows, "volume_error_ml"),
         "volume_error_share_median": _of(median, rows, "volume_error_share"),
         **{name: sum(scan.row[name] for scan in seen) for name in COUNTS},
+        **_interval("lesion_dice_mean", "dice", _reference_lesions(seen), options),
         **_sensitivity(seen, options),
         "false_per_scan": total.false / len(seen) if seen else None,
         "f1": total.f1,
@@ -194,6 +196,11 @@ def _interval(
 def _of(figure: Callable[[list[float]], float], rows: Sequence[Row], name: str) -> float | None:
     values = [row[name] for row in rows]
     return figure(values) if values else None
+
+
+def for_json(rows: Sequence[Row]) -> list[Row]:
+    """Rows as JSON can hold them: an infinite distance as the word inf."""
+    return [{name: "inf" if value == inf else value for name, value in row.items()} for row in rows]
 
 
 def _rounded(row: Row) -> Row:
