@@ -19,14 +19,22 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="key=value over the preset, such as training.epochs=50."),
 ]
-PriorName = Literal["lungs", "box", "mask", "none"]
-Prior = Annotated[PriorName | None, typer.Option(help="Where to look; else box if one is given, or lungs.")]
+PriorName = Literal["auto", "lungs", "box", "mask", "none"]
+Prior = Annotated[
+    PriorName | None,
+    typer.Option(help="Where to look; else box if one is given, auto if the model can, or lungs."),
+]
 Box = Annotated[str | None, typer.Option(help="x0,y0,z0,x1,y1,z1 in LPS millimetres.")]
 BoxFrom = Annotated[Path | None, typer.Option(help="Outline whose box (or mask) is the prior.")]
 Roi = Annotated[str | None, typer.Option(help="Pattern of the ROI of that outline.")]
 ModelFolder = Annotated[Path, typer.Option("--model", "-m", help="Model folder of radiogen train.")]
-
-
-def chosen_prior(prior: PriorName | None, box: str | None, box_from: Path | None) -> PriorName:
-    """The prior that was asked for, or the one that a box implies."""
-    return prior or ("box" if box or box_from else "lungs")
+Models = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--model", "-m", help="Model or ensemble folder; several are averaged. Else the shipped one."
+    ),
+]
+SegmentOverrides = Annotated[
+    list[str] | None, typer.Option("--set", help="key=value, such as auto.least_score=0.6 or batch=4.")
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say how long it will take.")]
