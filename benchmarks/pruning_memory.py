@@ -47,7 +47,7 @@ def main() -> None:
 
     report("network")
     settings = CriterionSettings(moments=MomentSettings(settle=chosen.settle))
-    scoring = score_weights(model, batches, loss, settings, exclude=[model.output_layer])
+    scoring = score_weights(model, batches, loss, settings, exclude=model.output_layers)
     report("scores")
     masks = weight_masks(scoring.scores, 0.9)
     del scoring

@@ -99,7 +99,7 @@ def timed(work: Callable[[], object]) -> tuple[float, float]:
 def compare(name: str, case: Case, engines: dict[str, MomentSettings], repeats: int) -> None:
     """Time the loops and each engine in turn, and print medians and ratios to the plain loop."""
     model, batches, loss = case
-    weights = prunable(model, exclude=[model.output_layer] if isinstance(model, RASeg) else ())
+    weights = prunable(model, exclude=model.output_layers if isinstance(model, RASeg) else ())
     works: dict[str, Callable[[], object]] = {"loop": lambda: gradient_moments(model, batches, loss, weights)}
     works["published"] = lambda: published_loop(model, batches, loss, weights)
     for label, settings in engines.items():

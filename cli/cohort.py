@@ -1,4 +1,4 @@
-"""The command demo."""
+"""Commands round made patients: demo and phantoms."""
 
 from pathlib import Path
 from typing import Annotated
@@ -34,3 +34,21 @@ def demo(
         auc = made.egfr.auc
         say(f"EGFR AUC out of fold {auc.value:.2f} ({auc.low:.2f} to {auc.high:.2f})", quiet)
     typer.echo(made.page)
+
+
+def phantoms(
+    out: Annotated[Path, typer.Option("--output", "-o", help="Folder for dicom/ and clinical.csv.")],
+    patients: Annotated[int, typer.Option(help="Made patients; from 4 on some are broken.", min=1)] = 36,
+    spacing: Annotated[str, typer.Option(help="Millimetres between voxels as x,y,z.")] = "3,3,5",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Make a phantom cohort: DICOM CTs with outlines and a clinical table, to try things on."""
+    from radiogen.config import parse_numbers
+    from radiogen.phantoms.chest import ChestSize
+    from radiogen.phantoms.cohort import keep_phantoms
+
+    x, y, z = parse_numbers(spacing, 3, "--spacing")
+    with progress(quiet) as tick:
+        made = keep_phantoms(out, patients, seed, ChestSize.of_spacing((x, y, z)), tick)
+    typer.echo(made)

@@ -82,6 +82,7 @@ app.add_typer(model.app, name="model")
 app.add_typer(benchmark.app, name="benchmark")
 app.command("doctor")(doctor.doctor)
 app.command("demo")(cohort.demo)
+app.command("phantoms")(cohort.phantoms)
 
 
 class _InterruptedError(BaseException):

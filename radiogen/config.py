@@ -84,6 +84,24 @@ def check_settings(kind: type[S], values: dict[str, Any], what: str) -> S:
         raise ConfigError(f"{what}: {key}", first["msg"], f"the settings are {known}") from error
 
 
+def parse_numbers(text: str, count: int, option: str) -> tuple[float, ...]:
+    """Numbers with commas between them, as an option of the command line gives them.
+
+    Raises:
+        ConfigError: They are not `count` numbers.
+
+    >>> parse_numbers("3,3,5", 3, "--spacing")
+    (3.0, 3.0, 5.0)
+    """
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != count:
+        raise ConfigError(f"{option} {text}", f"is not {count} numbers", "write them with commas between")
+    return numbers
+
+
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """Lay one nested dictionary over another.
 

@@ -19,10 +19,10 @@ from radiogen.errors import ConfigError, OutputError
 from radiogen.features.extract import extract_features
 from radiogen.features.settings import FeatureOptions
 from radiogen.io.cases import MANIFEST
-from radiogen.phantoms.cohort import make_phantoms
+from radiogen.phantoms.cohort import keep_phantoms
 from radiogen.preprocess.ingest import ingest
 from radiogen.preprocess.options import IngestOptions
-from radiogen.provenance import RunRecord, is_done, record_path
+from radiogen.provenance import RunRecord, record_path
 from radiogen.pruning.settings import CriterionSettings
 from radiogen.report.page import report
 from radiogen.runtime import Tick, no_tick, pick_device
@@ -78,7 +78,7 @@ def demo(
     _make_room(out, existing)
     record = RunRecord("demo", {"patients": patients, "seed": seed}, seed=seed)
     cases, segmented, made = out / "cases", out / "segmented", out / "phantoms"
-    _make_cohort(made, patients, seed, tick)
+    keep_phantoms(made, patients, seed, tick=tick)
     options = IngestOptions(cohort="phantoms", clinical=made / "clinical.csv")
     ingest(made / "dicom", cases, options, tick)
     counts = split_cases(cases, TEST_SHARE, seed)
@@ -99,19 +99,6 @@ def demo(
     record.device = str(where)
     record.finish(out, [page, features])
     return Demo(page, evaluation, egfr)
-
-
-def _make_cohort(folder: Path, patients: int, seed: int, tick: Tick) -> None:
-    """Make the phantoms, or take those that an earlier run made whole."""
-    options = {"patients": patients, "seed": seed}
-    if is_done(folder, options, [], None):
-        return
-    if folder.is_dir() and record_path(folder).is_file():
-        raise OutputError(folder, "holds another cohort", "take its --patients and --seed, or overwrite")
-    shutil.rmtree(folder, ignore_errors=True)
-    record = RunRecord("make-phantoms", options, seed=seed)
-    cohort = make_phantoms(folder, patients, seed, tick=tick)
-    record.finish(folder, [cohort.clinical])
 
 
 def _settings(learn: int) -> RunSettings:

@@ -1,23 +1,57 @@
-"""The loss of the segmentation: Dice and cross-entropy together (MONAI)."""
+"""The loss of the segmentation: Dice and cross-entropy together (MONAI), at each trained resolution."""
 
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from monai.losses import DiceCELoss
 from torch import Tensor, nn
+from torch.nn import functional
+
+from radiogen.networks.raseg import Supervised
 
 SegmentationBatch = tuple[Tensor, ...]  # image (B, C, D, H, W), prior (B, 1, D, H, W), target (B, 1, D, H, W)
+
+SIDE_WEIGHT = 0.5  # of the logits at half size; those at a quarter weigh the square of it (Lee et al. 2015)
+WHERE_WEIGHT = 0.25  # of the predicted prior
 
 
 def segmentation_loss() -> Callable[[nn.Module, SegmentationBatch], Tensor]:
     """The mean Dice and cross-entropy loss of a batch (image, prior, target) under a network.
 
-    Dice is taken over the whole batch, so that a patch without a lesion does not count as a miss.
+    Dice is taken over the whole batch, so that a patch without a lesion does not count as a miss. The logits
+    of coarser decoders are compared with the share of lesion in their voxels, all weights adding up to 1; the
+    predicted prior with whether its voxel holds any lesion, by cross-entropy. A network that answers with its
+    logits alone (pruning asks RA-Seg so) is measured by these.
     """
-    return partial(_dice_ce_loss, DiceCELoss(sigmoid=True, batch=True))
+    return partial(_supervised_loss, DiceCELoss(sigmoid=True, batch=True))
 
 
-def _dice_ce_loss(dice_ce: DiceCELoss, network: nn.Module, batch: SegmentationBatch) -> Tensor:
+def _supervised_loss(dice_ce: DiceCELoss, network: nn.Module, batch: SegmentationBatch) -> Tensor:
     image, prior, target = batch
-    value: Tensor = dice_ce(network(image, prior), target)
-    return value
+    found = network(image, prior)
+    if isinstance(found, Tensor):
+        found = Supervised(found, (), None)
+    every = (found.logits, *found.sides)
+    weights = [SIDE_WEIGHT**level for level in range(len(every))]
+    losses = [dice_ce(_whole_precision(logits), _at_size_of(logits, target)) for logits in every]
+    value = sum(w * loss for w, loss in zip(weights, losses, strict=True)) / sum(weights)
+    if found.where is not None:
+        holds_lesion = functional.adaptive_max_pool3d(target, found.where.shape[2:])
+        value = value + WHERE_WEIGHT * functional.binary_cross_entropy_with_logits(
+            _whole_precision(found.where), holds_lesion
+        )
+    return torch.as_tensor(value)
+
+
+def _at_size_of(logits: Tensor, target: Tensor) -> Tensor:
+    return (
+        target
+        if logits.shape == target.shape
+        else functional.interpolate(target, logits.shape[2:], mode="area")
+    )
+
+
+def _whole_precision(logits: Tensor) -> Tensor:
+    """Half-precision logits in float32; sums over a volume need it."""
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits

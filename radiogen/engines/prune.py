@@ -183,7 +183,7 @@ def _choose(
         said += _control_note(options.channels.control, criterion.criterion)
         smaller = cast(RASeg, small.network)
         return _Chosen(smaller, small.kept, [], small.scoring.samples, True, tuple(said), small)
-    scoring = score_weights(network, batches, loss, criterion, generator, exclude=[network.output_layer])
+    scoring = score_weights(network, batches, loss, criterion, generator, exclude=network.output_layers)
     masks = weight_masks(scoring.scores, criterion.sparsity, criterion.scope, criterion.reference)
     masks = CONTROLS[options.control](network, masks, generator)
     layers = layer_table(network, masks, batches, loss, uses_of(settings))

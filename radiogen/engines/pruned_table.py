@@ -94,7 +94,7 @@ def _masks_file(folder: Path) -> Path:
 
 
 def _nonzero(network: RASeg) -> WeightMasks:
-    weights = prunable(network, exclude=[network.output_layer])
+    weights = prunable(network, exclude=network.output_layers)
     return {name: weight.detach() != 0 for name, weight in weights.items()}
 
 

@@ -13,7 +13,7 @@ def raseg_channels(network: RASeg) -> Channels:
     - A channel of an encoder takes with it the channel of the attention that gates it.
     - A channel of a ConvLSTM is one of the hidden state and of the cell: four rows of both halves of the
       gates, and one column of the hidden half. The directions up and down stay equally wide.
-    - The stage at full resolution and decoder 1, which it is joined to, stay equally wide.
+    - The stage at full resolution, decoder 1, which it is joined to, and the joint block stay equally wide.
     """
     groups = (*_encoders(network), *_recurrence(network), *_decoders(network))
     return Channels(groups, lambda widths: RASeg(resized_settings(network.settings, widths)))
@@ -43,16 +43,22 @@ def _decoder_layer(settings: RASegSettings, number: int) -> str:
     return "decoder1" if number == 1 and not settings.full_width else f"decoder{number}.conv"
 
 
+def _after_join(settings: RASegSettings) -> str:
+    return "joint.conv" if settings.joint else "head"
+
+
 def _encoders(network: RASeg) -> Iterator[ChannelGroup]:
     settings = network.settings
     made, read = partial(made_by, network), partial(read_by, network)
     if settings.full_width:
-        after = [*read("encoders.0.conv"), *read("head", settings.full_width)]
+        after = [*read("encoders.0.conv"), *read(_after_join(settings), settings.full_width)]
         yield ChannelGroup("stem", settings.full_width, tuple(made("stem.conv")), tuple(after), "full")
     # Decoders 1 to 4 read the skip behind what comes from below.
     beside = [*settings.decoder_widths[::-1], settings.recurrent_widths[-1]]
     for i, width in enumerate(settings.encoder_widths):
         deeper = [f"encoders.{i + 1}.conv"] if i < 3 else [f"{c}.input_gates" for c in _cells(settings, 0)]
+        if i == 3 and settings.prior_head:
+            deeper.append("prior_head")
         yield ChannelGroup(
             f"encoder{i + 1}",
             width,
@@ -98,8 +104,14 @@ def _decoders(network: RASeg) -> Iterator[ChannelGroup]:
     settings = network.settings
     made, read = partial(made_by, network), partial(read_by, network)
     for number, width in zip((4, 3, 2), settings.decoder_widths, strict=True):
-        after = read(_decoder_layer(settings, number - 1))
+        after = [*read(_decoder_layer(settings, number - 1))]
+        if number - 2 < settings.deep_supervision:
+            after += read(f"side_heads.{number - 2}")
         yield ChannelGroup(f"decoder{number}", width, tuple(made(f"decoder{number}.conv")), tuple(after))
     if settings.full_width:
-        made_here = tuple(made("decoder1.conv"))
-        yield ChannelGroup("decoder1", settings.full_width, made_here, tuple(read("head")), "full")
+        made_here, joined = tuple(made("decoder1.conv")), tuple(read(_after_join(settings)))
+        yield ChannelGroup("decoder1", settings.full_width, made_here, joined, "full")
+    if settings.joint:
+        yield ChannelGroup(
+            "joint", settings.full_width, tuple(made("joint.conv")), tuple(read("head")), "full"
+        )

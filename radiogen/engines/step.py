@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from radiogen.engines.losses import segmentation_loss
 from radiogen.engines.training_settings import TrainingSettings
 from radiogen.errors import TrainingError
-from radiogen.networks.raseg import RASeg
+from radiogen.networks.raseg import InTraining, RASeg
 
 
 class Step:
@@ -32,7 +32,9 @@ class Step:
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp and self.half is torch.float16)
         if training.channels_last and device.type == "cuda":
             network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self.forward: nn.Module = torch.compile(network) if training.compile else network  # type: ignore[assignment]
+        self.forward: nn.Module = InTraining(network)
+        if training.compile:
+            self.forward.compile()
 
     def __call__(self, batch: Sequence[Tensor], epoch: int, number: int) -> float:
         """Take a step and give its loss.

@@ -47,18 +47,25 @@ class Attention(nn.Module):
     The published gate `e + e a` can only boost (`boost`); `learned` is `e (alpha + a)` with one learned
     alpha that starts at 1, so that a skip can also be turned down. The published `trilinear` reads single
     points of the prior, so that a small box is lost at the deeper levels; `area` takes means and keeps it.
+    With `predicted` the map that the network itself predicts is a second channel beside the prior.
     """
 
-    def __init__(self, width: int, norm: GateNorm, gate: Gate, resize: PriorResize) -> None:
+    def __init__(
+        self, width: int, norm: GateNorm, gate: Gate, resize: PriorResize, predicted: bool = False
+    ) -> None:
         super().__init__()
-        self.conv = nn.Conv3d(1, width, kernel_size=3, padding=1)
+        self.conv = nn.Conv3d(2 if predicted else 1, width, kernel_size=3, padding=1)
         self.norm = nn.BatchNorm3d(width) if norm == "batch" else nn.InstanceNorm3d(width, affine=True)
         self.resize = resize
         self.alpha = nn.Parameter(torch.ones(())) if gate == "learned" else None
 
-    def forward(self, encoded: Tensor, prior: Tensor) -> Tensor:  # (B, C, d, h, w), (B, 1, D, H, W)
-        prior = functional.interpolate(prior, size=encoded.shape[2:], mode=self.resize)
-        a = torch.sigmoid(self.norm(self.conv(prior)))  # (B, C, d, h, w)
+    def forward(self, encoded: Tensor, prior: Tensor, predicted: Tensor | None = None) -> Tensor:
+        size = encoded.shape[2:]  # (d, h, w)
+        where = functional.interpolate(prior, size=size, mode=self.resize)  # (B, 1, d, h, w)
+        if predicted is not None:
+            finer = functional.interpolate(predicted, size=size, mode="trilinear")
+            where = torch.cat([where, finer], dim=1)  # (B, 2, d, h, w)
+        a = torch.sigmoid(self.norm(self.conv(where)))  # (B, C, d, h, w)
         return encoded + encoded * a if self.alpha is None else encoded * (self.alpha + a)
 
 

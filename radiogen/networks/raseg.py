@@ -1,7 +1,7 @@
 """RA-Seg, the recurrent attention U-Net for lung tumours (arXiv:2211.06620)."""
 
 import math
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
@@ -28,6 +28,7 @@ class RASegSettings(Settings):
 
     in_channels: PositiveInt = 1
     full_width: int = Field(0, ge=0, description="width of a stage at full resolution; 0 leaves it out")
+    joint: bool = Field(False, description="a block after the join at full resolution, before the logits")
     encoder_widths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (64, 128, 256, 512)
     recurrent_widths: tuple[PositiveInt, ...] = (512, 512, 512)
     decoder_widths: tuple[PositiveInt, PositiveInt, PositiveInt] = (256, 128, 64)
@@ -35,6 +36,8 @@ class RASegSettings(Settings):
     gate: Gate = "boost"
     gate_norm: GateNorm = "batch"
     prior_resize: PriorResize = "trilinear"
+    prior_head: bool = Field(False, description="predict where to look, a second channel of the attention")
+    deep_supervision: int = Field(0, ge=0, le=2, description="coarser decoders that give logits in training")
     dropout: float = Field(0.1, ge=0, lt=1)
 
     @model_validator(mode="after")
@@ -43,13 +46,23 @@ class RASegSettings(Settings):
             raise ValueError("recurrent_widths must name at least one layer")
         if self.both_ways and min(self.recurrent_widths) < 2:
             raise ValueError("recurrent_widths must be at least 2 when both_ways is on")
+        if self.joint and not self.full_width:
+            raise ValueError("joint needs a stage at full resolution: give full_width")
         return self
+
+
+class Supervised(NamedTuple):
+    """All logits that a training compares with the mask; resolution falls from one to the next."""
+
+    logits: Tensor  # (B, 1, D, H, W)
+    sides: tuple[Tensor, ...]  # (B, 1, D/2, ..), (B, 1, D/4, ..)
+    where: Tensor | None  # (B, 1, D/16, ..), the predicted prior
 
 
 class RASeg(nn.Module):
     """Encoder, attention on the prior, recurrence over slices, decoder; returns logits.
 
-    Sizes are multiples of 16 and larger than 16. `OUTPUT_LAYERS` names what pruning must leave alone.
+    Sizes are multiples of 16 and larger than 16.
     """
 
     def __init__(self, settings: RASegSettings) -> None:
@@ -60,23 +73,37 @@ class RASeg(nn.Module):
         self.stem = ConvBlock(settings.in_channels, full, drop, stride=1) if full else None
         widths = [full or settings.in_channels, *e]
         self.encoders = nn.ModuleList([ConvBlock(widths[i], widths[i + 1], drop) for i in range(4)])
-        how = (settings.gate_norm, settings.gate, settings.prior_resize)
+        how = (settings.gate_norm, settings.gate, settings.prior_resize, settings.prior_head)
         self.attentions = nn.ModuleList([Attention(width, *how) for width in e])
         self.recurrence = Recurrence(e[3], settings.recurrent_widths, settings.both_ways)
         self.decoder4 = UpBlock(bottom + e[3], d[0], drop)
         self.decoder3 = UpBlock(d[0] + e[2], d[1], drop)
         self.decoder2 = UpBlock(d[1] + e[1], d[2], drop)
         self.decoder1 = UpBlock(d[2] + e[0], full, drop) if full else up_convolution(d[2] + e[0], 1)
-        self.head = nn.Conv3d(2 * full, 1, kernel_size=3, padding=1) if full else None
+        self.joint = ConvBlock(2 * full, full, drop, stride=1) if settings.joint else None
+        seen = full if settings.joint else 2 * full
+        self.head = nn.Conv3d(seen, 1, kernel_size=3, padding=1) if full else None
+        self.prior_head = nn.Conv3d(e[3], 1, kernel_size=3, padding=1) if settings.prior_head else None
+        coarser = [d[2], d[1]][: settings.deep_supervision]
+        self.side_heads = nn.ModuleList([nn.Conv3d(width, 1, kernel_size=1) for width in coarser])
 
     @property
-    def output_layer(self) -> str:
-        """The name of the layer that makes the logits; pruning leaves it alone."""
-        return "head" if self.head is not None else "decoder1"
+    def output_layers(self) -> tuple[str, ...]:
+        """The names of the layers that make logits; pruning leaves them alone."""
+        sides = [f"side_heads.{i}" for i in range(len(self.side_heads))]
+        where = ["prior_head"] if self.prior_head is not None else []
+        return ("head" if self.head is not None else "decoder1", *where, *sides)
 
     def forward(self, image: Tensor, prior: Tensor) -> Tensor:
         """Logits (B, 1, D, H, W) for an image (B, C, D, H, W) and a prior (B, 1, D, H, W) in [0, 1]."""
         return self.levels(image, prior)["logits"]
+
+    def supervised(self, image: Tensor, prior: Tensor) -> Supervised:
+        """The logits with those of the coarser decoders and of the predicted prior."""
+        levels = self.levels(image, prior)
+        coarse = (levels["decoder2"], levels["decoder3"])
+        sides = tuple(head(level) for head, level in zip(self.side_heads, coarse, strict=False))
+        return Supervised(levels["logits"], sides, levels.get("where"))
 
     def levels(self, image: Tensor, prior: Tensor) -> dict[str, Tensor]:
         """The output of every stage by its name; deep features are pooled from them.
@@ -90,8 +117,12 @@ class RASeg(nn.Module):
         for encoder in self.encoders:
             x = encoder(x)
             skips.append(x)  # (B, e, D/2, ..), (B, e, D/4, ..), (B, e, D/8, ..), (B, e, D/16, ..)
-        gated = [attend(e, prior) for attend, e in zip(self.attentions, skips, strict=True)]
         out = {f"encoder{i}": e for i, e in enumerate(skips, start=1)}
+        predicted = None
+        if self.prior_head is not None:
+            out["where"] = self.prior_head(x)  # (B, 1, D/16, ..)
+            predicted = torch.sigmoid(out["where"])
+        gated = [attend(e, prior, predicted) for attend, e in zip(self.attentions, skips, strict=True)]
         out["recurrence"] = self.recurrence(x)  # (B, r, D/16, ..)
         out["decoder4"] = self.decoder4(torch.cat([out["recurrence"], gated[3]], dim=1))  # (B, d, D/8, ..)
         out["decoder3"] = self.decoder3(torch.cat([out["decoder4"], gated[2]], dim=1))  # (B, d, D/4, ..)
@@ -99,8 +130,20 @@ class RASeg(nn.Module):
         out["decoder1"] = self.decoder1(torch.cat([out["decoder2"], gated[0]], dim=1))  # (B, full|1, D, ..)
         out["logits"] = out["decoder1"]
         if self.head is not None:
-            out["logits"] = self.head(torch.cat([out["decoder1"], stem], dim=1))
+            joined = torch.cat([out["decoder1"], stem], dim=1)  # (B, 2 full, D, H, W)
+            out["logits"] = self.head(joined if self.joint is None else self.joint(joined))
         return out  # logits: (B, 1, D, H, W)
+
+
+class InTraining(nn.Module):
+    """RA-Seg as a training calls it: all logits that are compared with the mask."""
+
+    def __init__(self, network: RASeg) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor, prior: Tensor) -> Supervised:
+        return self.network.supervised(image, prior)
 
 
 def check_size(size: torch.Size) -> None:

@@ -45,6 +45,16 @@ class ChestSize:
         if min(self.spacing_mm) <= 0 or not 0 <= self.variation < 0.5:
             raise ConfigError(self, "has a spacing or variation that cannot be", "take a spacing above 0 mm")
 
+    @classmethod
+    def of_spacing(cls, spacing_mm: tuple[float, float, float]) -> "ChestSize":
+        """The grid of the usual extent, 336 x 288 x 200 mm, with voxels of another size."""
+        usual = cls()
+        extent = [n * mm for n, mm in zip(usual.voxels, usual.spacing_mm, strict=True)]
+        if min(spacing_mm) <= 0:
+            raise ConfigError(f"spacing {spacing_mm}", "is not above 0 mm", "give x,y,z in millimetres")
+        x, y, z = (round(whole / mm) for whole, mm in zip(extent, spacing_mm, strict=True))
+        return cls((x, y, z), spacing_mm)
+
     def vary(self, generator: np.random.Generator) -> "ChestSize":
         """A grid a little different from this one: even counts of voxels, spacing to a thousandth."""
         share = 1 + self.variation * generator.uniform(-1, 1, 5)

@@ -1,6 +1,7 @@
 """Make a whole cohort: patients as DICOM, their clinical table, and a few that are broken on purpose."""
 
-from dataclasses import dataclass
+import shutil
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from radiogen.errors import ConfigError, OutputError
@@ -8,9 +9,10 @@ from radiogen.phantoms.chest import ChestSize, make_chest
 from radiogen.phantoms.clinical import clinical_text
 from radiogen.phantoms.dicom import DOUBLED_SLICE, MISSING_SLICE, NO_OUTLINE, write_patient
 from radiogen.phantoms.traits import draw_traits
-from radiogen.provenance import write_text
+from radiogen.provenance import RunRecord, is_done, record_path, write_text
 from radiogen.runtime import Tick, no_tick
 
+DICOM, UNFINISHED = "dicom", "unfinished.txt"
 LARGE, SMALL = 8, 4  # from how many patients on three are broken, and one
 
 
@@ -31,6 +33,31 @@ class PhantomCohort:
     dicom: Path
     clinical: Path
     patients: tuple[PhantomPatient, ...]
+
+
+def keep_phantoms(
+    out: Path, patients: int, seed: int, size: ChestSize | None = None, tick: Tick = no_tick
+) -> Path:
+    """Make a cohort with its run record, or take the same one that an earlier run made whole; returns `out`.
+
+    Raises:
+        OutputError: The folder holds another cohort.
+    """
+    options = {"patients": patients, "seed": seed, "size": asdict(size) if size else None}
+    if is_done(out, options, [], None):
+        return out
+    if out.is_dir() and record_path(out).is_file():
+        way_out = "take its --patients, --seed and --spacing, or another folder"
+        raise OutputError(out, "holds another cohort", way_out)
+    if (out / UNFINISHED).is_file():
+        shutil.rmtree(out / DICOM, ignore_errors=True)
+    _check_empty(out / DICOM)
+    write_text(out / UNFINISHED, "radiogen phantoms was stopped; the same command begins anew\n")
+    record = RunRecord("phantoms", options, seed=seed)
+    cohort = make_phantoms(out, patients, seed, size, tick=tick)
+    (out / UNFINISHED).unlink()
+    record.finish(out, [cohort.clinical])
+    return out
 
 
 def make_phantoms(
@@ -61,9 +88,8 @@ def make_phantoms(
     """
     if patients < 1:
         raise ConfigError(f"{patients} patients", "make no cohort", "take at least 1")
-    dicom, clinical = out / "dicom", out / "clinical.csv"
-    if dicom.exists() and (not dicom.is_dir() or any(dicom.iterdir())):
-        raise OutputError(dicom, "is there already", "choose an empty folder, or remove it")
+    dicom, clinical = out / DICOM, out / "clinical.csv"
+    _check_empty(dicom)
     defects = _defects(patients) if broken else {}
     made = []
     drawn = [draw_traits(seed, number) for number in range(1, patients + 1)]
@@ -75,6 +101,11 @@ def make_phantoms(
         tick("phantoms", traits.number, patients)
     write_text(clinical, clinical_text(seed, drawn))
     return PhantomCohort(out, dicom, clinical, tuple(made))
+
+
+def _check_empty(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise OutputError(folder, "is there already", "choose an empty folder, or remove it")
 
 
 def _defects(patients: int) -> dict[int, str]:

@@ -34,6 +34,9 @@ ODD = RASegSettings(
     full_width=5,
     gate="learned",
     gate_norm="instance",
+    joint=True,
+    prior_head=True,
+    deep_supervision=1,
 )
 NETWORKS = {
     "one way": RASegSettings(encoder_widths=(4, 6, 8, 10), recurrent_widths=(8, 6), decoder_widths=(8, 6, 4)),
@@ -83,7 +86,9 @@ def test_the_smaller_raseg_is_the_dense_one_with_those_channels_at_zero(name):
 def test_every_channel_of_raseg_can_leave_but_those_of_inputs_and_logits():
     network = RASeg(ODD)
     described = {part.tensor for group in raseg_channels(network).groups for part in group.slices}
-    left_alone = {"head.bias"} | {name for name, p in network.named_parameters() if p.numel() == 1}
+    left_alone = {f"{name}.bias" for name in network.output_layers} | {
+        name for name, p in network.named_parameters() if p.numel() == 1
+    }
     assert {name for name, _ in network.named_parameters()} - described == left_alone
 
 
@@ -91,7 +96,7 @@ def test_a_smaller_raseg_pays_at_every_target():
     settings = load_preset("small").network
     network, loss = build_raseg(settings, 0), segmentation_loss()
     batch = tuple(torch.rand(1, channels, 32, 32, 32) for channels in (2, 1, 1))
-    for target, share in (("keep", 0.5), ("flops", 0.7), ("memory", 0.9)):
+    for target, share in (("keep", 0.5), ("flops", 0.8), ("memory", 0.9)):
         done = prune_channels(
             network,
             [batch],
@@ -102,9 +107,9 @@ def test_a_smaller_raseg_pays_at_every_target():
             torch.Generator(),
         )
         assert all(width % 8 == 0 for width in done.widths.values())
-        assert done.after.macs < 0.75 * done.before.macs
+        assert done.after.macs < 0.8 * done.before.macs
         assert done.after.training_mb < 0.95 * done.before.training_mb
-        assert "of 1,220,894" in done.totals()[0]
+        assert "of 1,232,402" in done.totals()[0]
 
 
 def channel_options(**more) -> PruneOptions:
@@ -154,7 +159,7 @@ def test_the_folder_says_what_was_chosen_and_how(thin, made_cases, tmp_path):
     assert any(line.startswith("weights: ") for line in record["decisions"])
     rows = (thin / "pruned" / "layers.csv").read_text().splitlines()
     assert rows[0] == "name,width_before,width_after,weights_before,weights_after,macs_before,macs_after"
-    assert len(rows) == 1 + 18
+    assert len(rows) == 1 + 20
     prune(made_cases, tmp_path / "again", tiny_settings(), channel_options(), CPU)
     for name in ("channel_masks.safetensors", "start.safetensors", "config.json", "layers.csv"):
         assert (tmp_path / "again" / name).read_bytes() == (thin / "pruned" / name).read_bytes()

@@ -72,7 +72,7 @@ def test_a_finished_model_is_kept_or_refused_but_never_mixed(made_cases, tiny_mo
 
 
 def test_training_learns(made_cases, tmp_path):
-    trained = train(made_cases, tmp_path / "m", tiny_settings("training.epochs=12"), OPTIONS, CPU)
+    trained = train(made_cases, tmp_path / "m", tiny_settings("training.epochs=24"), OPTIONS, CPU)
     losses = [row["loss"] for row in trained.metrics["epochs"]]
     assert losses[-1] < 0.8 * losses[0]
 

@@ -92,6 +92,30 @@ def test_a_small_box_reaches_the_deepest_attention_by_area_and_is_lost_by_points
         assert torch.equal(attention(encoded, prior), attention(encoded, away)) is is_lost
 
 
+def test_in_training_coarser_logits_and_the_predicted_prior_are_compared_too():
+    settings = TINY.model_copy(
+        update={"full_width": 2, "joint": True, "prior_head": True, "deep_supervision": 2}
+    )
+    network = build_raseg(settings, 0).eval()
+    image = torch.rand(1, 1, 32, 48, 64)
+    found = network.supervised(image, torch.ones_like(image))
+    assert torch.equal(found.logits, network(image, torch.ones_like(image)))
+    assert [tuple(side.shape[2:]) for side in found.sides] == [(16, 24, 32), (8, 12, 16)]
+    assert found.where is not None and found.where.shape == (1, 1, 2, 3, 4)
+    assert network.output_layers == ("head", "prior_head", "side_heads.0", "side_heads.1")
+
+
+def test_the_predicted_prior_feeds_the_attention():
+    network = build_raseg(TINY.model_copy(update={"prior_head": True}), 0).eval()
+    assert network.prior_head is not None
+    image = torch.rand(1, 1, 32, 32, 32)
+    with torch.no_grad():
+        before = network(image, torch.ones_like(image))
+        network.prior_head.bias.add_(5.0)
+        after = network(image, torch.ones_like(image))
+    assert not torch.allclose(before, after)
+
+
 @pytest.mark.parametrize("size", [(16, 32, 32), (32, 40, 32)])
 def test_a_size_that_cannot_be_halved_four_times_is_refused(size):
     image = torch.zeros(1, 1, *size)

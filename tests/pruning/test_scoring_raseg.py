@@ -43,7 +43,7 @@ def patches() -> list[Batch]:
 def test_every_layer_but_the_output_is_scored(criterion: str, both_ways: bool) -> None:
     model = small_raseg(both_ways)
     settings = CriterionSettings(criterion=criterion, rounds=5 if criterion == "synflow" else None)
-    found = scores(model, patches(), cross_entropy, settings, exclude=[model.output_layer])
+    found = scores(model, patches(), cross_entropy, settings, exclude=model.output_layers)
     convolutions = {
         f"{name}.weight"
         for name, module in model.named_modules()
@@ -67,7 +67,7 @@ def test_grasp_agrees_with_differences_of_the_gradient() -> None:
                 p.add_(g, alpha=step)
 
     settings = CriterionSettings(criterion="grasp", temperature=1.0)
-    found = scores(model, [batch], cross_entropy, settings, exclude=[model.output_layer])
+    found = scores(model, [batch], cross_entropy, settings, exclude=model.output_layers)
     along, step = gradient(), 1e-5
     move(step)
     ahead = gradient()
@@ -84,7 +84,7 @@ def test_grasp_agrees_with_differences_of_the_gradient() -> None:
 
 def test_a_recurrence_that_global_pruning_empties_is_found_behind_the_skips() -> None:
     model, batches = small_raseg(), patches()
-    found = scores(model, batches, cross_entropy, exclude=[model.output_layer])
+    found = scores(model, batches, cross_entropy, exclude=model.output_layers)
     whole = weight_masks(found, 0.99)
     emptied = {name: torch.zeros_like(m) if "recurrence" in name else m for name, m in whole.items()}
     with pytest.raises(PruningError, match=r"none of its \d+ weights is kept"):

@@ -18,6 +18,7 @@ from radiogen.networks.raseg import build_raseg
 
 WIDE = (  # wide enough that channels can leave in steps of 8
     "network.full_width=0",
+    "network.joint=false",
     "network.encoder_widths=[16, 16, 16, 16]",
     "network.recurrent_widths=[32]",
     "network.decoder_widths=[16, 16, 16]",
