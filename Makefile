@@ -8,7 +8,9 @@ STAMP := $(VENV)/.installed
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	$$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: help venv demo test nightly check format wheel clean
+.PHONY: help venv demo test nightly check format wheel starter-model clean
+
+SHARED ?= ../shared/data
 
 help:
 	@echo "make venv    install radiogen and its tools into $(VENV)"
@@ -17,6 +19,7 @@ help:
 	@echo "make test    all tests"
 	@echo "make nightly the tests of damaged input with 10,000 examples each (hours)"
 	@echo "make wheel   build dist/*.whl"
+	@echo "make starter-model  train models/raseg-starter on the CPU (about two hours; goes on where it was)"
 	@echo "make clean   remove what was built (not $(VENV))"
 
 venv: $(STAMP)
@@ -44,6 +47,11 @@ check: venv
 format: venv
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+starter-model: venv
+	mkdir -p build/starter
+	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} \
+		models/starter.sh build/starter "$(SHARED)" models/raseg-starter 2>&1 | tee -a build/starter/log.txt
 
 # build/ is removed first: setuptools would pack what an earlier build left there.
 wheel: venv

@@ -40,6 +40,7 @@ def phantoms(
     out: Annotated[Path, typer.Option("--output", "-o", help="Folder for dicom/ and clinical.csv.")],
     patients: Annotated[int, typer.Option(help="Made patients; from 4 on some are broken.", min=1)] = 36,
     spacing: Annotated[str, typer.Option(help="Millimetres between voxels as x,y,z.")] = "3,3,5",
+    first: Annotated[int, typer.Option(help="Number of the first patient.", min=1)] = 1,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
@@ -50,5 +51,5 @@ def phantoms(
 
     x, y, z = parse_numbers(spacing, 3, "--spacing")
     with progress(quiet) as tick:
-        made = keep_phantoms(out, patients, seed, ChestSize.of_spacing((x, y, z)), tick)
+        made = keep_phantoms(out, patients, seed, ChestSize.of_spacing((x, y, z)), first, tick)
     typer.echo(made)

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from radiogen import __version__
-from radiogen.errors import RadiogenError
+from radiogen.errors import RadiogenError, SaidElsewhereError
 
 from . import (
     benchmark,
@@ -99,6 +99,8 @@ def run() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()
+    except SaidElsewhereError:
+        sys.exit(1)
     except RadiogenError as error:
         typer.echo(f"radiogen: error: {error}", err=True)
         sys.exit(1)

@@ -6,15 +6,18 @@ import resource
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from radiogen.errors import DeviceError
+from radiogen.errors import DeviceError, RadiogenError, SaidElsewhereError
 
 if TYPE_CHECKING:
     import torch
 
 Tick = Callable[[str, int, int], None]  # what is being done, how much of it is done, of how much
 DEVICES = "auto, cpu, cuda, cuda:N or mps"
+T = TypeVar("T")
+_PATIENCE = timedelta(hours=6)  # of processes that wait for another, as while it prepares a large cohort
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc malloc.h
 
 
@@ -55,9 +58,12 @@ def together(device: "torch.device") -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
+    import torch
     import torch.distributed as dist
 
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # of what has no tensor to tell
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
     try:
         yield
     finally:
@@ -67,6 +73,41 @@ def together(device: "torch.device") -> Iterator[None]:
 def is_first_process() -> bool:
     """Whether this is the process that writes and speaks; so is one that works alone."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def process_number() -> tuple[int, int]:
+    """Which of the processes of `together` this is, from 0, and how many there are; (0, 1) alone."""
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def from_first(call: Callable[[], T]) -> T:
+    """What a call gives in the first process, for all of them; what it raises comes up in all.
+
+    Raises:
+        SaidElsewhereError: In the others, when the first one is refused.
+    """
+    import torch.distributed as dist
+
+    rank, count = process_number()
+    if count == 1:
+        return call()
+    box: list[Any] = [None, None]
+    try:
+        if rank == 0:
+            box[0] = call()
+    except RadiogenError as error:
+        box[1] = str(error)
+        raise
+    finally:
+        dist.broadcast_object_list(box, src=0)
+    if box[1] is not None:
+        raise SaidElsewhereError(f"process {rank}", "stops with the first one", "see what that one says")
+    given: T = box[0]
+    return given
 
 
 def wait_for_all() -> None:
@@ -86,6 +127,15 @@ def why_no_cuda() -> str:
     if not torch.cuda.is_available():
         return "torch finds no CUDA driver or no GPU"
     return f"there are {torch.cuda.device_count()} CUDA devices, counted from 0"
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether this CPU multiplies in bfloat16 itself (AMX or AVX-512 BF16); others are far slower with it."""
+    import torch
+
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and bool(
+        torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    )
 
 
 def keep_large_blocks() -> bool:

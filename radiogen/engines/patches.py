@@ -1,27 +1,58 @@
 """Patches for training: what a sample looks like depends on seed, epoch and draw alone."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.ndimage import binary_dilation
+from scipy.ndimage import find_objects
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from radiogen.engines.prepared import ArrayBox, PreparedCase
+from radiogen.engines.augmentation import Chance, disturb
+from radiogen.engines.places import lung_places, move_on
+from radiogen.engines.prepared import PreparedCase
+from radiogen.engines.prior_augmentation import drawn_box, rough_mask
 from radiogen.engines.training_settings import TrainingSettings
+from radiogen.engines.warp import Shape, Warp, draw_warp, no_warp
+from radiogen.errors import CaseError, ConfigError
+from radiogen.phantoms.implants import implant_lesion
 from radiogen.preprocess.network_input import Preprocessing, scale_windows
 from radiogen.preprocess.priors import PriorName
 from radiogen.volume import AIR_HU, FloatArray
 
 Patch = tuple[Tensor, Tensor, Tensor]  # image (C, D, H, W), prior (1, D, H, W), target (1, D, H, W)
 Draw = tuple[int, int]  # epoch, number within the epoch
+Labels = npt.NDArray[np.int16]
+
+ROOM = 16  # voxels by which a patch is read larger, so that a made lesion may reach out of it
+TRIES = 3  # to lay a lesion into a patch
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of a case after the warp: HU, lesions 0..n, lungs, and the lesion that it was drawn for."""
+
+    hu: FloatArray
+    lesion: Labels
+    lungs: Labels
+    asked: int | None
+
+    def cut(self, box: tuple[slice, slice, slice]) -> "Piece":
+        """A part of it."""
+        return Piece(self.hu[box], self.lesion[box], self.lungs[box], self.asked)
 
 
 class PatchDataset(Dataset[Patch]):
-    """Patches of prepared cases, addressed by (epoch, draw); each case is drawn equally often."""
+    """Patches of prepared cases, addressed by (epoch, draw); each case is drawn equally often.
+
+    Cases of the cohorts in `cohort_draws` are drawn that many times as often.
+
+    Raises:
+        CaseError: A case of `lungs_only_cohorts` has no place for a patch clear of its lesions.
+        ConfigError: `cohort_draws` names a cohort of which there is no case.
+    """
 
     def __init__(
         self,
@@ -30,10 +61,21 @@ class PatchDataset(Dataset[Patch]):
         training: TrainingSettings,
         seed: int,
     ) -> None:
-        self.cases = list(cases)
+        absent = set(training.cohort_draws) - {case.cohort for case in cases}
+        if absent:
+            way_out = f"the cohorts are {', '.join(sorted({case.cohort or '(none)' for case in cases}))}"
+            raise ConfigError("training.cohort_draws", f"names {min(absent)}, which has no case", way_out)
+        self.cases = [case for case in cases for _ in range(training.cohort_draws.get(case.cohort, 1))]
         self.preprocessing = preprocessing
         self.training = training
         self.seed = seed
+        for case in self.cases:
+            if self._lungs_only(case) and not len(self._places(case, no_warp(self._size))):
+                raise CaseError(
+                    case.case_id,
+                    "has no place for a patch that holds lung and none of its lesions",
+                    "lower training.lung_share or preprocessing.size, or leave the case out",
+                )
 
     def __len__(self) -> int:
         return len(self.cases) * self.training.patches_per_case
@@ -41,100 +83,166 @@ class PatchDataset(Dataset[Patch]):
     def __getitem__(self, draw: Draw) -> Patch:
         epoch, number = draw
         chance = np.random.default_rng([self.seed, epoch, number])
+        planning, placing, making, asking, changing, turning = chance.spawn(6)
         case = self.cases[number % len(self.cases)]
-        prior_name = self.training.priors[chance.integers(len(self.training.priors))]
-        labels = sorted(case.lesion_boxes)
-        wants_lesion = prior_name == "box" or chance.random() < self.training.lesion_share
-        label = int(chance.choice(labels)) if labels and wants_lesion else None
-        start = self._place(case, label, chance)
+        settings = self.training.augmentation
+        prior_name = self.training.priors[planning.integers(len(self.training.priors))]
+        if planning.random() < self.training.synthetic_lesions:
+            piece = self._with_made_lesion(case, placing, making)
+        else:
+            label = self._true_lesion(case, prior_name, planning)
+            piece = self._piece(case, self._size, label, prior_name == "box", placing)
+        prior, target = self._prior_and_target(piece, prior_name, asking)
         image = scale_windows(
-            self._disturb(self._read(case, "hu", start, AIR_HU), chance), self.preprocessing.windows
+            disturb(piece.hu, case.spacing_mm, settings, changing), self.preprocessing.windows
         )
-        prior, target = self._prior_and_target(case, prior_name, label, start, chance)
         arrays = [image, prior[None].astype(np.float32), target[None].astype(np.float32)]
-        for axis in (1, 2, 3):
-            if self.training.flip and chance.random() < 0.5:
-                arrays = [np.flip(array, axis) for array in arrays]
+        turned = tuple(axis for axis in (1, 2, 3) if settings.flip and turning.random() < 0.5)
+        arrays = [np.flip(array, turned) for array in arrays]
         image_t, prior_t, target_t = (torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)
         return image_t, prior_t, target_t
 
+    @property
+    def _size(self) -> Shape:
+        return self.preprocessing.size
+
+    def _lungs_only(self, case: PreparedCase) -> bool:
+        return case.cohort in self.training.lungs_only_cohorts
+
+    def _true_lesion(self, case: PreparedCase, prior_name: PriorName, chance: Chance) -> int | None:
+        """The lesion to draw a patch round, or None for a patch of lung."""
+        wanted = chance.random() < self.training.lesion_share or prior_name == "box"
+        labels = [] if self._lungs_only(case) else sorted(case.lesion_boxes)
+        return int(chance.choice(labels)) if labels and wanted else None
+
     def _prior_and_target(
-        self,
-        case: PreparedCase,
-        prior_name: PriorName,
-        label: int | None,
-        start: list[int],
-        chance: np.random.Generator,
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-        """A box asks for the one lesion it was drawn round, every other prior for all of them."""
-        lesion = self._read(case, "lesion", start, 0)
-        if prior_name == "box" and label is not None:
-            return self._box_prior(case.lesion_boxes[label], start, chance), lesion == label
-        if prior_name == "mask":
-            rounds = int(chance.integers(0, 4))
-            rough = binary_dilation(lesion > 0, iterations=rounds) if rounds else lesion > 0
-            return rough, lesion > 0
+        self, piece: Piece, prior_name: PriorName, chance: Chance
+    ) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+        """A box asks for the one lesion it was drawn round, every other prior for all of them.
+
+        A box or a mask cannot be drawn where there is no lesion: lungs or nothing take its place.
+        """
+        seen = piece.lesion > 0
+        asked = piece.lesion == piece.asked if piece.asked else np.zeros_like(seen)
+        if prior_name == "box" and asked.any():
+            return drawn_box(asked, self.training, chance), asked
+        if prior_name == "mask" and seen.any():
+            return rough_mask(seen, chance), seen
+        if prior_name in ("box", "mask"):
+            without = [name for name in self.training.priors if name in ("lungs", "none")] or ["lungs"]
+            prior_name = without[chance.integers(len(without))]
         if prior_name == "none":
-            return np.ones(lesion.shape, np.float32), lesion > 0
-        return self._read(case, "lungs", start, 0) > 0, lesion > 0
+            return np.ones(seen.shape, np.float32), seen
+        return (piece.lungs > 0).astype(np.float32), seen
 
-    def _place(self, case: PreparedCase, label: int | None, chance: np.random.Generator) -> list[int]:
-        """The first voxel of a patch: anywhere, or so that it holds the middle of a lesion."""
-        start = []
-        for axis, (length, size) in enumerate(zip(case.shape, self.preprocessing.size, strict=True)):
-            if label is None:
-                low, high = 0, max(0, length - size)
-            else:
-                box = case.lesion_boxes[label][axis]
-                middle = (box.start + box.stop) // 2
-                slack = max(0, (size - (box.stop - box.start)) // 2)
-                low, high = middle - size // 2 - slack // 2, middle - size // 2 + slack // 2
-            first = int(chance.integers(low, high + 1))
-            start.append(min(max(first, 0), length - size) if length > size else (length - size) // 2)
-        return start
+    def _with_made_lesion(self, case: PreparedCase, placing: Chance, making: Chance) -> Piece:
+        """A patch with lung into which a lesion was laid; without, if no lesion found room."""
+        size = self._size
+        d, h, w = (max(s, min(s + ROOM, n)) for n, s in zip(case.shape, size, strict=True))
+        piece = self._piece(case, (d, h, w), None, False, placing)
+        middle = [n // 2 for n in piece.hu.shape]
+        for _ in range(TRIES):
+            made = implant_lesion(
+                piece.hu,
+                piece.lungs > 0,
+                case.spacing_mm,
+                making,
+                self.training.synthetic_mm,
+                piece.lesion > 0,
+            )
+            if made is not None:
+                label = np.int16(piece.lesion.max() + 1)
+                hidden = making.random() < 0.5  # lung masks by threshold often leave a lesion out
+                lungs = np.where(made.lesion & hidden, np.int16(0), piece.lungs)
+                piece = Piece(made.hu, np.where(made.lesion, label, piece.lesion), lungs, int(label))
+                middle = [(s.start + s.stop) // 2 for s in find_objects(made.lesion.astype(np.uint8))[0]]
+                break
+        firsts = [
+            int(placing.integers(max(0, at - s + 1), min(n - s, at) + 1))
+            for at, s, n in zip(middle, size, piece.hu.shape, strict=True)
+        ]
+        z, y, x = (slice(first, first + s) for first, s in zip(firsts, size, strict=True))
+        return piece.cut((z, y, x))
 
-    def _read(self, case: PreparedCase, name: str, start: list[int], outside: float) -> npt.NDArray[np.int16]:
-        """A patch of `size` voxels; what lies outside the case is filled."""
-        size = self.preprocessing.size
-        inside = [slice(max(0, s), min(n, s + p)) for s, n, p in zip(start, case.shape, size, strict=True)]
-        piece = case.read(name, (inside[0], inside[1], inside[2]))
-        before = [i.start - s for i, s in zip(inside, start, strict=True)]
-        pad = [(b, p - b - n) for b, p, n in zip(before, size, piece.shape, strict=True)]
-        filled: npt.NDArray[np.int16] = np.pad(piece, pad, constant_values=int(outside))
-        return filled
+    def _piece(
+        self, case: PreparedCase, shape: Shape, label: int | None, central: bool, chance: Chance
+    ) -> Piece:
+        """A warped piece of a case: round a lesion, or over lung."""
+        warping, placing = chance.spawn(2)
+        warp = draw_warp(shape, case.spacing_mm, self.training.augmentation, warping)
+        if label is not None:
+            start = place_round(case, label, shape, central, placing)
+            return self._read(case, warp, start, label)
+        places = self._places(case, warp)
+        if not len(places):  # of a case whose lesions must not be seen: the plain patch has a place
+            warp = no_warp(self._size)
+            places = self._places(case, warp)
+        start = move_on(places[placing.integers(len(places))], case.shape, warp.shape, placing)
+        return self._read(case, warp, start, None)
 
-    def _box_prior(self, box: ArrayBox, start: list[int], chance: np.random.Generator) -> FloatArray:
-        """The box of a lesion with its faces shifted and moved out, as a person would draw it."""
-        prior = np.zeros(self.preprocessing.size, np.float32)
-        jitter, loosen = self.training.box_jitter, self.training.box_loosen
-        slices = []
-        for edge, first, size in zip(box, start, self.preprocessing.size, strict=True):
-            width = edge.stop - edge.start
-            out_low, out_high = chance.uniform(-jitter, jitter + loosen, size=2) * width
-            low = int(np.clip(round(edge.start - first - out_low), 0, size - 1))
-            high = int(np.clip(round(edge.stop - first + out_high), low + 1, size))
-            slices.append(slice(low, high))
-        prior[tuple(slices)] = 1.0
-        return prior
+    def _places(self, case: PreparedCase, warp: Warp) -> npt.NDArray[np.int64]:
+        forbidden = case.blocks("near_lesion_blocks") if self._lungs_only(case) else None
+        lungs, share = case.blocks("lung_blocks"), self.training.lung_share
+        return lung_places(lungs, forbidden, case.shape, warp.shape, warp.reading, share)
 
-    def _disturb(self, hu: npt.NDArray[np.int16], chance: np.random.Generator) -> FloatArray:
-        """A small shift of the whole patch and noise of another dose, in HU."""
-        shift = chance.normal(0.0, self.training.shift_hu)
-        noise = chance.uniform(0.0, self.training.noise_hu)
-        return (hu + shift + noise * chance.standard_normal(hu.shape, dtype=np.float32)).astype(np.float32)
+    def _read(self, case: PreparedCase, warp: Warp, start: Shape, label: int | None) -> Piece:
+        first = [s + low for s, low in zip(start, warp.reading.low, strict=True)]
+        hu, lesion, lungs = (
+            read_padded(case, name, first, warp.reading.shape, self._size, outside)
+            for name, outside in (("hu", int(AIR_HU)), ("lesion", 0), ("lungs", 0))
+        )
+        lesion, lungs = warp.labels([lesion, lungs])
+        return Piece(warp.hu(hu.astype(np.float32)), lesion, lungs, label)
+
+
+def place_round(case: PreparedCase, label: int, shape: Shape, central: bool, chance: Chance) -> Shape:
+    """The first voxel of a patch that holds the middle of a lesion, near its own middle or anywhere."""
+    start = []
+    for length, size, edge in zip(case.shape, shape, case.lesion_boxes[label], strict=True):
+        middle = (edge.start + edge.stop) // 2
+        slack = max(0, (size - (edge.stop - edge.start)) // 4) if central else 2 * size // 5
+        first = middle - size // 2 + int(chance.integers(-slack, slack + 1))
+        start.append(min(max(first, 0), length - size) if length > size else (length - size) // 2)
+    z, y, x = start
+    return z, y, x
+
+
+def read_padded(
+    case: PreparedCase, name: str, first: Sequence[int], shape: Shape, size: Shape, outside: int
+) -> Labels:
+    """A piece of an array of a case, from the voxel `first` on.
+
+    What a warp asks for beyond the case is mirrored, so that no edge is seen where there is none; on an
+    axis on which the case is no longer than a patch it is `outside`, as the network sees it in use.
+    """
+    inside = [slice(max(0, f), min(n, f + s)) for f, n, s in zip(first, case.shape, shape, strict=True)]
+    piece = case.read(name, (inside[0], inside[1], inside[2]))
+    pad = [(i.start - f, f + s - i.stop) for i, f, s in zip(inside, first, shape, strict=True)]
+    if not any(before or behind for before, behind in pad):
+        return piece
+    short = [n <= s for n, s in zip(case.shape, size, strict=True)]
+    mirrored = [(0, 0) if is_short else both for both, is_short in zip(pad, short, strict=True)]
+    filled = [both if is_short else (0, 0) for both, is_short in zip(pad, short, strict=True)]
+    return np.pad(np.pad(piece, mirrored, mode="symmetric"), filled, constant_values=outside)
 
 
 class EpochSampler(Sampler[Draw]):
-    """The draws of one epoch in an order that depends on seed and epoch alone."""
+    """The draws of one epoch in an order that depends on seed and epoch alone.
 
-    def __init__(self, count: int, seed: int) -> None:
+    Of several processes the `rank`-th of `world` takes every `world`-th draw of that order; what is left
+    over is drawn by none, so that all take equally many.
+    """
+
+    def __init__(self, count: int, seed: int, rank: int = 0, world: int = 1) -> None:
         self.count = count
         self.seed = seed
+        self.rank, self.world = rank, world
         self.epoch = 0
 
     def __len__(self) -> int:
-        return self.count
+        return self.count // self.world
 
     def __iter__(self) -> Iterator[Draw]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.count)
-        return iter([(self.epoch, int(number)) for number in order])
+        mine = order[: len(self) * self.world][self.rank :: self.world]
+        return iter([(self.epoch, int(number)) for number in mine])

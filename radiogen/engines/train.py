@@ -108,7 +108,7 @@ def train(
         preset=options.preset,
         network=pruned.network if pruned else settings.network,
         preprocessing=settings.preprocessing,
-        priors=settings.training.priors,
+        priors=settings.training.prior_names,
         seed=options.seed,
         sparsity=pruned.config.sparsity if pruned else 0.0,
         control=pruned.config.control if pruned else "none",

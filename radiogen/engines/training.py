@@ -113,7 +113,7 @@ class Training:
 
     def _validate(self) -> list[dict[str, Any]]:
         network = self.averaged.module if self.averaged else self.network
-        priors = self.settings.training.priors
+        priors = self.settings.training.prior_names
         return validate(network, self.held_out, self.settings.preprocessing, priors, self.device)
 
     def _save(self, done: Progress) -> None:

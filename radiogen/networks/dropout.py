@@ -37,7 +37,7 @@ def sample_seeds(network: nn.Module, samples: Sequence[Sequence[int]]) -> Iterat
     """
     layers = [module for module in network.modules() if isinstance(module, SampleDropout) and module.p > 0]
     for place, layer in enumerate(layers):
-        layer.seeds = [_seed(*sample, place) for sample in samples]
+        layer.seeds = [seed_of(*sample, place) for sample in samples]
     try:
         yield
     finally:
@@ -45,5 +45,6 @@ def sample_seeds(network: nn.Module, samples: Sequence[Sequence[int]]) -> Iterat
             layer.seeds = ()
 
 
-def _seed(*numbers: int) -> int:
+def seed_of(*numbers: int) -> int:
+    """One seed for some whole numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

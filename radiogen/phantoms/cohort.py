@@ -36,14 +36,14 @@ class PhantomCohort:
 
 
 def keep_phantoms(
-    out: Path, patients: int, seed: int, size: ChestSize | None = None, tick: Tick = no_tick
+    out: Path, patients: int, seed: int, size: ChestSize | None = None, first: int = 1, tick: Tick = no_tick
 ) -> Path:
     """Make a cohort with its run record, or take the same one that an earlier run made whole; returns `out`.
 
     Raises:
         OutputError: The folder holds another cohort.
     """
-    options = {"patients": patients, "seed": seed, "size": asdict(size) if size else None}
+    options = {"patients": patients, "seed": seed, "size": asdict(size) if size else None, "first": first}
     if is_done(out, options, [], None):
         return out
     if out.is_dir() and record_path(out).is_file():
@@ -54,7 +54,7 @@ def keep_phantoms(
     _check_empty(out / DICOM)
     write_text(out / UNFINISHED, "radiogen phantoms was stopped; the same command begins anew\n")
     record = RunRecord("phantoms", options, seed=seed)
-    cohort = make_phantoms(out, patients, seed, size, tick=tick)
+    cohort = make_phantoms(out, patients, seed, size, first=first, tick=tick)
     (out / UNFINISHED).unlink()
     record.finish(out, [cohort.clinical])
     return out
@@ -66,6 +66,7 @@ def make_phantoms(
     seed: int = 0,
     size: ChestSize | None = None,
     broken: bool = True,
+    first: int = 1,
     tick: Tick = no_tick,
 ) -> PhantomCohort:
     """Write `out/dicom` and `out/clinical.csv`; the same seed and size give the same bytes.
@@ -80,6 +81,7 @@ def make_phantoms(
         seed: Seed of the cohort.
         size: The grid of a chest; about 112 x 96 x 40 voxels if not given.
         broken: Whether some are broken at all.
+        first: Number of the first patient, so that cohorts share nobody.
         tick: Is told how many patients are written.
 
     Raises:
@@ -92,13 +94,13 @@ def make_phantoms(
     _check_empty(dicom)
     defects = _defects(patients) if broken else {}
     made = []
-    drawn = [draw_traits(seed, number) for number in range(1, patients + 1)]
+    drawn = [draw_traits(seed, number) for number in range(first, first + patients)]
     tick("phantoms", 0, patients)
-    for traits in drawn:
-        defect = defects.get(traits.number, "")
+    for place, traits in enumerate(drawn, start=1):
+        defect = defects.get(place, "")
         write_patient(make_chest(traits, seed, size), traits, seed, dicom, defect)
         made.append(PhantomPatient(traits.patient_id, traits.known_egfr, defect))
-        tick("phantoms", traits.number, patients)
+        tick("phantoms", place, patients)
     write_text(clinical, clinical_text(seed, drawn))
     return PhantomCohort(out, dicom, clinical, tuple(made))
 
@@ -109,7 +111,7 @@ def _check_empty(folder: Path) -> None:
 
 
 def _defects(patients: int) -> dict[int, str]:
-    """What is broken, by the number of the patient."""
+    """What is broken, by the place in the cohort, from 1."""
     if patients >= LARGE:
         return {patients - 2: MISSING_SLICE, patients - 1: NO_OUTLINE, patients: DOUBLED_SLICE}
     return {patients: MISSING_SLICE} if patients >= SMALL else {}
