@@ -110,6 +110,18 @@ def from_first(call: Callable[[], T]) -> T:
     return given
 
 
+def from_all(own: list[T]) -> list[T]:
+    """The lists of all processes joined, in their order; the own list where there is one process."""
+    import torch.distributed as dist
+
+    _, count = process_number()
+    if count == 1:
+        return own
+    lists: list[Any] = [None] * count
+    dist.all_gather_object(lists, own)
+    return [one for some in lists for one in some]
+
+
 def wait_for_all() -> None:
     """Wait until every process of `together` has come here."""
     import torch.distributed as dist
