@@ -50,7 +50,7 @@ format: venv
 
 starter-model: venv
 	mkdir -p build/starter
-	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} \
+	set -o pipefail; PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} \
 		models/starter.sh build/starter "$(SHARED)" models/raseg-starter 2>&1 | tee -a build/starter/log.txt
 
 # build/ is removed first: setuptools would pack what an earlier build left there.

@@ -27,7 +27,6 @@ Draw = tuple[int, int]  # epoch, number within the epoch
 Labels = npt.NDArray[np.int16]
 
 ROOM = 16  # voxels by which a patch is read larger, so that a made lesion may reach out of it
-TRIES = 3  # to lay a lesion into a patch
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class PatchDataset(Dataset[Patch]):
 
     Raises:
         CaseError: A case of `lungs_only_cohorts` has no place for a patch clear of its lesions.
-        ConfigError: `cohort_draws` names a cohort of which there is no case.
+        ConfigError: `cohort_draws` or `lungs_only_cohorts` names a cohort of which there is no case.
     """
 
     def __init__(
@@ -61,10 +60,7 @@ class PatchDataset(Dataset[Patch]):
         training: TrainingSettings,
         seed: int,
     ) -> None:
-        absent = set(training.cohort_draws) - {case.cohort for case in cases}
-        if absent:
-            way_out = f"the cohorts are {', '.join(sorted({case.cohort or '(none)' for case in cases}))}"
-            raise ConfigError("training.cohort_draws", f"names {min(absent)}, which has no case", way_out)
+        check_cohorts(training, {case.cohort for case in cases})
         self.cases = [case for case in cases for _ in range(training.cohort_draws.get(case.cohort, 1))]
         self.preprocessing = preprocessing
         self.training = training
@@ -88,7 +84,7 @@ class PatchDataset(Dataset[Patch]):
         settings = self.training.augmentation
         prior_name = self.training.priors[planning.integers(len(self.training.priors))]
         if planning.random() < self.training.synthetic_lesions:
-            piece = self._with_made_lesion(case, placing, making)
+            piece = self._with_made_lesion(case, prior_name == "box", placing, making)
         else:
             label = self._true_lesion(case, prior_name, planning)
             piece = self._piece(case, self._size, label, prior_name == "box", placing)
@@ -135,32 +131,28 @@ class PatchDataset(Dataset[Patch]):
             return np.ones(seen.shape, np.float32), seen
         return (piece.lungs > 0).astype(np.float32), seen
 
-    def _with_made_lesion(self, case: PreparedCase, placing: Chance, making: Chance) -> Piece:
-        """A patch with lung into which a lesion was laid; without, if no lesion found room."""
+    def _with_made_lesion(self, case: PreparedCase, central: bool, placing: Chance, making: Chance) -> Piece:
+        """A patch with lung into which a lesion was laid; without, if no lesion found room.
+
+        The lesion is laid into a somewhat larger piece, so that it may reach out of the patch.
+        """
         size = self._size
         d, h, w = (max(s, min(s + ROOM, n)) for n, s in zip(case.shape, size, strict=True))
         piece = self._piece(case, (d, h, w), None, False, placing)
         middle = [n // 2 for n in piece.hu.shape]
-        for _ in range(TRIES):
-            made = implant_lesion(
-                piece.hu,
-                piece.lungs > 0,
-                case.spacing_mm,
-                making,
-                self.training.synthetic_mm,
-                piece.lesion > 0,
-            )
-            if made is not None:
-                label = np.int16(piece.lesion.max() + 1)
-                hidden = making.random() < 0.5  # lung masks by threshold often leave a lesion out
-                lungs = np.where(made.lesion & hidden, np.int16(0), piece.lungs)
-                piece = Piece(made.hu, np.where(made.lesion, label, piece.lesion), lungs, int(label))
-                middle = [(s.start + s.stop) // 2 for s in find_objects(made.lesion.astype(np.uint8))[0]]
-                break
-        firsts = [
-            int(placing.integers(max(0, at - s + 1), min(n - s, at) + 1))
-            for at, s, n in zip(middle, size, piece.hu.shape, strict=True)
-        ]
+        made = implant_lesion(
+            piece.hu, piece.lungs > 0, case.spacing_mm, making, self.training.synthetic_mm, piece.lesion > 0
+        )
+        if made is not None:
+            label = np.int16(piece.lesion.max() + 1)
+            hidden = making.random() < 0.5  # lung masks by threshold often leave a lesion out
+            lungs = np.where(made.lesion & hidden, np.int16(0), piece.lungs)
+            piece = Piece(made.hu, np.where(made.lesion, label, piece.lesion), lungs, int(label))
+            middle = [(s.start + s.stop) // 2 for s in find_objects(made.lesion.astype(np.uint8))[0]]
+        firsts = []
+        for at, s, n in zip(middle, size, piece.hu.shape, strict=True):
+            anywhere = int(placing.integers(max(0, at - s + 1), min(n - s, at) + 1))
+            firsts.append(min(max(at - s // 2, 0), n - s) if central else anywhere)
         z, y, x = (slice(first, first + s) for first, s in zip(firsts, size, strict=True))
         return piece.cut((z, y, x))
 
@@ -195,6 +187,19 @@ class PatchDataset(Dataset[Patch]):
         return Piece(warp.hu(hu.astype(np.float32)), lesion, lungs, label)
 
 
+def check_cohorts(training: TrainingSettings, cohorts: set[str]) -> None:
+    """Refuse the name of a cohort that is not there: misspelt, it would show lesions that must not be seen.
+
+    Raises:
+        ConfigError: `cohort_draws` or `lungs_only_cohorts` names a cohort of which there is no case.
+    """
+    for key in ("cohort_draws", "lungs_only_cohorts"):
+        absent = set(getattr(training, key)) - cohorts
+        if absent:
+            way_out = f"the cohorts are {', '.join(sorted(name or '(none)' for name in cohorts))}"
+            raise ConfigError(f"training.{key}", f"names {min(absent)!r}, which has no case", way_out)
+
+
 def place_round(case: PreparedCase, label: int, shape: Shape, central: bool, chance: Chance) -> Shape:
     """The first voxel of a patch that holds the middle of a lesion, near its own middle or anywhere."""
     start = []
@@ -215,15 +220,19 @@ def read_padded(
     What a warp asks for beyond the case is mirrored, so that no edge is seen where there is none; on an
     axis on which the case is no longer than a patch it is `outside`, as the network sees it in use.
     """
-    inside = [slice(max(0, f), min(n, f + s)) for f, n, s in zip(first, case.shape, shape, strict=True)]
+    short = [n <= s for n, s in zip(case.shape, size, strict=True)]
+    ends = [  # the last voxel of a case may jut out of the scan and be air
+        n - 1 if f + s > n and not is_short else n
+        for f, s, n, is_short in zip(first, shape, case.shape, short, strict=True)
+    ]
+    inside = [slice(max(0, f), min(n, f + s)) for f, n, s in zip(first, ends, shape, strict=True)]
     piece = case.read(name, (inside[0], inside[1], inside[2]))
     pad = [(i.start - f, f + s - i.stop) for i, f, s in zip(inside, first, shape, strict=True)]
     if not any(before or behind for before, behind in pad):
         return piece
-    short = [n <= s for n, s in zip(case.shape, size, strict=True)]
     mirrored = [(0, 0) if is_short else both for both, is_short in zip(pad, short, strict=True)]
     filled = [both if is_short else (0, 0) for both, is_short in zip(pad, short, strict=True)]
-    return np.pad(np.pad(piece, mirrored, mode="symmetric"), filled, constant_values=outside)
+    return np.pad(np.pad(piece, mirrored, mode="reflect"), filled, constant_values=outside)
 
 
 class EpochSampler(Sampler[Draw]):

@@ -102,7 +102,7 @@ def prune(
         OutputError: The folder holds something already.
     """
     _check_room(out, options)
-    usable, left_out = learnable(find_cases(cases))
+    usable, left_out = learnable(find_cases(cases), need_outline=not settings.training.synthetic_lesions)
     record = RunRecord(
         "prune", options=options.model_dump(mode="json"), seed=options.seed, device=str(device)
     )
