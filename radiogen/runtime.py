@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from radiogen.errors import DeviceError, RadiogenError, SaidElsewhereError
@@ -181,3 +182,51 @@ def cpu_count() -> int:
 def memory_gb() -> float:
     """Memory of the machine in gigabytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+
+
+def free_memory_mb(device: "torch.device | None" = None) -> float:
+    """MiB that can still be taken: of a CUDA device, else of the machine within this process's limits.
+
+    On Linux the smallest of what the kernel says is available, what the control group allows (containers,
+    batch systems) and what `ulimit -v` leaves; elsewhere half of the machine's memory.
+    """
+    if device is not None and device.type == "cuda":
+        import torch
+
+        free, _ = torch.cuda.mem_get_info(device)
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return float(free + kept) / 2**20
+    limits = [free for free in (_available(), _free_of_group(), _free_of_limit()) if free is not None]
+    return min(limits) / 2**20 if limits else memory_gb() * 1e9 / 2**21
+
+
+def _available() -> int | None:
+    return _number_after("/proc/meminfo", "MemAvailable:", 1024)
+
+
+def _free_of_group() -> int | None:
+    """Of the control group's limit; files that it only keeps at hand do not count as used."""
+    for folder, limit, used, files in (
+        ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        most, now = _number_after(f"{folder}/{limit}"), _number_after(f"{folder}/{used}")
+        if most is not None and now is not None:
+            return max(0, most - now + (_number_after(f"{folder}/memory.stat", f"{files} ") or 0))
+    return None
+
+
+def _free_of_limit() -> int | None:
+    most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    now = _number_after("/proc/self/status", "VmSize:", 1024)
+    return None if most == resource.RLIM_INFINITY or now is None else max(0, most - now)
+
+
+def _number_after(file: str, name: str = "", unit: int = 1) -> int | None:
+    """The number behind a name in a file of the kernel; None if there is none."""
+    try:
+        with Path(file).open(encoding="ascii") as lines:
+            words = next(line for line in lines if line.startswith(name)).removeprefix(name).split()
+        return int(words[0]) * unit
+    except (OSError, StopIteration, ValueError, IndexError):
+        return None

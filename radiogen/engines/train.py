@@ -16,6 +16,7 @@ from radiogen.engines.presets import RunSettings
 from radiogen.engines.pruned_folder import Pruned, read_pruned
 from radiogen.engines.train_options import (
     TrainOptions,
+    check_cohorts,
     check_options,
     check_pruned,
     choose_cases,
@@ -101,6 +102,7 @@ def train_one(
         check_pruned(pruned, settings, options)
     found = find_cases(cases)
     learn, held_out = choose_cases(found, options)
+    check_cohorts(settings.training, found)
     record = RunRecord(
         "train", options={**options.model_dump(mode="json"), "settings": settings.model_dump(mode="json")}
     )

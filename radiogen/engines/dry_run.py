@@ -1,0 +1,241 @@
+"""Try one step of a training at its real size, and tell what the whole will take; nothing is kept."""
+
+import math
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from radiogen.engines.averaging import averaged_copy
+from radiogen.engines.mishaps import LESS_MEMORY, mishaps_told
+from radiogen.engines.network_setup import checkpoint_activations
+from radiogen.engines.patches import PatchDataset
+from radiogen.engines.prepared import PreparedCase, prepare
+from radiogen.engines.presets import RunSettings
+from radiogen.engines.pruned_folder import read_pruned
+from radiogen.engines.step import Step, make_optimizer
+from radiogen.engines.train_options import (
+    TrainOptions,
+    check_cohorts,
+    check_options,
+    check_pruned,
+    choose_cases,
+)
+from radiogen.engines.training_plan import TrainingPlan
+from radiogen.engines.training_settings import TrainingSettings
+from radiogen.errors import TrainingError
+from radiogen.io.cases import Case, find_cases
+from radiogen.networks.raseg import RASeg, build_raseg, weight_count
+from radiogen.pruning.costs import measure_cost
+from radiogen.runtime import Tick, free_memory_mb, no_tick, peak_memory_mb, process_number, together
+
+BYTES = 4  # of a weight
+WINDOW_STEP = 0.5  # of a window, in validation
+FORWARD_SHARE = 1 / 3  # of a training step
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a training takes, measured on one step and one case, and what is there."""
+
+    device: str
+    patches: str
+    weights: int
+    steps: int  # of an epoch
+    epochs: int
+    step_s: float
+    draw_s: float
+    prepare_s: float  # all cases
+    train_s: float
+    validate_s: float
+    peak_mb: float
+    free_mb: float
+    disk_mb: float
+    free_disk_mb: float
+    folds: int = 1
+
+    @property
+    def total_s(self) -> float:
+        """Seconds of the whole training, all folds that were asked for."""
+        return self.prepare_s + self.folds * (self.train_s + self.validate_s)
+
+    def lines(self) -> list[str]:
+        """A table for people, one fact a line."""
+        parts = {"preparing": self.prepare_s, "training": self.train_s, "validation": self.validate_s}
+        of_fold = f", {self.folds} folds of" if self.folds > 1 else ":"
+        told = ", ".join(f"{name} {_long(seconds)}" for name, seconds in parts.items() if seconds)
+        return [
+            f"device\t{self.device}, {self.weights:,} weights",
+            f"step\t{self.patches}: {_long(self.step_s)}, drawing them {_long(self.draw_s)}",
+            f"epochs\t{self.epochs} of {self.steps} steps",
+            f"memory\t{self.peak_mb / 1000:.1f} GB at most, {self.free_mb / 1000:.1f} GB were free",
+            f"disk\t{self.disk_mb / 1000:.2f} GB, {self.free_disk_mb / 1000:.1f} GB are free",
+            f"time\tabout {_long(self.total_s)}{of_fold} {told}",
+            "fits\t" + ("yes" if self.fits else "no"),
+        ]
+
+    @property
+    def fits(self) -> bool:
+        """Whether memory (it has been tried) and disk are enough."""
+        return self.disk_mb < self.free_disk_mb
+
+    def check(self) -> None:
+        """
+        Raises:
+            TrainingError: It does not fit.
+        """
+        if not self.fits:
+            wrong = f"{self.disk_mb / 1000:.2f} GB are needed, {self.free_disk_mb / 1000:.2f} GB are free"
+            raise TrainingError("disk", wrong, "free some space, or take another output folder")
+
+
+def dry_run(
+    cases: Path,
+    out: Path,
+    settings: RunSettings,
+    options: TrainOptions,
+    device: torch.device,
+    every_fold: bool = False,
+    tick: Tick = no_tick,
+) -> Forecast:
+    """Prepare one case of middling size in a temporary folder, take two steps, and reckon up the whole.
+
+    Args: those of `train`; `every_fold` reckons with all folds.
+
+    Raises:
+        TrainingError: Memory is not enough.
+        RadiogenError: Whatever `train` would refuse before it trains.
+    """
+    check_options(settings, options)
+    found = find_cases(cases)
+    learn, held_out = choose_cases(found, options)
+    check_cohorts(settings.training, found)
+    pruned = read_pruned(options.pruned) if options.pruned else None
+    if pruned:
+        check_pruned(pruned, settings, options)
+    network = pruned.start() if pruned else build_raseg(settings.network, options.seed)
+    free_mb = free_memory_mb(device)
+    _check_memory(network, settings, free_mb)
+    with together(device), mishaps_told(f"a step on {device}"), tempfile.TemporaryDirectory() as cache:
+        started = time.perf_counter()
+        case = prepare([_middling(learn)], settings.preprocessing, Path(cache), tick)[0]
+        prepare_s = time.perf_counter() - started
+        disk_mb = case.path.stat().st_size * (len(learn) + len(held_out)) / 1e6
+        draw_s, step_s = _time_steps(network, case, settings, options.seed, device)
+        _, world = process_number()
+    training, weights = settings.training, weight_count(network)
+    draws = sum(training.cohort_draws.get(case.cohort, 1) for case in learn) * training.patches_per_case
+    a_step = training.batch_size * training.accumulate * world
+    steps = max(1, draws // a_step)
+    each_s = step_s + draw_s if training.workers == 0 else max(step_s, draw_s / training.workers)
+    forward_s = step_s * FORWARD_SHARE / (training.batch_size * training.accumulate)
+    looks = _windows(case, settings) * _validations(training) * len(held_out) / world
+    where = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    return Forecast(
+        device=f"{device}" + (f", {world} processes" if world > 1 else ""),
+        patches=f"{a_step} patches of " + " x ".join(map(str, settings.preprocessing.size)),
+        weights=weights,
+        steps=steps,
+        epochs=training.epochs,
+        step_s=step_s,
+        draw_s=draw_s,
+        prepare_s=prepare_s * (len(learn) + len(held_out)) / world,
+        train_s=training.epochs * steps * each_s,
+        validate_s=looks * forward_s,
+        peak_mb=_peak_mb(device),
+        free_mb=free_mb,
+        disk_mb=disk_mb + _kept_copies(training) * weights * BYTES / 1e6,
+        free_disk_mb=shutil.disk_usage(where).free / 1e6,
+        folds=options.folds if every_fold else 1,
+    )
+
+
+def _time_steps(
+    network: RASeg, case: PreparedCase, settings: RunSettings, seed: int, device: torch.device
+) -> tuple[float, float]:
+    """Seconds of drawing the patches of a step, and of the step itself; the first pair does not count."""
+    _, world = process_number()
+    enough = 2 * settings.training.batch_size * settings.training.accumulate * world
+    alone = settings.training.model_copy(update={"workers": 0, "cohort_draws": {}})
+    dataset = PatchDataset([case] * enough, settings.preprocessing, alone, seed)
+    network.to(device).train()
+    optimizer = make_optimizer(network, alone)
+    averaged = averaged_copy(network, alone.ema_decay) if alone.ema_decay else None  # for its memory
+    step = Step(network, optimizer, alone, seed, device)
+    batches = TrainingPlan(dataset, alone, seed, device).batches_from(0, 0)
+    draw_s = step_s = 0.0
+    for number in range(2):
+        started = time.perf_counter()
+        some = next(batches)
+        draw_s = time.perf_counter() - started
+        step(some, 0, number)
+        if averaged:
+            averaged.update_parameters(network)
+        step_s = time.perf_counter() - started - draw_s
+    return draw_s, step_s
+
+
+def _check_memory(network: RASeg, settings: RunSettings, free_mb: float) -> None:
+    """Refuse what cannot fit, counted from shapes, before the system kills this process for trying."""
+    training, processing = settings.training, settings.preprocessing
+    batch = training.batch_size
+    channels = len(processing.windows)
+    shapes = [(batch, channels, *processing.size), (batch, 1, *processing.size)]
+
+    def build() -> RASeg:
+        made = RASeg(network.settings)
+        if training.checkpoint_activations:
+            checkpoint_activations(made)
+        return made
+
+    counted = measure_cost(build, [torch.empty(shape, device="meta") for shape in shapes]).training_mb
+    needed = counted + 4 * weight_count(network) * BYTES / 2**20  # weights, gradients, two moments
+    if needed > free_mb:
+        wrong = f"needs more than {needed / 1000:.1f} GB, and {free_mb / 1000:.1f} GB are free"
+        raise TrainingError("a training step", wrong, LESS_MEMORY)
+
+
+def _middling(cases: Sequence[Case]) -> Case:
+    by_size = sorted(cases, key=lambda case: case.ct_path.stat().st_size)
+    return by_size[len(by_size) // 2]
+
+
+def _windows(case: PreparedCase, settings: RunSettings) -> int:
+    """Windows of the network in one case, all priors; a box takes one a lesion."""
+    sizes = zip(case.shape, settings.preprocessing.size, strict=True)
+    whole = math.prod(max(1, math.ceil((n - s) / (s * WINDOW_STEP)) + 1) for n, s in sizes)
+    boxes = len(case.lesion_boxes)
+    return sum(boxes if name == "box" else whole for name in settings.training.prior_names)
+
+
+def _validations(training: TrainingSettings) -> int:
+    every = training.validate_every
+    return 1 if not every else math.ceil(training.epochs / every)
+
+
+def _kept_copies(training: TrainingSettings) -> int:
+    """Numbers a weight in checkpoint and model: itself, two of the optimizer, mean, best, and the model's."""
+    moments = 2 if training.optimizer == "adamw" else 1
+    return 2 + moments + (training.ema_decay > 0) + (training.patience > 0)
+
+
+def _peak_mb(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device) / 2**20
+    return peak_memory_mb()
+
+
+def _long(seconds: float) -> str:
+    """A time as people say it.
+
+    >>> _long(0.25), _long(75), _long(9000)
+    ('0.25 s', '1 min', '2 h 30 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.2g} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
