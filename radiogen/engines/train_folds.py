@@ -1,7 +1,7 @@
 """Train every fold, one after the other, into one ensemble folder."""
 
+import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
@@ -93,19 +93,18 @@ def _held_out_rows(trained: list[Trained]) -> list[dict[str, Any]]:
 def _write(folds: TrainedFolds, settings: RunSettings, record: RunRecord) -> None:
     """metrics.json, MODEL_CARD.md and, last but for the record, ensemble.json."""
     out = folds.folder
-    if is_done(out, record.options, [], None):
+    metrics = {"validation": folds.validation}
+    if is_done(out, record.options, [], None) and json.loads((out / METRICS).read_text("utf-8")) == metrics:
         return  # all of it was there already
-    write_json(out / METRICS, {"validation": folds.validation})
+    write_json(out / METRICS, metrics)
     write_text(out / CARD, _card(folds, settings))
     write_json(out / ENSEMBLE, {"members": list(folds.members), "format_version": 1})
-    record.finish(out, [out / ENSEMBLE, *(out / name / WEIGHTS for name in folds.members)])
+    record.finish(out, [out / ENSEMBLE, out / METRICS])
 
 
 def _card(folds: TrainedFolds, settings: RunSettings) -> str:
     count = len(folds.members)
-    metrics: Mapping[str, Any] = {
-        "validation": [{**row, "epoch": 0} for row in folds.validation],
-    }
+    metrics = {"validation": [{**row, "epoch": 0} for row in folds.validation]}
     lines = [
         f"# RA-Seg, an ensemble of {count} folds",
         "",

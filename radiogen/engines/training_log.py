@@ -12,6 +12,7 @@ from radiogen.optional import require
 from radiogen.provenance import write_text
 
 METRICS_LINES, EVENTS = "metrics.jsonl", "tensorboard"
+EVENT_FILE = "events.out.tfevents"
 DRAW_AFTER_S = 60.0
 Row = dict[str, Any]
 
@@ -68,6 +69,8 @@ class TrainingLog:
         self._draw()
         if self.events:
             self.events.close()
+            for path in (self.folder / EVENTS).glob(f"{EVENT_FILE}.*"):  # its name tells this machine's
+                path.rename(self.folder / EVENTS / f"{EVENT_FILE}.training")
 
     def _append(self, kind: str, rows: Iterable[Row]) -> None:
         with (self.folder / METRICS_LINES).open("a", encoding="utf-8") as file:

@@ -34,7 +34,7 @@ def draw_progress(epochs: Sequence[dict[str, Any]], validation: Sequence[dict[st
             [epoch + 1 for epoch, _ in points], [dice for _, dice in points], marker=".", label=name
         )
     if curves:
-        axes[-1].set_ylabel("mean Dice of held-out cases, network's grid")
+        axes[-1].set_ylabel("mean Dice of the held-out cases")
         axes[-1].set_ylim(0, 1)
         axes[-1].legend(loc="best", frameon=False)
     for each in axes:
