@@ -118,13 +118,16 @@ class _Work:
 
     def try_out(self, every_fold: bool) -> None:
         from radiogen.engines.dry_run import dry_run
+        from radiogen.runtime import is_first_process
 
         with progress(self.quiet) as tick:
             forecast = dry_run(
                 self.cases, self.out, self.settings, self.options, self.device, every_fold, tick
             )
-        for line in forecast.lines():
-            typer.echo(line)
+        if is_first_process():
+            for line in forecast.lines():
+                typer.echo(line)
+        forecast.check()
 
     def _opening(self) -> str:
         from os import environ

@@ -97,18 +97,23 @@ def from_first(call: Callable[[], T]) -> T:
     if count == 1:
         return call()
     box: list[Any] = [None, None]
-    try:
-        if rank == 0:
+    if rank == 0:
+        try:
             box[0] = call()
-    except RadiogenError as error:
-        box[1] = str(error)
-        raise
-    finally:
-        dist.broadcast_object_list(box, src=0)
+        except RadiogenError as error:
+            box[1] = error
+    dist.broadcast_object_list(box, src=0)
     if box[1] is not None:
-        raise SaidElsewhereError(f"process {rank}", "stops with the first one", "see what that one says")
+        raise said_once(box[1])
     given: T = box[0]
     return given
+
+
+def said_once(error: RadiogenError) -> RadiogenError:
+    """An error that comes up in all processes alike, as the first one says it, and the others do not."""
+    if process_number()[0] == 0:
+        return error
+    return SaidElsewhereError(error.what, error.wrong, error.way_out)
 
 
 def from_all(own: list[T]) -> list[T]:

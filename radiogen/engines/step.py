@@ -18,7 +18,7 @@ from radiogen.errors import TrainingError
 from radiogen.networks.dropout import sample_seeds, seed_of
 from radiogen.networks.raseg import InTraining, RASeg
 from radiogen.pruning.spread import add_up, process_count
-from radiogen.runtime import has_fast_bfloat16
+from radiogen.runtime import has_fast_bfloat16, said_once
 
 
 class Step:
@@ -114,9 +114,9 @@ class Step:
 
     def _check(self, value: float, what: str, epoch: int, number: int) -> None:
         if not math.isfinite(value):
-            raise TrainingError(
-                f"epoch {epoch}, step {number}", f"the {what} is not finite", "lower training.learning_rate"
-            )
+            cure = "lower training.learning_rate and begin anew with --existing overwrite"
+            where = f"epoch {epoch + 1}, step {number + 1}"
+            raise said_once(TrainingError(where, f"the {what} is not finite", cure))
 
 
 def make_optimizer(network: nn.Module, training: TrainingSettings) -> torch.optim.Optimizer:

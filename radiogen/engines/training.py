@@ -23,7 +23,15 @@ from radiogen.errors import TrainingError
 from radiogen.networks.raseg import RASeg
 from radiogen.provenance import DRAFT
 from radiogen.pruning.holding import assert_held, hold_weight_masks
-from radiogen.runtime import Tick, from_all, is_first_process, no_tick, process_number, wait_for_all
+from radiogen.runtime import (
+    Tick,
+    from_all,
+    is_first_process,
+    no_tick,
+    process_number,
+    said_once,
+    wait_for_all,
+)
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -168,8 +176,7 @@ class Training:
             return Progress()
         about = read_checkpoint_about(path)
         if about.pop("fingerprint", "") != self.fingerprint:
-            raise TrainingError(
-                path, "is of a training with other settings or cases", "take --existing overwrite"
-            )
+            wrong = "is of a training with other settings or cases"
+            raise said_once(TrainingError(path, wrong, "take --existing overwrite"))
         load_checkpoint(path, self.learned)
         return Progress(**about)
