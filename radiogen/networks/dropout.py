@@ -24,7 +24,7 @@ class SampleDropout(nn.Dropout):
         kept = torch.empty_like(x, dtype=torch.bool)  # a byte a voxel is what waits for the gradient
         for sample, seed in zip(kept, self.seeds, strict=True):
             sample.bernoulli_(1 - self.p, generator=torch.Generator(x.device).manual_seed(seed))
-        return torch.where(kept, x, 0.0) / (1 - self.p)
+        return torch.where(kept, x, 0.0).div_(1 - self.p)
 
 
 @contextmanager

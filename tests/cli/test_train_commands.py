@@ -1,8 +1,14 @@
 """radiogen train beyond the plain case: folds in one go, the dry run, and words that do not fit."""
 
 import json
+import re
+import shlex
+from pathlib import Path
 
 import pytest
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^    radiogen (train .+)$", GUIDE, flags=re.MULTILINE)
 
 SHORT = ("--set", "training.epochs=1", "--set", "training.patches_per_case=1", "--device", "cpu")
 
@@ -40,3 +46,21 @@ def test_all_folds_make_an_ensemble(radiogen, cases, small, tmp_path):
 )
 def test_words_that_do_not_fit_are_refused_in_one_line(radiogen, cases, small, words, named):
     assert radiogen("train", cases, "-o", "model", *small, *SHORT, *words).refuses(named)
+
+
+def test_the_guide_shows_plain_training_folds_and_the_dry_run():
+    assert len(COMMANDS) >= 5 and any("--fold all" in line for line in COMMANDS)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_what_the_guide_shows_can_be_typed(radiogen, cases, small, line):
+    here = line.replace("lidc_idri", "phantoms").replace("--folds 5", "--folds 2")
+    answer = radiogen(*shlex.split(here), *small, *SHORT, "--dry-run")
+    assert answer.code == 0 and not answer.touched, answer.err
+
+
+def test_settings_that_the_guide_names_are_there(radiogen):
+    from radiogen.engines.training_settings import TrainingSettings
+
+    named = set(re.findall(r"`training\.(\w+)", GUIDE))
+    assert named and named <= set(TrainingSettings.model_fields)
