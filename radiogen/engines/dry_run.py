@@ -1,4 +1,4 @@
-"""Try one step of a training at its real size, and tell what the whole will take; nothing is kept."""
+"""Try a few steps of a training at its real size, and tell what the whole will take; nothing is kept."""
 
 import math
 import shutil
@@ -13,14 +13,13 @@ import torch
 from radiogen.engines.averaging import averaged_copy
 from radiogen.engines.mishaps import LESS_MEMORY, mishaps_told
 from radiogen.engines.network_setup import checkpoint_activations
-from radiogen.engines.patches import PatchDataset
+from radiogen.engines.patches import PatchDataset, check_cohorts
 from radiogen.engines.prepared import PreparedCase, prepare
 from radiogen.engines.presets import RunSettings
 from radiogen.engines.pruned_folder import read_pruned
 from radiogen.engines.step import Step, make_optimizer
 from radiogen.engines.train_options import (
     TrainOptions,
-    check_cohorts,
     check_options,
     check_pruned,
     choose_cases,
@@ -34,6 +33,7 @@ from radiogen.pruning.costs import measure_cost
 from radiogen.runtime import Tick, free_memory_mb, no_tick, peak_memory_mb, process_number, together
 
 BYTES = 4  # of a weight
+MOST_STEPS, TRY_S = 6, 10.0  # that are tried, and for how long
 WINDOW_STEP = 0.5  # of a window, in validation
 FORWARD_SHARE = 1 / 3  # of a training step
 
@@ -102,7 +102,7 @@ def dry_run(
     every_fold: bool = False,
     tick: Tick = no_tick,
 ) -> Forecast:
-    """Prepare one case of middling size in a temporary folder, take two steps, and reckon up the whole.
+    """Prepare one case of middling size in a temporary folder, take some steps, and reckon up the whole.
 
     Args: those of `train`; `every_fold` reckons with all folds.
 
@@ -113,7 +113,7 @@ def dry_run(
     check_options(settings, options)
     found = find_cases(cases)
     learn, held_out = choose_cases(found, options)
-    check_cohorts(settings.training, found)
+    check_cohorts(settings.training, {case.cohort for case in learn})
     pruned = read_pruned(options.pruned) if options.pruned else None
     if pruned:
         check_pruned(pruned, settings, options)
@@ -157,26 +157,33 @@ def dry_run(
 def _time_steps(
     network: RASeg, case: PreparedCase, settings: RunSettings, seed: int, device: torch.device
 ) -> tuple[float, float]:
-    """Seconds of drawing the patches of a step, and of the step itself; the first pair does not count."""
+    """Seconds of drawing the patches of a step, and of the step itself; the first step warms up.
+
+    The shortest of those after it counts: a busy machine makes steps longer, never shorter.
+    """
     _, world = process_number()
-    enough = 2 * settings.training.batch_size * settings.training.accumulate * world
-    alone = settings.training.model_copy(update={"workers": 0, "cohort_draws": {}})
+    enough = MOST_STEPS * settings.training.batch_size * settings.training.accumulate * world
+    lungs_only = tuple(name for name in settings.training.lungs_only_cohorts if name == case.cohort)
+    of_others = {"workers": 0, "cohort_draws": {}, "lungs_only_cohorts": lungs_only}
+    alone = settings.training.model_copy(update=of_others)
     dataset = PatchDataset([case] * enough, settings.preprocessing, alone, seed)
     network.to(device).train()
     optimizer = make_optimizer(network, alone)
     averaged = averaged_copy(network, alone.ema_decay) if alone.ema_decay else None  # for its memory
     step = Step(network, optimizer, alone, seed, device)
     batches = TrainingPlan(dataset, alone, seed, device).batches_from(0, 0)
-    draw_s = step_s = 0.0
-    for number in range(2):
+    begun = time.perf_counter()
+    seconds: list[tuple[float, float]] = []
+    while len(seconds) < 2 or (len(seconds) < MOST_STEPS and time.perf_counter() - begun < TRY_S):
         started = time.perf_counter()
         some = next(batches)
-        draw_s = time.perf_counter() - started
-        step(some, 0, number)
+        drawn = time.perf_counter()
+        step(some, 0, len(seconds))
         if averaged:
             averaged.update_parameters(network)
-        step_s = time.perf_counter() - started - draw_s
-    return draw_s, step_s
+        seconds.append((drawn - started, time.perf_counter() - drawn))
+    draws, steps = zip(*seconds[1:], strict=True)
+    return min(draws), min(steps)
 
 
 def _check_memory(network: RASeg, settings: RunSettings, free_mb: float) -> None:

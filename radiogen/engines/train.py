@@ -11,12 +11,12 @@ import torch
 from radiogen.engines.cards import count_cohorts, model_card
 from radiogen.engines.mishaps import mishaps_told
 from radiogen.engines.model_folder import WEIGHTS, ModelConfig, save_model
+from radiogen.engines.patches import check_cohorts
 from radiogen.engines.prepared import PreparedCase, learnable, prepare
 from radiogen.engines.presets import RunSettings
 from radiogen.engines.pruned_folder import Pruned, read_pruned
 from radiogen.engines.train_options import (
     TrainOptions,
-    check_cohorts,
     check_options,
     check_pruned,
     choose_cases,
@@ -102,7 +102,7 @@ def train_one(
         check_pruned(pruned, settings, options)
     found = find_cases(cases)
     learn, held_out = choose_cases(found, options)
-    check_cohorts(settings.training, found)
+    check_cohorts(settings.training, {case.cohort for case in learn})
     record = RunRecord(
         "train", options={**options.model_dump(mode="json"), "settings": settings.model_dump(mode="json")}
     )

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +11,6 @@ from radiogen.config import Settings
 from radiogen.engines.prepared import learnable
 from radiogen.engines.presets import RunSettings
 from radiogen.engines.pruned_folder import Pruned
-from radiogen.engines.training_settings import TrainingSettings
 from radiogen.errors import ConfigError
 from radiogen.io.cases import Case
 from radiogen.optional import require
@@ -53,23 +51,6 @@ def check_options(settings: RunSettings, options: TrainOptions) -> None:
         raise ConfigError("training.patience", wrong, "add --set training.validate_every=5")
     if training.tensorboard:
         require("tensorboard", "track")
-
-
-def check_cohorts(training: TrainingSettings, cases: Sequence[Case]) -> None:
-    """Refuse a cohort of which there is no case: a slip of the pen would let true lesions be seen.
-
-    Raises:
-        ConfigError: With the cohorts that there are.
-    """
-    there = {case.cohort for case in cases}
-    for setting, names in (
-        ("cohort_draws", training.cohort_draws),
-        ("lungs_only_cohorts", training.lungs_only_cohorts),
-    ):
-        for name in names:
-            if name not in there:
-                way_out = f"the cohorts are {', '.join(sorted(there - {''})) or 'none'}"
-                raise ConfigError(f"training.{setting}", f"names {name}, which has no case", way_out)
 
 
 def choose_cases(cases: list[Case], options: TrainOptions) -> tuple[list[Case], list[Case]]:

@@ -41,7 +41,7 @@ def test_all_folds_make_an_ensemble(radiogen, cases, small, tmp_path):
         (("--set", "training.patience=1"), "held-out cases"),
         (("--set", "training.synthetic_lesions=2"), "synthetic_lesions"),
         (("--dry-run", "--folds", "9"), "take fewer folds"),
-        (("--dry-run", "--set", "training.lungs_only_cohorts=[typo]"), "names typo"),
+        (("--dry-run", "--set", "training.lungs_only_cohorts=[typo]"), "names 'typo'"),
     ],
 )
 def test_words_that_do_not_fit_are_refused_in_one_line(radiogen, cases, small, words, named):
@@ -55,7 +55,8 @@ def test_the_guide_shows_plain_training_folds_and_the_dry_run():
 @pytest.mark.parametrize("line", COMMANDS)
 def test_what_the_guide_shows_can_be_typed(radiogen, cases, small, line):
     here = line.replace("lidc_idri", "phantoms").replace("--folds 5", "--folds 2")
-    answer = radiogen(*shlex.split(here), *small, *SHORT, "--dry-run")
+    finer = ("--set", "preprocessing.spacing_mm=[3, 3, 3]")  # so that there are patches without a lesion
+    answer = radiogen(*shlex.split(here), *small, *SHORT, *finer, "--dry-run")
     assert answer.code == 0 and not answer.touched, answer.err
 
 

@@ -68,7 +68,7 @@ def test_workers_draw_the_same_patches(made_cases, tiny_model, tmp_path):
         (["training.patience=2"], {}, "held-out cases"),
         (["training.patience=2"], {"folds": 2}, "validate_every"),
         ([], {"fold": 1}, "add --folds"),
-        (["training.lungs_only_cohorts=[phantom]"], {}, "names phantom, which has no case"),
+        (["training.lungs_only_cohorts=[phantom]"], {}, "names .phantom., which has no case"),
         (["training.cohort_draws={lidc: 2}"], {}, "the cohorts are phantoms"),
         (["training.accumulate=9"], {}, "gives 8 patches an epoch, and one step takes 18"),
     ],
