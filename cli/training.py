@@ -19,6 +19,7 @@ def train(
     cases: Cases,
     out: Annotated[Path, typer.Option("--output", "-o", help="Model folder to write.")],
     pruned: Annotated[Path | None, typer.Option(help="Folder of radiogen prune.")] = None,
+    start: Annotated[Path | None, typer.Option(help="Model folder to begin with, to fine-tune it.")] = None,
     preset: Preset = "modern",
     prior: Annotated[
         Literal["box", "lungs", "mixed"] | None, typer.Option(help="Priors to train with; else the preset's.")
@@ -62,8 +63,9 @@ def train(
         raise ConfigError(f"--fold {fold}", "is not a fold", "give a number from 0, or all")
     number = 0 if fold == "all" else int(fold)
     options = TrainOptions(
-        preset=preset, seed=seed, pruned=pruned, folds=folds, fold=number, resume=resume, existing=existing
-    )
+        preset=preset, seed=seed, pruned=pruned, start=start, folds=folds, fold=number,
+        resume=resume, existing=existing,
+    )  # fmt: skip
     keep_large_blocks()
     where = pick_device(device)
     work = _Work(cases, out, settings, options, where, quiet or not is_first_process())

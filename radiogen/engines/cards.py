@@ -46,6 +46,7 @@ def model_card(
     note: str = "",
     training: TrainingSettings | None = None,
     cohorts: Sequence[CohortCount] = (),
+    held_out: str = "",
 ) -> str:
     """MODEL_CARD.md of a RA-Seg: what it sees, what it was trained on, what was measured.
 
@@ -56,6 +57,7 @@ def model_card(
         note: One more sentence, such as where imported weights come from.
         training: How it was trained; None for imported weights.
         cohorts: What it learned from.
+        held_out: A sentence on the cases that `metrics` were measured on.
     """
     seen = config.patients_seen
     windows = ", ".join(f"{w.low_hu:g} to {w.high_hu:g} HU" for w in config.preprocessing.windows)
@@ -75,7 +77,7 @@ def model_card(
     if training:
         lines += ["", "## Training", "", *_training_lines(training, metrics)]
         lines += ["", *cohort_lines(cohorts, training)]
-    lines += ["", "## Measured on held-out cases", ""]
+    lines += ["", "## Measured on held-out cases", "", *([held_out, ""] if held_out else [])]
     lines += validation_lines(metrics, chosen_by_it=bool(training and training.patience))
     lines += ["", "## What it is not for", "", *(f"- {sentence}" for sentence in NOT_FOR)]
     return "\n".join(lines) + "\n"

@@ -13,22 +13,17 @@ import torch
 from radiogen.engines.averaging import averaged_copy
 from radiogen.engines.mishaps import LESS_MEMORY, mishaps_told
 from radiogen.engines.network_setup import checkpoint_activations
-from radiogen.engines.patches import PatchDataset, check_cohorts
+from radiogen.engines.patches import PatchDataset
 from radiogen.engines.prepared import PreparedCase, prepare
 from radiogen.engines.presets import RunSettings
-from radiogen.engines.pruned_folder import read_pruned
 from radiogen.engines.step import Step, make_optimizer
-from radiogen.engines.train_options import (
-    TrainOptions,
-    check_options,
-    check_pruned,
-    choose_cases,
-)
+from radiogen.engines.train_options import TrainOptions
 from radiogen.engines.training_plan import TrainingPlan
 from radiogen.engines.training_settings import TrainingSettings
+from radiogen.engines.training_task import find_task
 from radiogen.errors import TrainingError
-from radiogen.io.cases import Case, find_cases
-from radiogen.networks.raseg import RASeg, build_raseg, weight_count
+from radiogen.io.cases import Case
+from radiogen.networks.raseg import RASeg, weight_count
 from radiogen.pruning.costs import measure_cost
 from radiogen.runtime import Tick, free_memory_mb, no_tick, peak_memory_mb, process_number, together
 
@@ -110,14 +105,8 @@ def dry_run(
         TrainingError: Memory is not enough.
         RadiogenError: Whatever `train` would refuse before it trains.
     """
-    check_options(settings, options)
-    found = find_cases(cases)
-    learn, held_out = choose_cases(found, options)
-    check_cohorts(settings.training, {case.cohort for case in learn})
-    pruned = read_pruned(options.pruned) if options.pruned else None
-    if pruned:
-        check_pruned(pruned, settings, options)
-    network = pruned.start() if pruned else build_raseg(settings.network, options.seed)
+    task = find_task(cases, settings, options)
+    network, learn, held_out = task.start.network, task.learn, task.held_out
     free_mb = free_memory_mb(device)
     _check_memory(network, settings, free_mb)
     with together(device), mishaps_told(f"a step on {device}"), tempfile.TemporaryDirectory() as cache:

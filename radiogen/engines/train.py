@@ -11,21 +11,14 @@ import torch
 from radiogen.engines.cards import count_cohorts, model_card
 from radiogen.engines.mishaps import mishaps_told
 from radiogen.engines.model_folder import WEIGHTS, ModelConfig, save_model
-from radiogen.engines.patches import check_cohorts
-from radiogen.engines.prepared import PreparedCase, learnable, prepare
+from radiogen.engines.prepared import PreparedCase, prepare
 from radiogen.engines.presets import RunSettings
-from radiogen.engines.pruned_folder import Pruned, read_pruned
-from radiogen.engines.train_options import (
-    TrainOptions,
-    check_options,
-    check_pruned,
-    choose_cases,
-    fingerprint_of,
-)
+from radiogen.engines.train_options import TrainOptions
 from radiogen.engines.training import CHECKPOINT, Training
+from radiogen.engines.training_task import Task, find_task
 from radiogen.errors import OutputError, TrainingError
-from radiogen.io.cases import Case, find_cases
-from radiogen.networks.raseg import build_raseg, weight_count
+from radiogen.io.cases import Case
+from radiogen.networks.raseg import weight_count
 from radiogen.provenance import RunRecord, leave_no_trace, record_path
 from radiogen.runtime import (
     Tick,
@@ -39,7 +32,7 @@ from radiogen.runtime import (
 )
 
 CACHE = "prepared"
-__all__ = ["TrainOptions", "Trained", "choose_cases", "train", "train_one"]
+__all__ = ["TrainOptions", "Trained", "train", "train_one"]
 
 
 @dataclass(frozen=True)
@@ -74,8 +67,8 @@ def train(
 
     Raises:
         CaseError: There is no case to learn from.
-        ConfigError: The fold is not one of the folds, the pruned folder is of other settings, or settings
-            contradict each other.
+        ConfigError: The fold is not one of the folds, the pruned folder or the model to start with is of
+            other settings, or settings contradict each other.
         TrainingError: The training cannot go on.
         OutputError: The folder holds a finished model and `existing` is fail.
     """
@@ -96,27 +89,20 @@ def train_one(
     tick: Tick,
 ) -> Trained:
     """`train` inside the processes that work together, with a place for prepared cases."""
-    check_options(settings, options)
-    pruned = read_pruned(options.pruned) if options.pruned else None
-    if pruned:
-        check_pruned(pruned, settings, options)
-    found = find_cases(cases)
-    learn, held_out = choose_cases(found, options)
-    check_cohorts(settings.training, {case.cohort for case in learn})
+    task = find_task(cases, settings, options)
     record = RunRecord(
         "train", options={**options.model_dump(mode="json"), "settings": settings.model_dump(mode="json")}
     )
-    fingerprint = from_first(lambda: fingerprint_of(settings, options, pruned, learn, held_out))
+    fingerprint = from_first(lambda: task.fingerprint)
     finished = from_first(lambda: _finished(out, fingerprint, options))
     if finished is not None:
-        return Trained(out, finished, _ids(learn), _ids(held_out))
-    network = pruned.start() if pruned else build_raseg(settings.network, options.seed)
+        return Trained(out, finished, _ids(task.learn), _ids(task.held_out))
     training = Training(
-        network=network,
+        network=task.start.network,
         settings=settings,
-        learn=_prepared(learn, settings, cache, tick),
-        held_out=_prepared(held_out, settings, cache, tick),
-        weight_masks=pruned.weight_masks if pruned else {},
+        learn=_prepared(task.learn, settings, cache, tick),
+        held_out=_prepared(task.held_out, settings, cache, tick),
+        weight_masks=task.start.weight_masks,
         seed=options.seed,
         device=device,
         folder=out,
@@ -130,13 +116,13 @@ def train_one(
         "kept_epoch": done.best.get("epoch", done.epoch - 1),
     }
     if is_first_process():
-        _write(out, training, metrics, pruned, options, learn)
-        record.decisions += [*learnable(found)[1], *_said_of(metrics, settings)]
+        _write(out, task, metrics)
+        record.decisions += [*task.left_out, *_said_of(metrics, settings)]
         record.seed, record.device = options.seed, str(device)
         record.finish(out, [out / WEIGHTS])
         (out / CHECKPOINT).unlink(missing_ok=True)
     wait_for_all()
-    return Trained(out, metrics, _ids(learn), _ids(held_out))
+    return Trained(out, metrics, _ids(task.learn), _ids(task.held_out))
 
 
 def _prepared(cases: list[Case], settings: RunSettings, cache: Path, tick: Tick) -> list[PreparedCase]:
@@ -148,35 +134,30 @@ def _prepared(cases: list[Case], settings: RunSettings, cache: Path, tick: Tick)
     return [by_id[case.case_id] for case in cases]
 
 
-def _write(
-    out: Path,
-    training: Training,
-    metrics: dict[str, Any],
-    pruned: Pruned | None,
-    options: TrainOptions,
-    learn: list[Case],
-) -> None:
-    settings = training.settings
-    seen = set(pruned.config.patients_seen) if pruned else set()
+def _write(out: Path, task: Task, metrics: dict[str, Any]) -> None:
+    start, settings = task.start, task.settings
+    learned_from = {case.patient_id for case in task.learn}
+    seen = None if start.patients_seen is None else tuple(sorted(start.patients_seen | learned_from))
     config = ModelConfig(
-        preset=options.preset,
-        network=pruned.network if pruned else settings.network,
+        preset=task.options.preset,
+        network=start.network.settings,
         preprocessing=settings.preprocessing,
         priors=settings.training.prior_names,
-        seed=options.seed,
-        sparsity=pruned.config.sparsity if pruned else 0.0,
-        control=pruned.config.control if pruned else "none",
-        patients_seen=tuple(sorted(seen | {case.patient_id for case in learn})),
+        seed=task.options.seed,
+        sparsity=start.sparsity,
+        control=start.control,
+        patients_seen=seen,
     )
     card = model_card(
         config,
         metrics,
-        weight_count(training.network),
-        note=pruned.note if pruned else "",
+        weight_count(start.network),
+        note=start.note,
         training=settings.training,
-        cohorts=count_cohorts(learn),
+        cohorts=count_cohorts(task.learn),
+        held_out=task.fold,
     )
-    save_model(out, training.network.state_dict(), config, metrics, card)
+    save_model(out, start.network.state_dict(), config, metrics, card)
 
 
 def _said_of(metrics: dict[str, Any], settings: RunSettings) -> list[str]:

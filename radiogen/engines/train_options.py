@@ -10,7 +10,6 @@ import numpy as np
 from radiogen.config import Settings
 from radiogen.engines.prepared import learnable
 from radiogen.engines.presets import RunSettings
-from radiogen.engines.pruned_folder import Pruned
 from radiogen.errors import ConfigError
 from radiogen.io.cases import Case
 from radiogen.optional import require
@@ -22,11 +21,12 @@ FREE = ("batch_size", "accumulate", "workers", "checkpoint_minutes", "checkpoint
 
 
 class TrainOptions(Settings):
-    """What is trained on what. With `pruned`, network, preprocessing and seed come from that folder."""
+    """What is trained on what; with `pruned` or `start`, the network must be that of the folder."""
 
     preset: str = "modern"
     seed: int = 0
     pruned: Path | None = None
+    start: Path | None = None  # a model folder
     folds: int = 0
     fold: int = 0
     resume: bool = True
@@ -77,22 +77,10 @@ def choose_cases(cases: list[Case], options: TrainOptions) -> tuple[list[Case], 
     return [case for case in usable if fold_of[case.patient_id] != options.fold], held_out
 
 
-def check_pruned(pruned: Pruned, settings: RunSettings, options: TrainOptions) -> None:
-    """Refuse weight masks of another network, seed or preprocessing."""
-    made = pruned.config
-    same = settings.network == made.settings.network and options.seed == made.seed
-    if not same or settings.preprocessing != made.settings.preprocessing:
-        raise ConfigError(
-            f"--pruned {pruned.folder}",
-            f"was made with --preset {made.preset} --seed {made.seed} and its settings",
-            "train with the same --preset, --seed, --config and --set",
-        )
-
-
 def fingerprint_of(
-    settings: RunSettings, options: TrainOptions, pruned: Pruned | None, learn: list[Case], out: list[Case]
+    settings: RunSettings, options: TrainOptions, start: str, learn: list[Case], out: list[Case]
 ) -> str:
-    """What decides the weights: settings, seed, masks, patches in a step, and the bytes of the cases."""
+    """What decides the weights: settings, seed, hash of the start, patches in a step, bytes of the cases."""
     training, (_, world) = settings.training, process_number()
     deciding = settings.model_dump(mode="json", exclude={"training": set(FREE)})
     batch = [training.batch_size, training.accumulate, world]
@@ -100,5 +88,5 @@ def fingerprint_of(
         batch = [math.prod(batch)]
     paths = [(case.ct_path, case.lesion_path, case.lungs_path) for case in (*learn, *out)]
     files = [file_sha256(path) for three in paths for path in three if path.is_file()]
-    parts = [deciding, batch, options.seed, pruned.hash if pruned else "", len(learn), files]
+    parts = [deciding, batch, options.seed, start, len(learn), files]
     return short_hash(json.dumps(parts))

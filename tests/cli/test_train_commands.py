@@ -52,7 +52,7 @@ def test_the_guide_shows_plain_training_folds_and_the_dry_run():
     assert len(COMMANDS) >= 5 and any("--fold all" in line for line in COMMANDS)
 
 
-@pytest.mark.parametrize("line", COMMANDS)
+@pytest.mark.parametrize("line", [line for line in COMMANDS if "--start" not in line])
 def test_what_the_guide_shows_can_be_typed(radiogen, cases, small, line):
     here = line.replace("lidc_idri", "phantoms").replace("--folds 5", "--folds 2")
     finer = ("--set", "preprocessing.spacing_mm=[3, 3, 3]")  # so that there are patches without a lesion
@@ -65,3 +65,10 @@ def test_settings_that_the_guide_names_are_there(radiogen):
 
     named = set(re.findall(r"`training\.(\w+)", GUIDE))
     assert named and named <= set(TrainingSettings.model_fields)
+
+
+def test_a_training_begins_with_a_model(radiogen, cases, small, tiny_model):
+    words = ("--start", tiny_model.folder, "--set", "training.learning_rate=2e-4")
+    answer = radiogen("train", cases, "-o", "tuned", *small, *SHORT, *words)
+    assert answer.code == 0, answer.err
+    assert radiogen("train", cases, "-o", "t", *small, *SHORT, "--start", "nowhere").refuses("nowhere")

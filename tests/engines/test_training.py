@@ -9,7 +9,8 @@ from engines.tiny_run import tiny_settings
 from radiogen.engines import training as training_module
 from radiogen.engines.model_folder import load_model
 from radiogen.engines.prune import PruneOptions, prune
-from radiogen.engines.train import TrainOptions, choose_cases, train
+from radiogen.engines.train import TrainOptions, train
+from radiogen.engines.train_options import choose_cases
 from radiogen.errors import ConfigError, ModelError, OutputError, PruningError, TrainingError
 from radiogen.io.cases import find_cases
 from radiogen.pruning.mask_files import load_weight_masks

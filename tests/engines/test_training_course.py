@@ -54,6 +54,7 @@ def test_it_stops_when_validation_gets_no_better_and_keeps_the_best(made_cases, 
     assert any(not torch.equal(kept[name], tensor) for name, tensor in seen[3].items())
     card = (tmp_path / "model" / "MODEL_CARD.md").read_text()
     assert "epoch 2, the best on the held-out cases" in card and "they flatter" in card
+    assert "Fold 0 of 2, by patient, from seed 0: 2 cases of 2 patients" in card
     record = json.loads((tmp_path / "model" / "model.run.json").read_text())
     assert any("stopped after 4 epochs" in decision for decision in record["decisions"])
 
@@ -143,3 +144,29 @@ def test_a_dry_run_refuses_what_cannot_fit(made_cases, tmp_path, monkeypatch):
     assert not forecast.fits
     with pytest.raises(TrainingError, match="disk"):
         forecast.check()
+
+
+def test_a_training_can_begin_with_a_model_and_remembers_whom_that_has_seen(made_cases, tiny_model, tmp_path):
+    begun = TrainOptions(preset="small", start=tiny_model.folder)
+    slow = tiny_settings(*SHORT, "training.learning_rate=1e-9", "training.weight_decay=0")
+    train(made_cases, tmp_path / "more", slow, begun, CPU)
+    first, more = (
+        load_tensors(folder / "model.safetensors") for folder in (tiny_model.folder, tmp_path / "more")
+    )
+    for name, weight in first.items():
+        torch.testing.assert_close(more[name], weight, rtol=0, atol=1e-6)
+    about = json.loads((tmp_path / "more" / "config.json").read_text())
+    assert about["patients_seen"] == sorted(tiny_model.config.patients_seen)
+    assert f"began with model {tiny_model.hash}" in (tmp_path / "more" / "MODEL_CARD.md").read_text()
+
+
+def test_a_model_to_begin_with_has_to_fit_and_not_to_have_seen_the_held_out(made_cases, tiny_model, tmp_path):
+    begun = TrainOptions(preset="small", start=tiny_model.folder)
+    for settings, options, named in (
+        (tiny_settings("network.full_width=3"), begun, "other settings"),
+        (tiny_settings(), begun.model_copy(update={"folds": 2}), "has seen patients that are held out"),
+        (tiny_settings(), begun.model_copy(update={"pruned": tmp_path}), "beside --pruned"),
+    ):
+        with pytest.raises(ConfigError, match=named):
+            train(made_cases, tmp_path / "more", settings, options, CPU)
+    assert not (tmp_path / "more").exists()
