@@ -163,7 +163,7 @@ def test_a_training_can_begin_with_a_model_and_remembers_whom_that_has_seen(made
 def test_a_model_to_begin_with_has_to_fit_and_not_to_have_seen_the_held_out(made_cases, tiny_model, tmp_path):
     begun = TrainOptions(preset="small", start=tiny_model.folder)
     for settings, options, named in (
-        (tiny_settings("network.full_width=3"), begun, "other settings"),
+        (tiny_settings("network.full_width=3"), begun, "was made with --preset small"),
         (tiny_settings(), begun.model_copy(update={"folds": 2}), "has seen patients that are held out"),
         (tiny_settings(), begun.model_copy(update={"pruned": tmp_path}), "beside --pruned"),
     ):
