@@ -11,16 +11,17 @@ from pathlib import Path
 import torch
 
 from radiogen.engines.averaging import averaged_copy
+from radiogen.engines.forecast import Forecast
 from radiogen.engines.mishaps import LESS_MEMORY, mishaps_told
 from radiogen.engines.network_setup import checkpoint_activations
 from radiogen.engines.patches import PatchDataset
 from radiogen.engines.prepared import PreparedCase, prepare
 from radiogen.engines.presets import RunSettings
 from radiogen.engines.step import Step, make_optimizer
-from radiogen.engines.train_options import TrainOptions
+from radiogen.engines.train_options import TrainOptions, patches_of_epoch
 from radiogen.engines.training_plan import TrainingPlan
 from radiogen.engines.training_settings import TrainingSettings
-from radiogen.engines.training_task import find_task
+from radiogen.engines.training_task import Task, find_task
 from radiogen.errors import TrainingError
 from radiogen.io.cases import Case
 from radiogen.networks.raseg import RASeg, weight_count
@@ -31,61 +32,6 @@ BYTES = 4  # of a weight
 MOST_STEPS, TRY_S = 6, 10.0  # that are tried, and for how long
 WINDOW_STEP = 0.5  # of a window, in validation
 FORWARD_SHARE = 1 / 3  # of a training step
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """What a training takes, measured on one step and one case, and what is there."""
-
-    device: str
-    patches: str
-    weights: int
-    steps: int  # of an epoch
-    epochs: int
-    step_s: float
-    draw_s: float
-    prepare_s: float  # all cases
-    train_s: float
-    validate_s: float
-    peak_mb: float
-    free_mb: float
-    disk_mb: float
-    free_disk_mb: float
-    folds: int = 1
-
-    @property
-    def total_s(self) -> float:
-        """Seconds of the whole training, all folds that were asked for."""
-        return self.prepare_s + self.folds * (self.train_s + self.validate_s)
-
-    def lines(self) -> list[str]:
-        """A table for people, one fact a line."""
-        parts = {"preparing": self.prepare_s, "training": self.train_s, "validation": self.validate_s}
-        of_fold = f", {self.folds} folds of" if self.folds > 1 else ":"
-        told = ", ".join(f"{name} {_long(seconds)}" for name, seconds in parts.items() if seconds)
-        return [
-            f"device\t{self.device}, {self.weights:,} weights",
-            f"step\t{self.patches}: {_long(self.step_s)}, drawing them {_long(self.draw_s)}",
-            f"epochs\t{self.epochs} of {self.steps} steps",
-            f"memory\t{self.peak_mb / 1000:.1f} GB at most, {self.free_mb / 1000:.1f} GB were free",
-            f"disk\t{self.disk_mb / 1000:.2f} GB, {self.free_disk_mb / 1000:.1f} GB are free",
-            f"time\tabout {_long(self.total_s)}{of_fold} {told}",
-            "fits\t" + ("yes" if self.fits else "no"),
-        ]
-
-    @property
-    def fits(self) -> bool:
-        """Whether memory (it has been tried) and disk are enough."""
-        return self.disk_mb < self.free_disk_mb
-
-    def check(self) -> None:
-        """
-        Raises:
-            TrainingError: It does not fit.
-        """
-        if not self.fits:
-            wrong = f"{self.disk_mb / 1000:.2f} GB are needed, {self.free_disk_mb / 1000:.2f} GB are free"
-            raise TrainingError("disk", wrong, "free some space, or take another output folder")
 
 
 def dry_run(
@@ -105,41 +51,66 @@ def dry_run(
         TrainingError: Memory is not enough.
         RadiogenError: Whatever `train` would refuse before it trains.
     """
-    task = find_task(cases, settings, options)
-    network, learn, held_out = task.start.network, task.learn, task.held_out
     free_mb = free_memory_mb(device)
-    _check_memory(network, settings, free_mb)
-    with together(device), mishaps_told(f"a step on {device}"), tempfile.TemporaryDirectory() as cache:
-        started = time.perf_counter()
-        case = prepare([_middling(learn)], settings.preprocessing, Path(cache), tick)[0]
-        prepare_s = time.perf_counter() - started
-        disk_mb = case.path.stat().st_size * (len(learn) + len(held_out)) / 1e6
-        draw_s, step_s = _time_steps(network, case, settings, options.seed, device)
-        _, world = process_number()
-    training, weights = settings.training, weight_count(network)
-    draws = sum(training.cohort_draws.get(case.cohort, 1) for case in learn) * training.patches_per_case
-    a_step = training.batch_size * training.accumulate * world
-    steps = max(1, draws // a_step)
-    each_s = step_s + draw_s if training.workers == 0 else max(step_s, draw_s / training.workers)
-    forward_s = step_s * FORWARD_SHARE / (training.batch_size * training.accumulate)
-    looks = _windows(case, settings) * _validations(training) * len(held_out) / world
+    with together(device), mishaps_told(f"a step on {device}"):
+        task = find_task(cases, settings, options)
+        _check_memory(task.start.network, settings, free_mb)
+        tried = _try(task, device, tick)
     where = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    folds = options.folds if every_fold else 1
+    return _reckon(task, tried, folds, free_mb, shutil.disk_usage(where).free / 1e6)
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """What one case and a few steps took."""
+
+    device: torch.device
+    world: int
+    case: PreparedCase
+    case_mb: float  # on disk
+    prepare_s: float
+    draw_s: float
+    step_s: float
+    peak_mb: float
+
+
+def _try(task: Task, device: torch.device, tick: Tick) -> _Tried:
+    with tempfile.TemporaryDirectory() as cache:
+        started = time.perf_counter()
+        case = prepare([_middling(task.learn)], task.settings.preprocessing, Path(cache), tick)[0]
+        prepare_s = time.perf_counter() - started
+        case_mb = case.path.stat().st_size / 1e6
+        draw_s, step_s = _time_steps(task.start.network, case, task.settings, task.options.seed, device)
+    _, world = process_number()
+    return _Tried(device, world, case, case_mb, prepare_s, draw_s, step_s, _peak_mb(device))
+
+
+def _reckon(task: Task, tried: _Tried, folds: int, free_mb: float, free_disk_mb: float) -> Forecast:
+    training, weights = task.settings.training, weight_count(task.start.network)
+    held_out, cases = len(task.held_out), len(task.held_out) + len(task.learn)
+    a_step = training.batch_size * training.accumulate * tried.world
+    steps = max(1, patches_of_epoch(training, task.learn) // a_step)
+    apart = training.workers == 0
+    each_s = tried.step_s + tried.draw_s if apart else max(tried.step_s, tried.draw_s / training.workers)
+    forward_s = tried.step_s * FORWARD_SHARE / (training.batch_size * training.accumulate)
+    looks = _windows(tried.case, task.settings) * _validations(training) * held_out / tried.world
     return Forecast(
-        device=f"{device}" + (f", {world} processes" if world > 1 else ""),
-        patches=f"{a_step} patches of " + " x ".join(map(str, settings.preprocessing.size)),
+        device=f"{tried.device}" + (f", {tried.world} processes" if tried.world > 1 else ""),
+        patches=f"{a_step} patches of " + " x ".join(map(str, task.settings.preprocessing.size)),
         weights=weights,
         steps=steps,
         epochs=training.epochs,
-        step_s=step_s,
-        draw_s=draw_s,
-        prepare_s=prepare_s * (len(learn) + len(held_out)) / world,
+        step_s=tried.step_s,
+        draw_s=tried.draw_s,
+        prepare_s=tried.prepare_s * cases / tried.world,
         train_s=training.epochs * steps * each_s,
         validate_s=looks * forward_s,
-        peak_mb=_peak_mb(device),
+        peak_mb=tried.peak_mb,
         free_mb=free_mb,
-        disk_mb=disk_mb + _kept_copies(training) * weights * BYTES / 1e6,
-        free_disk_mb=shutil.disk_usage(where).free / 1e6,
-        folds=options.folds if every_fold else 1,
+        disk_mb=tried.case_mb * cases + _kept_copies(training) * weights * BYTES / 1e6,
+        free_disk_mb=free_disk_mb,
+        folds=folds,
     )
 
 
@@ -223,15 +194,3 @@ def _peak_mb(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device) / 2**20
     return peak_memory_mb()
-
-
-def _long(seconds: float) -> str:
-    """A time as people say it.
-
-    >>> _long(0.25), _long(75), _long(9000)
-    ('0.25 s', '1 min', '2 h 30 min')
-    """
-    if seconds < 60:
-        return f"{seconds:.2g} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

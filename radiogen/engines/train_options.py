@@ -10,6 +10,7 @@ import numpy as np
 from radiogen.config import Settings
 from radiogen.engines.prepared import learnable
 from radiogen.engines.presets import RunSettings
+from radiogen.engines.training_settings import TrainingSettings
 from radiogen.errors import ConfigError
 from radiogen.io.cases import Case
 from radiogen.optional import require
@@ -53,6 +54,28 @@ def check_options(settings: RunSettings, options: TrainOptions) -> None:
         require("tensorboard", "track")
 
 
+def patches_of_epoch(training: TrainingSettings, learn: list[Case]) -> int:
+    """Patches that an epoch draws from cases."""
+    return sum(training.cohort_draws.get(case.cohort, 1) for case in learn) * training.patches_per_case
+
+
+def check_step(training: TrainingSettings, learn: list[Case]) -> None:
+    """Refuse steps that take more patches than an epoch has; one small mini-batch alone may be smaller.
+
+    Raises:
+        ConfigError: With both numbers.
+    """
+    _, world = process_number()
+    draws = patches_of_epoch(training, learn)
+    asked = world * training.accumulate * training.batch_size
+    if draws < asked and world * training.accumulate > 1:
+        raise ConfigError(
+            "training.patches_per_case",
+            f"gives {draws} patches an epoch, and one step takes {asked}",
+            "raise it, or lower training.batch_size, training.accumulate or the number of processes",
+        )
+
+
 def choose_cases(cases: list[Case], options: TrainOptions) -> tuple[list[Case], list[Case]]:
     """Cases to learn from and cases held out: folds by patient, drawn from the seed.
 
@@ -88,5 +111,6 @@ def fingerprint_of(
         batch = [math.prod(batch)]
     paths = [(case.ct_path, case.lesion_path, case.lungs_path) for case in (*learn, *out)]
     files = [file_sha256(path) for three in paths for path in three if path.is_file()]
-    parts = [deciding, batch, options.seed, start, len(learn), files]
+    cohorts = [case.cohort for case in (*learn, *out)]  # some are drawn more often, or lungs only
+    parts = [deciding, batch, options.seed, start, len(learn), cohorts, files]
     return short_hash(json.dumps(parts))

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from radiogen.engines.patches import Draw, EpochSampler, Patch, PatchDataset
 from radiogen.engines.training_settings import TrainingSettings
-from radiogen.errors import ConfigError, RadiogenError, TrainingError
+from radiogen.errors import RadiogenError, TrainingError
 from radiogen.runtime import process_number
 
 
@@ -24,9 +24,6 @@ class TrainingPlan:
     """The mini-batches of every step of every epoch, those of this process, from any place on.
 
     Every step has whole batches: the rest of an epoch is not used, and it is another rest in each epoch.
-
-    Raises:
-        ConfigError: An epoch has fewer patches than one step takes.
     """
 
     def __init__(
@@ -37,13 +34,6 @@ class TrainingPlan:
         self.sampler = EpochSampler(len(dataset), seed, rank, world)
         is_simple = world * training.accumulate == 1
         self.batch_size = min(training.batch_size, len(self.sampler)) if is_simple else training.batch_size
-        if self.steps == 0:
-            asked = world * training.accumulate * training.batch_size
-            raise ConfigError(
-                "training.patches_per_case",
-                f"gives {len(dataset)} patches an epoch, and one step takes {asked}",
-                "raise it, or lower training.batch_size, training.accumulate or the number of processes",
-            )
 
     @property
     def steps(self) -> int:

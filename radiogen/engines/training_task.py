@@ -6,7 +6,13 @@ from pathlib import Path
 from radiogen.engines.patches import check_cohorts
 from radiogen.engines.prepared import learnable
 from radiogen.engines.presets import RunSettings
-from radiogen.engines.train_options import TrainOptions, check_options, choose_cases, fingerprint_of
+from radiogen.engines.train_options import (
+    TrainOptions,
+    check_options,
+    check_step,
+    choose_cases,
+    fingerprint_of,
+)
 from radiogen.engines.training_start import Start, find_start
 from radiogen.errors import ConfigError
 from radiogen.io.cases import Case, find_cases
@@ -49,6 +55,7 @@ def find_task(cases: Path, settings: RunSettings, options: TrainOptions) -> Task
     found = find_cases(cases)
     learn, held_out = choose_cases(found, options)
     check_cohorts(settings.training, {case.cohort for case in learn})
+    check_step(settings.training, learn)
     known = start.patients_seen or frozenset()
     if any(case.patient_id in known for case in held_out) and options.start:
         wrong = "has seen patients that are held out here, whose figures would flatter"

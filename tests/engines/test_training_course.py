@@ -121,6 +121,14 @@ def test_tensorboard_sees_the_rows_and_not_the_machine(made_cases, tmp_path):
     assert [event.step for event in events.Scalars("dice/box (oracle)")] == [1]
 
 
+def test_activations_computed_twice_change_nothing_of_a_whole_training(made_cases, tmp_path):
+    for name, more in (("once", ()), ("twice", ("training.checkpoint_activations=true",))):
+        train(made_cases, tmp_path / name, tiny_settings(*SHORT, *more), FOLDS, CPU)
+    first, second = (tmp_path / name for name in ("once", "twice"))
+    for file in ("model.safetensors", "metrics.json"):
+        assert (first / file).read_bytes() == (second / file).read_bytes()
+
+
 def test_a_dry_run_tells_what_it_takes_and_leaves_nothing(made_cases, tmp_path):
     settings = tiny_settings("training.accumulate=2", "training.ema_decay=0.9")
     forecast = dry_run(made_cases, tmp_path / "model", settings, FOLDS, CPU, every_fold=True)
