@@ -10,6 +10,7 @@ from .options import (
     Box,
     BoxFrom,
     Device,
+    Engine,
     Existing,
     Models,
     Prior,
@@ -33,6 +34,7 @@ def segment(
     tta: Annotated[
         bool, typer.Option("--tta", help="Also look at the mirror images: 8 times as long.")
     ] = False,
+    engine: Engine = "torch",
     save_probabilities: Annotated[
         bool, typer.Option("--save-probabilities", help="Write lesion_probability.nii.gz, 0 to 1.")
     ] = False,
@@ -52,7 +54,7 @@ def segment(
     from radiogen.engines.segmentation import SegmentationSettings
     from radiogen.runtime import keep_large_blocks, pick_device
 
-    given = {"smallest_ml": smallest_ml, "tta": tta}
+    given = {"smallest_ml": smallest_ml, "tta": tta, "engine": engine}
     options = SegmentOptions(
         prior=prior, box=box, outline=box_from, roi=roi, split=split,
         how=load_settings(SegmentationSettings, given, overrides=overrides or ()),
