@@ -1,4 +1,4 @@
-"""Commands that use the network: segment, evaluate."""
+"""The command segment."""
 
 from pathlib import Path
 from typing import Annotated
@@ -82,34 +82,3 @@ def segment(
     for case_id, reason, way_out in result.failures:
         say(f"{case_id}: {reason} ({way_out})")
     finish(len(result.failures), out / "failures.csv")
-
-
-def evaluate(
-    predicted: Annotated[Path, typer.Argument(help="Output of radiogen segment, or a mask file.")],
-    reference: Annotated[Path, typer.Argument(help="Folder of cases with outlines, or a mask file.")],
-    out: Annotated[Path | None, typer.Option("--output", "-o", help="CSV to write.")] = None,
-    split: Annotated[str | None, typer.Option(help="Only the reference's cases of this split.")] = None,
-    tolerance_mm: Annotated[float, typer.Option(help="Tolerance of the surface Dice.", min=0)] = 2.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Answer as JSON.")] = False,
-    quiet: Quiet = False,
-) -> None:
-    """Compare lesion masks with a reference, beside the floors that a bare box reaches."""
-    import json
-
-    from radiogen.engines.evaluate import evaluate as evaluate_masks
-
-    with progress(quiet) as tick:
-        result = evaluate_masks(predicted, reference, out, tolerance_mm, split, tick)
-    if as_json:
-        typer.echo(json.dumps({"rows": result.rows, "summary": result.summary}, indent=2, default=str))
-        return
-    for row in result.rows:
-        typer.echo(
-            "\t".join(f"{name} {_short(value)}" for name, value in row.items() if value not in ("", None))
-        )
-    for row in result.summary:
-        typer.echo("summary\t" + "\t".join(f"{name} {_short(value)}" for name, value in row.items()))
-
-
-def _short(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from radiogen.networks.dropout import SampleDropout
 from radiogen.networks.tracing import is_traced
 
 GateNorm = Literal["batch", "instance"]
@@ -20,7 +21,7 @@ class ConvBlock(nn.Module):
         super().__init__()
         self.conv = nn.Conv3d(in_width, width, kernel_size=3, stride=stride, padding=1)
         self.norm = nn.InstanceNorm3d(width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = SampleDropout(dropout)
         self.prelu = nn.PReLU()
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, D, H, W)
@@ -35,7 +36,7 @@ class UpBlock(nn.Module):
         super().__init__()
         self.conv = up_convolution(in_width, width)
         self.norm = nn.InstanceNorm3d(width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = SampleDropout(dropout)
         self.prelu = nn.PReLU()
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, D, H, W)

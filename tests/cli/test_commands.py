@@ -372,7 +372,41 @@ def test_evaluate_of_the_reference_itself_is_perfect(radiogen, cases, tmp_path):
     assert [row["case_id"] for row in rows_of(tmp_path / "rows.csv")] == [
         row["case_id"] for row in found["rows"]
     ]
-    assert "dice 1.000" in radiogen("evaluate", cases, cases).out
+    said = radiogen("evaluate", cases, cases, "--loosen", 0.1, "--size-bins", "15,40").out
+    assert "dice 1.000" in said and "15-40 mm" in said and "in 4 of 4 cases" in said
+
+
+def test_evaluate_names_the_case_that_failed_and_goes_on(radiogen, cases, tmp_path):
+    shutil.copytree(cases, tmp_path / "predicted")
+    bad = find_cases(tmp_path / "predicted")[0]
+    bad.lesion_path.write_bytes(b"no mask")
+    answer = radiogen("evaluate", "predicted", cases, "-o", "rows.csv")
+    assert answer.code == 3 and answer.err.count(bad.case_id) == 1
+    assert len(rows_of(tmp_path / "rows.csv")) == 4
+    assert [row["case_id"] for row in rows_of(tmp_path / "rows_failures.csv")] == [bad.case_id]
+
+
+def test_evaluate_shakes_the_boxes_of_a_model(radiogen, cases, tiny_model, tmp_path):
+    words = ("evaluate", cases, "--model", tiny_model.folder, "--jitter", "0,0.1", "--draws", 1)
+    found = json.loads(radiogen(*words, "-o", "jitter.csv", "--json").out)
+    assert [row["prompt"] for row in found["levels"]] == ["oracle", "jitter"]
+    assert len(rows_of(tmp_path / "jitter.csv")) == len(found["rows"]) == 8
+    assert "Each face off by up to 10%" in radiogen(*words, "-o", "jitter.csv").out
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("cases",), "REFERENCE"),
+        (("cases", "--jitter", "0"), "--model"),
+        (("cases", "other", "--jitter", "0", "--model", "model"), "one argument"),
+        (("cases", "other", "--draws", "2"), "--jitter only"),
+        (("cases", "--jitter", "0", "--model", "model", "--tolerance-mm", "2"), "--tolerance-mm"),
+    ],
+)
+def test_evaluate_says_what_does_not_go_together(radiogen, words, named):
+    answer = radiogen("evaluate", *words)
+    assert answer.code == 2 and named in answer.err and not answer.touched
 
 
 def test_features_of_outlines_masks_and_splits(radiogen, segment, cases, tiny_model, tmp_path):
