@@ -25,7 +25,7 @@ class ConvBlock(nn.Module):
         self.prelu = nn.PReLU()
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, D, H, W)
-        out: Tensor = self.prelu(self.dropout(self.norm(self.conv(x))))
+        out: Tensor = self.prelu(self.dropout(normed(self.conv(x), self.norm)))
         return out  # (B, width, D/stride, H/stride, W/stride)
 
 
@@ -40,7 +40,7 @@ class UpBlock(nn.Module):
         self.prelu = nn.PReLU()
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, D, H, W)
-        out: Tensor = self.prelu(self.dropout(self.norm(self.conv(x))))
+        out: Tensor = self.prelu(self.dropout(normed(self.conv(x), self.norm)))
         return out  # (B, width, 2D, 2H, 2W)
 
 
@@ -68,8 +68,20 @@ class Attention(nn.Module):
         if predicted is not None:
             finer = functional.interpolate(predicted, size=size, mode="trilinear")
             where = torch.cat([where, finer], dim=1)  # (B, 2, d, h, w)
-        a = torch.sigmoid(self.norm(self.conv(where)))  # (B, C, d, h, w)
-        return encoded + encoded * a if self.alpha is None else encoded * (self.alpha + a)
+        a = torch.sigmoid(normed(self.conv(where), self.norm))  # (B, C, d, h, w)
+        return torch.addcmul(encoded, encoded, a) if self.alpha is None else encoded * (self.alpha + a)
+
+
+def normed(x: Tensor, norm: nn.Module) -> Tensor:
+    """What a norm makes of a volume; instance norm on a CPU by torch's group norm, one channel a group.
+
+    Values are the same, in less than half of the time; who watches the norm or took its place is heard.
+    """
+    watched = "forward" in vars(norm) or bool(norm._forward_hooks) or is_traced()
+    if x.device.type != "cpu" or watched or not isinstance(norm, nn.InstanceNorm3d):
+        found: Tensor = norm(x)
+        return found
+    return functional.group_norm(x, x.shape[1], norm.weight, norm.bias, norm.eps)
 
 
 class UpToOne(nn.ConvTranspose3d):

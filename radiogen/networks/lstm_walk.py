@@ -80,7 +80,7 @@ class PackedKernel:
 
     def convolution(self, weight: Tensor, gates: Tensor) -> Convolution:
         """The 3x3 convolution with `weight` (4 C, C, 3, 3) for planes like those of `gates`."""
-        version = None if weight.is_inference() else weight._version
+        version = object() if weight.is_inference() else weight._version  # the former keep no count
         size = [gates.shape[1], weight.shape[1], *gates.shape[3:]]
         of = (weight.data_ptr(), version, size)
         if self._packed is None or of != self._of:

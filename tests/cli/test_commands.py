@@ -274,6 +274,18 @@ def test_segment_averages_models_and_mirror_images(segment, tiny_model, tmp_path
     assert hashes[0] != tiny_model.hash == hashes[1]
 
 
+def test_segment_finds_the_same_with_another_engine(segment, tmp_path):
+    for engine in ("torch", "openvino"):
+        answer = segment("--prior", "lungs", "--engine", engine, out=engine)
+        assert answer.code == 0, answer.err
+        record = json.loads(next((tmp_path / engine).rglob("lesion.run.json")).read_text())
+        assert record["options"]["how"]["engine"] == engine
+    first, second = (rows_of(tmp_path / out / "lesions.csv") for out in ("torch", "openvino"))
+    assert len(first) == len(second)
+    for ours, theirs in zip(first, second, strict=True):
+        assert abs(float(ours["volume_ml"]) - float(theirs["volume_ml"])) < 0.01 * float(ours["volume_ml"])
+
+
 def test_segment_says_how_long_it_takes_when_it_is_asked(segment, cases):
     words = ("--prior", "none", "--existing", "overwrite")
     assert "windows of 32 x 32 x 32" in segment(*words, "-v", source=cases).err
