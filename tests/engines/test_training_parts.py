@@ -64,10 +64,11 @@ def test_the_loss_is_that_of_monai():
         torch.testing.assert_close(*pair, rtol=1e-4, atol=1e-8)
 
 
-@pytest.mark.parametrize("parts", [2, 4])
-def test_a_batch_in_parts_takes_the_steps_of_the_whole(parts):
+@pytest.mark.parametrize(("parts", "dice"), [(2, "batch"), (4, "batch"), (2, "patch")])
+def test_a_batch_in_parts_takes_the_steps_of_the_whole(parts, dice):
     # In float64: Adam blows rounding up to whole steps where a gradient is next to nothing.
-    whole, cut = take_steps(1, steps=4), take_steps(parts, steps=4)
+    over = f"training.dice={dice}"
+    whole, cut = take_steps(1, over, steps=3), take_steps(parts, over, steps=3)
     assert cut[0] == pytest.approx(whole[0], abs=1e-6)  # the losses themselves are told in float32
     for name, gradient in whole[1].items():
         torch.testing.assert_close(cut[1][name], gradient, rtol=1e-8, atol=1e-12)
