@@ -1,12 +1,11 @@
 """The recurrence of RA-Seg: convolutional LSTM layers that read a volume slice by slice."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from radiogen.networks.lstm_walk import PackedKernel, can_fuse, walk, walk_in_place, walk_with_gradients
+from radiogen.networks.lstm_walk import can_fuse, walk, walk_in_place, walk_with_gradients
 
 
 class ConvLSTM(nn.Module):
@@ -22,7 +21,6 @@ class ConvLSTM(nn.Module):
         self.width = width
         self.input_gates = nn.Conv2d(in_width, 4 * width, kernel_size=3, padding=1)
         self.hidden_gates = nn.Conv2d(width, 4 * width, kernel_size=3, padding=1, bias=False)
-        self._packed = PackedKernel()
 
     def forward(self, slices: Tensor) -> Tensor:  # (D, B, C, H, W)
         depth, batch = slices.shape[:2]
@@ -31,12 +29,8 @@ class ConvLSTM(nn.Module):
         )  # (D, B, 4 width, ..)
         if not can_fuse(from_input, self.hidden_gates):
             return walk(from_input, self.hidden_gates)
-        if torch.is_grad_enabled():
-            return walk_with_gradients(from_input, self.hidden_gates.weight)
-        return walk_in_place(from_input, self._packed.convolution(self.hidden_gates.weight, from_input))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_packed": PackedKernel()}  # oneDNN's layout cannot be copied
+        by_hand = walk_with_gradients if torch.is_grad_enabled() else walk_in_place
+        return by_hand(from_input, self.hidden_gates.weight)
 
 
 class BothWays(nn.Module):

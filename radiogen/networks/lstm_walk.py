@@ -43,7 +43,7 @@ def can_fuse(from_input: Tensor, hidden_gates: nn.Conv2d) -> bool:
     plain_float = from_input.device.type == "cpu" and from_input.dtype == torch.float32
     hooks = (hidden_gates._forward_hooks, hidden_gates._forward_pre_hooks, hidden_gates._backward_hooks)
     watched = any(hooks) or "forward" in vars(hidden_gates)
-    return plain_float and torch._C._has_mkldnn and not watched
+    return plain_float and not watched
 
 
 def _step(gates: Tensor, cell: Tensor, hidden: Tensor) -> None:
@@ -55,48 +55,21 @@ def _step(gates: Tensor, cell: Tensor, hidden: Tensor) -> None:
     torch.tanh(cell, out=hidden).mul_(let_out)
 
 
-def walk_in_place(from_input: Tensor, convolve: Convolution) -> Tensor:
-    """The same result as `walk` without gradients; `from_input` is used up."""
+def walk_in_place(from_input: Tensor, weight: Tensor) -> Tensor:
+    """The same result as `walk` without gradients; `from_input` is used up.
+
+    Args:
+        from_input: As in `walk`.
+        weight: Of the hidden half, (4 C, C, 3, 3).
+    """
     depth, batch, gates, *plane = from_input.shape
     hidden_states = from_input.new_empty(depth, batch, gates // 4, *plane)
     cell = from_input.new_zeros(batch, gates // 4, *plane)
     for index in range(depth):
         if index > 0:
-            from_input[index].add_(convolve(hidden_states[index - 1]))
+            from_input[index] += _hidden_half(hidden_states[index - 1], weight)
         _step(from_input[index], cell, hidden_states[index])
     return hidden_states
-
-
-class PackedKernel:
-    """A convolution's weight in oneDNN's own layout, made once for a weight and kept until that changes.
-
-    A call of `conv2d` would lay the weight out anew: at one slice of 6 x 6 that takes as long as a quarter
-    of the arithmetic. A weight that is changed through `.data` is not noticed.
-    """
-
-    def __init__(self) -> None:
-        self._of: tuple[Any, ...] = ()
-        self._packed: Tensor | None = None
-
-    def convolution(self, weight: Tensor, gates: Tensor) -> Convolution:
-        """The 3x3 convolution with `weight` (4 C, C, 3, 3) for planes like those of `gates`."""
-        version = object() if weight.is_inference() else weight._version  # the former keep no count
-        size = [gates.shape[1], weight.shape[1], *gates.shape[3:]]
-        of = (weight.data_ptr(), version, size)
-        if self._packed is None or of != self._of:
-            self._packed = torch.ops.mkldnn._reorder_convolution_weight(
-                weight.detach(), [1, 1], [1, 1], [1, 1], 1, size
-            )
-            self._of = of
-        packed = self._packed
-
-        def convolve(hidden: Tensor) -> Tensor:
-            found: Tensor = torch.ops.mkldnn._convolution_pointwise(
-                hidden, packed, None, [1, 1], [1, 1], [1, 1], 1, "none", [], ""
-            )
-            return found
-
-        return convolve
 
 
 def walk_with_gradients(from_input: Tensor, weight: Tensor) -> Tensor:
@@ -165,6 +138,11 @@ def _step_back(
 def _columns(x: Tensor) -> Tensor:
     """The 3x3 surroundings of every place: (N, C, H, W) to (N, 9 C, H W)."""
     return functional.unfold(x, 3, padding=1)
+
+
+def _hidden_half(hidden: Tensor, weight: Tensor) -> Tensor:
+    """A 3x3 convolution as a matrix product, which does not lay its weight out anew at every slice."""
+    return _times(weight.flatten(1), _columns(hidden)).view(len(hidden), -1, *hidden.shape[2:])
 
 
 def _times(matrix: Tensor, columns: Tensor) -> Tensor:

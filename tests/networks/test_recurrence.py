@@ -1,7 +1,5 @@
 """The fast recurrence is the plain one: same values, same gradients, whoever asks."""
 
-import copy
-
 import pytest
 import torch
 from torch.nn import functional
@@ -104,32 +102,6 @@ def test_gradients_mapped_over_samples_are_those_of_one_sample_at_a_time():
         one = torch.autograd.grad(layer(slices[:, [index]]).square().sum(), list(weights.values()))
         for name, gradient in zip(weights, one, strict=True):
             torch.testing.assert_close(mapped[name][index], gradient, atol=1e-4, rtol=1e-4)
-
-
-def test_weights_that_change_are_laid_out_anew():
-    layer, slices = made(ConvLSTM)
-    with torch.no_grad():
-        layer(slices)
-        layer.hidden_gates.weight.mul_(2)
-        torch.testing.assert_close(layer(slices), plain(layer, slices), atol=1e-5, rtol=0)
-        layer.hidden_gates.weight = torch.nn.Parameter(-layer.hidden_gates.weight)
-        torch.testing.assert_close(layer(slices), plain(layer, slices), atol=1e-5, rtol=0)
-        other, _ = made(ConvLSTM)
-        layer.load_state_dict(other.state_dict())
-        torch.testing.assert_close(layer(slices), plain(other, slices), atol=1e-5, rtol=0)
-        narrow = slices[..., :3].contiguous()
-        torch.testing.assert_close(layer(narrow), plain(layer, narrow), atol=1e-5, rtol=0)
-
-
-def test_a_used_layer_can_be_copied_and_holds_nothing_but_its_weights():
-    layer, slices = made(ConvLSTM)
-    with torch.no_grad():
-        before = layer(slices)
-        twin = copy.deepcopy(layer)
-        assert torch.equal(twin(slices), before)
-        assert sorted(twin.state_dict()) == [
-            "hidden_gates.weight", "input_gates.bias", "input_gates.weight"
-        ]  # fmt: skip
 
 
 def test_whoever_listens_to_the_layer_hears_every_slice_but_the_first():
