@@ -22,29 +22,37 @@ def own_sums(sums: Tensor) -> Tensor:
     return sums
 
 
-def segmentation_loss(share: Share = own_sums) -> Callable[[nn.Module, SegmentationBatch], Tensor]:
+def segmentation_loss(
+    share: Share = own_sums, each_patch: bool = False
+) -> Callable[[nn.Module, SegmentationBatch], Tensor]:
     """The mean Dice and cross-entropy loss of a batch (image, prior, target) under a network.
 
-    Dice is taken over the whole batch, so that a patch without a lesion does not count as a miss. The logits
+    Dice is taken over the whole batch, so that a patch without a lesion does not count as a miss, or patch by
+    patch over those that hold one, so that a small lesion counts as much as a large one beside it. The logits
     of coarser decoders are compared with the share of lesion in their voxels, all weights adding up to 1; the
     predicted prior with whether its voxel holds any lesion, by cross-entropy. A network that answers with its
     logits alone (pruning asks RA-Seg so) is measured by these.
 
     Args:
         share: Gives the sums of the whole batch for those of this part of it, where a batch is cut in parts.
+        each_patch: Dice patch by patch.
     """
-    return partial(_supervised_loss, share)
+    if each_patch:
+        return partial(_supervised_loss, dice_of_patches_ce)
+    return partial(_supervised_loss, partial(dice_ce, share=share))
 
 
-def _supervised_loss(share: Share, network: nn.Module, batch: SegmentationBatch) -> Tensor:
+def _supervised_loss(
+    loss: Callable[[Tensor, Tensor], Tensor], network: nn.Module, batch: SegmentationBatch
+) -> Tensor:
     image, prior, target = batch
     found = network(image, prior)
     if isinstance(found, Tensor):
         found = Supervised(found, (), None)
     every = (found.logits, *found.sides)
     weights = [SIDE_WEIGHT**level for level in range(len(every))]
-    losses = [dice_ce(_whole_precision(logits), _at_size_of(logits, target), share) for logits in every]
-    value = sum(w * loss for w, loss in zip(weights, losses, strict=True)) / sum(weights)
+    losses = [loss(_whole_precision(logits), _at_size_of(logits, target)) for logits in every]
+    value = sum(w * one for w, one in zip(weights, losses, strict=True)) / sum(weights)
     if found.where is not None:
         holds_lesion = functional.adaptive_max_pool3d(target, found.where.shape[2:])
         value = value + WHERE_WEIGHT * functional.binary_cross_entropy_with_logits(
@@ -63,6 +71,16 @@ def dice_ce(logits: Tensor, target: Tensor, share: Share = own_sums) -> Tensor:
     sums = share(torch.stack([overlap, found + target.sum()]))
     dice = (2 * sums[0] + SMOOTH) / (sums[1] + SMOOTH)
     return 1 - dice + functional.binary_cross_entropy_with_logits(logits, target)
+
+
+def dice_of_patches_ce(logits: Tensor, target: Tensor) -> Tensor:
+    """1 - Dice of each patch that holds a lesion, 0 for the others, plus the mean cross-entropy; the mean."""
+    probability, inside = torch.sigmoid(logits), (1, 2, 3, 4)
+    lesion = target.sum(dim=inside)
+    overlap = (probability * target).sum(dim=inside)
+    dice = (2 * overlap + SMOOTH) / (probability.sum(dim=inside) + lesion + SMOOTH)
+    missed = torch.where(lesion > 0, 1 - dice, torch.zeros_like(dice)).mean()
+    return missed + functional.binary_cross_entropy_with_logits(logits, target)
 
 
 def _at_size_of(logits: Tensor, target: Tensor) -> Tensor:

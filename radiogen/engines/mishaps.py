@@ -3,11 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-
+from radiogen.engines.effort import is_out_of_memory
 from radiogen.errors import TrainingError
 
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 PEER_GONE = ("closed by peer", "reset by peer", "nccl", "gloo", "broken pipe")
 LESS_MEMORY = (
     "halve training.batch_size and double training.accumulate, which gives the same result; "
@@ -28,17 +26,12 @@ def mishaps_told(place: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        text = str(error).lower()
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or _says(text, OUT_OF_MEMORY):
+        if is_out_of_memory(error):
             raise TrainingError(place, "has not enough memory", LESS_MEMORY) from error
-        if _says(text, PEER_GONE):
+        if any(word in str(error).lower() for word in PEER_GONE):
             raise TrainingError(
                 place,
                 "stops, since another process of this training has gone",
                 "see what that one said; if nothing, the system killed it, mostly for want of memory",
             ) from error
         raise
-
-
-def _says(text: str, words: tuple[str, ...]) -> bool:
-    return any(word in text for word in words)

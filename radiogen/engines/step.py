@@ -40,7 +40,7 @@ class Step:
         self.network, self.optimizer, self.training = network, optimizer, training
         self.seed, self.device = seed, device
         self.sums = SharedSums()
-        self.loss = segmentation_loss(self.sums)
+        self.loss = segmentation_loss(self.sums, each_patch=training.dice == "patch")
         on_cuda = device.type == "cuda"
         self.amp = training.amp and (on_cuda or (device.type == "cpu" and training.amp_cpu))
         self.half = torch.bfloat16 if not on_cuda or torch.cuda.is_bf16_supported() else torch.float16
@@ -86,8 +86,8 @@ class Step:
             return self.loss(forward, tensors)
 
     def _count_sums(self, batches: Sequence[Batch]) -> None:
-        """Go over several mini-batches without gradients first: each needs the sums of all."""
-        if len(batches) == 1:
+        """Go over several mini-batches without gradients first: Dice of the whole batch needs sums of all."""
+        if len(batches) == 1 or self.training.dice == "patch":
             self.sums.share_at_once()
             return
         buffers = [(buffer, buffer.clone()) for buffer in self.network.buffers()]

@@ -10,16 +10,15 @@ from typing import Any
 import torch
 
 from radiogen.engines.cards import NOT_FOR, validation_lines
+from radiogen.engines.ensemble import write_ensemble
 from radiogen.engines.mishaps import mishaps_told
-from radiogen.engines.model_folder import CARD, METRICS, WEIGHTS
+from radiogen.engines.model_folder import CARD, ENSEMBLE, METRICS, WEIGHTS
 from radiogen.engines.presets import RunSettings
 from radiogen.engines.train import CACHE, Trained, train_one
 from radiogen.engines.train_options import TrainOptions
 from radiogen.errors import ConfigError, OutputError
 from radiogen.provenance import RunRecord, is_done, write_json, write_text
 from radiogen.runtime import Tick, is_first_process, no_tick, together, wait_for_all
-
-ENSEMBLE = "ensemble.json"
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def _write(folds: TrainedFolds, settings: RunSettings, record: RunRecord) -> Non
         return  # all of it was there already
     write_json(out / METRICS, metrics)
     write_text(out / CARD, _card(folds, settings))
-    write_json(out / ENSEMBLE, {"members": list(folds.members), "format_version": 1})
+    write_ensemble(out, folds.members)
     record.finish(out, [out / ENSEMBLE, out / METRICS])
 
 

@@ -31,22 +31,23 @@ def four_patches():
     return image, prior, target
 
 
-def one_step(parts, *overrides):
-    """Loss, gradients and weights after one step on four patches, cut in parts."""
-    settings = tiny_settings("network.dropout=0.3", "training.optimizer=sgd", *overrides)
-    network = build_raseg(settings.network, 0)
+def take_steps(parts, *overrides, steps=1):
+    """Losses, gradients and weights after steps in float64 on four patches, cut in parts."""
+    settings = tiny_settings("network.dropout=0.3", *overrides)
+    network = build_raseg(settings.network, 0).double()
     optimizer = make_optimizer(network, settings.training)
     step = Step(network, optimizer, settings.training, 0, CPU)
     network.train()
     size = 4 // parts
     cut = [slice(start, start + size) for start in range(0, 4, size)]
-    batches = [
-        Batch(tuple(tensor[part] for tensor in four_patches()), [(0, n) for n in range(4)][part])
-        for part in cut
-    ]
-    loss = step(batches, 0, 0)
+    patches = [tensor.double() for tensor in four_patches()]
+    losses = []
+    for number in range(steps):
+        draws = [(number, place) for place in range(4)]
+        batches = [Batch(tuple(tensor[part] for tensor in patches), draws[part]) for part in cut]
+        losses.append(step(batches, 0, number))
     gradients = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
-    return loss, gradients, network.state_dict()
+    return losses, gradients, network.state_dict()
 
 
 def test_the_loss_is_that_of_monai():
@@ -63,14 +64,16 @@ def test_the_loss_is_that_of_monai():
         torch.testing.assert_close(*pair, rtol=1e-4, atol=1e-8)
 
 
-@pytest.mark.parametrize("parts", [2, 4])
-def test_a_batch_in_parts_takes_the_step_of_the_whole(parts):
-    whole, cut = one_step(1), one_step(parts)
-    assert cut[0] == pytest.approx(whole[0], abs=1e-6)
+@pytest.mark.parametrize(("parts", "dice"), [(2, "batch"), (4, "batch"), (2, "patch")])
+def test_a_batch_in_parts_takes_the_steps_of_the_whole(parts, dice):
+    # In float64: Adam blows rounding up to whole steps where a gradient is next to nothing.
+    over = f"training.dice={dice}"
+    whole, cut = take_steps(1, over, steps=3), take_steps(parts, over, steps=3)
+    assert cut[0] == pytest.approx(whole[0], abs=1e-6)  # the losses themselves are told in float32
     for name, gradient in whole[1].items():
-        torch.testing.assert_close(cut[1][name], gradient, rtol=1e-4, atol=1e-7)
+        torch.testing.assert_close(cut[1][name], gradient, rtol=1e-8, atol=1e-12)
     for name, weight in whole[2].items():
-        torch.testing.assert_close(cut[2][name], weight, rtol=0, atol=1e-6)
+        torch.testing.assert_close(cut[2][name], weight, rtol=0, atol=1e-10)
 
 
 def test_the_mean_of_the_parts_dice_would_be_another_step():
@@ -81,7 +84,7 @@ def test_the_mean_of_the_parts_dice_would_be_another_step():
 
 
 def test_activations_computed_twice_give_the_same_gradients():
-    kept, twice = one_step(1), one_step(1, "training.checkpoint_activations=true")
+    kept, twice = take_steps(1), take_steps(1, "training.checkpoint_activations=true")
     assert twice[0] == kept[0]
     for name, gradient in kept[1].items():
         assert torch.equal(twice[1][name], gradient)
@@ -90,7 +93,7 @@ def test_activations_computed_twice_give_the_same_gradients():
 def test_batch_norm_counts_every_mini_batch_once():
     norms = ("network.gate_norm=batch",)
     for more in ((), ("training.checkpoint_activations=true",)):
-        state = one_step(2, *norms, *more)[2]
+        state = take_steps(2, *norms, *more)[2]
         counted = [value for name, value in state.items() if name.endswith("num_batches_tracked")]
         assert counted and all(int(count) == 2 for count in counted)
 
