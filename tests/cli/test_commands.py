@@ -40,12 +40,21 @@ def rows_of(path):
 def segment(radiogen, cases, tiny_model):
     """Segment the first of the cases, or more, without pictures."""
 
-    def call(*words, source=None, out="seg", picture=False):
+    def call(*words, source=None, out="seg", picture=False, model=tiny_model.folder):
         source = source or find_cases(cases)[0].folder
         more = () if picture else ("--no-picture",)
-        return radiogen("segment", source, "-o", out, "-m", tiny_model.folder, *more, *words)
+        return radiogen("segment", source, "-o", out, "-m", model, *more, *words)
 
     return call
+
+
+@pytest.fixture
+def eager(tiny_model, tmp_path):
+    """A model that calls lesion early: one of a few steps is sure of nothing."""
+    shutil.copytree(tiny_model.folder, tmp_path / "eager")
+    config = tmp_path / "eager" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "threshold": 0.05}))
+    return tmp_path / "eager"
 
 
 @pytest.fixture
@@ -346,9 +355,9 @@ def test_a_box_or_an_outline_is_taken_as_the_prompt(segment, cases, tmp_path):
         assert record["options"]["prompt"] == prompt
 
 
-def test_small_parts_are_left_out_where_asked(segment):
-    all_parts = segment("--smallest-ml", "0", out="all")
-    none = segment("--smallest-ml", "100000", out="none")
+def test_small_parts_are_left_out_where_asked(segment, eager):
+    all_parts = segment("--smallest-ml", "0", "--prior", "lungs", out="all", model=eager)
+    none = segment("--smallest-ml", "100000", "--prior", "lungs", out="none", model=eager)
     assert "\tlesion 1" in all_parts.out and "no lesion" in none.out
 
 
@@ -409,7 +418,7 @@ def test_evaluate_says_what_does_not_go_together(radiogen, words, named):
     assert answer.code == 2 and named in answer.err and not answer.touched
 
 
-def test_features_of_outlines_masks_and_splits(radiogen, segment, cases, tiny_model, tmp_path):
+def test_features_of_outlines_masks_and_splits(radiogen, segment, cases, tiny_model, eager, tmp_path):
     words = ("extract-features", cases, "-m", tiny_model.folder, "-o")
     assert radiogen(*words, "f.csv").code == 0
     rows = rows_of(tmp_path / "f.csv")
@@ -418,8 +427,9 @@ def test_features_of_outlines_masks_and_splits(radiogen, segment, cases, tiny_mo
     radiogen("split", cases, "--test", "0.5")
     assert radiogen(*words, "t.csv", "--split", "test").code == 0
     assert {row["case_id"] for row in rows_of(tmp_path / "t.csv")} < {row["case_id"] for row in rows}
-    assert segment("--smallest-ml", "0").code == 0
-    answer = radiogen(*words, "m.csv", "--masks", "seg")
+    assert segment("--smallest-ml", "0", "--prior", "lungs", model=eager).code == 0
+    again = ("extract-features", cases, "-m", eager, "-o", "m.csv", "--masks", "seg")
+    answer = radiogen(*again)
     assert answer.code == 3 and len({row["case_id"] for row in rows_of(tmp_path / "m.csv")}) == 1
     assert json.loads((tmp_path / "m.json").read_text())["prompt"] == "auto"
 
