@@ -49,7 +49,6 @@ def train(
     """
     from radiogen.engines.presets import load_preset
     from radiogen.engines.train import TrainOptions
-    from radiogen.errors import ConfigError
     from radiogen.runtime import is_first_process, keep_large_blocks, pick_device
 
     priors = {"box": "[box]", "lungs": "[lungs]", "mixed": "[box, lungs, none]"}
@@ -60,7 +59,7 @@ def train(
         chosen.append("training.tensorboard=true")
     settings = load_preset(preset, config, [*chosen, *(overrides or ())])
     if fold != "all" and not fold.isdecimal():
-        raise ConfigError(f"--fold {fold}", "is not a fold", "give a number from 0, or all")
+        raise typer.BadParameter(f"--fold {fold} is not a fold: give a number from 0, or all")
     number = 0 if fold == "all" else int(fold)
     options = TrainOptions(
         preset=preset, seed=seed, pruned=pruned, start=start, folds=folds, fold=number,

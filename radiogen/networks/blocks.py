@@ -91,6 +91,8 @@ class UpToOne(nn.ConvTranspose3d):
     surroundings, which are then laid over each other axis by axis, it takes a seventh of the time.
     """
 
+    computes_as = nn.ConvTranspose3d  # so that its gradients may be taken as those of one
+
     def __init__(self, in_width: int) -> None:
         super().__init__(in_width, 1, kernel_size=3, stride=2, padding=1, output_padding=1)
 

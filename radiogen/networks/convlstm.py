@@ -24,8 +24,9 @@ class ConvLSTM(nn.Module):
 
     def forward(self, slices: Tensor) -> Tensor:  # (D, B, C, H, W)
         depth, batch = slices.shape[:2]
-        from_input = self.input_gates(slices.flatten(0, 1)).unflatten(
-            0, (depth, batch)
+        rows = slices.transpose(0, 1).flatten(0, 1)  # (B D, C, H, W): a sample's slices lie together
+        from_input = (
+            self.input_gates(rows).unflatten(0, (batch, depth)).transpose(0, 1)
         )  # (D, B, 4 width, ..)
         if not can_fuse(from_input, self.hidden_gates):
             return walk(from_input, self.hidden_gates)

@@ -35,7 +35,6 @@ def test_all_folds_make_an_ensemble(radiogen, cases, small, tmp_path):
     ("words", "named"),
     [
         (("--fold", "all"), "add --folds"),
-        (("--fold", "first"), "a number from 0, or all"),
         (("--fold", "1"), "add --folds"),
         (("--folds", "2", "--fold", "2"), "count from 0"),
         (("--set", "training.patience=1"), "held-out cases"),
