@@ -10,6 +10,10 @@ Existing = Annotated[
 ]
 Cases = Annotated[Path, typer.Argument(help="Folder of cases, made by radiogen ingest.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Engine = Annotated[
+    Literal["torch", "compile", "openvino"],
+    typer.Option(help="What computes on a CPU; compile and openvino first prepare, up to a minute."),
+]
 Seed = Annotated[int, typer.Option(help="Seed of everything drawn by chance.", min=0)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors and results.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer as JSON.")]

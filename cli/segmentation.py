@@ -1,4 +1,4 @@
-"""Commands that use the network: segment, evaluate."""
+"""The command segment."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +10,7 @@ from .options import (
     Box,
     BoxFrom,
     Device,
+    Engine,
     Existing,
     Models,
     Prior,
@@ -33,6 +34,7 @@ def segment(
     tta: Annotated[
         bool, typer.Option("--tta", help="Also look at the mirror images: 8 times as long.")
     ] = False,
+    engine: Engine = "torch",
     save_probabilities: Annotated[
         bool, typer.Option("--save-probabilities", help="Write lesion_probability.nii.gz, 0 to 1.")
     ] = False,
@@ -52,7 +54,7 @@ def segment(
     from radiogen.engines.segmentation import SegmentationSettings
     from radiogen.runtime import keep_large_blocks, pick_device
 
-    given = {"smallest_ml": smallest_ml, "tta": tta}
+    given = {"smallest_ml": smallest_ml, "tta": tta, "engine": engine}
     options = SegmentOptions(
         prior=prior, box=box, outline=box_from, roi=roi, split=split,
         how=load_settings(SegmentationSettings, given, overrides=overrides or ()),
@@ -80,34 +82,3 @@ def segment(
     for case_id, reason, way_out in result.failures:
         say(f"{case_id}: {reason} ({way_out})")
     finish(len(result.failures), out / "failures.csv")
-
-
-def evaluate(
-    predicted: Annotated[Path, typer.Argument(help="Output of radiogen segment, or a mask file.")],
-    reference: Annotated[Path, typer.Argument(help="Folder of cases with outlines, or a mask file.")],
-    out: Annotated[Path | None, typer.Option("--output", "-o", help="CSV to write.")] = None,
-    split: Annotated[str | None, typer.Option(help="Only the reference's cases of this split.")] = None,
-    tolerance_mm: Annotated[float, typer.Option(help="Tolerance of the surface Dice.", min=0)] = 2.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Answer as JSON.")] = False,
-    quiet: Quiet = False,
-) -> None:
-    """Compare lesion masks with a reference, beside the floors that a bare box reaches."""
-    import json
-
-    from radiogen.engines.evaluate import evaluate as evaluate_masks
-
-    with progress(quiet) as tick:
-        result = evaluate_masks(predicted, reference, out, tolerance_mm, split, tick)
-    if as_json:
-        typer.echo(json.dumps({"rows": result.rows, "summary": result.summary}, indent=2, default=str))
-        return
-    for row in result.rows:
-        typer.echo(
-            "\t".join(f"{name} {_short(value)}" for name, value in row.items() if value not in ("", None))
-        )
-    for row in result.summary:
-        typer.echo("summary\t" + "\t".join(f"{name} {_short(value)}" for name, value in row.items()))
-
-
-def _short(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)

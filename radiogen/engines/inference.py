@@ -10,6 +10,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from radiogen.config import Settings
+from radiogen.engines.backends import Engine
 from radiogen.engines.effort import (
     Effort,
     Pace,
@@ -45,6 +46,7 @@ class InferenceSettings(Settings):
 
     overlap: float = Field(OVERLAP, ge=0, lt=1, description="share of a window that the next one covers too")
     batch: PositiveInt = Field(1, description="windows in one call; more than 1 pays on a GPU")
+    engine: Engine = Field("torch", description="what computes the network on a CPU")
     tta: bool = Field(False, description="also look at the seven mirror images, and average")
 
 
@@ -152,7 +154,7 @@ class Inference:
         return call
 
     def _make_calls(self) -> None:
-        calls = [network_call(network, self.device) for network in self.networks]
+        calls = [network_call(network, self.device, self.settings.engine) for network in self.networks]
         self._call = averaged(calls, self.settings.tta)
 
     def _needed(self, size: tuple[int, ...], batch: int) -> float:

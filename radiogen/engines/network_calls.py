@@ -6,6 +6,7 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
+from radiogen.engines.backends import Engine, make_backend
 from radiogen.engines.sliding import Call
 
 SURE = 1e-6  # probabilities nearer to 0 and 1 than this are taken as that near
@@ -15,14 +16,16 @@ FLIPS: tuple[tuple[int, ...], ...] = tuple(
 )
 
 
-def network_call(network: nn.Module, device: torch.device) -> Call:
+def network_call(network: nn.Module, device: torch.device, engine: Engine = "torch") -> Call:
     """The one place where a network is called; half precision and channels last on CUDA."""
     if device.type == "cuda":
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
+    run = make_backend(engine, network, device)
+
     def call(image: Tensor, prior: Tensor) -> Tensor:
         with torch.inference_mode(), torch.autocast(device.type, enabled=device.type == "cuda"):
-            logits: Tensor = network(image, prior)
+            logits = run(image, prior)
         return logits.float()
 
     return call

@@ -22,6 +22,7 @@ from radiogen.engines.lesion_parts import LUNG_MARGIN_MM, keep_lesions, lungs_ar
 from radiogen.engines.model_folder import AnyModel
 from radiogen.engines.scanner_grid import ScannerMap, box_of, crop_grid, region_of
 from radiogen.engines.sliding import ArrayBox
+from radiogen.engines.zoom import look_zoomed, zoom_for, zoomed
 from radiogen.errors import ConfigError
 from radiogen.preprocess.network_input import to_network_grid
 from radiogen.preprocess.priors import BoxMm, Look, box_region, box_voxels, grown
@@ -167,9 +168,10 @@ class _Work:
                 raise ConfigError(corners, "lies outside the lungs", way_out)
             if here is None or there is None:
                 raise ConfigError(corners, "holds no voxel of the lungs' box", way_out)
-            near = window_about(here.array_slices(), self.hu.shape, self.inference.size)
+            zoom = zoom_for(here.array_slices(), self.inference.size)
+            near = window_about(here.array_slices(), self.hu.shape, zoomed(self.inference.size, zoom))
             prior = box_voxels(box, crop_grid(self.sample.ct, box_of(near)))
-            piece = self.inference.run(self.hu, prior, near, prior)
+            piece = look_zoomed(self.inference, self.sample.ct, prior, near, zoom)
             self.laid[label] = Laid(piece, f"box {label}")
             if not self.filled.lay(piece, label, there, grown(box, BOX_MARGIN_MM)):
                 said.append(f"box {label}: nothing above the threshold {self.filled.threshold:g}")
@@ -208,9 +210,10 @@ class _Work:
         return said + [f"{count} of them {what}" for what, count in counts.items() if count]
 
     def _refine(self, box: ArrayBox) -> Piece:
-        near = window_about(box, self.hu.shape, self.inference.size)
+        zoom = zoom_for(box, self.inference.size)
+        near = window_about(box, self.hu.shape, zoomed(self.inference.size, zoom))
         prior = np.zeros([edge.stop - edge.start for edge in near], dtype=bool)
         prior[tuple(slice(b.start - n.start, b.stop - n.start) for b, n in zip(box, near, strict=True))] = (
             True
         )
-        return self.inference.run(self.hu, prior, near, prior)
+        return look_zoomed(self.inference, self.sample.ct, prior, near, zoom)

@@ -29,6 +29,9 @@ ATTEMPTS = 5
 LEAST_VOXELS = 6
 AERATED_HU = -400.0
 LEAST_AERATED = 0.4  # share of the lesion; a lesion that is all vessel or wall cannot be seen
+LOOSE_OUTLINES = 0.1  # share; more of them teach a network to be loose always
+MASS_MM = 15.0  # radius from which a lesion is a mass, that more often and further grows out of the lungs
+LEAST_AERATED_MASS = 0.2
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,7 @@ def _draw_outline(
         kind = (
             str(generator.choice(list(KINDS), p=list(KINDS.values()))) if radius < MOST_GLASS_MM else "solid"
         )
+        least_aerated = LEAST_AERATED if radius < MASS_MM else LEAST_AERATED_MASS
         name, center = draw_site(ground, radius, generator)
         form = draw_form(center, radius, name, generator)
         low, high = form.reach_mm
@@ -132,7 +136,7 @@ def _draw_outline(
         outer[forbidden[where]] = OUT_OF_REACH_MM
         outer = _one_piece(outer, center, space)
         before = painted[where][outer < 0]
-        seen = len(before) >= LEAST_VOXELS and np.mean(before < AERATED_HU) > LEAST_AERATED
+        seen = len(before) >= LEAST_VOXELS and np.mean(before < AERATED_HU) > least_aerated
         if seen and not (taken is not None and _touches(outer, taken[where])):
             return Outline(kind, radius, form, where, space, room, distance, outer)
     return None
@@ -140,7 +144,10 @@ def _draw_outline(
 
 def _draw_growth(space: Space, radius_mm: float, generator: np.random.Generator) -> FloatArray:
     """How far the lesion may leave the lungs, in millimetres: mostly not at all, sometimes into the wall."""
-    most = generator.uniform(3, 12) if generator.random() < 0.25 else generator.uniform(0.5, 3)
+    is_mass = radius_mm >= MASS_MM
+    furthest = max(12.0, 0.8 * radius_mm) if is_mass else 12.0
+    invades = generator.random() < (0.4 if is_mass else 0.25)
+    most = generator.uniform(3, furthest) if invades else generator.uniform(0.5, 3)
     most = min(most, max(0.8 * radius_mm, 1.0))
     return np.asarray(most * np.clip(0.6 + 0.5 * smooth_noise(space, 15, generator), 0, 1), dtype=np.float32)
 
@@ -214,9 +221,9 @@ def _paint(
 
 
 def _outline(site: Site, outer: FloatArray, generator: np.random.Generator) -> BoolArray:
-    """The voxels the lesion holds at least half of; in a third of cases smooth and loose, as people draw."""
+    """The voxels the lesion holds at least half of; sometimes smooth and loose, as people draw."""
     drawn = outer
-    if generator.random() < 1 / 3:
+    if generator.random() < LOOSE_OUTLINES:
         near = np.clip(outer, -8, 8)
         drawn = blur(near, (0.6, 0.6, 0.6)) - np.float32(generator.uniform(0, 1) * site.space.edge_mm)
     return np.asarray(((drawn < 0) | (outer < 0)) & ~site.forbidden, dtype=bool)
