@@ -28,7 +28,8 @@ from radiogen.preprocess.network_input import to_network_grid
 from radiogen.preprocess.priors import BoxMm, Look, box_region, box_voxels, grown
 from radiogen.volume import resample_to, widened
 
-BOX_MARGIN_MM = 5.0  # a lesion may reach this far out of its box
+BOX_MARGIN_MM = 5.0  # a lesion may reach this far out of its box,
+BOX_MARGIN_SHARE = 0.15  # but no more than this share of the shortest side of a box that somebody gave
 MAP_BYTES = 3  # a voxel of the scanner's grid: labels twice, and the probability
 
 
@@ -93,6 +94,17 @@ def segment_volume(
     findings = describe(lesion, work.filled, work.laid)
     probability = work.filled.probability() if keep_probability else None
     return Segmentation(lesion, tuple(decisions), tuple(findings), probability)
+
+
+def margin_of(box: BoxMm) -> float:
+    """How far a lesion may reach out of a box, in mm: the box of a nodule is a tighter word than that of a mass.
+
+    >>> margin_of(BoxMm((0, 0, 0), (10, 12, 20)))
+    1.5
+    """
+    return min(
+        BOX_MARGIN_MM, BOX_MARGIN_SHARE * min(high - low for low, high in zip(box.low, box.high, strict=True))
+    )
 
 
 class _Work:
@@ -162,7 +174,8 @@ class _Work:
         """One window and one lesion a box; where two lesions meet, the more probable one wins."""
         said = []
         for label, box in enumerate(self.prompt.boxes, start=1):
-            here, there = box_region(box, self.sample.ct), box_region(box, self.ct, BOX_MARGIN_MM)
+            margin_mm = margin_of(box)
+            here, there = box_region(box, self.sample.ct), box_region(box, self.ct, margin_mm)
             corners, way_out = f"box {box.low} to {box.high} mm", "give x0,y0,z0,x1,y1,z1 in LPS mm"
             if not lungs_are_near(self.lungs, box_region(box, self.ct, LUNG_MARGIN_MM)):
                 raise ConfigError(corners, "lies outside the lungs", way_out)
@@ -173,7 +186,7 @@ class _Work:
             prior = box_voxels(box, crop_grid(self.sample.ct, box_of(near)))
             piece = look_zoomed(self.inference, self.sample.ct, prior, near, zoom)
             self.laid[label] = Laid(piece, f"box {label}")
-            if not self.filled.lay(piece, label, there, grown(box, BOX_MARGIN_MM)):
+            if not self.filled.lay(piece, label, there, grown(box, margin_mm)):
                 said.append(f"box {label}: nothing above the threshold {self.filled.threshold:g}")
         return said
 

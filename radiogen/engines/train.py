@@ -143,6 +143,7 @@ def _write(out: Path, task: Task, metrics: dict[str, Any]) -> None:
         network=start.network.settings,
         preprocessing=settings.preprocessing,
         priors=settings.training.prior_names,
+        threshold=settings.training.threshold,
         seed=task.options.seed,
         sparsity=start.sparsity,
         control=start.control,

@@ -146,9 +146,10 @@ class Training:
     def _validate(self) -> list[dict[str, Any]]:
         """Every process takes its share of the cases."""
         rank, world = process_number()
-        mine, priors = self.held_out[rank::world], self.settings.training.prior_names
+        mine, training = self.held_out[rank::world], self.settings.training
         network = self.learned.in_use
-        rows = validate(network, mine, self.settings.preprocessing, priors, self.device)
+        seen = (self.settings.preprocessing, training.prior_names, self.device, training.threshold)
+        rows = validate(network, mine, *seen)
         place = {case.case_id: number for number, case in enumerate(self.held_out)}
         return sorted(from_all(rows), key=lambda row: place[row["case_id"]])
 

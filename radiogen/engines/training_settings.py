@@ -22,6 +22,7 @@ class TrainingSettings(Settings):
     accumulate: PositiveInt = Field(1, description="mini-batches to a step, as if they were one batch")
     patches_per_case: PositiveInt = Field(2, description="patches drawn from each case in an epoch")
     gradient_norm: PositiveFloat = Field(12.0, description="longer gradients are cut to this length")
+    threshold: float = Field(0.5, gt=0, lt=1, description="probability from which the model says lesion")
     dice: Literal["batch", "patch"] = Field("batch", description="what Dice is taken over in the loss")
     priors: tuple[PriorName, ...] = Field(
         ("box", "lungs", "none"), min_length=1, description="drawn equally often; one may stand twice"
