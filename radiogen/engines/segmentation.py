@@ -97,14 +97,13 @@ def segment_volume(
 
 
 def margin_of(box: BoxMm) -> float:
-    """How far a lesion may reach out of a box, in mm: the box of a nodule is a tighter word than that of a mass.
+    """How far a lesion may reach out of a box, in mm: a nodule's box is a tighter word than a mass's.
 
     >>> margin_of(BoxMm((0, 0, 0), (10, 12, 20)))
     1.5
     """
-    return min(
-        BOX_MARGIN_MM, BOX_MARGIN_SHARE * min(high - low for low, high in zip(box.low, box.high, strict=True))
-    )
+    shortest_mm = min(high - low for low, high in zip(box.low, box.high, strict=True))
+    return min(BOX_MARGIN_MM, BOX_MARGIN_SHARE * shortest_mm)
 
 
 class _Work:
