@@ -14,15 +14,13 @@ from radiogen.cohorts.holding import held, is_held, waited_for
 from radiogen.cohorts.lanes import Work, run_in_lanes
 from radiogen.cohorts.ledger import LOCK, SETTINGS, Entry, Ledger
 from radiogen.cohorts.memory import fitting_jobs
-from radiogen.cohorts.one_case import SEGMENTED, CaseTask, is_settled, run_case
+from radiogen.cohorts.one_case import CaseTask, is_settled, run_case
 from radiogen.cohorts.planning import Plan, plan_tasks
 from radiogen.cohorts.settings import CohortSettings
 from radiogen.errors import ConfigError, OutputError
 from radiogen.features.settings import FeatureOptions
 from radiogen.provenance import leave_no_trace, write_json
 from radiogen.runtime import Tick, no_tick
-
-WAYS = "wait for it, or end it"
 
 
 @dataclass(frozen=True)
@@ -83,10 +81,11 @@ def run_cohort(
         raise OutputError(run, "is a file", "choose a folder")
     run = run.absolute()
     ledger = Ledger(run)
-    with leave_no_trace(run), _room(ledger, spread.part):
-        plan = plan_tasks(settings, run, f"{os.getpid()}-{time.time_ns()}", tick)
-        _remember(ledger, settings)
-        (run / SEGMENTED).mkdir(exist_ok=True) if "segment" in settings.steps else None
+    with ExitStack() as holding:
+        with leave_no_trace(run):  # only of input that is refused: what was computed stays
+            holding.enter_context(_room(ledger, spread.part))
+            plan = plan_tasks(settings, run, f"{os.getpid()}-{time.time_ns()}", tick)
+            _remember(ledger, settings)
         entries = {name: ledger.read(name) for name in plan.tasks}
         todo = [task for name, task in plan.tasks.items() if _is_open(task, entries[name], retry)]
         todo = _part_of(todo, list(plan.tasks), spread.part)
