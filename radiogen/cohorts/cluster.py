@@ -51,7 +51,7 @@ def _slots(client: Any, scheduler: str, needs: dict[str, int] | None) -> int:
 def _run(
     client: Any, distributed: Any, tasks: Sequence[CaseTask], slots: int, needs: dict[str, int] | None
 ) -> Iterator[Entry]:
-    waiting, finished = deque(tasks), distributed.as_completed([])
+    waiting, finished = deque(tasks), distributed.as_completed([], loop=client.loop)
     given: dict[str, CaseTask] = {}
     deaths: dict[str, int] = {}
 

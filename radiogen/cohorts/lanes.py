@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 
 from radiogen.cohorts.ledger import TRIES, Entry
 from radiogen.cohorts.one_case import CaseTask, died, run_case
@@ -57,19 +58,19 @@ class _Lane:
         context = get_context("spawn")
         theirs, self._alive = context.Pipe(duplex=False)
         self._pool = ProcessPoolExecutor(1, context, _begin, (theirs, max(1, cpu_count() // jobs)))
-        self._process: Future[int] | None = None
+        self._processes: set[BaseProcess] = set()
 
     def submit(self, work: Work, task: CaseTask) -> Future[Entry]:
-        self._process = self._process or self._pool.submit(os.getpid)
-        return self._pool.submit(work, task)
+        before = set(active_children())
+        future = self._pool.submit(work, task)
+        self._processes |= set(active_children()) - before
+        return future
 
     def end(self) -> None:
         """End the process at once, whatever it does; its files are whole or not there."""
         self._alive.close()
-        done = self._process is not None and self._process.done() and not self._process.exception()
-        if self._process is not None and done:
-            with suppress(ProcessLookupError):
-                os.kill(self._process.result(), signal.SIGKILL)
+        for process in self._processes:
+            process.kill()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 

@@ -3,8 +3,8 @@
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,7 +91,8 @@ def run_cohort(
         todo = _part_of(todo, list(plan.tasks), spread.part)
         kept = len(plan.tasks) - len(todo)
         done = 0
-        for number, entry in enumerate(_results(todo, spread, say, work), start=1):
+        entries_now = holding.enter_context(closing(_results(todo, spread, say, work)))
+        for number, entry in enumerate(entries_now, start=1):
             if entry.outcome == "stopped":
                 raise OutputError(run, entry.reason, entry.way_out)
             if entry.worker == 0:
@@ -103,15 +104,16 @@ def run_cohort(
 
 def _results(
     todo: Sequence[CaseTask], spread: Spread, say: Callable[[str], None], work: Work
-) -> Iterator[Entry]:
+) -> Generator[Entry, None, None]:
     if not todo:
-        return iter(())
+        return
     if spread.scheduler:
-        return run_on_cluster(todo, spread.scheduler)
+        yield from run_on_cluster(todo, spread.scheduler)
+        return
     jobs, line = fitting_jobs(todo, spread.jobs)
     if line:
         say(line)
-    return run_in_lanes(todo, jobs, work)
+    yield from run_in_lanes(todo, jobs, work)
 
 
 def _close(
