@@ -5,7 +5,8 @@
 Makes a cohort of scans of which some are broken (a slice is taken away), trains a tiny network for a second,
 and runs ingest, segment and extract-features in turn with 1 and 2 processes and on a local Dask cluster of
 two workers, each from the start. Then the finished run once more. Says cases an hour, their ratios, seconds
-and peak memory of the workers over the first and the last tenth of their cases. Parts beside the pool: dask, again.
+and peak memory of the workers over the first and the last tenth of their cases. Parts beside the pool: dask,
+again.
 """
 
 import argparse
