@@ -19,6 +19,7 @@ VERBS = {
     "score": "scoring weights",
     "train": "training",
     "segment": "segmenting",
+    "windows": "looking through windows",
     "features": "extracting features",
     "evaluate": "comparing masks",
     "runs": "training networks",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from .console import progress, say
-from .options import Box, BoxFrom, Device, Prior, Quiet, Roi, Seed, chosen_prior
+from .options import Box, BoxFrom, Device, Prior, Quiet, Roi, Seed
 
 if TYPE_CHECKING:
     from radiogen.egfr.settings import EgfrSettings
@@ -151,8 +151,7 @@ def classify_egfr(
             if segmentation is None:
                 way_out = "add --segmentation MODEL, or give a feature table"
                 raise ConfigError(source, "is no feature table and there is no network to make one", way_out)
-            looking = chosen_prior(prior, box, box_from)
-            options = SegmentOptions(prior=looking, box=box, outline=box_from, roi=roi)
+            options = SegmentOptions(prior=prior, box=box, outline=box_from, roi=roi)
             answer = examine(
                 source, out, segmentation, egfr, options, clinical, clinical_mapping, abstain, device, tick
             )

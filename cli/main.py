@@ -12,7 +12,8 @@ import typer
 from typer.core import TyperGroup
 
 from radiogen import __version__
-from radiogen.errors import RadiogenError
+from radiogen.errors import ConfigError, RadiogenError, SaidElsewhereError
+from radiogen.runtime import is_first_process
 
 from . import (
     benchmark,
@@ -21,6 +22,7 @@ from . import (
     cohorts,
     doctor,
     egfr,
+    evaluation,
     features,
     model,
     pruning,
@@ -74,7 +76,7 @@ app.command("prune show")(pruning.show)
 app.command("prune compare")(pruning.compare)
 app.command("train")(training.train)
 app.command("segment")(segmentation.segment)
-app.command("evaluate")(segmentation.evaluate)
+app.command("evaluate")(evaluation.evaluate)
 app.command("extract-features")(features.extract_features)
 app.command("train-egfr")(egfr.train_egfr)
 app.command("classify-egfr")(egfr.classify_egfr)
@@ -102,7 +104,8 @@ def run() -> None:
     try:
         app()
     except RadiogenError as error:
-        typer.echo(f"radiogen: error: {error}", err=True)
+        if not _is_said_by_another(error):
+            typer.echo(f"radiogen: error: {error}", err=True)
         sys.exit(1)
     except _InterruptedError:
         typer.echo("radiogen: interrupted; the same command goes on where it was", err=True)
@@ -110,6 +113,12 @@ def run() -> None:
     except Exception:
         typer.echo(f"radiogen: bug: unexpected error, please report it with {_write_log()}", err=True)
         sys.exit(70)
+
+
+def _is_said_by_another(error: RadiogenError) -> bool:
+    """Under torchrun what all processes refuse alike, a wrong setting first of all, is said by the first."""
+    is_alike = isinstance(error, ConfigError | SaidElsewhereError)
+    return is_alike and not is_first_process()
 
 
 def _write_log() -> Path:

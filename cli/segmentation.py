@@ -1,4 +1,4 @@
-"""Commands that use the network: segment, evaluate."""
+"""The command segment."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,84 +10,75 @@ from .options import (
     Box,
     BoxFrom,
     Device,
+    Engine,
     Existing,
-    ModelFolder,
+    Models,
     Prior,
     Quiet,
     Roi,
-    chosen_prior,
+    SegmentOverrides,
+    Verbose,
 )
 
 
 def segment(
     source: Annotated[Path, typer.Argument(help="Cases, a DICOM folder, or a NIfTI, NRRD or MHA file.")],
     out: Annotated[Path, typer.Option("--output", "-o", help="Folder for masks, tables, pictures.")],
-    model: ModelFolder,
+    model: Models = None,
     prior: Prior = None,
     box: Box = None,
     box_from: BoxFrom = None,
     roi: Roi = None,
     split: Annotated[str | None, typer.Option(help="Only cases of this split.")] = None,
     smallest_ml: Annotated[float, typer.Option(help="Smaller parts are left out.", min=0)] = 0.03,
+    tta: Annotated[
+        bool, typer.Option("--tta", help="Also look at the mirror images: 8 times as long.")
+    ] = False,
+    engine: Engine = "torch",
+    save_probabilities: Annotated[
+        bool, typer.Option("--save-probabilities", help="Write lesion_probability.nii.gz, 0 to 1.")
+    ] = False,
     picture: Annotated[bool, typer.Option(help="Draw lesion.png.")] = True,
+    overrides: SegmentOverrides = None,
     device: Device = "auto",
     existing: Existing = "skip",
+    verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Segment lesions on the scanner's grid; prints each lesion with its volume and diameter."""
-    from radiogen.engines.model_folder import load_model
+    """Segment lesions on the scanner's grid; prints each lesion with its volume, diameter and score."""
+    from radiogen.config import load_settings
+    from radiogen.engines.ensemble import load_models
+    from radiogen.engines.model_catalogue import starter_model
     from radiogen.engines.segment import SegmentOptions
     from radiogen.engines.segment import segment as segment_source
+    from radiogen.engines.segmentation import SegmentationSettings
     from radiogen.runtime import keep_large_blocks, pick_device
 
+    given = {"smallest_ml": smallest_ml, "tta": tta, "engine": engine}
     options = SegmentOptions(
-        prior=chosen_prior(prior, box, box_from), box=box, outline=box_from, roi=roi, split=split,
-        smallest_ml=smallest_ml, picture=picture, existing=existing,
+        prior=prior, box=box, outline=box_from, roi=roi, split=split,
+        how=load_settings(SegmentationSettings, given, overrides=overrides or ()),
+        save_probabilities=save_probabilities, picture=picture, existing=existing,
     )  # fmt: skip
     keep_large_blocks()
-    loaded = load_model(model, pick_device(device))
-    with progress(quiet) as tick:
-        result = segment_source(source, out, loaded, options, tick)
+    folders = model or [starter_model()]
+    loaded = load_models(folders, pick_device(device))
+    opening = "" if model else f"no --model given: the shipped model {folders[0].name} is used"
+    with progress(quiet, opening) as tick:
+        result = segment_source(
+            source, out, loaded, options, tick,
+            lambda effort: say(str(effort), quiet or not (verbose or effort.is_long)),
+        )  # fmt: skip
     for case in result.done:
         for decision in case.decisions:
             say(f"{case.case_id}: {decision}", quiet)
-        for lesion in case.lesions:
+        for lesion, row in zip(case.lesions, case.rows, strict=True):
             place = ", ".join(f"{mm:.0f}" for mm in lesion.center_mm)
             size = f"{lesion.volume_ml:.2f} ml\t{lesion.longest_diameter_mm:.0f} mm"
-            typer.echo(f"{case.case_id}\tlesion {lesion.label}\t{size}\tat {place}")
+            about = f"score {float(row['score']):.2f}\t{row['origin']}"
+            typer.echo(f"{case.case_id}\tlesion {lesion.label}\t{size}\tat {place}\t{about}")
         if not case.lesions:
             typer.echo(f"{case.case_id}\tno lesion")
     for case_id, reason, way_out in result.failures:
         say(f"{case_id}: {reason} ({way_out})")
     finish(len(result.failures), out / "failures.csv")
-
-
-def evaluate(
-    predicted: Annotated[Path, typer.Argument(help="Output of radiogen segment, or a mask file.")],
-    reference: Annotated[Path, typer.Argument(help="Folder of cases with outlines, or a mask file.")],
-    out: Annotated[Path | None, typer.Option("--output", "-o", help="CSV to write.")] = None,
-    split: Annotated[str | None, typer.Option(help="Only the reference's cases of this split.")] = None,
-    tolerance_mm: Annotated[float, typer.Option(help="Tolerance of the surface Dice.", min=0)] = 2.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Answer as JSON.")] = False,
-    quiet: Quiet = False,
-) -> None:
-    """Compare lesion masks with a reference, beside the floors that a bare box reaches."""
-    import json
-
-    from radiogen.engines.evaluate import evaluate as evaluate_masks
-
-    with progress(quiet) as tick:
-        result = evaluate_masks(predicted, reference, out, tolerance_mm, split, tick)
-    if as_json:
-        typer.echo(json.dumps({"rows": result.rows, "summary": result.summary}, indent=2, default=str))
-        return
-    for row in result.rows:
-        typer.echo(
-            "\t".join(f"{name} {_short(value)}" for name, value in row.items() if value not in ("", None))
-        )
-    for row in result.summary:
-        typer.echo("summary\t" + "\t".join(f"{name} {_short(value)}" for name, value in row.items()))
-
-
-def _short(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -67,6 +67,10 @@ class TrainingError(RadiogenError):
     """A training that cannot start or go on."""
 
 
+class SaidElsewhereError(TrainingError):
+    """A process stops because of what another one, of the same work, has said."""
+
+
 class DeviceError(RadiogenError):
     """A device that was asked for and is not there."""
 

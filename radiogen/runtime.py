@@ -6,15 +6,19 @@ import resource
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from radiogen.errors import DeviceError
+from radiogen.errors import DeviceError, RadiogenError, SaidElsewhereError
 
 if TYPE_CHECKING:
     import torch
 
 Tick = Callable[[str, int, int], None]  # what is being done, how much of it is done, of how much
 DEVICES = "auto, cpu, cuda, cuda:N or mps"
+T = TypeVar("T")
+_PATIENCE = timedelta(hours=6)  # of processes that wait for another, as while it prepares a large cohort
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc malloc.h
 
 
@@ -55,9 +59,12 @@ def together(device: "torch.device") -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
+    import torch
     import torch.distributed as dist
 
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # of what has no tensor to tell
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
     try:
         yield
     finally:
@@ -67,6 +74,58 @@ def together(device: "torch.device") -> Iterator[None]:
 def is_first_process() -> bool:
     """Whether this is the process that writes and speaks; so is one that works alone."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def process_number() -> tuple[int, int]:
+    """Which of the processes of `together` this is, from 0, and how many there are; (0, 1) alone."""
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def from_first(call: Callable[[], T]) -> T:
+    """What a call gives in the first process, for all of them; what it raises comes up in all.
+
+    Raises:
+        SaidElsewhereError: In the others, when the first one is refused.
+    """
+    import torch.distributed as dist
+
+    rank, count = process_number()
+    if count == 1:
+        return call()
+    box: list[Any] = [None, None]
+    if rank == 0:
+        try:
+            box[0] = call()
+        except RadiogenError as error:
+            box[1] = error
+    dist.broadcast_object_list(box, src=0)
+    if box[1] is not None:
+        raise said_once(box[1])
+    given: T = box[0]
+    return given
+
+
+def said_once(error: RadiogenError) -> RadiogenError:
+    """An error that comes up in all processes alike, as the first one says it, and the others do not."""
+    if process_number()[0] == 0:
+        return error
+    return SaidElsewhereError(error.what, error.wrong, error.way_out)
+
+
+def from_all(own: list[T]) -> list[T]:
+    """The lists of all processes joined, in their order; the own list where there is one process."""
+    import torch.distributed as dist
+
+    _, count = process_number()
+    if count == 1:
+        return own
+    lists: list[Any] = [None] * count
+    dist.all_gather_object(lists, own)
+    return [one for some in lists for one in some]
 
 
 def wait_for_all() -> None:
@@ -116,6 +175,9 @@ def keep_large_blocks() -> bool:
 
 def peak_memory_mb() -> float:
     """The largest resident size of this process so far, in MiB."""
+    of_this = _number_after("/proc/self/status", "VmHWM:", 1024)  # getrusage also counts who started it
+    if of_this is not None:
+        return of_this / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
 
@@ -128,3 +190,51 @@ def cpu_count() -> int:
 def memory_gb() -> float:
     """Memory of the machine in gigabytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+
+
+def free_memory_mb(device: "torch.device | None" = None) -> float:
+    """MiB that can still be taken: of a CUDA device, else of the machine within this process's limits.
+
+    On Linux the smallest of what the kernel says is available, what the control group allows (containers,
+    batch systems) and what `ulimit -v` leaves; elsewhere half of the machine's memory.
+    """
+    if device is not None and device.type == "cuda":
+        import torch
+
+        free, _ = torch.cuda.mem_get_info(device)
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return float(free + kept) / 2**20
+    limits = [free for free in (_available(), _free_of_group(), _free_of_limit()) if free is not None]
+    return min(limits) / 2**20 if limits else memory_gb() * 1e9 / 2**21
+
+
+def _available() -> int | None:
+    return _number_after("/proc/meminfo", "MemAvailable:", 1024)
+
+
+def _free_of_group() -> int | None:
+    """Of the control group's limit; files that it only keeps at hand do not count as used."""
+    for folder, limit, used, files in (
+        ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        most, now = _number_after(f"{folder}/{limit}"), _number_after(f"{folder}/{used}")
+        if most is not None and now is not None:
+            return max(0, most - now + (_number_after(f"{folder}/memory.stat", f"{files} ") or 0))
+    return None
+
+
+def _free_of_limit() -> int | None:
+    most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    now = _number_after("/proc/self/status", "VmSize:", 1024)
+    return None if most == resource.RLIM_INFINITY or now is None else max(0, most - now)
+
+
+def _number_after(file: str, name: str = "", unit: int = 1) -> int | None:
+    """The number behind a name in a file of the kernel; None if there is none."""
+    try:
+        with Path(file).open(encoding="ascii") as lines:
+            words = next(line for line in lines if line.startswith(name)).removeprefix(name).split()
+        return int(words[0]) * unit
+    except (OSError, StopIteration, ValueError, IndexError):
+        return None

@@ -123,14 +123,32 @@ def grid_over(volume: sitk.Image, size: Sequence[int], spacing_mm: Sequence[floa
 
 def bounding_box(mask: sitk.Image, margin_mm: float = 0.0) -> Box | None:
     """The box round all voxels that are not 0, widened by a margin and cut at the edge; None if empty."""
-    array = array_of(mask) != 0
-    if not array.any():
+    array = sitk.GetArrayViewFromImage(mask)
+    slices = np.array([bool(plane.any()) for plane in array])  # slice by slice: no copy of the whole
+    if not slices.any():
         return None
-    start, size = [], []
-    for axis, spacing, length in zip((2, 1, 0), mask.GetSpacing(), mask.GetSize(), strict=True):
-        hit = np.flatnonzero(array.any(axis=tuple(a for a in (0, 1, 2) if a != axis)))
-        margin = int(np.ceil(margin_mm / spacing))
-        first, last = max(0, int(hit[0]) - margin), min(length - 1, int(hit[-1]) + margin)
-        start.append(first)
-        size.append(last - first + 1)
+    shadow = np.zeros(array.shape[1:], dtype=bool)
+    for z in np.flatnonzero(slices):
+        shadow |= array[z] != 0
+    hits = [np.flatnonzero(found) for found in (shadow.any(axis=0), shadow.any(axis=1), slices)]
+    first_x, first_y, first_z = (int(hit[0]) for hit in hits)
+    width, height, depth = (int(hit[-1] - hit[0] + 1) for hit in hits)
+    return widened(Box((first_x, first_y, first_z), (width, height, depth)), mask, margin_mm)
+
+
+def widened(box: Box, volume: sitk.Image, margin_mm: float) -> Box:
+    """A box with a margin on all sides, cut at the edge of its volume."""
+    margins = [int(np.ceil(margin_mm / spacing)) for spacing in volume.GetSpacing()]
+    start = [max(0, first - margin) for first, margin in zip(box.start, margins, strict=True)]
+    ends = zip(box.end, margins, volume.GetSize(), strict=True)
+    size = [
+        min(length, end + margin) - first for (end, margin, length), first in zip(ends, start, strict=True)
+    ]
     return Box((start[0], start[1], start[2]), (size[0], size[1], size[2]))
+
+
+def union(boxes: Sequence[Box]) -> Box:
+    """The smallest box that holds all of these; there is at least one."""
+    start = np.min([box.start for box in boxes], axis=0)
+    size = np.max([box.end for box in boxes], axis=0) - start
+    return Box((int(start[0]), int(start[1]), int(start[2])), (int(size[0]), int(size[1]), int(size[2])))

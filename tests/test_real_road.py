@@ -15,7 +15,9 @@ from radiogen.engines.segmentation import BOX_MARGIN_MM
 from radiogen.engines.train import TrainOptions, train
 from radiogen.io.cases import Case, find_cases
 from radiogen.io.nifti import read_mask
+from radiogen.measures.floors import faces_of, floors, loosen
 from radiogen.measures.lesions import measure_lesions
+from radiogen.measures.matching import number_lesions
 from radiogen.phantoms.cases import tiny_cases
 from radiogen.preprocess.ingest import ingest
 from radiogen.preprocess.options import IngestOptions
@@ -70,6 +72,12 @@ def test_ingest_gives_the_scanners_grid_and_the_volume_of_the_tumour(case):
     assert lesion.volume_ml == pytest.approx(TUMOUR_ML, rel=0.01)
     assert array_of(ct)[array_of(tumour) > 0].mean() == pytest.approx(-21.7, abs=1)
     assert 1500 < (array_of(case.lungs()) > 0).sum() * voxel_ml(ct) < 4000
+
+
+def test_filling_its_loosened_box_gives_what_others_measured(case):
+    lesions = number_lesions(array_of(case.lesion()))
+    found = floors(lesions, [loosen(faces, 0.1) for faces in faces_of(lesions)], array_of(case.ct()))
+    assert list(found.values()) == pytest.approx([0.23, 0.38, 0.35, 0.58], abs=0.01)
 
 
 def test_segment_lays_the_lesion_into_the_box_on_the_scanners_grid(case, eager_model, rtstruct, tmp_path):

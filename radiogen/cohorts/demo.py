@@ -10,6 +10,7 @@ from radiogen.egfr.classify import classify_egfr
 from radiogen.egfr.settings import EgfrSettings
 from radiogen.egfr.train import EgfrTraining, train_egfr
 from radiogen.engines.evaluate import Evaluation, evaluate
+from radiogen.engines.evaluation.settings import EvaluateOptions
 from radiogen.engines.model_folder import load_model
 from radiogen.engines.presets import RunSettings, load_preset
 from radiogen.engines.prune import PruneOptions, prune
@@ -91,7 +92,7 @@ def demo(
     train(cases, out / "model", settings, training, where, tick)
     model = load_model(out / "model", where)
     segment(cases, segmented, model, SegmentOptions(prior="box", split="test"), tick)
-    evaluation = evaluate(segmented, cases, out / "evaluation.csv", split="test", tick=tick)
+    evaluation = evaluate(segmented, cases, out / "evaluation.csv", EvaluateOptions(split="test"), tick)
     features = out / "features.csv"
     extract_features(cases, features, model, FeatureOptions(split="test"), segmented, tick)
     egfr = _classify(out, features, cases / MANIFEST, counts["test"], seed, tick)

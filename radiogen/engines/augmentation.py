@@ -22,6 +22,10 @@ class Augmentation(Settings):
         15.0, ge=0, le=90, description="largest turn about z; half of it about x and y"
     )
     scale: float = Field(0.15, ge=0, le=0.5, description="largest growth or shrinkage, a share of the size")
+    zoom: float = Field(
+        0, ge=0, le=1, description="share of patches seen in coarser voxels, as large boxes are"
+    )
+    zoom_most: float = Field(1.6, ge=1, le=2, description="how much coarser at most")
     elastic: float = Field(0.3, ge=0, le=1, description="share of patches that are bent")
     elastic_mm: float = Field(
         4.0, ge=0, le=10, description="largest shift of a control point, one each 32 mm"

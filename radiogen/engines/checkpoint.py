@@ -1,10 +1,13 @@
 """Checkpoints of a running training: tensors in safetensors, the rest as JSON in its header."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from radiogen.errors import PruningError, TrainingError
 from radiogen.pruning.sparse_files import load_tensors, read_about, save_tensors
@@ -12,30 +15,50 @@ from radiogen.pruning.sparse_files import load_tensors, read_about, save_tensors
 ANEW = "begin anew with --existing overwrite"
 
 
-def save_checkpoint(
-    path: Path,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    about: dict[str, Any],
-    averaged: nn.Module | None = None,
-) -> None:
-    """Write weights, buffers and the optimizer's state; `about` holds epoch, rows and settings.
+@dataclass
+class Learned:
+    """All that a training has learned so far: weights, the optimizer's memory, averages, the best weights."""
 
-    Args:
-        path: File to write, whole or not at all.
-        network: The bare network.
-        optimizer: Of its weights.
-        about: What else there is to know, as JSON can hold it.
-        averaged: The averages of the weights, if there are any.
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    averaged: AveragedModel | None = None
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def in_use(self) -> nn.Module:
+        """The network that is validated and written: the averages, if there are any."""
+        averaged: nn.Module | None = self.averaged.module if self.averaged else None
+        return averaged or self.network
+
+    def keep_best(self) -> None:
+        """Put the weights in use aside."""
+        self.best = {name: tensor.detach().clone() for name, tensor in self.in_use.state_dict().items()}
+
+    def kept(self, best: bool) -> Mapping[str, Tensor]:
+        """The weights to write: the best ones put aside, or those in use."""
+        state: Mapping[str, Tensor] = self.best if best else self.in_use.state_dict()
+        return state
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything under one name each."""
+        parts: dict[str, Mapping[str, Tensor]] = {"network": self.network.state_dict(), "best": self.best}
+        if self.averaged:
+            parts["averaged"] = self.averaged.state_dict()
+        for index, state in self.optimizer.state_dict()["state"].items():
+            parts[f"optimizer/{index}"] = {k: v for k, v in state.items() if isinstance(v, Tensor)}
+        return {f"{part}/{name}": tensor for part, some in parts.items() for name, tensor in some.items()}
+
+
+def save_checkpoint(path: Path, learned: Learned, about: Mapping[str, Any]) -> None:
+    """Write what was learned, and `about` it what JSON can hold; whole or not at all.
+
+    Raises:
+        TrainingError: A weight is not finite; the checkpoint before stays.
     """
-    tensors = {f"network/{name}": tensor for name, tensor in network.state_dict().items()}
-    if averaged is not None:
-        tensors |= {f"averaged/{name}": tensor for name, tensor in averaged.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        for key, value in state.items():
-            if isinstance(value, Tensor):
-                tensors[f"optimizer/{index}/{key}"] = value
-    save_tensors(path, tensors, about)
+    for name, weight in learned.network.named_parameters():
+        if not bool(weight.isfinite().all()):
+            raise TrainingError(name, "has weights that are not finite", "lower training.learning_rate")
+    save_tensors(path, learned.tensors(), about)
 
 
 def read_checkpoint_about(path: Path) -> dict[str, Any]:
@@ -50,15 +73,13 @@ def read_checkpoint_about(path: Path) -> dict[str, Any]:
         raise TrainingError(path, "is damaged", ANEW) from error
 
 
-def load_checkpoint(
-    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, averaged: nn.Module | None = None
-) -> None:
-    """Put weights, buffers, averages and the optimizer's state back.
+def load_checkpoint(path: Path, learned: Learned) -> None:
+    """Put everything back.
 
     Raises:
         TrainingError: The checkpoint is damaged or of another network.
     """
-    parts: dict[str, dict[str, Tensor]] = {"network": {}, "averaged": {}, "optimizer": {}}
+    parts: dict[str, dict[str, Tensor]] = {"network": {}, "averaged": {}, "best": {}, "optimizer": {}}
     try:
         for name, tensor in load_tensors(path).items():
             kind, _, rest = name.partition("/")
@@ -70,9 +91,10 @@ def load_checkpoint(
         index, _, key = name.partition("/")
         state.setdefault(int(index), {})[key] = tensor
     try:
-        network.load_state_dict(parts["network"])
-        if averaged is not None:
-            averaged.load_state_dict(parts["averaged"])
+        learned.network.load_state_dict(parts["network"])
+        if learned.averaged:
+            learned.averaged.load_state_dict(parts["averaged"])
     except RuntimeError as error:
         raise TrainingError(path, "is of another network", ANEW) from error
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    learned.best = parts["best"]
+    learned.optimizer.load_state_dict({**learned.optimizer.state_dict(), "state": state})

@@ -1,44 +1,34 @@
-"""Evaluate predicted lesion masks against reference masks, case by case and prompt by prompt."""
+"""Evaluate predicted lesion masks against reference masks: by scan, lesion and size, prompt by prompt."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from math import isfinite, isnan
+from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import mean, median, stdev
 from typing import Any
 
-import SimpleITK as sitk
-
-from radiogen.errors import CaseError, ConfigError, OutputError, VolumeError
-from radiogen.io.cases import cases_of_split
-from radiogen.io.nifti import is_volume_file, read_mask, read_volume
-from radiogen.measures.floors import FLOORS, floors
-from radiogen.measures.overlap import count_lesions, measure_overlap
-from radiogen.provenance import RunRecord, record_path, write_csv, write_json
+from radiogen.engines.evaluation.case import COLUMNS, LESION_COLUMNS, Measured, Row, measure_case
+from radiogen.engines.evaluation.page import write_page
+from radiogen.engines.evaluation.prompts import NO_PREDICTION, NO_PROMPT
+from radiogen.engines.evaluation.settings import EvaluateOptions
+from radiogen.engines.evaluation.summary import Summary, for_json, summarize
+from radiogen.errors import CaseError, OutputError, RadiogenError
+from radiogen.io.cases import MANIFEST, cases_of_split, find_cases
+from radiogen.io.nifti import is_volume_file
+from radiogen.provenance import RunRecord, record_path, write_csv, write_failures, write_json
 from radiogen.runtime import Tick, no_tick
-from radiogen.volume import same_grid
 
 MASK_FILE = "lesion.nii.gz"
-CT_FILE = "ct.nii.gz"
-COLUMNS = (
-    *("case_id", "prompt", "dice", "surface_dice", "hd95_mm"),
-    *("predicted_ml", "reference_ml", "volume_error_ml", "volume_error_share"),
-    *("lesions", "lesions_found", "lesions_missed", "lesions_false"),
-    *(*FLOORS, "note"),
-)
-NO_PROMPT = "unknown"
-NO_PREDICTION = "no prediction"
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One row a case, and one row a prompt."""
+    """One row a case, one a lesion, and what they sum up to; what is not known is None."""
 
-    rows: list[Row]  # by COLUMNS; what is not known is None
-    summary: list[Row]
+    rows: list[Row]  # by COLUMNS
+    lesions: list[Row]  # by LESION_COLUMNS
+    summary: list[Row]  # one a prompt
+    size_bins: list[Row]  # one a prompt and bin
+    froc: list[Row]
+    failures: list[tuple[str, str, str]] = field(default_factory=list)  # case_id, reason, way out
 
 
 @dataclass(frozen=True)
@@ -52,51 +42,58 @@ def evaluate(
     predicted: Path,
     reference: Path,
     out: Path | None = None,
-    tolerance_mm: float = 2.0,
-    split: str | None = None,
+    options: EvaluateOptions | None = None,
     tick: Tick = no_tick,
 ) -> Evaluation:
-    """Compare masks of the same case; `measures/overlap.py` says how, and what empty masks give.
+    """Compare masks of the same case; `measures/matching.py` says what a lesion and a match are.
 
     Args:
         predicted: Folder with CASE/lesion.nii.gz and the run record that tells the prompt, or a mask file.
-        reference: Folder with CASE/lesion.nii.gz, and CASE/ct.nii.gz for the floors by threshold; or a mask
-            file, if `predicted` is one.
-        out: CSV file for the rows; the summary goes beside it as .json, the run record as .run.json. An
-            infinite distance is written as inf, what is not known as an empty cell or null.
-        tolerance_mm: Distance up to which surfaces agree.
-        split: Only the reference's cases of this split of its manifest.
+        reference: Folder with CASE/lesion.nii.gz, and CASE/ct.nii.gz for the floors by threshold; its
+            manifest tells the patients. Or a mask file, if `predicted` is one.
+        out: CSV file for the rows. Beside it, by the same name: _lesions.csv, .json (the summary), .md (a
+            page), _size.png and _volume.png, .run.json. An infinite distance is written as inf, what is not
+            known as an empty cell or null.
+        options: The rules.
         tick: Is told of the progress.
 
     Returns:
-        Cases that only one side has are rows with a note and no numbers.
+        Cases that only one side has are rows with a note and no numbers, and so are those that failed.
 
     Raises:
         CaseError: The folders have no case in common.
-        ConfigError: The tolerance is negative or no number.
         OutputError: `out` does not end in .csv.
-        VolumeError: A mask cannot be read, or does not lie on the grid of its reference.
+        RadiogenError: The only case failed.
     """
-    if not (isfinite(tolerance_mm) and tolerance_mm >= 0):
-        raise ConfigError(
-            f"--tolerance-mm {tolerance_mm}", "is not a distance", "give millimetres, 0 or more"
-        )
+    options = options or EvaluateOptions()
     if out is not None and out.suffix != ".csv":
         raise OutputError(out, "does not end in .csv", "name it evaluation.csv")
-    record = RunRecord(
-        "evaluate",
-        {"predicted": predicted.name, "reference": reference.name, "tolerance_mm": tolerance_mm},
-        inputs=[path for path in (predicted, reference) if path.is_file()],
-    )
-    pairs = _pairs(predicted, reference, split)
-    rows = []
+    described = {"predicted": predicted.name, "reference": reference.name, **options.model_dump(mode="json")}
+    files = [path for path in (predicted, reference) if path.is_file()]
+    record = RunRecord("evaluate", described, options.seed, inputs=files)
+    pairs = _pairs(predicted, reference, options.split)
+    patients = _patients(reference)
+    scans: list[Measured] = []
+    failures: list[tuple[str, str, str]] = []
     for number, pair in enumerate(pairs):
         tick("evaluate", number, len(pairs))
-        rows.append(_row(pair, tolerance_mm))
+        try:
+            measured = _measure(pair, options)
+        except RadiogenError as error:
+            if len(pairs) == 1:
+                raise
+            failures.append((pair.case_id, error.reason, error.way_out))
+            measured = Measured({"prompt": _prompt_if_readable(pair), "note": error.reason})
+        scans.append(_named(measured, pair.case_id, patients.get(pair.case_id, pair.case_id)))
     tick("evaluate", len(pairs), len(pairs))
-    evaluation = Evaluation(rows, summarize(rows))
+    summary = summarize(scans, options)
+    evaluation = Evaluation(
+        [scan.row for scan in scans],
+        [row for scan in scans for row in scan.lesions],
+        summary.prompts, summary.size_bins, summary.froc, failures,
+    )  # fmt: skip
     if out is not None:
-        _write(evaluation, out, record, tolerance_mm)
+        _write(evaluation, summary, out, options, record)
     return evaluation
 
 
@@ -123,39 +120,29 @@ def _masks(folder: Path) -> dict[str, Path]:
     return {path.parent.name: path for path in folder.glob(f"*/{MASK_FILE}")}
 
 
-def _row(pair: _Pair, tolerance_mm: float) -> Row:
-    row: Row = dict.fromkeys(COLUMNS)
-    row["case_id"] = pair.case_id
+def _patients(reference: Path) -> dict[str, str]:
+    """Whose each case is; without a manifest every case is a patient of its own."""
+    if not (reference / MANIFEST).is_file():
+        return {}
+    return {case.folder.name: case.patient_id or case.case_id for case in find_cases(reference)}
+
+
+def _measure(pair: _Pair, options: EvaluateOptions) -> Measured:
     if pair.predicted is None:
-        return row | {"prompt": NO_PREDICTION, "note": f"the prediction has no {MASK_FILE} of this case"}
-    row["prompt"] = _prompt(pair.predicted)
+        note = f"the prediction has no {MASK_FILE} of this case"
+        return Measured({"prompt": NO_PREDICTION, "note": note})
+    prompt = _prompt(pair.predicted)
     if pair.reference is None:
-        return row | {"note": f"the reference has no {MASK_FILE} of this case"}
-    guess, truth = read_mask(pair.predicted), read_mask(pair.reference)
-    if not same_grid(guess, truth):
-        raise VolumeError(
-            pair.predicted,
-            f"does not lie on the grid of {pair.reference}",
-            "resample it to that grid by nearest neighbour, or segment the CT of the reference",
-        )
-    overlap, lesions = measure_overlap(guess, truth, tolerance_mm), count_lesions(guess, truth)
-    numbers = {
-        "dice": overlap.dice,
-        "surface_dice": overlap.surface_dice,
-        "hd95_mm": overlap.hd95_mm,
-        "predicted_ml": overlap.predicted_ml,
-        "reference_ml": overlap.reference_ml,
-        "volume_error_ml": overlap.volume_error_ml,
-        "volume_error_share": overlap.volume_error_share,
-        **floors(truth, _ct_of(pair.reference, truth)),
-    }
-    return row | {
-        **{name: None if isnan(value) else round(float(value), 4) for name, value in numbers.items()},
-        "lesions": lesions.reference,
-        "lesions_found": lesions.found,
-        "lesions_missed": lesions.missed,
-        "lesions_false": lesions.false,
-    }
+        return Measured({"prompt": prompt, "note": f"the reference has no {MASK_FILE} of this case"})
+    measured = measure_case(pair.predicted, pair.reference, options)
+    return Measured({**measured.row, "prompt": prompt}, measured.lesions, measured.detection)
+
+
+def _named(scan: Measured, case_id: str, patient_id: str) -> Measured:
+    """A measured scan whose rows say of which case and patient they are."""
+    about = {"case_id": case_id, "patient_id": patient_id, "prompt": scan.row["prompt"]}
+    row = {**dict.fromkeys(COLUMNS), **scan.row, **about}
+    return Measured(row, [{**lesion, **about} for lesion in scan.lesions], scan.detection)
 
 
 def _prompt(mask: Path) -> str:
@@ -170,53 +157,28 @@ def _prompt(mask: Path) -> str:
         raise CaseError(path, "is not a run record", "segment the case again, or remove it") from error
 
 
-def _ct_of(reference: Path, mask: sitk.Image) -> sitk.Image | None:
-    path = reference.with_name(CT_FILE)
-    if not path.is_file():
-        return None
-    ct = read_volume(path)
-    if not same_grid(ct, mask):
-        raise VolumeError(path, f"does not lie on the grid of {reference.name}", "ingest the case again")
-    return ct
+def _prompt_if_readable(pair: _Pair) -> str:
+    try:
+        return _prompt(pair.predicted) if pair.predicted else NO_PREDICTION
+    except CaseError:
+        return NO_PROMPT
 
 
-def summarize(rows: Sequence[Row]) -> list[Row]:
-    """One row a prompt: cases, their Dice and distances, lesions found; None where nothing was measured.
-
-    The median of HD95 counts an infinite distance as the largest, so that a missed case weighs. The standard
-    deviation is that of a sample, None for one case.
-    """
-    prompts = dict.fromkeys(str(row["prompt"]) for row in rows)
-    return [_summary(prompt, [row for row in rows if row["prompt"] == prompt]) for prompt in sorted(prompts)]
-
-
-def _summary(prompt: str, rows: Sequence[Row]) -> Row:
-    measured = [row for row in rows if row["dice"] is not None]
-    dice = [row["dice"] for row in measured]
-    summary: Row = {
-        "prompt": prompt,
-        "n": len(measured),
-        "without_numbers": len(rows) - len(measured),
-        "dice_mean": mean(dice) if dice else None,
-        "dice_median": median(dice) if dice else None,
-        "dice_sd": stdev(dice) if len(dice) > 1 else None,
-        "surface_dice_mean": mean(row["surface_dice"] for row in measured) if dice else None,
-        "hd95_mm_median": median(row["hd95_mm"] for row in measured) if dice else None,
-    }
-    for name in ("lesions", "lesions_found", "lesions_missed", "lesions_false"):
-        summary[name] = sum(row[name] for row in measured)
-    for name in FLOORS:
-        known = [row[name] for row in measured if row[name] is not None]
-        summary[f"{name}_mean"] = mean(known) if known else None
-    return {name: round(value, 4) if isinstance(value, float) else value for name, value in summary.items()}
-
-
-def _write(evaluation: Evaluation, out: Path, record: RunRecord, tolerance_mm: float) -> None:
+def _write(
+    evaluation: Evaluation, summary: Summary, out: Path, options: EvaluateOptions, record: RunRecord
+) -> None:
+    record_path(out).unlink(missing_ok=True)
+    lesions, beside = out.with_name(f"{out.stem}_lesions.csv"), out.with_suffix(".json")
     write_csv(out, COLUMNS, evaluation.rows)
-    prompts = [
-        {name: "inf" if value == float("inf") else value for name, value in row.items()}
-        for row in evaluation.summary
-    ]
-    beside = out.with_suffix(".json")
-    write_json(beside, {"schema_version": 1, "tolerance_mm": tolerance_mm, "prompts": prompts})
-    record.finish(out, [out, beside])
+    write_csv(lesions, LESION_COLUMNS, evaluation.lesions)
+    content: dict[str, Any] = {
+        "schema_version": 2,
+        **options.model_dump(mode="json"),
+        "prompts": for_json(summary.prompts),
+        "size_bins": for_json(summary.size_bins),
+        "froc": for_json(summary.froc),
+    }
+    write_json(beside, content)
+    made = write_page(out, evaluation.rows, evaluation.lesions, summary, options)
+    write_failures(out.with_name(f"{out.stem}_failures.csv"), "evaluate", evaluation.failures)
+    record.finish(out, [out, lesions, beside, *made])

@@ -7,6 +7,21 @@ from radiogen.engines.model_folder import CONFIG, WEIGHTS, model_hash, read_mode
 from radiogen.errors import ModelError
 from radiogen.resources import data_folder
 
+STARTER = "raseg-starter"
+
+
+def starter_model() -> Path:
+    """The folder of the model that is shipped.
+
+    Raises:
+        ModelError: It is not there.
+    """
+    folder = data_folder("models") / STARTER
+    if not (folder / WEIGHTS).is_file():
+        way_out = "name a model folder with --model"
+        raise ModelError(f"the starter model {STARTER}", "is not part of this installation", way_out)
+    return folder
+
 
 def find_models(folder: Path | None = None) -> list[dict[str, Any]]:
     """Name, preset, priors, sparsity and hash of each model folder in a folder (or itself one).

@@ -13,11 +13,12 @@ from radiogen.config import Settings, check_settings
 from radiogen.errors import ConfigError, ModelError, PruningError
 from radiogen.networks.raseg import RASeg, RASegSettings
 from radiogen.preprocess.network_input import Preprocessing
-from radiogen.preprocess.priors import PriorName
+from radiogen.preprocess.priors import AUTO_PRIORS, Look, PriorName
 from radiogen.provenance import file_sha256, short_hash, write_json, write_text
 from radiogen.pruning.sparse_files import load_tensors, save_tensors
 
 WEIGHTS, CONFIG, METRICS, CARD = "model.safetensors", "config.json", "metrics.json", "MODEL_CARD.md"
+ENSEMBLE = "ensemble.json"
 
 
 class ModelConfig(Settings):
@@ -46,6 +47,24 @@ class Model:
     hash: str
     folder: Path
 
+    @property
+    def members(self) -> "tuple[Model, ...]":
+        """The networks that are asked: this one."""
+        return (self,)
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Several models whose probabilities are averaged; made by `ensemble.load_models`."""
+
+    members: tuple[Model, ...]
+    config: ModelConfig  # what they share; the priors that all were trained with, the patients that any saw
+    hash: str  # of all of them
+    folder: Path
+
+
+AnyModel = Model | Ensemble
+
 
 def save_model(
     folder: Path,
@@ -67,6 +86,8 @@ def read_model_config(folder: Path) -> ModelConfig:
     Raises:
         ModelError: The folder is not a whole model folder, or of a format of another version.
     """
+    if (folder / ENSEMBLE).is_file():
+        raise ModelError(folder, "is an ensemble of models", "give the folder of one member here")
     if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
         missing = CONFIG if not (folder / CONFIG).is_file() else WEIGHTS
         raise ModelError(folder, f"holds no {missing}", "give a folder that radiogen train finished")
@@ -100,9 +121,10 @@ def load_model(folder: Path, device: torch.device) -> Model:
     return Model(network.to(device).eval(), config, model_hash(folder), folder)
 
 
-def check_prior(config: ModelConfig, prior: PriorName, folder: Path) -> None:
-    """Refuse a prior that the model was not trained with."""
-    if prior not in config.priors:
+def check_prior(config: ModelConfig, prior: Look, folder: Path) -> None:
+    """Refuse a prior that the model was not trained with; `auto` needs lungs and box."""
+    needed: tuple[PriorName, ...] = AUTO_PRIORS if prior == "auto" else (prior,)
+    for prior in (each for each in needed if each not in config.priors):
         raise ModelError(
             f"model {folder.name}",
             f"was not trained with the prior {prior!r}",

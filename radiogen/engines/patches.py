@@ -50,7 +50,7 @@ class PatchDataset(Dataset[Patch]):
 
     Raises:
         CaseError: A case of `lungs_only_cohorts` has no place for a patch clear of its lesions.
-        ConfigError: `cohort_draws` names a cohort of which there is no case.
+        ConfigError: `cohort_draws` or `lungs_only_cohorts` names a cohort of which there is no case.
     """
 
     def __init__(
@@ -60,10 +60,7 @@ class PatchDataset(Dataset[Patch]):
         training: TrainingSettings,
         seed: int,
     ) -> None:
-        absent = set(training.cohort_draws) - {case.cohort for case in cases}
-        if absent:
-            way_out = f"the cohorts are {', '.join(sorted({case.cohort or '(none)' for case in cases}))}"
-            raise ConfigError("training.cohort_draws", f"names {min(absent)}, which has no case", way_out)
+        check_cohorts(training, {case.cohort for case in cases})
         self.cases = [case for case in cases for _ in range(training.cohort_draws.get(case.cohort, 1))]
         self.preprocessing = preprocessing
         self.training = training
@@ -188,6 +185,19 @@ class PatchDataset(Dataset[Patch]):
         )
         lesion, lungs = warp.labels([lesion, lungs])
         return Piece(warp.hu(hu.astype(np.float32)), lesion, lungs, label)
+
+
+def check_cohorts(training: TrainingSettings, cohorts: set[str]) -> None:
+    """Refuse the name of a cohort that is not there: misspelt, it would show lesions that must not be seen.
+
+    Raises:
+        ConfigError: `cohort_draws` or `lungs_only_cohorts` names a cohort of which there is no case.
+    """
+    for key in ("cohort_draws", "lungs_only_cohorts"):
+        absent = set(getattr(training, key)) - cohorts
+        if absent:
+            way_out = f"the cohorts are {', '.join(sorted(name or '(none)' for name in cohorts))}"
+            raise ConfigError(f"training.{key}", f"names {min(absent)!r}, which has no case", way_out)
 
 
 def place_round(case: PreparedCase, label: int, shape: Shape, central: bool, chance: Chance) -> Shape:

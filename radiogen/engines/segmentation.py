@@ -1,153 +1,231 @@
 """One volume through a model: prompt in, lesion mask on the scanner's grid out."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 import SimpleITK as sitk
-import torch
+from pydantic import Field
 
-from radiogen.engines.inference import predict, window_round
-from radiogen.engines.model_folder import Model
+from radiogen.engines.automatic import (
+    AutoSettings,
+    find_candidates,
+    join_overlapping,
+    loosened,
+    mean_probability,
+    only_seen_before,
+)
+from radiogen.engines.findings import Finding, Laid, describe
+from radiogen.engines.inference import Inference, InferenceSettings, Piece, Voxels, window_about
+from radiogen.engines.lesion_parts import LUNG_MARGIN_MM, keep_lesions, lungs_are_near
+from radiogen.engines.model_folder import AnyModel
+from radiogen.engines.scanner_grid import ScannerMap, box_of, crop_grid, region_of
+from radiogen.engines.sliding import ArrayBox
+from radiogen.engines.zoom import look_zoomed, zoom_for, zoomed
 from radiogen.errors import ConfigError
-from radiogen.measures.lesions import split_lesions
-from radiogen.preprocess.network_input import NetworkInput, to_array, to_network_grid
-from radiogen.preprocess.priors import BoxMm, PriorName, box_prior, box_voxels, mask_prior
-from radiogen.volume import FloatArray, array_of, bounding_box, crop, resample_to, volume_like, voxel_ml
+from radiogen.preprocess.network_input import to_network_grid
+from radiogen.preprocess.priors import BoxMm, Look, box_region, box_voxels, grown
+from radiogen.volume import resample_to, widened
 
-BOX_MARGIN_MM = 5.0  # a lesion may reach this far out of its box
-LUNG_MARGIN_MM = 10.0  # a lesion may lie this far from the lungs (a tumour in the wall or the hilum)
+BOX_MARGIN_MM = 5.0  # a lesion may reach this far out of its box,
+BOX_MARGIN_SHARE = 0.15  # but no more than this share of the shortest side of a box that somebody gave
+MAP_BYTES = 3  # a voxel of the scanner's grid: labels twice, and the probability
+
+
+class SegmentationSettings(InferenceSettings):
+    """How a CT is segmented."""
+
+    smallest_ml: float = Field(0.03, ge=0, description="smaller parts are left out, but not those of boxes")
+    auto: AutoSettings = AutoSettings()
 
 
 @dataclass(frozen=True)
 class Prompt:
     """Where the network is told to look."""
 
-    prior: PriorName
+    prior: Look
     boxes: tuple[BoxMm, ...] = ()
     mask: sitk.Image | None = None
 
 
 @dataclass(frozen=True)
 class Segmentation:
-    """Lesions 1..n on the scanner's grid, and what was decided on the way."""
+    """Lesions 1..n on the scanner's grid, what is known of each, and what was decided on the way."""
 
     lesion: sitk.Image
     decisions: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    probability: sitk.Image | None  # uint8, in 255ths of a probability; None unless asked for
 
 
 def segment_volume(
-    model: Model, ct: sitk.Image, lungs: sitk.Image, prompt: Prompt, smallest_ml: float = 0.03
+    model: AnyModel,
+    ct: sitk.Image,
+    lungs: sitk.Image,
+    prompt: Prompt,
+    settings: SegmentationSettings | None = None,
+    inference: Inference | None = None,
+    keep_probability: bool = False,
 ) -> Segmentation:
     """Segment the lesions of one CT.
 
     Args:
-        model: A loaded model.
+        model: A loaded model, or several as one.
         ct: HU.
         lungs: Lung mask on the same grid.
         prompt: With boxes each box gives one lesion; else every connected part is one.
-        smallest_ml: Parts below this volume are left out (not of boxes).
+        settings: How.
+        inference: The same model, ready to look; for many CTs made once, so that what was learned of memory
+            and time is kept.
+        keep_probability: Also give the probabilities.
 
     Raises:
         ConfigError: A box or mask that does not reach the lungs.
         CaseError: The lung mask is empty.
+        DeviceError: There is too little memory.
     """
-    asked = _asked_for(ct, prompt)
-    sample = to_network_grid(ct, lungs, asked, model.config.preprocessing)
-    if prompt.boxes:
-        return _segment_boxes(model, ct, sample, prompt.boxes)
-    prior = _whole_prior(sample, prompt)
-    window = model.config.preprocessing.size
-    probability = predict(
-        model.network, to_array(sample, model.config.preprocessing), prior, window, _device(model)
-    )
-    found = _on_scanner_grid(probability, sample, ct) >= model.config.threshold
-    return _clean(sitk.Cast(found, sitk.sitkUInt8), lungs, smallest_ml)
+    settings = settings or SegmentationSettings()
+    inference = inference or Inference(model, settings)
+    inference.begin(later_mb=MAP_BYTES * ct.GetNumberOfPixels() / 2**20)
+    work = _Work(inference, ct, lungs, prompt, settings)
+    lesion, decisions = work.segment()
+    decisions = [*inference.decisions, *decisions]
+    findings = describe(lesion, work.filled, work.laid)
+    probability = work.filled.probability() if keep_probability else None
+    return Segmentation(lesion, tuple(decisions), tuple(findings), probability)
 
 
-def _device(model: Model) -> torch.device:
-    return next(model.network.parameters()).device
+def margin_of(box: BoxMm) -> float:
+    """How far a lesion may reach out of a box, in mm: a nodule's box is a tighter word than a mass's.
+
+    >>> margin_of(BoxMm((0, 0, 0), (10, 12, 20)))
+    1.5
+    """
+    shortest_mm = min(high - low for low, high in zip(box.low, box.high, strict=True))
+    return min(BOX_MARGIN_MM, BOX_MARGIN_SHARE * shortest_mm)
 
 
-def _asked_for(ct: sitk.Image, prompt: Prompt) -> sitk.Image | None:
-    """What the prompt points at, as a mask on the CT's grid, so that the network's grid holds it."""
-    if prompt.boxes:
-        inside = np.any([box_voxels(box, ct) for box in prompt.boxes], axis=0)
-        return volume_like(inside.astype(np.uint8), ct)
-    if prompt.mask is not None:
-        return resample_to(prompt.mask, ct, outside=0, nearest=True)
-    return None
+class _Work:
+    """One CT while it is segmented."""
 
+    def __init__(
+        self,
+        inference: Inference,
+        ct: sitk.Image,
+        lungs: sitk.Image,
+        prompt: Prompt,
+        settings: SegmentationSettings,
+    ) -> None:
+        config = inference.model.config
+        asked = None if prompt.mask is None else resample_to(prompt.mask, ct, outside=0, nearest=True)
+        regions = [region for box in prompt.boxes if (region := box_region(box, ct))]
+        self.inference, self.ct, self.lungs, self.prompt = inference, ct, lungs, prompt
+        self.settings = settings
+        self.sample = to_network_grid(ct, lungs, asked, config.preprocessing, regions)
+        self.filled = ScannerMap(ct, self.sample, config.threshold)
+        self.laid: dict[int, Laid] = {}
 
-def _whole_prior(sample: NetworkInput, prompt: Prompt) -> FloatArray:
-    if prompt.prior == "lungs":
-        return mask_prior(sample.lungs)
-    if prompt.prior == "none":
-        return np.ones(sample.ct.GetSize()[::-1], np.float32)
-    if prompt.mask is None or sample.lesion is None:
-        raise ConfigError(f"--prior {prompt.prior}", "comes without its box or mask", "give --box or --mask")
-    prior = mask_prior(sample.lesion)
-    if not prior.any():
-        raise ConfigError("--mask", "holds no voxel of the CT", "give a mask of this patient")
-    return prior
+    @cached_property
+    def hu(self) -> npt.NDArray[np.int16]:
+        view: npt.NDArray[np.int16] = sitk.GetArrayViewFromImage(self.sample.ct)
+        return view
 
+    @cached_property
+    def in_lungs(self) -> Voxels:
+        found: Voxels = sitk.GetArrayViewFromImage(self.sample.lungs) != 0
+        return found
 
-def _segment_boxes(
-    model: Model, ct: sitk.Image, sample: NetworkInput, boxes: Sequence[BoxMm]
-) -> Segmentation:
-    """One window and one lesion a box; where two lesions meet, the more probable one wins."""
-    preprocessing = model.config.preprocessing
-    image = to_array(sample, preprocessing)
-    lungs = array_of(sample.lungs) != 0
-    best = np.zeros(ct.GetSize()[::-1], np.float32)
-    lesion = np.zeros(best.shape, np.uint8)
-    decisions = []
-    for label, box in enumerate(boxes, start=1):
-        if not lungs[box_voxels(box, sample.ct, LUNG_MARGIN_MM)].any():
-            corners = f"{box.low} to {box.high} mm"
-            raise ConfigError(f"box {corners}", "lies outside the lungs", "give x0,y0,z0,x1,y1,z1 in LPS mm")
-        prior = box_prior(box, sample.ct)
-        near = window_round(prior > 0, preprocessing.size)
-        probability = np.zeros(prior.shape, np.float32)
-        probability[near] = predict(
-            model.network, image[(slice(None), *near)], prior[near], preprocessing.size, _device(model)
+    def segment(self) -> tuple[sitk.Image, list[str]]:
+        """The final mask, and what was decided."""
+        if self.prompt.prior == "box":
+            if not self.prompt.boxes:
+                raise ConfigError("--prior box", "comes without a box", "give --box or --box-from")
+            return self.filled.lesion, self._boxes()
+        said = self._auto() if self.prompt.prior == "auto" else self._whole()
+        lesion, left_out = keep_lesions(self.filled.lesion, self.lungs, self.settings.smallest_ml)
+        return lesion, [*said, *left_out]
+
+    def _whole(self) -> list[str]:
+        piece = self._look_everywhere(self.prompt.prior)
+        self.filled.lay(piece, 1, self.sample.roi)
+        self.laid[1] = Laid(piece, self.prompt.prior)
+        return []
+
+    def _look_everywhere(self, prior: Look) -> Piece:
+        where, wanted = self.in_lungs, self.in_lungs
+        if prior == "none":
+            where = np.ones_like(self.in_lungs)
+        if prior == "mask":
+            where = wanted = self._mask()
+        z, y, x = (slice(0, length) for length in self.hu.shape)
+        return self.inference.run(self.hu, where, (z, y, x), wanted)
+
+    def _mask(self) -> Voxels:
+        if self.sample.lesion is None:
+            raise ConfigError("--prior mask", "comes without its mask", "give --box-from")
+        mask: Voxels = sitk.GetArrayViewFromImage(self.sample.lesion) != 0
+        if not mask.any():
+            raise ConfigError("--mask", "holds no voxel of the CT", "give a mask of this patient")
+        return mask
+
+    def _boxes(self) -> list[str]:
+        """One window and one lesion a box; where two lesions meet, the more probable one wins."""
+        said = []
+        for label, box in enumerate(self.prompt.boxes, start=1):
+            margin_mm = margin_of(box)
+            here, there = box_region(box, self.sample.ct), box_region(box, self.ct, margin_mm)
+            corners, way_out = f"box {box.low} to {box.high} mm", "give x0,y0,z0,x1,y1,z1 in LPS mm"
+            if not lungs_are_near(self.lungs, box_region(box, self.ct, LUNG_MARGIN_MM)):
+                raise ConfigError(corners, "lies outside the lungs", way_out)
+            if here is None or there is None:
+                raise ConfigError(corners, "holds no voxel of the lungs' box", way_out)
+            zoom = zoom_for(here.array_slices(), self.inference.size)
+            near = window_about(here.array_slices(), self.hu.shape, zoomed(self.inference.size, zoom))
+            prior = box_voxels(box, crop_grid(self.sample.ct, box_of(near)))
+            piece = look_zoomed(self.inference, self.sample.ct, prior, near, zoom)
+            self.laid[label] = Laid(piece, f"box {label}")
+            if not self.filled.lay(piece, label, there, grown(box, margin_mm)):
+                said.append(f"box {label}: nothing above the threshold {self.filled.threshold:g}")
+        return said
+
+    def _auto(self) -> list[str]:
+        """The lungs first, then a box round each candidate (docs/decisions/0041)."""
+        auto = self.settings.auto
+        first = self._look_everywhere("lungs")
+        found = find_candidates(first, self.sample, auto.candidate_threshold, self.settings.smallest_ml)
+        bright = [each for each in found if each.score >= auto.least_score]
+        joined = join_overlapping([loosened(each, self.hu.shape, auto.box_loosen) for each in bright])
+        candidates = joined[: auto.most_candidates]
+        empty = faint = 0
+        for label, candidate in enumerate(candidates, start=1):
+            piece = self._refine(candidate.box)
+            piece = only_seen_before(piece, first, self.filled.threshold, auto.candidate_threshold)
+            wide = widened(box_of(candidate.box), self.sample.ct, BOX_MARGIN_MM)
+            score = mean_probability(piece, wide.array_slices(), self.filled.threshold)
+            empty += score is None
+            faint += score is not None and score < auto.least_score
+            if score is not None and score >= auto.least_score:
+                region = region_of(candidate.box, self.sample, self.ct, BOX_MARGIN_MM)
+                self.filled.lay(piece, label, region)
+                self.laid[label] = Laid(piece, f"candidate {label}", candidate.score)
+        counts = {
+            f"dropped, mean probability below {auto.least_score:g} in the first pass": len(found)
+            - len(bright),
+            "joined with another, whose box they lie in": len(bright) - len(joined),
+            f"dropped, beyond the best {auto.most_candidates}": len(joined) - len(candidates),
+            "dropped, nothing found in their box": empty,
+            f"dropped, mean probability below {auto.least_score:g} in their box": faint,
+        }
+        word = "candidate" if len(found) == 1 else "candidates"
+        said = [f"{len(found)} {word} above {auto.candidate_threshold:g} in the first pass"]
+        return said + [f"{count} of them {what}" for what, count in counts.items() if count]
+
+    def _refine(self, box: ArrayBox) -> Piece:
+        zoom = zoom_for(box, self.inference.size)
+        near = window_about(box, self.hu.shape, zoomed(self.inference.size, zoom))
+        prior = np.zeros([edge.stop - edge.start for edge in near], dtype=bool)
+        prior[tuple(slice(b.start - n.start, b.stop - n.start) for b, n in zip(box, near, strict=True))] = (
+            True
         )
-        probability[~box_voxels(box, sample.ct, BOX_MARGIN_MM)] = 0.0
-        on_scanner = array_of(_on_scanner_grid(probability, sample, ct))
-        wins = (on_scanner >= model.config.threshold) & (on_scanner > best)
-        wins &= box_voxels(box, ct, BOX_MARGIN_MM)  # resampling smears over the edge of the network's voxels
-        lesion[wins], best[wins] = label, on_scanner[wins]
-        if not wins.any():
-            decisions.append(f"box {label}: nothing above the threshold {model.config.threshold:g}")
-    return Segmentation(volume_like(lesion, ct), tuple(decisions))
-
-
-def _on_scanner_grid(probability: FloatArray, sample: NetworkInput, ct: sitk.Image) -> sitk.Image:
-    """Probabilities on the whole of the scanner's grid; 0 outside the lungs' box."""
-    on_network = volume_like(probability, sample.ct)
-    piece = resample_to(on_network, crop(ct, sample.roi), outside=0.0)
-    whole = sitk.Image(ct.GetSize(), sitk.sitkFloat32)
-    whole.CopyInformation(ct)
-    return sitk.Paste(whole, piece, piece.GetSize(), destinationIndex=sample.roi.start)
-
-
-def _clean(found: sitk.Image, lungs: sitk.Image, smallest_ml: float) -> Segmentation:
-    """Leave out what is too small or lies away from the lungs, and say so."""
-    kept = split_lesions(found, smallest_ml)
-    labels = array_of(kept)
-    decisions = []
-    small_ml = (np.count_nonzero(array_of(found)) - np.count_nonzero(labels)) * voxel_ml(found)
-    if small_ml > 0:
-        decisions.append(f"{small_ml:.2f} ml in parts below {smallest_ml:g} ml left out")
-    away = [label for label in range(1, int(labels.max()) + 1) if not _is_near(kept == label, lungs)]
-    if away:
-        away_ml = np.isin(labels, away).sum() * voxel_ml(kept)
-        decisions.append(f"{len(away)} parts of {away_ml:.2f} ml away from the lungs left out")
-        labels[np.isin(labels, away)] = 0
-        kept = split_lesions(volume_like(labels, kept))
-    return Segmentation(kept, tuple(decisions))
-
-
-def _is_near(part: sitk.Image, lungs: sitk.Image) -> bool:
-    box = bounding_box(part, LUNG_MARGIN_MM)
-    return box is not None and bool(array_of(crop(lungs, box)).any())
+        return look_zoomed(self.inference, self.sample.ct, prior, near, zoom)

@@ -4,37 +4,35 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
 
-from radiogen.config import Settings
-from radiogen.engines.cards import model_card
+from radiogen.engines.cards import count_cohorts, model_card
+from radiogen.engines.mishaps import mishaps_told
 from radiogen.engines.model_folder import WEIGHTS, ModelConfig, save_model
-from radiogen.engines.prepared import learnable, prepare
+from radiogen.engines.prepared import PreparedCase, prepare
 from radiogen.engines.presets import RunSettings
-from radiogen.engines.pruned_folder import Pruned, read_pruned
+from radiogen.engines.train_options import TrainOptions
 from radiogen.engines.training import CHECKPOINT, Training
-from radiogen.errors import ConfigError, OutputError, TrainingError
-from radiogen.io.cases import Case, find_cases
-from radiogen.networks.raseg import build_raseg, weight_count
-from radiogen.provenance import RunRecord, file_sha256, leave_no_trace, record_path, short_hash
-from radiogen.runtime import Tick, no_tick
+from radiogen.engines.training_task import Task, find_task
+from radiogen.errors import OutputError, TrainingError
+from radiogen.io.cases import Case
+from radiogen.networks.raseg import weight_count
+from radiogen.provenance import RunRecord, leave_no_trace, record_path
+from radiogen.runtime import (
+    Tick,
+    from_all,
+    from_first,
+    is_first_process,
+    no_tick,
+    process_number,
+    together,
+    wait_for_all,
+)
 
 CACHE = "prepared"
-
-
-class TrainOptions(Settings):
-    """What is trained on what. With `pruned`, network, preprocessing and seed come from that folder."""
-
-    preset: str = "modern"
-    seed: int = 0
-    pruned: Path | None = None
-    folds: int = 0
-    fold: int = 0
-    resume: bool = True
-    existing: Literal["skip", "overwrite", "fail"] = "skip"
+__all__ = ["TrainOptions", "Trained", "train", "train_one"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +55,8 @@ def train(
 ) -> Trained:
     """Train on the cases with an outline whose split is not `test`; a killed run goes on where it was.
 
+    Under torchrun every process calls this with its own device, on a folder that all of them see.
+
     Args:
         cases: A case folder with a manifest.
         out: The model folder to write.
@@ -67,113 +67,113 @@ def train(
 
     Raises:
         CaseError: There is no case to learn from.
-        ConfigError: The fold is not one of the folds, or the pruned folder is of other settings.
+        ConfigError: The fold is not one of the folds, the pruned folder or the model to start with is of
+            other settings, or settings contradict each other.
         TrainingError: The training cannot go on.
         OutputError: The folder holds a finished model and `existing` is fail.
     """
-    pruned = read_pruned(options.pruned) if options.pruned else None
-    if pruned:
-        check_pruned(pruned, settings, options)
-    found = find_cases(cases)
-    learn, held_out = choose_cases(found, options)
+    with together(device), mishaps_told(f"training on {device}"):
+        trained = train_one(cases, out, settings, options, device, out / CACHE, tick)
+        if is_first_process():
+            shutil.rmtree(out / CACHE, ignore_errors=True)
+    return trained
+
+
+def train_one(
+    cases: Path,
+    out: Path,
+    settings: RunSettings,
+    options: TrainOptions,
+    device: torch.device,
+    cache: Path,
+    tick: Tick,
+) -> Trained:
+    """`train` inside the processes that work together, with a place for prepared cases."""
+    task = find_task(cases, settings, options)
     record = RunRecord(
         "train", options={**options.model_dump(mode="json"), "settings": settings.model_dump(mode="json")}
     )
-    fingerprint = _fingerprint(settings, options, pruned, learn, held_out)
-    finished = _finished(out, fingerprint, options)
+    fingerprint = from_first(lambda: task.fingerprint)
+    finished = from_first(lambda: _finished(out, fingerprint, options))
     if finished is not None:
-        return Trained(out, finished, _ids(learn), _ids(held_out))
-    network = pruned.start() if pruned else build_raseg(settings.network, options.seed)
-    with leave_no_trace(out / CACHE):
-        prepared = [prepare(some, settings.preprocessing, out / CACHE, tick) for some in (learn, held_out)]
+        return Trained(out, finished, _ids(task.learn), _ids(task.held_out))
     training = Training(
-        network=network,
+        network=task.start.network,
         settings=settings,
-        learn=prepared[0],
-        held_out=prepared[1],
-        weight_masks=pruned.weight_masks if pruned else {},
+        learn=_prepared(task.learn, settings, cache, tick),
+        held_out=_prepared(task.held_out, settings, cache, tick),
+        weight_masks=task.start.weight_masks,
         seed=options.seed,
         device=device,
         folder=out,
         fingerprint=fingerprint,
     )
     done = training.run(tick)
-    metrics: dict[str, Any] = {
+    metrics = {
         "fingerprint": fingerprint,
         "epochs": done.epochs,
         "validation": done.validation,
+        "kept_epoch": done.best.get("epoch", done.epoch - 1),
     }
-    seen = set(pruned.config.patients_seen) if pruned else set()
+    if is_first_process():
+        _write(out, task, metrics)
+        record.decisions += [*task.left_out, *_said_of(metrics, settings)]
+        record.seed, record.device = options.seed, str(device)
+        record.finish(out, [out / WEIGHTS])
+        (out / CHECKPOINT).unlink(missing_ok=True)
+    wait_for_all()
+    return Trained(out, metrics, _ids(task.learn), _ids(task.held_out))
+
+
+def _prepared(cases: list[Case], settings: RunSettings, cache: Path, tick: Tick) -> list[PreparedCase]:
+    """Every process prepares its share of the cases."""
+    rank, world = process_number()
+    with leave_no_trace(cache):
+        ready = from_all(prepare(cases[rank::world], settings.preprocessing, cache, tick))
+    by_id = {case.case_id: case for case in ready}
+    return [by_id[case.case_id] for case in cases]
+
+
+def _write(out: Path, task: Task, metrics: dict[str, Any]) -> None:
+    start, settings = task.start, task.settings
+    learned_from = {case.patient_id for case in task.learn}
+    seen = None if start.patients_seen is None else tuple(sorted(start.patients_seen | learned_from))
     config = ModelConfig(
-        preset=options.preset,
-        network=pruned.network if pruned else settings.network,
+        preset=task.options.preset,
+        network=start.network.settings,
         preprocessing=settings.preprocessing,
         priors=settings.training.prior_names,
-        seed=options.seed,
-        sparsity=pruned.config.sparsity if pruned else 0.0,
-        control=pruned.config.control if pruned else "none",
-        patients_seen=tuple(sorted(seen | {case.patient_id for case in learn})),
+        threshold=settings.training.threshold,
+        seed=task.options.seed,
+        sparsity=start.sparsity,
+        control=start.control,
+        patients_seen=seen,
     )
-    note = pruned.note if pruned else ""
-    card = model_card(config, metrics, weight_count(network), note)
-    save_model(out, network.state_dict(), config, metrics, card)
-    record.decisions += learnable(found)[1]
-    record.seed, record.device = options.seed, str(device)
-    record.finish(out, [out / WEIGHTS])
-    (out / CHECKPOINT).unlink(missing_ok=True)
-    shutil.rmtree(out / CACHE, ignore_errors=True)
-    return Trained(out, metrics, _ids(learn), _ids(held_out))
+    card = model_card(
+        config,
+        metrics,
+        weight_count(start.network),
+        note=start.note,
+        training=settings.training,
+        cohorts=count_cohorts(task.learn),
+        held_out=task.fold,
+    )
+    save_model(out, start.network.state_dict(), config, metrics, card)
 
 
-def choose_cases(cases: list[Case], options: TrainOptions) -> tuple[list[Case], list[Case]]:
-    """Cases to learn from and cases held out: folds by patient, drawn from the seed.
-
-    Cases of the split `test` and cases without an outline or a lung mask are in neither.
-
-    Raises:
-        CaseError: There is nothing to learn from.
-        ConfigError: The fold is not one of the folds, or there are fewer patients than folds.
-    """
-    usable, _ = learnable(cases)
-    if options.folds == 0:
-        return usable, []
-    patients = sorted({case.patient_id for case in usable})
-    if not 0 <= options.fold < options.folds or options.folds < 2:
-        raise ConfigError(f"--fold {options.fold}", f"is not one of {options.folds} folds", "count from 0")
-    if len(patients) < options.folds:
-        wrong = f"are more than the {len(patients)} patients with an outline"
-        raise ConfigError(f"--folds {options.folds}", wrong, "take fewer folds")
-    order = np.random.default_rng(options.seed).permutation(len(patients))
-    fold_of = {patients[patient]: place % options.folds for place, patient in enumerate(order)}
-    held_out = [case for case in usable if fold_of[case.patient_id] == options.fold]
-    return [case for case in usable if fold_of[case.patient_id] != options.fold], held_out
+def _said_of(metrics: dict[str, Any], settings: RunSettings) -> list[str]:
+    """What a training decided for itself."""
+    said, epochs = [], len(metrics["epochs"])
+    if epochs < settings.training.epochs:
+        said.append(f"stopped after {epochs} epochs, as validation got no better")
+    if settings.training.patience:
+        said.append(f"kept the weights of epoch {metrics['kept_epoch'] + 1}, the best on the held-out cases")
+    _, world = process_number()
+    return [*said, *([f"trained by {world} processes"] if world > 1 else [])]
 
 
 def _ids(cases: list[Case]) -> tuple[str, ...]:
     return tuple(case.case_id for case in cases)
-
-
-def check_pruned(pruned: Pruned, settings: RunSettings, options: TrainOptions) -> None:
-    """Refuse weight masks of another network, seed or preprocessing."""
-    made = pruned.config
-    same = settings.network == made.settings.network and options.seed == made.seed
-    if not same or settings.preprocessing != made.settings.preprocessing:
-        raise ConfigError(
-            f"--pruned {pruned.folder}",
-            f"was made with --preset {made.preset} --seed {made.seed} and its settings",
-            "train with the same --preset, --seed, --config and --set",
-        )
-
-
-def _fingerprint(
-    settings: RunSettings, options: TrainOptions, pruned: Pruned | None, learn: list[Case], out: list[Case]
-) -> str:
-    """What decides the weights: settings, seed, masks, and the bytes of the cases."""
-    deciding = settings.model_dump(mode="json", exclude={"training": {"workers", "checkpoint_minutes"}})
-    paths = [(case.ct_path, case.lesion_path, case.lungs_path) for case in (*learn, *out)]
-    files = [file_sha256(path) for three in paths for path in three if path.is_file()]
-    parts = [deciding, options.seed, pruned.hash if pruned else "", len(learn), files]
-    return short_hash(json.dumps(parts))
 
 
 def _finished(out: Path, fingerprint: str, options: TrainOptions) -> dict[str, Any] | None:

@@ -4,13 +4,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from radiogen.engines.averaging import averaged_copy
-from radiogen.engines.checkpoint import load_checkpoint, read_checkpoint_about, save_checkpoint
+from radiogen.engines.checkpoint import Learned, load_checkpoint, read_checkpoint_about, save_checkpoint
 from radiogen.engines.patches import PatchDataset
 from radiogen.engines.prepared import PreparedCase
 from radiogen.engines.presets import RunSettings
@@ -22,7 +23,15 @@ from radiogen.errors import TrainingError
 from radiogen.networks.raseg import RASeg
 from radiogen.provenance import DRAFT
 from radiogen.pruning.holding import assert_held, hold_weight_masks
-from radiogen.runtime import Tick, no_tick
+from radiogen.runtime import (
+    Tick,
+    from_all,
+    is_first_process,
+    no_tick,
+    process_number,
+    said_once,
+    wait_for_all,
+)
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -36,11 +45,17 @@ class Progress:
     losses: list[float] = field(default_factory=list)  # of those steps
     epochs: list[dict[str, Any]] = field(default_factory=list)
     validation: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Any] = field(default_factory=dict)  # epoch and mean Dice, with `patience`
+    worse: int = 0  # validations since the best one
+    scaler: dict[str, Any] = field(default_factory=dict)  # of mixed precision in float16
 
 
 @dataclass
 class Training:
-    """One training: the network at its start, what it learns from, and the folder it keeps itself in."""
+    """One training: the network at its start, what it learns from, and the folder it keeps itself in.
+
+    Under torchrun every process has one; the first one writes.
+    """
 
     network: RASeg
     settings: RunSettings
@@ -53,84 +68,116 @@ class Training:
     fingerprint: str  # of everything that decides the result; a checkpoint of another one is refused
 
     def run(self, tick: Tick = no_tick) -> Progress:
-        """Train to the last epoch; the network then has the weights that a model is written of.
+        """Train to the last epoch, or until `patience` is lost.
+
+        The network then has the weights that a model is written of: the last, their averages (`ema_decay`),
+        or the best of the validations (`patience`).
 
         Returns:
             `epochs`: one row an epoch (epoch, loss, learning_rate); `validation`: one row a held-out
             case and prior.
 
         Raises:
-            TrainingError: The loss is not finite, or the checkpoint is of another training.
+            TrainingError: The loss is not finite, memory is not enough, a process was killed, or the
+                checkpoint is of another training.
         """
         training = self.settings.training
         network = self.network.to(self.device)
         dataset = PatchDataset(self.learn, self.settings.preprocessing, training, self.seed)
         plan = TrainingPlan(dataset, training, self.seed, self.device)
-        self.optimizer = make_optimizer(network, training)
-        self.averaged = averaged_copy(network, training.ema_decay) if training.ema_decay else None
-        self.saved_at = time.monotonic()
+        optimizer = make_optimizer(network, training)
+        averaged = averaged_copy(network, training.ema_decay) if training.ema_decay else None
+        self.learned = Learned(network, optimizer, averaged)
         done = self._resume()
-        log = TrainingLog(self.folder)
-        log.begin(done.epochs, done.validation)
-        hold_weight_masks(network, self.weight_masks, self.optimizer)
-        step = Step(network, self.optimizer, training, self.seed, self.device)
-        network.train()
-        batches = plan.batches_from(done.epoch, done.step)
-        while done.epoch < training.epochs:
-            tick("train", done.epoch * plan.steps + done.step, training.epochs * plan.steps)
-            for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate(training, done.epoch)
-            done.losses.append(step(next(batches), done.epoch, done.step))
-            done.step += 1
-            if self.averaged:
-                self.averaged.update_parameters(network)
-            if done.step == plan.steps:
-                self._end_epoch(done, log)
-            if time.monotonic() - self.saved_at >= 60 * training.checkpoint_minutes:
-                self._save(done)
-        tick("train", training.epochs * plan.steps, training.epochs * plan.steps)
-        if self.averaged:
-            network.load_state_dict(self.averaged.module.state_dict())
+        hold_weight_masks(network, self.weight_masks, optimizer)
+        step = Step(network, optimizer, training, self.seed, self.device)
+        step.scaler.load_state_dict(done.scaler or step.scaler.state_dict())
+        self.log = TrainingLog(self.folder, training.tensorboard) if is_first_process() else None
+        if self.log:
+            self.log.begin(done.epochs, done.validation)
+        self._learn(plan, step, done, tick)
+        if self.log:
+            self.log.end()
+        network.load_state_dict(self.learned.kept(bool(training.patience)))
         assert_held(network, self.weight_masks)
         return done
 
-    def _end_epoch(self, done: Progress, log: TrainingLog) -> None:
+    def _learn(self, plan: TrainingPlan, step: Step, done: Progress, tick: Tick) -> None:
+        training, learned = self.settings.training, self.learned
+        batches = plan.batches_from(done.epoch, done.step)
+        saved_at = time.monotonic()
+        learned.network.train()
+        while not self._is_over(done):
+            tick("train", done.epoch * plan.steps + done.step, training.epochs * plan.steps)
+            for group in learned.optimizer.param_groups:
+                group["lr"] = learning_rate(training, done.epoch)
+            done.losses.append(step(next(batches), done.epoch, done.step))
+            done.step += 1
+            if learned.averaged:
+                learned.averaged.update_parameters(learned.network)
+            if done.step == plan.steps:
+                self._end_epoch(done)
+            if self._is_over(done) or time.monotonic() - saved_at >= 60 * training.checkpoint_minutes:
+                done.scaler = step.scaler.state_dict()
+                self._save(done)
+                saved_at = time.monotonic()
+        tick("train", training.epochs * plan.steps, training.epochs * plan.steps)
+
+    def _is_over(self, done: Progress) -> bool:
+        training = self.settings.training
+        return done.epoch == training.epochs or 0 < training.patience <= done.worse
+
+    def _end_epoch(self, done: Progress) -> None:
         training, epoch = self.settings.training, done.epoch
-        rate = learning_rate(training, epoch)
-        row = {"epoch": epoch, "loss": sum(done.losses) / len(done.losses), "learning_rate": rate}
+        row = {"epoch": epoch, "loss": mean(done.losses), "learning_rate": learning_rate(training, epoch)}
         done.epochs.append(row)
-        log.add("epoch", [row])
-        last = epoch + 1 == training.epochs
+        if self.log:
+            self.log.add_epoch(row)
         is_due = training.validate_every > 0 and (epoch + 1) % training.validate_every == 0
-        if self.held_out and (last or is_due):
+        if self.held_out and (is_due or epoch + 1 == training.epochs):
             rows = [{"epoch": epoch, **row} for row in self._validate()]
             done.validation += rows
-            log.add("validation", rows)
+            self._keep_best(done, rows)
+            if self.log:
+                self.log.add_validation(rows)
         assert_held(self.network, self.weight_masks)
         done.epoch, done.step, done.losses = epoch + 1, 0, []
-        if last:
-            self._save(done)
 
     def _validate(self) -> list[dict[str, Any]]:
-        network = self.averaged.module if self.averaged else self.network
-        priors = self.settings.training.prior_names
-        return validate(network, self.held_out, self.settings.preprocessing, priors, self.device)
+        """Every process takes its share of the cases."""
+        rank, world = process_number()
+        mine, training = self.held_out[rank::world], self.settings.training
+        network = self.learned.in_use
+        seen = (self.settings.preprocessing, training.prior_names, self.device, training.threshold)
+        rows = validate(network, mine, *seen)
+        place = {case.case_id: number for number, case in enumerate(self.held_out)}
+        return sorted(from_all(rows), key=lambda row: place[row["case_id"]])
+
+    def _keep_best(self, done: Progress, rows: Sequence[Mapping[str, Any]]) -> None:
+        dice = mean(row["dice"] for row in rows)
+        if not self.settings.training.patience:
+            return
+        done.worse += 1
+        if dice > done.best.get("dice", -1.0):
+            done.best, done.worse = {"epoch": done.epoch, "dice": dice}, 0
+            self.learned.keep_best()
 
     def _save(self, done: Progress) -> None:
-        about = {"fingerprint": self.fingerprint, **vars(done)}
-        save_checkpoint(self.folder / CHECKPOINT, self.network, self.optimizer, about, self.averaged)
-        self.saved_at = time.monotonic()
+        if is_first_process():
+            about = {"fingerprint": self.fingerprint, **vars(done)}
+            save_checkpoint(self.folder / CHECKPOINT, self.learned, about)
 
     def _resume(self) -> Progress:
         path = self.folder / CHECKPOINT
-        for draft in self.folder.glob(f"{DRAFT}*"):  # of a process that was killed while it wrote
-            draft.unlink()
+        if is_first_process():
+            for draft in self.folder.glob(f"{DRAFT}*"):  # of a process that was killed while it wrote
+                draft.unlink()
+        wait_for_all()
         if not path.is_file():
             return Progress()
         about = read_checkpoint_about(path)
         if about.pop("fingerprint", "") != self.fingerprint:
-            raise TrainingError(
-                path, "is of a training with other settings or cases", "take --existing overwrite"
-            )
-        load_checkpoint(path, self.network, self.optimizer, self.averaged)
+            wrong = "is of a training with other settings or cases"
+            raise said_once(TrainingError(path, wrong, "take --existing overwrite"))
+        load_checkpoint(path, self.learned)
         return Progress(**about)

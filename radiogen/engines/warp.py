@@ -54,7 +54,7 @@ def no_warp(shape: Shape) -> Warp:
 
 
 def draw_warp(shape: Shape, spacing_mm: Sequence[float], augmentation: Augmentation, chance: Chance) -> Warp:
-    """A turn and scale about the middle of a patch, and a smooth bend: each drawn or not.
+    """A turn and scale about the middle of a patch, a zoom out, and a smooth bend: each drawn or not.
 
     Args:
         shape: Of the patch, (D, H, W).
@@ -62,14 +62,17 @@ def draw_warp(shape: Shape, spacing_mm: Sequence[float], augmentation: Augmentat
         augmentation: How much.
         chance: Decides alone what is drawn.
     """
-    turning, bending = chance.spawn(2)
+    turning, bending, zooming = chance.spawn(3)
     turns = turning.random() < augmentation.affine and bool(augmentation.rotation_deg or augmentation.scale)
     bends = bending.random() < augmentation.elastic and augmentation.elastic_mm > 0
-    if not turns and not bends:
+    zooms = zooming.random() < augmentation.zoom and augmentation.zoom_most > 1
+    if not turns and not bends and not zooms:
         return no_warp(shape)
     step = np.array(spacing_mm[::-1], dtype=np.float64)
     middle = (np.array(shape) - 1) / 2
     matrix = turn_and_scale(augmentation, turning) if turns else np.eye(3)
+    if zooms:
+        matrix = matrix * np.exp(zooming.uniform(0, np.log(augmentation.zoom_most)))
     voxels = (matrix * step) / step[:, None]  # from voxels to voxels, through millimetres
     axes = [np.arange(n) - m for n, m in zip(shape, middle, strict=True)]
     points = np.empty((3, *shape), np.float32)

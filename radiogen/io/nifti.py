@@ -138,18 +138,23 @@ def read_mask(path: Path) -> sitk.Image:
     return sitk.Cast(volume, sitk.sitkUInt8)
 
 
-def write_volume(volume: sitk.Image, path: Path) -> None:
+def write_volume(volume: sitk.Image, path: Path, scale: float = 1.0) -> None:
     """Write a volume whole, compressed if the name ends in .gz; the same volume gives the same bytes.
 
     NIfTI is written without a copy of the voxels, with qform and sform alike, in millimetres. Other
     endings are left to ITK.
+
+    Args:
+        volume: What is written.
+        path: File to write.
+        scale: NIfTI only: what readers multiply the stored values with (`scl_slope`).
     """
     with whole_file(path) as draft:
         if not _is_nifti(path):
             sitk.WriteImage(volume, str(draft))
             return
         voxels = np.asarray(sitk.GetArrayViewFromImage(volume))
-        parts: tuple[Any, ...] = (_header_bytes(volume, voxels.dtype), voxels)
+        parts: tuple[Any, ...] = (_header_bytes(volume, voxels.dtype, scale), voxels)
         if path.name.lower().endswith(".gz"):
             write_gzip(draft, parts)
         else:
@@ -166,7 +171,7 @@ def affine_of(volume: sitk.Image) -> npt.NDArray[np.float64]:
     return affine
 
 
-def _header_bytes(volume: sitk.Image, dtype: np.dtype[Any]) -> bytes:
+def _header_bytes(volume: sitk.Image, dtype: np.dtype[Any], scale: float) -> bytes:
     from nibabel import Nifti1Header
 
     header = Nifti1Header()
@@ -176,6 +181,6 @@ def _header_bytes(volume: sitk.Image, dtype: np.dtype[Any]) -> bytes:
     header.set_sform(affine, SCANNER)
     header.set_qform(affine, SCANNER)
     header.set_xyzt_units("mm")
-    header.set_slope_inter(1.0, 0.0)
+    header.set_slope_inter(scale, 0.0)
     header["vox_offset"] = 352
     return bytes(header.binaryblock) + bytes(4)  # no extensions follow

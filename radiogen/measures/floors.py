@@ -1,70 +1,139 @@
 """The Dice that needs no network: what filling the box of a lesion gives, with and without a threshold.
 
-A network that is shown the box of a lesion has to do better than these.
+A network that is shown the box of a lesion has to do better than these. The box may be exact, loosened or
+jittered: a floor is fair where it knows the same box as the network.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import nan
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk
-from scipy import ndimage
 
-from radiogen.measures.overlap import label_parts
-from radiogen.volume import Box, array_of, bounding_box, crop
+from radiogen.measures.matching import Numbered
 
 TISSUE_HU = (-300.0, 250.0)
 FLOORS = ("floor_box", "floor_ellipsoid", "floor_threshold", "floor_threshold_ellipsoid")
 
 Voxels = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+Slices = tuple[slice, slice, slice]
 
 
-def floors(reference: sitk.Image, ct: sitk.Image | None) -> dict[str, float]:
-    """Dice of four guesses that know the box of every lesion of the reference and nothing else of it.
+@dataclass(frozen=True)
+class Faces:
+    """The faces of a box round a lesion, in voxels along z, y, x; voxel i reaches from i - 0.5 to i + 0.5."""
+
+    low: tuple[float, float, float]
+    high: tuple[float, float, float]
+
+    @property
+    def size(self) -> Floats:
+        """Voxels along z, y, x."""
+        return np.subtract(self.high, self.low)
+
+
+def faces_of(lesions: Numbered) -> list[Faces]:
+    """The exact box of each lesion, by number."""
+    return [
+        Faces(_triple([side.start - 0.5 for side in where]), _triple([side.stop - 0.5 for side in where]))
+        for where in lesions.where()
+    ]
+
+
+def loosen(faces: Faces, share: float) -> Faces:
+    """A box that is longer by a share of its length on each axis, half of it at either end.
+
+    Each end moves outward by whole voxels, the next that suffice; so a nodule on three thick slices gets one
+    slice more at either end from any share above 0.
+
+    >>> loosen(Faces((9.5, 9.5, 9.5), (39.5, 109.5, 12.5)), 0.1)
+    Faces(low=(7.5, 4.5, 8.5), high=(41.5, 114.5, 13.5))
+    """
+    grow = np.ceil(share / 2 * faces.size - 1e-9)
+    return Faces(_triple(faces.low - grow), _triple(faces.high + grow))
+
+
+def jitter(faces: Faces, draw: Floats, share: float) -> Faces:
+    """A box each of whose faces is shifted by up to a share of the box's size along that axis.
+
+    Args:
+        faces: The exact box.
+        draw: (2, 3), uniform in [-1, 1]: of the low and the high face along z, y, x.
+        share: Below 0.5. The box always keeps the voxel in its middle.
+    """
+    middle = np.floor(np.add(faces.low, faces.high) / 2)
+    low = np.minimum(faces.low + share * draw[0] * faces.size, middle)
+    high = np.maximum(faces.high + share * draw[1] * faces.size, middle)
+    return Faces(_triple(low), _triple(high))
+
+
+def floors(lesions: Numbered, boxes: Sequence[Faces], hu: npt.NDArray[np.number] | None) -> dict[str, float]:
+    """Dice of four guesses that know a box for every lesion of a scan and nothing else.
 
     The box filled; the ellipsoid that touches its six faces; of either the voxels from -300 to 250 HU.
 
     Args:
-        reference: Mask, all that is not 0 counts.
-        ct: HU on the grid of `reference`; without it the floors by threshold are NaN.
+        lesions: Lesions of the reference.
+        boxes: One each, by number; parts beyond the voxels are left out.
+        hu: On the same voxels; without it the floors by threshold are NaN.
 
     Returns:
-        By the names of `FLOORS`; all NaN where the reference is empty, for there is no box.
+        By the names of `FLOORS`; all NaN where there is no lesion, for there is no box.
     """
-    box = bounding_box(reference)
-    if box is None:
+    if not len(lesions):
         return dict.fromkeys(FLOORS, nan)
-    near = crop(reference, box)
-    parts = label_parts(near)
-    boxes, ellipsoids = _fill(parts)
-    lesion = parts > 0
-    found = {"floor_box": _dice(boxes, lesion), "floor_ellipsoid": _dice(ellipsoids, lesion)}
-    tissue = None if ct is None else _tissue(ct, box)
-    for name, guess in (("floor_threshold", boxes), ("floor_threshold_ellipsoid", ellipsoids)):
-        found[name] = nan if tissue is None else _dice(guess & tissue, lesion)
-    return found
+    whole: dict[str, Voxels] = {}
+    for box in boxes:
+        where, guesses = _guesses(box, lesions.numbers.shape, hu)
+        for name, guess in guesses.items():
+            whole.setdefault(name, np.zeros(lesions.numbers.shape, np.bool_))[where] |= guess
+    inside = lesions.numbers > 0
+    found = {name: _dice(guess, inside, int(np.count_nonzero(inside))) for name, guess in whole.items()}
+    return {name: found.get(name, nan) for name in FLOORS}
 
 
-def _fill(parts: npt.NDArray[np.integer]) -> tuple[Voxels, Voxels]:
-    boxes, ellipsoids = np.zeros(parts.shape, np.bool_), np.zeros(parts.shape, np.bool_)
-    for where in ndimage.find_objects(parts):
-        boxes[where] = True
-        ellipsoids[where] |= _ellipsoid([part.stop - part.start for part in where])
-    return boxes, ellipsoids
+def lesion_floors(
+    lesions: Numbered, boxes: Sequence[Faces], hu: npt.NDArray[np.number] | None
+) -> list[dict[str, float]]:
+    """The same for every lesion by itself: its own box against its own voxels, by number."""
+    sizes = np.bincount(lesions.numbers[lesions.numbers > 0], minlength=len(lesions) + 1)
+    listed = []
+    for number, box in enumerate(boxes, start=1):
+        where, guesses = _guesses(box, lesions.numbers.shape, hu)
+        inside = lesions.numbers[where] == number
+        found = {name: _dice(guess, inside, int(sizes[number])) for name, guess in guesses.items()}
+        listed.append({name: found.get(name, nan) for name in FLOORS})
+    return listed
 
 
-def _ellipsoid(shape: list[int]) -> Voxels:
-    """Voxels of a box whose centre lies in the ellipsoid inscribed in it."""
-    along = [((np.arange(n) + 0.5) / (n / 2) - 1) ** 2 for n in shape]
-    z, y, x = np.ix_(*along)
-    return np.asarray(z + y + x <= 1)
+def _guesses(
+    box: Faces, shape: tuple[int, ...], hu: npt.NDArray[np.number] | None
+) -> tuple[Slices, dict[str, Voxels]]:
+    """Where a box lies on the voxels, and the four guesses there: voxels whose centre is inside."""
+    starts = [max(0, int(np.ceil(low))) for low in box.low]
+    stops = [min(n, int(np.floor(high)) + 1) for high, n in zip(box.high, shape, strict=True)]
+    z, y, x = (slice(start, max(start, stop)) for start, stop in zip(starts, stops, strict=True))
+    middle, half = np.add(box.low, box.high) / 2, box.size / 2
+    away = np.ix_(*(
+        ((np.arange(side.start, side.stop) - m) / max(h, 0.5)) ** 2
+        for side, m, h in zip((z, y, x), middle, half, strict=True)
+    ))  # fmt: skip
+    ellipsoid = np.asarray(away[0] + away[1] + away[2] <= 1)
+    guesses = {"floor_box": np.ones_like(ellipsoid), "floor_ellipsoid": ellipsoid}
+    if hu is not None:
+        near = hu[z, y, x]
+        tissue = (near >= TISSUE_HU[0]) & (near <= TISSUE_HU[1])
+        guesses |= {"floor_threshold": tissue, "floor_threshold_ellipsoid": tissue & ellipsoid}
+    return (z, y, x), guesses
 
 
-def _tissue(ct: sitk.Image, box: Box) -> Voxels:
-    low, high = TISSUE_HU
-    hu = array_of(crop(ct, box))
-    return np.asarray((hu >= low) & (hu <= high))
+def _dice(guess: Voxels, lesion: Voxels, lesion_voxels: int) -> float:
+    """Dice where the lesion may reach out of the piece that is looked at."""
+    return 2 * int(np.count_nonzero(guess & lesion)) / (int(np.count_nonzero(guess)) + lesion_voxels)
 
 
-def _dice(guess: Voxels, lesion: Voxels) -> float:
-    return float(2 * np.count_nonzero(guess & lesion) / (np.count_nonzero(guess) + np.count_nonzero(lesion)))
+def _triple(values: Sequence[float] | Floats) -> tuple[float, float, float]:
+    z, y, x = (float(value) for value in values)
+    return z, y, x

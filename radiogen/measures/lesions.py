@@ -1,8 +1,7 @@
 """Tell the lesions of a mask apart and say where each lies and how large it is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
 from radiogen.errors import VolumeError
-from radiogen.provenance import write_csv
 from radiogen.volume import bounding_box, crop, voxel_ml
 
 LESION_COLUMNS = (
@@ -124,9 +122,3 @@ def lesion_rows(case_id: str, lesions: Sequence[Lesion]) -> list[dict[str, Any]]
         }
         for lesion in lesions
     ]
-
-
-def write_lesions_csv(lesions: Mapping[str, Sequence[Lesion]], path: Path) -> None:
-    """Write the lesions of one or many cases, by case id, as one table; a case without any has no row."""
-    rows = [row for case_id, found in lesions.items() for row in lesion_rows(case_id, found)]
-    write_csv(path, LESION_COLUMNS, rows)

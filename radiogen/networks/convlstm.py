@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from radiogen.networks.lstm_walk import can_fuse, walk, walk_in_place, walk_with_gradients
+
 
 class ConvLSTM(nn.Module):
     """One convolutional LSTM layer without peepholes (Shi et al. 2015), starting from zero.
@@ -20,19 +22,16 @@ class ConvLSTM(nn.Module):
         self.input_gates = nn.Conv2d(in_width, 4 * width, kernel_size=3, padding=1)
         self.hidden_gates = nn.Conv2d(width, 4 * width, kernel_size=3, padding=1, bias=False)
 
-    def forward(self, slices: Tensor) -> Tensor:  # (B, D, C, H, W)
-        batch, depth = slices.shape[:2]
-        from_input = self.input_gates(slices.flatten(0, 1)).unflatten(0, (batch, depth))
-        gates = from_input[:, 0]
-        cell = torch.zeros_like(gates[:, : self.width])
-        hidden_states: list[Tensor] = []
-        for index in range(depth):
-            if index > 0:
-                gates = from_input[:, index] + self.hidden_gates(hidden_states[-1])
-            let_in, keep, let_out, candidate = gates.chunk(4, dim=1)
-            cell = torch.sigmoid(keep) * cell + torch.sigmoid(let_in) * torch.tanh(candidate)
-            hidden_states.append(torch.sigmoid(let_out) * torch.tanh(cell))
-        return torch.stack(hidden_states, dim=1)  # (B, D, width, H, W)
+    def forward(self, slices: Tensor) -> Tensor:  # (D, B, C, H, W)
+        depth, batch = slices.shape[:2]
+        rows = slices.transpose(0, 1).flatten(0, 1)  # (B D, C, H, W): a sample's slices lie together
+        from_input = (
+            self.input_gates(rows).unflatten(0, (batch, depth)).transpose(0, 1)
+        )  # (D, B, 4 width, ..)
+        if not can_fuse(from_input, self.hidden_gates):
+            return walk(from_input, self.hidden_gates)
+        by_hand = walk_with_gradients if torch.is_grad_enabled() else walk_in_place
+        return by_hand(from_input, self.hidden_gates.weight)
 
 
 class BothWays(nn.Module):
@@ -43,8 +42,8 @@ class BothWays(nn.Module):
         self.up = ConvLSTM(in_width, width // 2)
         self.down = ConvLSTM(in_width, width - width // 2)
 
-    def forward(self, slices: Tensor) -> Tensor:  # (B, D, C, H, W)
-        return torch.cat([self.up(slices), self.down(slices.flip(1)).flip(1)], dim=2)
+    def forward(self, slices: Tensor) -> Tensor:  # (D, B, C, H, W)
+        return torch.cat([self.up(slices), self.down(slices.flip(0)).flip(0)], dim=2)
 
 
 class Recurrence(nn.Module):
@@ -57,7 +56,7 @@ class Recurrence(nn.Module):
         self.layers = nn.ModuleList([layer(before, width) for before, width in pairs])
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, D, H, W)
-        slices = x.transpose(1, 2)  # (B, D, C, H, W)
+        slices = x.movedim(2, 0).contiguous()  # (D, B, C, H, W)
         for layer in self.layers:
             slices = layer(slices)
-        return slices.transpose(1, 2)  # (B, width, D, H, W)
+        return slices.movedim(0, 2)  # (B, width, D, H, W)

@@ -1,6 +1,7 @@
 """RA-Seg, the recurrent attention U-Net for lung tumours (arXiv:2211.06620)."""
 
 import math
+from functools import partial
 from typing import NamedTuple, Self
 
 import torch
@@ -122,12 +123,14 @@ class RASeg(nn.Module):
         if self.prior_head is not None:
             out["where"] = self.prior_head(x)  # (B, 1, D/16, ..)
             predicted = torch.sigmoid(out["where"])
-        gated = [attend(e, prior, predicted) for attend, e in zip(self.attentions, skips, strict=True)]
+        gates = [
+            partial(attend, e, prior, predicted) for attend, e in zip(self.attentions, skips, strict=True)
+        ]  # each is computed where it is joined: at full size a gated skip is the largest of all
         out["recurrence"] = self.recurrence(x)  # (B, r, D/16, ..)
-        out["decoder4"] = self.decoder4(torch.cat([out["recurrence"], gated[3]], dim=1))  # (B, d, D/8, ..)
-        out["decoder3"] = self.decoder3(torch.cat([out["decoder4"], gated[2]], dim=1))  # (B, d, D/4, ..)
-        out["decoder2"] = self.decoder2(torch.cat([out["decoder3"], gated[1]], dim=1))  # (B, d, D/2, ..)
-        out["decoder1"] = self.decoder1(torch.cat([out["decoder2"], gated[0]], dim=1))  # (B, full|1, D, ..)
+        out["decoder4"] = self.decoder4(torch.cat([out["recurrence"], gates[3]()], dim=1))  # (B, d, D/8, ..)
+        out["decoder3"] = self.decoder3(torch.cat([out["decoder4"], gates[2]()], dim=1))  # (B, d, D/4, ..)
+        out["decoder2"] = self.decoder2(torch.cat([out["decoder3"], gates[1]()], dim=1))  # (B, d, D/2, ..)
+        out["decoder1"] = self.decoder1(torch.cat([out["decoder2"], gates[0]()], dim=1))  # (B, full|1, D, ..)
         out["logits"] = out["decoder1"]
         if self.head is not None:
             joined = torch.cat([out["decoder1"], stem], dim=1)  # (B, 2 full, D, H, W)

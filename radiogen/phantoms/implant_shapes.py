@@ -8,7 +8,7 @@ import numpy.typing as npt
 from radiogen.phantoms.shapes import Point, Shape, Space, capsule, smooth_noise
 from radiogen.volume import FloatArray
 
-FORMS = {"round": 0.22, "lobulated": 0.23, "long": 0.13, "flat": 0.10, "irregular": 0.32}
+FORMS = {"round": 0.20, "lobulated": 0.21, "long": 0.14, "flat": 0.10, "irregular": 0.35}
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def draw_form(center: Point, radius_mm: float, site: str, generator: np.random.G
         blobs = _grow_together(center, radius_mm, generator)
     else:
         stretch = {
-            "long": (generator.uniform(1.4, 2.6), 1.0, generator.uniform(0.8, 1.2)),
+            "long": (generator.uniform(1.5, 3.2), 1.0, generator.uniform(0.8, 1.2)),
             "flat": (1.0, generator.uniform(0.7, 1.2), generator.uniform(0.25, 0.45)),
         }.get(name, tuple(generator.uniform(0.85, 1.2, 3)))
         blobs = (_blob(center, radius_mm, stretch, generator),)
@@ -68,8 +68,9 @@ def _grow_together(center: Point, radius_mm: float, generator: np.random.Generat
         near = blobs[int(generator.integers(len(blobs)))]
         towards = generator.normal(size=3)
         towards /= np.linalg.norm(towards)
-        place = np.array(near.center) + generator.uniform(0.7, 1.3) * size * towards
-        own = size * generator.uniform(0.55, 1.25)
+        own = size * generator.uniform(0.5, 1.25)
+        gap = generator.uniform(0.6, 1.0) * (own + np.cbrt(np.prod(near.radii)))
+        place = np.array(near.center) + gap * towards
         blobs.append(
             _blob(
                 (float(place[0]), float(place[1]), float(place[2])),

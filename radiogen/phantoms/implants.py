@@ -15,7 +15,7 @@ from radiogen.phantoms.implant_shapes import (
     draw_strands,
     form_distance,
 )
-from radiogen.phantoms.implant_sites import draw_site, room_around, survey
+from radiogen.phantoms.implant_sites import Ground, draw_site, room_around, survey
 from radiogen.phantoms.implant_tissue import draw_noise, glass_share, measure_noise, solid_tissue
 from radiogen.phantoms.shapes import Shape, Space, blur, capsule, occupancy, smooth_noise
 from radiogen.volume import FloatArray
@@ -25,8 +25,13 @@ BONE_HU = 200.0
 OUT_OF_REACH_MM = 50.0
 KINDS = {"solid": 0.64, "part-solid": 0.18, "ground glass": 0.18}
 MOST_GLASS_MM = 20.0  # radius; a larger cloud is not outlined as a tumour
-ATTEMPTS = 4
-LEAST_VOXELS = 4
+ATTEMPTS = 5
+LEAST_VOXELS = 6
+AERATED_HU = -400.0
+LEAST_AERATED = 0.4  # share of the lesion; a lesion that is all vessel or wall cannot be seen
+LOOSE_OUTLINES = 0.1  # share; more of them teach a network to be loose always
+MASS_MM = 15.0  # radius from which a lesion is a mass, that more often and further grows out of the lungs
+LEAST_AERATED_MASS = 0.2
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ def implant_lesion(
         spacing_mm: Millimetres between voxel centres as (x, y, z).
         generator: Where the chance comes from; the same state gives the same lesion.
         sizes_mm: Diameters of the ball of the lesion's volume before lungs and patch cut it, log-uniform.
-        taken: Voxels that stay as they are, such as another lesion.
+        taken: Voxels that stay as they are, such as another lesion; the new one does not touch them.
 
     Returns:
         The patch with the lesion, or None where there is too little lung for one.
@@ -78,35 +83,71 @@ def implant_lesion(
     forbidden = (painted > BONE_HU) & ~inside
     if taken is not None:
         forbidden |= np.asarray(taken, dtype=bool)
+    drawn = _draw_outline(painted, ground, forbidden, sizes_mm, taken, generator)
+    if drawn is None:
+        return None
+    where, part = drawn.where, painted[drawn.where].copy()
+    noise = draw_noise(drawn.space.shape, measure_noise(painted), generator)
+    spread = _draw_point_spread(drawn.space, drawn.radius_mm, generator)
+    site = Site(drawn.space, part, drawn.room, forbidden[where], spread)
+    lesion = np.zeros(painted.shape, dtype=bool)
+    lesion[where] = _paint(site, drawn.form, drawn.outer, drawn.distance, drawn.kind, noise, generator)
+    painted[where] = np.where(site.forbidden, painted[where], np.clip(site.hu, -1024, 3071))
+    return Implanted(painted, lesion, drawn.kind)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A lesion before it is painted: what it is, where, and how far each voxel lies from its surface."""
+
+    kind: str
+    radius_mm: float
+    form: Form
+    where: tuple[slice, slice, slice]  # the part of the patch round it
+    space: Space
+    room: FloatArray  # millimetres to the lungs' surface, negative inside
+    distance: FloatArray  # millimetres to the surface of the whole form
+    outer: FloatArray  # the same, cut at the lungs and at what is forbidden
+
+
+def _draw_outline(
+    painted: FloatArray,
+    ground: Ground,
+    forbidden: BoolArray,
+    sizes_mm: tuple[float, float],
+    taken: BoolArray | None,
+    generator: np.random.Generator,
+) -> Outline | None:
+    """A lesion that can be seen and keeps away from others; None if several draws give none."""
     for _ in range(ATTEMPTS):
         radius = float(np.exp(generator.uniform(*np.log(sizes_mm)))) / 2
+        kind = (
+            str(generator.choice(list(KINDS), p=list(KINDS.values()))) if radius < MOST_GLASS_MM else "solid"
+        )
+        least_aerated = LEAST_AERATED if radius < MASS_MM else LEAST_AERATED_MASS
         name, center = draw_site(ground, radius, generator)
         form = draw_form(center, radius, name, generator)
         low, high = form.reach_mm
         where, space = ground.space.around(low - 14, high + 14)
         room = room_around(ground, where)
-        grows = _draw_growth(space, radius, generator)
+        grows = _draw_growth(space, radius, generator) if kind == "solid" else 0
         distance = form_distance(space, form, generator)
         outer = np.maximum(distance, room - grows)
         outer[forbidden[where]] = OUT_OF_REACH_MM
         outer = _one_piece(outer, center, space)
-        if np.count_nonzero(outer < 0) >= LEAST_VOXELS:
-            break
-    else:
-        return None
-    kind = str(generator.choice(list(KINDS), p=list(KINDS.values()))) if radius < MOST_GLASS_MM else "solid"
-    part = painted[where].copy()
-    noise = draw_noise(space.shape, measure_noise(painted), generator)
-    site = Site(space, part, room, forbidden[where], _draw_point_spread(space, radius, generator))
-    lesion = np.zeros(painted.shape, dtype=bool)
-    lesion[where] = _paint(site, form, outer, distance, kind, noise, generator)
-    painted[where] = np.where(site.forbidden, painted[where], np.clip(site.hu, -1024, 3071))
-    return Implanted(painted, lesion, kind)
+        before = painted[where][outer < 0]
+        seen = len(before) >= LEAST_VOXELS and np.mean(before < AERATED_HU) > least_aerated
+        if seen and not (taken is not None and _touches(outer, taken[where])):
+            return Outline(kind, radius, form, where, space, room, distance, outer)
+    return None
 
 
 def _draw_growth(space: Space, radius_mm: float, generator: np.random.Generator) -> FloatArray:
     """How far the lesion may leave the lungs, in millimetres: mostly not at all, sometimes into the wall."""
-    most = generator.uniform(3, 12) if generator.random() < 0.25 else generator.uniform(0.5, 3)
+    is_mass = radius_mm >= MASS_MM
+    furthest = max(12.0, 0.8 * radius_mm) if is_mass else 12.0
+    invades = generator.random() < (0.4 if is_mass else 0.25)
+    most = generator.uniform(3, furthest) if invades else generator.uniform(0.5, 3)
     most = min(most, max(0.8 * radius_mm, 1.0))
     return np.asarray(most * np.clip(0.6 + 0.5 * smooth_noise(space, 15, generator), 0, 1), dtype=np.float32)
 
@@ -132,6 +173,10 @@ def _one_piece(outer: FloatArray, center: tuple[float, float, float], space: Spa
     others = (labels != 0) & (labels != keep)
     outer[ndimage.binary_dilation(others, iterations=2) & (labels != keep)] = OUT_OF_REACH_MM
     return outer
+
+
+def _touches(outer: FloatArray, taken: BoolArray) -> bool:
+    return bool(taken.any() and (ndimage.binary_dilation(outer < 0, iterations=2) & taken).any())
 
 
 def _paint(
@@ -176,9 +221,9 @@ def _paint(
 
 
 def _outline(site: Site, outer: FloatArray, generator: np.random.Generator) -> BoolArray:
-    """The voxels the lesion holds at least half of; in a third of cases smooth and loose, as people draw."""
+    """The voxels the lesion holds at least half of; sometimes smooth and loose, as people draw."""
     drawn = outer
-    if generator.random() < 1 / 3:
+    if generator.random() < LOOSE_OUTLINES:
         near = np.clip(outer, -8, 8)
         drawn = blur(near, (0.6, 0.6, 0.6)) - np.float32(generator.uniform(0, 1) * site.space.edge_mm)
     return np.asarray(((drawn < 0) | (outer < 0)) & ~site.forbidden, dtype=bool)

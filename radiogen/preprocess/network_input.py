@@ -1,5 +1,6 @@
 """What a network sees of a case: the lungs' box at the model's spacing, windowed and scaled."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -16,13 +17,19 @@ from radiogen.volume import (
     FloatArray,
     array_of,
     bounding_box,
+    corners_mm,
     crop,
     grid_over,
     grid_with_spacing,
     resample_to,
+    union,
+    widened,
+    writable_volume,
 )
 
 SMOOTH_FROM = 1.2  # voxels that grow by more than this factor are smoothed before, against aliasing
+KERNEL = 32  # voxels, the widest smoothing
+SLAB_VOXELS = 32_000_000  # of the CT that are held as float32 at once
 
 
 class Window(Settings):
@@ -71,7 +78,11 @@ class NetworkInput:
 
 
 def to_network_grid(
-    ct: sitk.Image, lungs: sitk.Image, lesion: sitk.Image | None, settings: Preprocessing
+    ct: sitk.Image,
+    lungs: sitk.Image,
+    lesion: sitk.Image | None,
+    settings: Preprocessing,
+    also: Sequence[Box] = (),
 ) -> NetworkInput:
     """Crop a case to its lungs (and lesions) and resample it to the network's grid.
 
@@ -80,11 +91,12 @@ def to_network_grid(
         lungs: Lung mask on the CT's grid.
         lesion: Lesion mask on the CT's grid, or None where no outline is known.
         settings: Spacing, margin and layout.
+        also: Boxes of the CT that must be held too.
 
     Raises:
         CaseError: The lung mask is empty.
     """
-    roi = lung_roi(lungs, lesion, settings.margin_mm)
+    roi = lung_roi(lungs, lesion, settings.margin_mm, also)
     cropped = crop(ct, roi)
     if settings.layout == "squeeze":
         size = settings.size[::-1]
@@ -100,27 +112,49 @@ def to_network_grid(
     )
 
 
-def lung_roi(lungs: sitk.Image, lesion: sitk.Image | None, margin_mm: float) -> Box:
-    """The box round the lungs and every lesion, with a margin.
+def lung_roi(lungs: sitk.Image, lesion: sitk.Image | None, margin_mm: float, also: Sequence[Box] = ()) -> Box:
+    """The box round the lungs, every lesion and other boxes, with a margin.
 
     Raises:
         CaseError: The lung mask is empty.
     """
-    seen = lungs != 0 if lesion is None else (lungs != 0) | (lesion != 0)
-    roi = bounding_box(seen, margin_mm)
-    if roi is None or bounding_box(lungs) is None:
+    of_lungs = bounding_box(lungs, margin_mm)
+    if of_lungs is None:
         raise CaseError("lungs.nii.gz", "is empty", "ingest the case again or give a lung mask")
-    return roi
+    of_lesion = None if lesion is None else bounding_box(lesion, margin_mm)
+    others = [widened(box, lungs, margin_mm) for box in also]
+    return union([of_lungs, *([of_lesion] if of_lesion else []), *others])
 
 
 def resample_ct(ct: sitk.Image, grid: sitk.Image) -> sitk.Image:
-    """A CT on another grid, smoothed first along the axes whose voxels grow much."""
+    """A CT on another grid of the same directions, int16, smoothed first along axes whose voxels grow much.
+
+    It is done slab by slab along z, with the same values, so that a long CT is never held as float32.
+    """
     old, new = np.array(ct.GetSpacing()), np.array(grid.GetSpacing())
     variance_mm2 = np.where(new > SMOOTH_FROM * old, (new**2 - old**2) / 12, 0.0)  # of a box filter
-    smooth = sitk.Cast(ct, sitk.sitkFloat32)
-    if variance_mm2.any():
-        smooth = sitk.DiscreteGaussian(smooth, variance_mm2.tolist(), maximumKernelWidth=32)
-    return sitk.Cast(sitk.Round(resample_to(smooth, grid, outside=AIR_HU)), sitk.sitkInt16)
+    width, height, depth = grid.GetSize()
+    whole, values = writable_volume((width, height, depth), sitk.sitkInt16)
+    whole.CopyInformation(grid)
+    per_slice = ct.GetSize()[0] * ct.GetSize()[1]
+    step = max(1, int(SLAB_VOXELS / per_slice * old[2] / new[2]))
+    for first in range(0, depth, step):
+        slab = crop(grid, Box((0, 0, first), (width, height, min(step, depth - first))))
+        near = crop(ct, _slices_round(slab, ct, KERNEL if variance_mm2[2] else 1))
+        smooth = sitk.Cast(near, sitk.sitkFloat32)
+        if variance_mm2.any():
+            smooth = sitk.DiscreteGaussian(smooth, variance_mm2.tolist(), maximumKernelWidth=KERNEL)
+        moved = sitk.Round(resample_to(smooth, slab, outside=AIR_HU))
+        values[first : first + step] = sitk.GetArrayViewFromImage(moved)
+    return whole
+
+
+def _slices_round(slab: sitk.Image, ct: sitk.Image, margin: int) -> Box:
+    """The slices of a CT that a slab of another grid lies in, and `margin` more on both sides."""
+    ends = [ct.TransformPhysicalPointToContinuousIndex(corner)[2] for corner in corners_mm(slab)]
+    first = max(0, int(np.floor(min(ends))) - margin)
+    last = min(ct.GetSize()[2] - 1, int(np.ceil(max(ends))) + margin)
+    return Box((0, 0, first), (*ct.GetSize()[:2], last - first + 1))
 
 
 def scale_windows(hu: npt.NDArray[np.int16] | FloatArray, windows: tuple[Window, ...]) -> FloatArray:

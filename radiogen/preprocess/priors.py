@@ -8,12 +8,20 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from radiogen.errors import ConfigError
-from radiogen.volume import FloatArray, array_of
+from radiogen.volume import Box, FloatArray, array_of, bounding_box, crop
 
 PriorName = Literal["box", "lungs", "mask", "none"]
 PRIORS: tuple[str, ...] = get_args(PriorName)
+Look = PriorName | Literal["auto"]  # auto: the lungs first, then a box round each lesion that was found
+AUTO_PRIORS: tuple[PriorName, ...] = ("lungs", "box")  # what it takes
 # Who says where to look, unless a person drew it (`human`): the truth, the program, or nobody.
-PROMPT_OF: dict[PriorName, str] = {"box": "oracle", "mask": "oracle", "lungs": "auto", "none": "none"}
+PROMPT_OF: dict[Look, str] = {
+    "auto": "auto",
+    "box": "oracle",
+    "mask": "oracle",
+    "lungs": "auto",
+    "none": "none",
+}
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,24 @@ def box_voxels(box: BoxMm, grid: sitk.Image, margin_mm: float = 0.0) -> npt.NDAr
     return inside
 
 
+def grown(box: BoxMm, margin_mm: float) -> BoxMm:
+    """A box with a margin on all sides."""
+    return BoxMm(_triple(np.array(box.low) - margin_mm), _triple(np.array(box.high) + margin_mm))
+
+
+def box_region(box: BoxMm, grid: sitk.Image, margin_mm: float = 0.0) -> Box | None:
+    """The smallest part of a grid that holds every voxel with its centre in a box; None if there is none."""
+    low, high = np.array(box.low) - margin_mm, np.array(box.high) + margin_mm
+    corners = [(x, y, z) for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])]
+    indices = np.array([grid.TransformPhysicalPointToContinuousIndex(corner) for corner in corners])
+    first = np.clip(np.floor(indices.min(axis=0)), 0, np.array(grid.GetSize()) - 1).astype(int)
+    last = np.clip(np.ceil(indices.max(axis=0)), 0, np.array(grid.GetSize()) - 1).astype(int)
+    near = Box(_whole(first), _whole(last - first + 1))
+    voxels = box_voxels(box, crop(grid, near), margin_mm)
+    found = bounding_box(sitk.GetImageFromArray(voxels.astype(np.uint8)))
+    return None if found is None else Box(_whole(np.add(found.start, first)), found.size)
+
+
 def box_prior(box: BoxMm, grid: sitk.Image) -> FloatArray:
     """1 inside a box, 0 outside; shape (D, H, W).
 
@@ -93,6 +119,11 @@ def mask_prior(mask: sitk.Image) -> FloatArray:
     """1 where a mask is not 0; shape (D, H, W)."""
     prior: FloatArray = (array_of(mask) != 0).astype(np.float32)
     return prior
+
+
+def _whole(values: npt.NDArray[np.int64]) -> tuple[int, int, int]:
+    x, y, z = (int(value) for value in values)
+    return x, y, z
 
 
 def _triple(values: npt.NDArray[np.float64]) -> tuple[float, float, float]:

@@ -154,8 +154,10 @@ def _tapped(model: nn.Module, weights: Mapping[str, nn.Parameter], to: Collector
 
 
 def _is_plain(module: nn.Module) -> bool:
+    """Whether a layer is one of torch's, or says by `computes_as` that it computes the same as one."""
+    own, said = type(module).forward, getattr(module, "computes_as", None)
     stock = any(
-        isinstance(module, kind) and type(module).forward is kind.forward for kind in PRUNABLE_MODULES
+        isinstance(module, kind) and (own is kind.forward or said is kind) for kind in PRUNABLE_MODULES
     )
     return stock and getattr(module, "padding_mode", "zeros") == "zeros" and "forward" not in vars(module)
 

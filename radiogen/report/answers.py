@@ -5,20 +5,13 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import Any
 
+from radiogen.engines.evaluation.prompts import PROMPTS
 from radiogen.report.figures import figure
 from radiogen.report.reading import Row, Run, Training
 
 DICE_COLUMNS = ("dice", "volume_dice", "dice_volume", "lesion_dice")
 FLOOR = "floor_"
 BOTH = "clinical+features"
-PROMPTS = {
-    "oracle": "the prior was made from the true outline: an upper bound, not what a new patient gets",
-    "jitter": "the prior was made from the true place, shaken",
-    "human": "a person said where to look",
-    "auto": "the program said where to look",
-    "none": "nobody said where to look",
-    "unknown": "no run record tells who said where to look",
-}
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,11 @@ def test_it_prints_each_layer_before_and_after_and_the_totals(thin, radiogen):
     answer, network = thin("pruned", "--keep", "0.6")
     lines = answer.out.splitlines()
     assert lines[0].split() == ["layer", "width", "weights", "MMACs"]
-    assert len(lines) == 1 + 18 + 4 + 1 and lines[-1] == "pruned"
+    assert len(lines) == 1 + 20 + 4 + 1 and lines[-1] == "pruned"
     assert f"3 > {network.encoder_widths[0]}" in next(line for line in lines if "encoders.0.conv" in line)
     assert lines[-5].startswith("weights: ") and lines[-2].startswith("activations in inference: ")
     shown = radiogen("prune", "show", "pruned")
-    assert shown.out.splitlines() == lines[:19]
+    assert shown.out.splitlines() == lines[:21]
     about = json.loads(radiogen("prune", "show", "pruned", "--json").out)
     assert about["about"]["share"] == 0.6 and about["layers"][1]["width_after"] == network.encoder_widths[0]
 

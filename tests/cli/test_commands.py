@@ -7,8 +7,10 @@ import subprocess
 import sys
 import time
 
+import nibabel
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from dicom_phantom import box_hu, ct_slices, rtstruct, save, square, write_ct
 from egfr.made_tables import write_rows
@@ -38,12 +40,21 @@ def rows_of(path):
 def segment(radiogen, cases, tiny_model):
     """Segment the first of the cases, or more, without pictures."""
 
-    def call(*words, source=None, out="seg", picture=False):
+    def call(*words, source=None, out="seg", picture=False, model=tiny_model.folder):
         source = source or find_cases(cases)[0].folder
         more = () if picture else ("--no-picture",)
-        return radiogen("segment", source, "-o", out, "-m", tiny_model.folder, *more, *words)
+        return radiogen("segment", source, "-o", out, "-m", model, *more, *words)
 
     return call
+
+
+@pytest.fixture
+def eager(tiny_model, tmp_path):
+    """A model that calls lesion early: one of a few steps is sure of nothing."""
+    shutil.copytree(tiny_model.folder, tmp_path / "eager")
+    config = tmp_path / "eager" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "threshold": 0.05}))
+    return tmp_path / "eager"
 
 
 @pytest.fixture
@@ -237,6 +248,81 @@ def test_segment_writes_mask_table_and_picture(segment, tmp_path):
     assert len(rows_of(tmp_path / "seg" / "lesions.csv")) == answer.out.count("\tlesion ")
 
 
+def test_segment_takes_the_shipped_model_and_says_so(radiogen, cases, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr("radiogen.engines.model_catalogue.data_folder", lambda _: tmp_path / "models")
+    words = ("segment", find_cases(cases)[0].folder, "-o", "seg", "--no-picture")
+    assert radiogen(*words).refuses("raseg-starter", "not part of this installation", "--model")
+    shutil.copytree(tiny_model.folder, tmp_path / "models" / "raseg-starter")
+    for _ in range(2):
+        answer = radiogen(*words)
+        assert answer.code == 0
+        assert answer.err.splitlines()[0] == "no --model given: the shipped model raseg-starter is used"
+    record = json.loads(next((tmp_path / "seg").rglob("lesion.run.json")).read_text())
+    assert record["model_hash"] == tiny_model.hash
+
+
+def test_segment_takes_boxes_by_itself_where_the_model_can(segment, tmp_path):
+    assert segment("-q").code == 0
+    record = json.loads(next((tmp_path / "seg").rglob("lesion.run.json")).read_text())
+    assert (record["options"]["prior"], record["options"]["prompt"]) == ("auto", "auto")
+    assert any("in the first pass" in said for said in record["decisions"])
+
+
+def test_segment_averages_models_and_mirror_images(segment, tiny_model, tmp_path):
+    shutil.copytree(tiny_model.folder, tmp_path / "other")
+    path = tmp_path / "other" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"seed": 7}))
+    hashes = []
+    for out, words in (("both", ("-m", "other")), ("views", ("--tta",))):
+        assert segment("--prior", "box", *words, out=out).code == 0
+        assert all(float(row["score"]) >= 0.5 for row in rows_of(tmp_path / out / "lesions.csv"))
+        assert all(row["disagreement"] for row in rows_of(tmp_path / out / "lesions.csv"))
+        record = json.loads(next((tmp_path / out).rglob("lesion.run.json")).read_text())
+        hashes.append(record["model_hash"])
+        assert record["options"]["how"]["tta"] == (out == "views")
+    assert hashes[0] != tiny_model.hash == hashes[1]
+
+
+def test_segment_finds_the_same_with_another_engine(segment, tmp_path):
+    for engine in ("torch", "openvino"):
+        answer = segment("--prior", "lungs", "--engine", engine, out=engine)
+        assert answer.code == 0, answer.err
+        record = json.loads(next((tmp_path / engine).rglob("lesion.run.json")).read_text())
+        assert record["options"]["how"]["engine"] == engine
+    first, second = (rows_of(tmp_path / out / "lesions.csv") for out in ("torch", "openvino"))
+    assert len(first) == len(second)
+    for ours, theirs in zip(first, second, strict=True):
+        assert abs(float(ours["volume_ml"]) - float(theirs["volume_ml"])) < 0.01 * float(ours["volume_ml"])
+
+
+def test_segment_says_how_long_it_takes_when_it_is_asked(segment, cases):
+    words = ("--prior", "none", "--existing", "overwrite")
+    assert "windows of 32 x 32 x 32" in segment(*words, "-v", source=cases).err
+    assert "windows of" not in segment(*words, source=cases).err
+
+
+def test_segment_saves_probabilities_that_viewers_scale(segment, tmp_path):
+    assert segment("--save-probabilities", "--prior", "lungs", picture=True).code == 0
+    (folder,) = (path for path in (tmp_path / "seg").iterdir() if path.is_dir())
+    for read in (
+        lambda path: nibabel.load(path).get_fdata().T,
+        lambda path: sitk.GetArrayFromImage(sitk.ReadImage(path)),
+    ):
+        values = read(folder / "lesion_probability.nii.gz")
+        lesion = read(folder / "lesion.nii.gz") > 0
+        assert values.min() >= 0 and 0.3 < values.max() <= 1
+        assert not lesion.any() or values[lesion].min() >= 0.5 - 1 / 255
+    record = json.loads((folder / "lesion.run.json").read_text())
+    assert "lesion_probability.nii.gz" in record["outputs"]
+    assert segment("--prior", "lungs").code == 0  # other options: what this run does not make goes away
+    assert {path.name for path in folder.iterdir()} == {"lesion.nii.gz", "lesion.run.json", "lesions.csv"}
+
+
+def test_segment_refuses_a_setting_that_is_none(segment):
+    assert segment("--set", "auto.least_score=2").refuses("least_score")
+    assert segment("--set", "luck=1").refuses("luck", "overlap")
+
+
 def test_segment_without_a_picture_writes_none(segment, tmp_path):
     assert segment().code == 0
     assert not list((tmp_path / "seg").rglob("*.png"))
@@ -269,9 +355,9 @@ def test_a_box_or_an_outline_is_taken_as_the_prompt(segment, cases, tmp_path):
         assert record["options"]["prompt"] == prompt
 
 
-def test_small_parts_are_left_out_where_asked(segment):
-    all_parts = segment("--smallest-ml", "0", out="all")
-    none = segment("--smallest-ml", "100000", out="none")
+def test_small_parts_are_left_out_where_asked(segment, eager):
+    all_parts = segment("--smallest-ml", "0", "--prior", "lungs", out="all", model=eager)
+    none = segment("--smallest-ml", "100000", "--prior", "lungs", out="none", model=eager)
     assert "\tlesion 1" in all_parts.out and "no lesion" in none.out
 
 
@@ -295,10 +381,44 @@ def test_evaluate_of_the_reference_itself_is_perfect(radiogen, cases, tmp_path):
     assert [row["case_id"] for row in rows_of(tmp_path / "rows.csv")] == [
         row["case_id"] for row in found["rows"]
     ]
-    assert "dice 1.000" in radiogen("evaluate", cases, cases).out
+    said = radiogen("evaluate", cases, cases, "--loosen", 0.1, "--size-bins", "15,40").out
+    assert "dice 1.000" in said and "15-40 mm" in said and "in 4 of 4 cases" in said
 
 
-def test_features_of_outlines_masks_and_splits(radiogen, segment, cases, tiny_model, tmp_path):
+def test_evaluate_names_the_case_that_failed_and_goes_on(radiogen, cases, tmp_path):
+    shutil.copytree(cases, tmp_path / "predicted")
+    bad = find_cases(tmp_path / "predicted")[0]
+    bad.lesion_path.write_bytes(b"no mask")
+    answer = radiogen("evaluate", "predicted", cases, "-o", "rows.csv")
+    assert answer.code == 3 and answer.err.count(bad.case_id) == 1
+    assert len(rows_of(tmp_path / "rows.csv")) == 4
+    assert [row["case_id"] for row in rows_of(tmp_path / "rows_failures.csv")] == [bad.case_id]
+
+
+def test_evaluate_shakes_the_boxes_of_a_model(radiogen, cases, tiny_model, tmp_path):
+    words = ("evaluate", cases, "--model", tiny_model.folder, "--jitter", "0,0.1", "--draws", 1)
+    found = json.loads(radiogen(*words, "-o", "jitter.csv", "--json").out)
+    assert [row["prompt"] for row in found["levels"]] == ["oracle", "jitter"]
+    assert len(rows_of(tmp_path / "jitter.csv")) == len(found["rows"]) == 8
+    assert "Each face off by up to 10%" in radiogen(*words, "-o", "jitter.csv").out
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("cases",), "REFERENCE"),
+        (("cases", "--jitter", "0"), "--model"),
+        (("cases", "other", "--jitter", "0", "--model", "model"), "one argument"),
+        (("cases", "other", "--draws", "2"), "--jitter only"),
+        (("cases", "--jitter", "0", "--model", "model", "--tolerance-mm", "2"), "--tolerance-mm"),
+    ],
+)
+def test_evaluate_says_what_does_not_go_together(radiogen, words, named):
+    answer = radiogen("evaluate", *words)
+    assert answer.code == 2 and named in answer.err and not answer.touched
+
+
+def test_features_of_outlines_masks_and_splits(radiogen, segment, cases, tiny_model, eager, tmp_path):
     words = ("extract-features", cases, "-m", tiny_model.folder, "-o")
     assert radiogen(*words, "f.csv").code == 0
     rows = rows_of(tmp_path / "f.csv")
@@ -307,8 +427,9 @@ def test_features_of_outlines_masks_and_splits(radiogen, segment, cases, tiny_mo
     radiogen("split", cases, "--test", "0.5")
     assert radiogen(*words, "t.csv", "--split", "test").code == 0
     assert {row["case_id"] for row in rows_of(tmp_path / "t.csv")} < {row["case_id"] for row in rows}
-    assert segment("--smallest-ml", "0").code == 0
-    answer = radiogen(*words, "m.csv", "--masks", "seg")
+    assert segment("--smallest-ml", "0", "--prior", "lungs", model=eager).code == 0
+    again = ("extract-features", cases, "-m", eager, "-o", "m.csv", "--masks", "seg")
+    answer = radiogen(*again)
     assert answer.code == 3 and len({row["case_id"] for row in rows_of(tmp_path / "m.csv")}) == 1
     assert json.loads((tmp_path / "m.json").read_text())["prompt"] == "auto"
 

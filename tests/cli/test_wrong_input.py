@@ -116,6 +116,30 @@ def test_a_mask_of_another_size_is_not_evaluated(radiogen, made_cases, tmp_path)
     assert radiogen("evaluate", "mask.nii.gz", reference, "-o", "out/rows.csv").refuses("mask.nii.gz")
 
 
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("--size-bins", "20,10"), "size_bins_mm"),
+        (("--size-bins", "a"), "--size-bins a"),
+        (("--least-iou", "0"), "least_iou"),
+        (("--tolerance-mm", "inf"), "tolerance_mm"),
+        (("-o", "rows.txt"), "rows.txt"),
+    ],
+)
+def test_a_rule_of_an_evaluation_that_cannot_be_is_refused(radiogen, made_cases, words, named):
+    assert radiogen("evaluate", made_cases, made_cases, *words).refuses(named)
+
+
+@pytest.mark.parametrize(
+    ("levels", "model", "named"),
+    [("0,x", "tiny", "--jitter 0,x"), ("0.5", "tiny", "levels"), ("0", "absent", "absent")],
+)
+def test_a_jitter_that_cannot_be_is_refused(radiogen, made_cases, tiny_model, levels, model, named):
+    folder = tiny_model.folder if model == "tiny" else model
+    answer = radiogen("evaluate", made_cases, "--jitter", levels, "--model", folder, "-o", "out/j.csv")
+    assert answer.refuses(named)
+
+
 def test_a_table_without_the_id_column_is_refused(radiogen, scan, tables, tmp_path):
     features, clinical = make_rows(24)
     for name, rows in (("clinical.csv", clinical), ("features.csv", features)):
@@ -285,6 +309,7 @@ def test_an_output_that_is_a_file_is_refused(radiogen, cases, scan, tiny_model, 
         ("nonsense",),
         ("prune", "cases", "-o", "out"),
         ("train", "cases", "-o", "out", "--fold", "-1"),
+        ("train", "cases", "-o", "out", "--fold", "first"),
         ("segment", "cases", "-o", "out", "-m", "model", "--prior", "luck"),
         ("train-egfr", "-o", "out", "--folds", "two"),
     ],

@@ -13,7 +13,8 @@ from radiogen.engines import training as training_module
 from radiogen.engines.train import TrainOptions, train
 
 EVERY_STEP = tiny_settings(
-    "training.checkpoint_minutes=0", "training.ema_decay=0.9", "training.validate_every=1"
+    *("training.checkpoint_minutes=0", "training.ema_decay=0.9"),
+    *("training.validate_every=1", "training.patience=3"),
 )
 FOLDS = TrainOptions(preset="small", folds=2)
 

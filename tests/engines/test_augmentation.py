@@ -180,6 +180,13 @@ def test_a_scale_stays_within_what_was_asked_for():
     assert 1 / 1.2 <= min(sizes) < 0.9 and 1.1 < max(sizes) <= 1.2
 
 
+def test_a_zoom_shows_more_of_the_case_and_never_less():
+    zooms = only(zoom=1.0, zoom_most=1.6)
+    spans = [np.ptp(draw_warp(SHAPE, SPACING, zooms, chance(seed)).points[2]) for seed in range(30)]
+    shown = np.array(spans) / (SHAPE[2] - 1)
+    assert shown.min() >= 1 - 1e-5 and shown.max() <= 1.6 + 1e-5 and np.ptp(shown) > 0.3
+
+
 def test_a_bend_is_smooth_bounded_and_does_not_fold():
     step = np.array(SPACING[::-1])
     largest = 10.0  # the most that the settings allow

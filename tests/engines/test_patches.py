@@ -1,5 +1,7 @@
 """Patches: the same whoever draws them, where the lungs are, and clear of lesions that must not be seen."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch.utils.data import DataLoader
 from radiogen.engines import patches as patches_module
 from radiogen.engines.patches import EpochSampler, PatchDataset, read_padded
 from radiogen.engines.prepared import PreparedCase, prepare
-from radiogen.errors import CaseError
+from radiogen.errors import CaseError, ConfigError
 from radiogen.io.cases import find_cases
 from radiogen.phantoms.cases import tiny_cases
 from radiogen.phantoms.chest import ChestSize
@@ -230,8 +232,16 @@ def test_a_lungs_only_case_without_a_place_is_named(cases):
 
 
 def test_another_cohort_is_left_as_it_was(cases):
-    data, other = dataset(cases), dataset(cases, "training.lungs_only_cohorts=[elsewhere]")
-    assert all(same(data[0, number], other[0, number]) for number in range(6))
+    other = replace(cases[1], cohort="elsewhere")
+    few = [cases[0], other]
+    data, apart = dataset(few), dataset(few, "training.lungs_only_cohorts=[elsewhere]")
+    assert all(same(data[0, number], apart[0, number]) for number in range(0, 12, 2))
+    assert not all(same(data[0, number], apart[0, number]) for number in range(1, 12, 2))
+
+
+def test_a_cohort_that_is_not_there_is_refused_since_misspelt_it_would_show_its_lesions(cases):
+    with pytest.raises(ConfigError, match="phantom_s"):
+        dataset(cases, "training.lungs_only_cohorts=[phantom_s]")
 
 
 def test_beyond_the_case_a_warp_sees_it_mirrored_and_a_short_case_is_air(cases):
@@ -247,3 +257,9 @@ def test_beyond_the_case_a_warp_sees_it_mirrored_and_a_short_case_is_air(cases):
     piece = read_padded(case, "hu", (-5, 0, 0), tall, tall, int(AIR_HU))
     assert (piece[:5] == AIR_HU).all() and (piece[-5:] == AIR_HU).all()
     assert np.array_equal(piece[5:-5], case.read("hu", (slice(None), slice(0, 32), slice(0, 32))))
+
+
+def test_cases_of_a_cohort_are_drawn_as_often_as_asked(cases):
+    assert len(dataset(cases, "training.cohort_draws={phantoms: 3}")) == 3 * len(dataset(cases))
+    with pytest.raises(ConfigError, match="elsewhere"):
+        dataset(cases, "training.cohort_draws={elsewhere: 2}")

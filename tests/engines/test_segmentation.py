@@ -9,7 +9,7 @@ import torch
 
 from radiogen.engines.model_folder import Model
 from radiogen.engines.segment import SegmentOptions, segment
-from radiogen.engines.segmentation import Prompt, segment_volume
+from radiogen.engines.segmentation import Prompt, SegmentationSettings, segment_volume
 from radiogen.errors import CaseError, ConfigError, ModelError, OutputError
 from radiogen.io.cases import find_cases
 from radiogen.io.nifti import read_mask, write_volume
@@ -81,7 +81,8 @@ def test_a_box_outside_the_lungs_is_refused(knowing_model, case):
 
 def test_what_is_small_is_left_out_and_said(knowing_model, case):
     prompt = Prompt("lungs")
-    found = segment_volume(knowing_model, case.ct(), case.lungs(), prompt, smallest_ml=5.0)
+    settings = SegmentationSettings(smallest_ml=5.0)
+    found = segment_volume(knowing_model, case.ct(), case.lungs(), prompt, settings)
     assert any("ml in parts below 5 ml left out" in said for said in found.decisions)
 
 

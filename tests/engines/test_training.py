@@ -9,7 +9,8 @@ from engines.tiny_run import tiny_settings
 from radiogen.engines import training as training_module
 from radiogen.engines.model_folder import load_model
 from radiogen.engines.prune import PruneOptions, prune
-from radiogen.engines.train import TrainOptions, choose_cases, train
+from radiogen.engines.train import TrainOptions, train
+from radiogen.engines.train_options import choose_cases
 from radiogen.errors import ConfigError, ModelError, OutputError, PruningError, TrainingError
 from radiogen.io.cases import find_cases
 from radiogen.pruning.mask_files import load_weight_masks
@@ -35,8 +36,8 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(made_cases
 def test_an_interrupted_training_goes_on_to_the_same_weights(made_cases, tiny_model, tmp_path, monkeypatch):
     saved = training_module.save_checkpoint
 
-    def stop_in_the_second_epoch(path, network, optimizer, about, averaged):
-        saved(path, network, optimizer, about, averaged)
+    def stop_in_the_second_epoch(path, learned, about):
+        saved(path, learned, about)
         if about["epoch"] == 1 and about["step"] == 2:
             raise KeyboardInterrupt
 
@@ -56,7 +57,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(made_cases, tiny_mo
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
         *("MODEL_CARD.md", "config.json", "metrics.json", "metrics.jsonl", "model.run.json"),
-        "model.safetensors",
+        *("model.safetensors", "progress.png"),
     ]
 
 

@@ -1,24 +1,30 @@
-"""What filling a box gives, worked out by hand."""
+"""What filling a box gives, worked out by hand, and on real scans as others measured it."""
 
 from math import isnan, pi
+from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
-from radiogen.measures.floors import FLOORS, floors
+from radiogen.io.itk_volume import read_itk
+from radiogen.measures.floors import FLOORS, Faces, faces_of, floors, jitter, lesion_floors, loosen
+from radiogen.measures.matching import number_lesions
+from radiogen.volume import array_of
 
 
-def volume_of(array: np.ndarray, dtype: type = np.uint8) -> sitk.Image:
-    volume = sitk.GetImageFromArray(array.astype(dtype))
-    volume.SetSpacing((0.8, 1.1, 2.5))
-    return volume
+def tight(lesion: np.ndarray, hu: np.ndarray | None = None, share: float = 0.0) -> dict[str, float]:
+    lesions = number_lesions(lesion.astype(np.uint8))
+    return floors(lesions, [loosen(faces, share) for faces in faces_of(lesions)], hu)
 
 
 def test_a_lesion_that_fills_its_box_is_found_by_the_box() -> None:
     array = np.zeros((6, 20, 24))
     array[1:5, 2:18, 3:22] = 1
-    found = floors(volume_of(array), None)
+    found = tight(array)
     assert found["floor_box"] == 1
     share = pi / 6
     assert found["floor_ellipsoid"] == pytest.approx(2 * share / (1 + share), abs=0.03)
@@ -31,20 +37,78 @@ def test_the_threshold_cuts_away_air_and_bone() -> None:
     lesion[1, 1:3, 1:5] = 1
     lesion[1, 1, 1] = 0  # 7 voxels in a box of 8
     hu = np.where(lesion > 0, 40, -850)
-    found = floors(volume_of(lesion), volume_of(hu, np.int16))
+    found = tight(lesion, hu)
     assert found["floor_box"] == pytest.approx(2 * 7 / 15)
     assert found["floor_threshold"] == 1
     hu[1, 2, 4] = 251
-    assert floors(volume_of(lesion), volume_of(hu, np.int16))["floor_threshold"] == pytest.approx(12 / 13)
+    assert tight(lesion, hu)["floor_threshold"] == pytest.approx(12 / 13)
 
 
-def test_each_lesion_has_a_box_of_its_own() -> None:
+def test_each_lesion_has_a_box_and_a_floor_of_its_own() -> None:
     lesion = np.zeros((5, 9, 9))
-    lesion[0, 0, 0] = lesion[4, 8, 8] = 1
-    assert floors(volume_of(lesion), None)["floor_box"] == 1
+    lesion[0, 0, 0] = lesion[4, 8, 8] = lesion[4, 7, 7] = 1
+    assert tight(lesion)["floor_box"] == pytest.approx(2 * 3 / (5 + 3))
+    lesions = number_lesions(lesion.astype(np.uint8))
+    each = lesion_floors(lesions, faces_of(lesions), None)
+    assert [row["floor_box"] for row in each] == pytest.approx([1, 2 * 2 / (4 + 2)])
 
 
 def test_without_a_lesion_there_is_no_floor() -> None:
-    found = floors(volume_of(np.zeros((3, 4, 5))), None)
+    found = tight(np.zeros((3, 4, 5)))
     assert tuple(found) == FLOORS
     assert all(isnan(value) for value in found.values())
+
+
+def test_a_loosened_box_grows_by_half_the_share_at_either_end_to_whole_voxels() -> None:
+    lesion = np.zeros((9, 30, 60))
+    lesion[3:6, 5:25, 10:50] = 1  # 3 x 20 x 40: one voxel at either end of each axis, two of the last
+    assert tight(lesion, share=0.1)["floor_box"] == pytest.approx(2 * 2400 / (2400 + 5 * 22 * 44))
+    assert tight(lesion, share=0.0)["floor_box"] == 1
+
+
+def test_what_lies_past_the_edge_of_the_scan_is_left_out() -> None:
+    lesion = np.zeros((3, 4, 5))
+    lesion[:, :, :2] = 1
+    assert tight(lesion, share=0.5)["floor_box"] == pytest.approx(2 * 24 / (24 + 36))
+
+
+def test_a_shifted_box_by_hand() -> None:
+    lesion = np.zeros((6, 6, 12), np.uint8)
+    lesion[1:5, 1:5, 1:11] = 1
+    lesions = number_lesions(lesion)
+    draw = np.array([[0, 0, 1.0], [0, 0, 0]])
+    (box,) = (jitter(faces, draw, 0.2) for faces in faces_of(lesions))
+    assert box == Faces((0.5, 0.5, 2.5), (4.5, 4.5, 10.5))  # two voxels of ten cut off at the low end
+    assert floors(lesions, [box], None)["floor_box"] == pytest.approx(2 * 8 / 18)
+
+
+@given(
+    size=st.tuples(*[st.integers(1, 9)] * 3),
+    draw=arrays(np.float64, (2, 3), elements=st.floats(-1, 1)),
+    share=st.floats(0, 0.49),
+)
+def test_no_face_moves_further_than_its_share_and_the_middle_voxel_stays(
+    size: tuple[int, int, int], draw: np.ndarray, share: float
+) -> None:
+    exact = Faces((9.5, 9.5, 9.5), (9.5 + size[0], 9.5 + size[1], 9.5 + size[2]))
+    box = jitter(exact, draw, share)
+    for low, high, was_low, was_high, n in zip(box.low, box.high, exact.low, exact.high, size, strict=True):
+        middle = np.floor((was_low + was_high) / 2)
+        assert low <= middle <= high
+        assert abs(low - was_low) <= share * n + 1e-9
+        assert abs(high - was_high) <= share * n + 1e-9 or high == middle
+    lesion = np.zeros((30, 30, 30), np.uint8)
+    lesion[10 : 10 + size[0], 10 : 10 + size[1], 10 : 10 + size[2]] = 1
+    assert floors(number_lesions(lesion), [box], None)["floor_box"] > 0
+
+
+def real_floors(mask: sitk.Image, ct: sitk.Image) -> list[float]:
+    return list(tight(array_of(mask), array_of(ct), share=0.1).values())
+
+
+def test_a_thick_nodule_and_a_large_tumour_have_the_floors_that_were_measured(shared_data: Path) -> None:
+    lung1, ibsi = shared_data / "pyradiomics_lung1", shared_data / "ibsi_ct_phantom" / "nifti"
+    nodule = [read_itk(lung1 / f"lung1_{name}.nrrd")[0] for name in ("label", "image")]
+    assert real_floors(*nodule) == pytest.approx([0.33, 0.54, 0.92, 0.94], abs=0.01)
+    tumour = [sitk.ReadImage(str(ibsi / name)) for name in ("mask/mask.nii.gz", "image/phantom.nii.gz")]
+    assert real_floors(*tumour) == pytest.approx([0.52, 0.75, 0.60, 0.80], abs=0.01)

@@ -1,6 +1,5 @@
 """Lesions told apart, measured and written."""
 
-import csv
 from math import hypot
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 import SimpleITK as sitk
 
 from radiogen.errors import VolumeError
-from radiogen.measures.lesions import measure_lesions, split_lesions, write_lesions_csv
+from radiogen.measures.lesions import LESION_COLUMNS, lesion_rows, measure_lesions, split_lesions
 from radiogen.volume import array_of
 
 SPACING = (0.8, 1.1, 2.5)
@@ -126,20 +125,10 @@ def test_more_than_255_parts_are_refused_with_a_way_out() -> None:
     assert array_of(split_lesions(mask_of(array), smallest_ml=0.004)).max() == 1
 
 
-def test_the_table_of_lesions_has_the_agreed_columns(tmp_path: Path) -> None:
+def test_the_table_of_lesions_has_the_agreed_columns() -> None:
     array = np.zeros((4, 5, 6))
     array[1, 2, 3] = 1
-    write_lesions_csv({"R01-001": measure_lesions(mask_of(array)), "R01-002": []}, tmp_path / "lesions.csv")
-    with (tmp_path / "lesions.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert rows == [
-        {
-            "case_id": "R01-001",
-            "lesion": "1",
-            "volume_ml": "0.0022",
-            "longest_diameter_mm": "2.5",
-            "center_x_mm": "-9.6",
-            "center_y_mm": "9.7",
-            "center_z_mm": "-897.5",
-        }
-    ]
+    (row,) = lesion_rows("R01-001", measure_lesions(mask_of(array)))
+    assert tuple(row) == LESION_COLUMNS
+    assert list(row.values()) == ["R01-001", 1, 0.0022, 2.5, -9.6, 9.7, -897.5]
+    assert lesion_rows("R01-002", []) == []

@@ -6,7 +6,6 @@ import torch
 from radiogen.engines.presets import PRESETS, load_preset
 from radiogen.errors import ConfigError, VolumeError
 from radiogen.networks.blocks import Attention
-from radiogen.networks.convlstm import BothWays, ConvLSTM
 from radiogen.networks.raseg import RASeg, RASegSettings, build_raseg, weight_count
 
 TINY = RASegSettings(encoder_widths=(2, 3, 4, 5), recurrent_widths=(5, 4), decoder_widths=(4, 3, 2))
@@ -33,46 +32,6 @@ def test_the_seed_decides_the_weights_and_global_chance_does_not():
     again, other = build_raseg(TINY, 3).state_dict(), build_raseg(TINY, 4).state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
-
-
-def plain_conv_lstm(layer: ConvLSTM, slices):
-    """Slice by slice, all gates from one convolution over [input, hidden], as the paper has it."""
-    weight = torch.cat([layer.input_gates.weight, layer.hidden_gates.weight], dim=1)
-    hidden = cell = torch.zeros(slices.shape[0], layer.width, *slices.shape[3:])
-    states = []
-    for x in slices.unbind(1):
-        both = torch.cat([x, hidden], dim=1)
-        gates = torch.nn.functional.conv2d(both, weight, layer.input_gates.bias, padding=1)
-        let_in, keep, let_out, candidate = gates.chunk(4, dim=1)
-        cell = torch.sigmoid(keep) * cell + torch.sigmoid(let_in) * torch.tanh(candidate)
-        hidden = torch.sigmoid(let_out) * torch.tanh(cell)
-        states.append(hidden)
-    return torch.stack(states, dim=1)
-
-
-def test_the_fast_recurrence_equals_the_plain_one_with_its_gradients():
-    generator = torch.Generator().manual_seed(0)
-    layer = ConvLSTM(3, 4)
-    slices = torch.randn(2, 5, 3, 6, 7, generator=generator)
-    fast, plain = layer(slices), plain_conv_lstm(layer, slices)
-    torch.testing.assert_close(fast, plain, atol=1e-6, rtol=1e-5)
-    weights = list(layer.parameters())
-    for ours, theirs in zip(
-        torch.autograd.grad(fast.square().sum(), weights),
-        torch.autograd.grad(plain.square().sum(), weights),
-        strict=True,
-    ):
-        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
-
-
-def test_both_ways_read_from_the_feet_and_from_the_head():
-    layer = BothWays(2, 6)
-    slices = torch.rand(1, 4, 2, 5, 5)
-    changed = slices.clone()
-    changed[:, 0] += 1.0
-    before, after = layer(slices), layer(changed)
-    assert not torch.allclose(before[:, 3, :3], after[:, 3, :3])
-    assert torch.equal(before[:, 3, 3:], after[:, 3, 3:])
 
 
 def test_the_prior_decides_what_the_network_sees():

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from radiogen.engines.checkpoint import load_checkpoint, read_checkpoint_about, save_checkpoint
+from radiogen.engines.checkpoint import Learned, load_checkpoint, read_checkpoint_about, save_checkpoint
 from radiogen.engines.presets import load_preset
 from radiogen.errors import PruningError
 from radiogen.networks.raseg import build_raseg
@@ -99,13 +99,13 @@ def test_a_checkpoint_at_sparsity_0_9_takes_at_most_0_14_of_the_dense_one(tmp_pa
             parameter.grad = torch.ones_like(parameter)
         optimizer.step()
         save_tensors(tmp_path / "model.safetensors", network.state_dict())
-        save_checkpoint(tmp_path / "checkpoint.safetensors", network, optimizer, {"epochs": []})
+        save_checkpoint(tmp_path / "checkpoint.safetensors", Learned(network, optimizer), {"epochs": []})
         sizes.append([(tmp_path / f"{name}.safetensors").stat().st_size for name in ("model", "checkpoint")])
     ratios = [pruned / dense for dense, pruned in zip(*sizes, strict=True)]
     assert max(ratios) <= 0.14, ratios
     again = build_raseg(settings, seed=1)
     resumed = torch.optim.AdamW(again.parameters(), 1e-3)
-    load_checkpoint(tmp_path / "checkpoint.safetensors", again, resumed)
+    load_checkpoint(tmp_path / "checkpoint.safetensors", Learned(again, resumed))
     assert read_checkpoint_about(tmp_path / "checkpoint.safetensors") == {"epochs": []}
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
     for first, second in zip(network.parameters(), again.parameters(), strict=True):

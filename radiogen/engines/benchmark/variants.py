@@ -10,6 +10,7 @@ from pydantic import Field
 
 from radiogen.config import Settings
 from radiogen.engines.evaluate import evaluate
+from radiogen.engines.evaluation.settings import EvaluateOptions
 from radiogen.engines.model_folder import WEIGHTS, load_model
 from radiogen.engines.presets import RunSettings
 from radiogen.engines.prune import PrunedNetwork, PruneOptions, prune
@@ -105,7 +106,11 @@ class SegmentationBench:
         for case_id, reason, way_out in segmented.failures:
             if case_id not in without_outline:
                 raise CaseError(case_id, reason, way_out)
-        evaluation = evaluate(home / "segmented", self.cases, home / "evaluation.csv", split="test")
+        evaluation = evaluate(
+            home / "segmented", self.cases, home / "evaluation.csv", EvaluateOptions(split="test")
+        )
+        for case_id, reason, way_out in evaluation.failures:
+            raise CaseError(case_id, reason, way_out)
         found = evaluation.summary[0]
         result: dict[str, Any] = {
             **asdict(variant),

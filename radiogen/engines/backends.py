@@ -1,0 +1,117 @@
+"""What computes a network on a CPU: torch, torch.compile or OpenVINO, each checked against torch."""
+
+import warnings
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from radiogen.errors import ConfigError, DeviceError
+from radiogen.optional import require
+
+Engine = Literal["torch", "compile", "openvino"]
+Run = Callable[[Tensor, Tensor], Tensor]
+"""Logits (B, 1, D, H, W) for an image (B, C, D, H, W) and a prior (B, 1, D, H, W)."""
+
+LARGEST_DIFFERENCE = 1e-4  # of a probability
+
+
+def make_backend(engine: Engine, network: nn.Module, device: torch.device) -> Run:
+    """A network as the engine computes it.
+
+    Other engines than torch prepare themselves at the first window of each size, which takes seconds to a
+    minute, and are compared with torch there; what they made is kept in memory as long as the backend is.
+
+    Args:
+        engine: Its name.
+        network: RA-Seg in evaluation mode; its weights stay as they are from now on.
+        device: Where it runs.
+
+    Raises:
+        ConfigError: The engine works on the CPU only, and the device is another one.
+        MissingPackageError: OpenVINO is not installed.
+    """
+    if engine == "torch":
+        return network
+    if device.type != "cpu":
+        way_out = "take --device cpu or --engine torch"
+        raise ConfigError(f"--engine {engine}", f"works on the CPU, not on {device}", way_out)
+    if engine == "openvino":
+        require("openvino", extra="openvino")
+    return _Checked(engine, network)
+
+
+class _Checked:
+    """An engine made for each size of window when that comes first, compared with torch once."""
+
+    def __init__(self, engine: Engine, network: nn.Module) -> None:
+        self.engine, self.network = engine, network
+        self._runs: dict[tuple[int, ...], Run] = {}
+
+    def __call__(self, image: Tensor, prior: Tensor) -> Tensor:
+        """Logits of one batch of windows.
+
+        Raises:
+            DeviceError: The engine cannot be made on this machine, or computes something else than torch.
+        """
+        size = tuple(image.shape)
+        if size in self._runs:
+            return self._runs[size](image, prior)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of torch about itself, and that sizes become constants
+                run = MAKERS[self.engine](self.network, image, prior)
+                found = run(image, prior)
+        except MemoryError:
+            raise
+        except Exception as error:  # no C++ compiler, an operation that is not known, and what else there is
+            why = (
+                f"cannot be made here: {str(error).strip().splitlines()[0][:200]}" if str(error) else "fails"
+            )
+            raise DeviceError(f"--engine {self.engine}", why, "take --engine torch") from error
+        self._compare(found, self.network(image, prior))
+        self._runs[size] = run
+        return found
+
+    def _compare(self, found: Tensor, wanted: Tensor) -> None:
+        apart = float((torch.sigmoid(found) - torch.sigmoid(wanted)).abs().max())
+        if not apart <= LARGEST_DIFFERENCE:
+            wrong = f"differs from torch by {apart:.1e} in a probability, more than {LARGEST_DIFFERENCE:.0e}"
+            raise DeviceError(f"--engine {self.engine}", wrong, "take --engine torch")
+
+
+def _compiled(network: nn.Module, _image: Tensor, _prior: Tensor) -> Run:
+    run: Run = torch.compile(network, dynamic=False)
+    return run
+
+
+def _openvino(network: nn.Module, image: Tensor, prior: Tensor) -> Run:
+    """The network traced with windows of this size and compiled by OpenVINO, in float32.
+
+    Its front end is called by itself: `openvino.convert_model` would report its use to the manufacturer.
+    """
+    core = require("openvino", extra="openvino").Core()
+    front_ends = require("openvino.frontend", extra="openvino").FrontEndManager()
+    decoders = require("openvino.frontend.pytorch.ts_decoder", extra="openvino")
+    with torch.no_grad():
+        traced = torch.jit.trace(network, (image, prior), check_trace=False)  # type: ignore[no-untyped-call]
+        decoder = decoders.TorchScriptPythonDecoder(traced)  # must outlive the conversion
+        front_end = front_ends.load_by_framework("pytorch")
+        model = front_end.convert(front_end.load(decoder))
+    model.reshape({0: list(image.shape), 1: list(prior.shape)})
+    settings = {
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_PRECISION_HINT": "f32",
+        "NUM_STREAMS": 1,
+    }
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+
+    def run(image: Tensor, prior: Tensor) -> Tensor:
+        answer = request.infer([image.numpy(), prior.numpy()], share_inputs=True)
+        return torch.from_numpy(answer[0].copy())
+
+    return run
+
+
+MAKERS: dict[str, Callable[[nn.Module, Tensor, Tensor], Run]] = {"compile": _compiled, "openvino": _openvino}
