@@ -15,6 +15,7 @@ from radiogen.runtime import Tick, no_tick
 
 log = logging.getLogger(__name__)
 CONNECTIONS = 16
+STOP_AFTER = 5  # failed series one after the other: then the fault is the way, not the series
 SPARE = 1.02  # of the bytes: a file system rounds up to blocks
 
 
@@ -78,16 +79,21 @@ def download(
     """
     _see_room(out, plan.bytes)
     failed: list[FailedSeries] = []
+    in_a_row = 0
     buckets = {name: Bucket(name, endpoint, CONNECTIONS) for name in {row.bucket for row in plan.missing}}
     total, done = max(1, plan.bytes // 1_000_000), 0
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         for row in plan.missing:
             try:
+                if in_a_row == STOP_AFTER:
+                    raise SeriesError(row.uid, "not tried after so many failures", "see the first of them")
                 _bring(row, buckets[row.bucket], out / row.folder, pool)
+                in_a_row = 0
             except OutputError:
                 raise
             except RadiogenError as error:
                 failed.append(FailedSeries(row, error))
+                in_a_row = min(in_a_row + 1, STOP_AFTER)
             done += row.bytes
             tick("download", min(total, done // 1_000_000), total)
     return tuple(failed)

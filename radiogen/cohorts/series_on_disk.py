@@ -1,5 +1,6 @@
 """See which series a tree already holds, whoever downloaded it: by what the files say, not by their names."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,9 @@ def _series_of(tree: Path, tick: Tick) -> tuple[dict[str, SeriesFiles], list[Pat
 
 def _uids(path: Path) -> tuple[str, str] | None:
     try:
-        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom warns of odd values that are not used here
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
         return str(header.SeriesInstanceUID), str(header.SOPInstanceUID)
     except (InvalidDicomError, OSError, AttributeError, ValueError, EOFError, KeyError, TypeError):
         return None
