@@ -1,4 +1,4 @@
-"""Commands round whole cohorts: list, show, init."""
+"""Commands round whole cohorts: list, show, init; those that bring and run them are added here."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import cohort_download
+from . import cohort_download, cohort_run
 from .console import columns, progress, say
 from .options import AsJson, Quiet
 
@@ -73,3 +73,7 @@ def init(
 
 
 app.command("download")(cohort_download.download)
+app.command("ingest")(cohort_run.ingest)
+app.command("run")(cohort_run.run)
+app.command("status")(cohort_run.status)
+app.command("retry")(cohort_run.retry)

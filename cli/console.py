@@ -15,6 +15,7 @@ VERBS = {
     "download": "bringing MB",
     "ingest": "ingesting",
     "prepare": "preparing cases",
+    "cohort": "running cases",
     "qc": "looking at cases",
     "warm up": "warming up",
     "score": "scoring weights",

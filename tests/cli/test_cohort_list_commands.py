@@ -68,6 +68,13 @@ def test_a_card_is_begun_and_taken_by_ingest(radiogen, scan, tmp_path):
     made = radiogen("ingest", scan, "-o", tmp_path / "cases", "--cohort", tmp_path / "mine.yaml")
     assert made.code == 0 and ",mine," in (tmp_path / "cases" / "manifest.csv").read_text()
     assert radiogen("cohort", "init", scan, "-o", tmp_path / "mine.yaml").refuses("is there already")
+    whole = radiogen("cohort", "ingest", tmp_path / "mine.yaml", "-o", tmp_path / "more")
+    assert (
+        whole.code == 0
+        and (tmp_path / "more" / "manifest.csv").read_bytes()
+        == (tmp_path / "cases" / "manifest.csv").read_bytes()
+    )
+    assert radiogen("cohort", "ingest", "msd_lung", "-o", tmp_path / "new").code == 2
 
 
 def test_cases_are_laid_out_for_others(radiogen, cases, tmp_path):

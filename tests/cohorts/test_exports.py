@@ -56,7 +56,9 @@ def test_a_data_list_of_monai_points_at_the_same_voxels(cases, tmp_path):
             mask = read_mask(Path(item["label"]))
             assert same_grid(mask, case.ct()) and np.array_equal(array_of(mask), array_of(case.lesion()) > 0)
     assert [("label" in item) for item in testing] == [True, False]
-    several = {case.case_id for case in found.values() if case.has_lesion and array_of(case.lesion()).max() > 1}
+    several = {
+        case.case_id for case in found.values() if case.has_lesion and array_of(case.lesion()).max() > 1
+    }
     written = {path.name.split(".")[0] for path in (tmp_path / "monai").rglob("*.nii.gz")}
     assert written == several and len(several) < 5, "only what differs is written"
 
