@@ -117,9 +117,15 @@ def split(
     cases: Annotated[Path, typer.Argument(help="Folder of cases.")],
     test: Annotated[float, typer.Option(help="Share of the patients that training must not see.")] = 0.3,
     seed: Seed = 0,
+    existing: Annotated[
+        Literal["skip", "overwrite"],
+        typer.Option(help="Whether to draw anew where the cases have changed since."),
+    ] = "skip",
 ) -> None:
-    """Mark patients as train or test in manifest.csv, stratified by EGFR status."""
-    from radiogen.cohorts.split import split_cases
+    """Mark patients as train or test in manifest.csv, stratified by EGFR status and hospital."""
+    from radiogen.cohorts.split import draw_split
 
-    counts = split_cases(cases, test, seed)
-    typer.echo("\n".join(f"{name}\t{count}" for name, count in counts.items()))
+    drawn = draw_split(cases, test, seed, existing)
+    for same in drawn.twins:
+        say(f"one scan under the ids {', '.join(same)}: taken for one patient")
+    typer.echo("\n".join(f"{name}\t{count}" for name, count in drawn.counts.items()))

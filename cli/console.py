@@ -14,6 +14,7 @@ VERBS = {
     "headers": "reading headers",
     "ingest": "ingesting",
     "prepare": "preparing cases",
+    "cohort": "running cases",
     "qc": "looking at cases",
     "warm up": "warming up",
     "score": "scoring weights",

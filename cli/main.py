@@ -19,6 +19,7 @@ from . import (
     benchmark,
     cases,
     cohort,
+    cohorts,
     doctor,
     egfr,
     evaluation,
@@ -81,6 +82,7 @@ app.command("train-egfr")(egfr.train_egfr)
 app.command("classify-egfr")(egfr.classify_egfr)
 app.command("report")(report.report)
 app.add_typer(model.app, name="model")
+app.add_typer(cohorts.app, name="cohort")
 app.add_typer(benchmark.app, name="benchmark")
 app.command("doctor")(doctor.doctor)
 app.command("demo")(cohort.demo)

@@ -1,6 +1,7 @@
 """Volumes: SimpleITK images that keep their place in space through every crop and resample."""
 
 import ctypes
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,12 @@ class Box:
 def array_of(volume: sitk.Image) -> npt.NDArray[Any]:
     """The voxels as a fresh array of shape (z, y, x)."""
     return np.asarray(sitk.GetArrayFromImage(volume))
+
+
+def pixels_sha256(volume: sitk.Image) -> str:
+    """SHA-256 of size and voxels as int16: the same for one scan under two names, wherever it lies."""
+    values = np.ascontiguousarray(sitk.GetArrayViewFromImage(volume), dtype="<i2")
+    return hashlib.sha256(f"{values.shape}".encode() + values.tobytes()).hexdigest()
 
 
 def writable_volume(size: Sequence[int], pixel_id: int) -> tuple[sitk.Image, npt.NDArray[Any]]:

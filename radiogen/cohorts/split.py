@@ -1,32 +1,142 @@
 """Divide the patients of a case folder into those a training may see and those it must not."""
 
+import json
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
-from radiogen.errors import ConfigError
-from radiogen.io.cases import read_manifest, write_manifest
+from radiogen.cohorts.twins import groups_of_twins, pixels_of
+from radiogen.errors import ConfigError, OutputError
+from radiogen.io.cases import find_cases, read_manifest, write_manifest
+from radiogen.provenance import write_json
+
+SPLIT = "split.json"
 
 
-def split_cases(cases: Path, test_share: float, seed: int) -> dict[str, int]:
+@dataclass(frozen=True)
+class Split:
+    """Number of cases in each split, and cases of different patients that hold one scan."""
+
+    counts: dict[str, int]
+    twins: tuple[tuple[str, ...], ...]
+
+
+def split_cases(
+    cases: Path, test_share: float, seed: int, existing: Literal["skip", "overwrite"] = "skip"
+) -> dict[str, int]:
+    """As `draw_split`; only the number of cases in each split."""
+    return draw_split(cases, test_share, seed, existing).counts
+
+
+def draw_split(
+    cases: Path, test_share: float, seed: int, existing: Literal["skip", "overwrite"] = "skip"
+) -> Split:
     """Write `train` or `test` into the manifest, by patient, stratified by EGFR status and hospital.
+
+    Two ids whose scans hold the same voxels are one patient. What was drawn, and the hashes of what it was
+    drawn from, are kept in `split.json`.
 
     Args:
         cases: A case folder with a manifest.
         test_share: Share of the patients that become `test`, between 0 and 1.
         seed: Seed of the draw; it does not depend on the order of the manifest.
-
-    Returns:
-        Number of cases in each split.
+        existing: `overwrite` draws anew where the cases have changed since the same draw.
 
     Raises:
         ConfigError: The share leaves one side empty.
+        OutputError: The cases have changed since the last draw with this share and seed.
     """
     rows = read_manifest(cases)
-    strata: dict[tuple[str, str], set[str]] = {}
+    found = find_cases(cases)
+    pixels = {case.case_id: pixels_of(case) for case in found}
+    same = groups_of_twins(found, pixels)
+    drawn_from = {
+        row["case_id"]: {name: row.get(name, "") for name in ("patient_id", "egfr", "site")}
+        | {"pixels_sha256": pixels[row["case_id"]]}
+        for row in sorted(rows, key=lambda row: row["case_id"])
+    }
+    how = {"test_share": test_share, "seed": seed}
+    if existing == "skip":
+        _check_unchanged(cases, how, drawn_from)
+    group = _groups(rows, same)
+    test = _draw(rows, group, test_share, seed)
+    if not 0 < len(test) < len(set(group.values())):
+        raise ConfigError(f"--test {test_share:g}", "leaves one side empty", "take a share such as 0.3")
     for row in rows:
-        strata.setdefault((row["egfr"], row.get("site", "")), set()).add(row["patient_id"])
+        row["split"] = "test" if group[row["patient_id"]] in test else "train"
+    write_manifest(cases, rows)
+    split = {row["case_id"]: row["split"] for row in sorted(rows, key=lambda row: row["case_id"])}
+    write_json(cases / SPLIT, {**how, "split": split, "twins": same, "drawn_from": drawn_from})
+    return Split(dict(Counter(row["split"] for row in rows)), same)
+
+
+def changes_since_split(cases: Path) -> tuple[str, ...]:
+    """What has changed in a folder of cases since its split was drawn, in sentences; empty without one."""
+    content = _read(cases)
+    if content is None:
+        return ()
+    rows = {row["case_id"]: row for row in read_manifest(cases)}
+    moved = sorted(name for name in rows if rows[name]["split"] != content["split"].get(name, ""))
+    now = {
+        case.case_id: {name: rows[case.case_id].get(name, "") for name in ("patient_id", "egfr", "site")}
+        | {"pixels_sha256": pixels_of(case)}
+        for case in find_cases(cases)
+    }
+    said = _differences(content["drawn_from"], now)
+    moved = [name for name in moved if name in content["split"]]
+    return (*said, *([f"the split of {', '.join(moved)} was edited"] if moved else []))
+
+
+def _check_unchanged(cases: Path, how: dict[str, Any], drawn_from: dict[str, Any]) -> None:
+    content = _read(cases)
+    if content is None or any(content.get(name) != value for name, value in how.items()):
+        return
+    said = _differences(content["drawn_from"], drawn_from)
+    if said:
+        way_out = "--existing overwrite draws anew; what was trained may have seen who then becomes test"
+        raise OutputError(cases / SPLIT, f"was drawn from other cases: {'; '.join(said)}", way_out)
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs, in sentences."""
+    kinds = {
+        "new": sorted(now.keys() - before.keys()),
+        "gone": sorted(before.keys() - now.keys()),
+        "changed": sorted(name for name in now.keys() & before.keys() if now[name] != before[name]),
+    }
+    return [f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names]
+
+
+def _read(cases: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads((cases / SPLIT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) and {"split", "drawn_from"} <= content.keys() else None
+
+
+def _groups(rows: list[dict[str, str]], same: tuple[tuple[str, ...], ...]) -> dict[str, str]:
+    """By patient the name of its group: itself, or the first of the patients that share a scan."""
+    patient_of = {row["case_id"]: row["patient_id"] for row in rows}
+    group = {patient: patient for patient in patient_of.values()}
+    for case_ids in same:
+        members = {group[patient_of[case_id]] for case_id in case_ids}
+        first = min(members)
+        group = {patient: first if name in members else name for patient, name in group.items()}
+    return group
+
+
+def _draw(rows: list[dict[str, str]], group: dict[str, str], test_share: float, seed: int) -> set[str]:
+    strata: dict[tuple[str, str], set[str]] = {}
+    placed: set[str] = set()
+    for row in sorted(rows, key=lambda row: row["case_id"]):
+        name = group[row["patient_id"]]
+        if name not in placed:  # a patient lies in one stratum, even if two of its rows disagree
+            strata.setdefault((row["egfr"], row.get("site", "")), set()).add(name)
+            placed.add(name)
     chance = np.random.default_rng(seed)
     test: set[str] = set()
     carried = 0.0
@@ -36,9 +146,4 @@ def split_cases(cases: Path, test_share: float, seed: int) -> dict[str, int]:
         count = min(len(patients), round(carried))
         carried -= count
         test |= {patients[i] for i in chance.permutation(len(patients))[:count]}
-    if not 0 < len(test) < len({row["patient_id"] for row in rows}):
-        raise ConfigError(f"--test {test_share:g}", "leaves one side empty", "take a share such as 0.3")
-    for row in rows:
-        row["split"] = "test" if row["patient_id"] in test else "train"
-    write_manifest(cases, rows)
-    return dict(Counter(row["split"] for row in rows))
+    return test

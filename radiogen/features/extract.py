@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,8 @@ def extract_features(
     options: FeatureOptions,
     masks: Path | None = None,
     tick: Tick = no_tick,
+    kept: Path | None = None,
+    only: Sequence[str] | None = None,
 ) -> FeatureTable:
     """Deep, shape and intensity features of every lesion; with `perturb` how stable each of them is.
 
@@ -91,6 +94,8 @@ def extract_features(
         options: Which features.
         masks: Output of `segment`; else the outlines of the cases are the lesions.
         tick: Told of progress.
+        kept: Folder of `keep_features`, where what is measured of each case stays for good.
+        only: Ids of the cases that are taken, in the order of the rows; else all.
 
     Raises:
         RadiogenError: The only case failed.
@@ -98,9 +103,8 @@ def extract_features(
         OutputError: The table is there and `existing` is fail, or its name has another ending.
     """
     check_ending(out)
-    radiomics = Radiomics(options.radiomics_parameters) if options.radiomics else None
-    work = _Work(model, options, radiomics, masks, out.with_name(f".{out.stem}.parts"))
-    found = cases_of_split(cases, options.split)
+    work = _work(model, options, masks, kept or out.with_name(f".{out.stem}.parts"))
+    found = _chosen(cases_of_split(cases, options.split), only)
     keys = {}
     for number, case in enumerate(found, start=1):
         keys[case.case_id] = key_of(case, work.mask_of(case), work.how)
@@ -129,9 +133,29 @@ def extract_features(
     outputs = _write(table, work, _prompt(found, work))
     record.decisions += [*table.decisions, *(f"{case_id}: {reason}" for case_id, reason, _ in table.failures)]
     record.finish(out, outputs)
-    if not table.failures:
+    if not table.failures and kept is None:
         shutil.rmtree(work.parts, ignore_errors=True)
     return table
+
+
+def keep_features(case: Case, kept: Path, model: Model, options: FeatureOptions, masks: Path | None) -> None:
+    """Measure one case and keep its rows for `extract_features(..., kept=kept)`; what is there stays.
+
+    Raises:
+        CaseError: The case has no lesion.
+    """
+    work = _work(model, options, masks, kept)
+    _measure(case, key_of(case, work.mask_of(case), work.how), work)
+
+
+def _work(model: Model, options: FeatureOptions, masks: Path | None, parts: Path) -> _Work:
+    radiomics = Radiomics(options.radiomics_parameters) if options.radiomics else None
+    return _Work(model, options, radiomics, masks, parts)
+
+
+def _chosen(cases: list[Case], only: Sequence[str] | None) -> list[Case]:
+    by_id = {case.case_id: case for case in cases}
+    return cases if only is None else [by_id[case_id] for case_id in only]
 
 
 def _failures(out: Path) -> Path:

@@ -98,6 +98,10 @@ def find_cases(path: Path) -> list[Case]:
         return [_case(path, row) for row in read_manifest(path)]
     if (path / "ct.nii.gz").is_file() and (path / "case.json").is_file():
         about = read_case_json(path)
+        if not CASE_ID.fullmatch(str(about.get("case_id"))) or "patient_id" not in about:
+            raise CaseError(
+                path / "case.json", "has no usable case_id or patient_id", "ingest the case again"
+            )
         return [
             Case(str(about["case_id"]), str(about["patient_id"]), path, egfr=str(about.get("egfr") or ""))
         ]

@@ -24,7 +24,7 @@ from radiogen.preprocess.outline_choice import OutlineChoice
 from radiogen.preprocess.outlines import LesionLabels, read_lesions
 from radiogen.preprocess.sources import CaseSource
 from radiogen.provenance import RunRecord, file_sha256, short_hash, write_json
-from radiogen.volume import array_of, voxel_ml
+from radiogen.volume import array_of, pixels_sha256, voxel_ml
 
 SCHEMA_VERSION = 1
 RECORD = "case.run.json"
@@ -132,6 +132,7 @@ def _about(
         "cohort": plan.cohort,
         "egfr": plan.egfr,
         "source": {"kind": ct.kind, "id": plan.source_id, "files": len(files), "sha256": _combined(files)},
+        "pixels_sha256": pixels_sha256(volume),
         "scanner": dict(ct.scanner),
         "geometry": {
             "size": volume.GetSize(),

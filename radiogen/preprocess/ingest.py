@@ -107,9 +107,7 @@ def _ingest(
     order = {plan.case_id: n for n, plan in enumerate(plans)}
     made.sort(key=lambda case: order[case.case_id])
     failures.sort(key=lambda failure: order[failure.case_id])
-    _write_manifest(
-        cases, [plan for plan in plans if plan.case_id in {case.case_id for case in made}], clinical
-    )
+    list_cases(cases, [plan for plan in plans if plan.case_id in {case.case_id for case in made}], clinical)
     reasons = ((failure.case_id, failure.reason, failure.way_out) for failure in failures)
     write_failures(cases / FAILURES, "ingest", reasons)
     return IngestReport(tuple(made), tuple(failures), ignored)
@@ -140,6 +138,20 @@ def _make(plan: CasePlan, cases: Path, keep: bool) -> IngestedCase:
         return IngestedCase(plan.case_id, plan.patient_id, where, is_new=False, decisions=said)
     decisions = make_case(plan, cases)
     return IngestedCase(plan.case_id, plan.patient_id, where, is_new=True, decisions=decisions)
+
+
+def ingest_one(plan: CasePlan, cases: Path, keep: bool) -> IngestedCase:
+    """Make one planned case, or keep the one that is there and was made with the same options.
+
+    Args:
+        plan: The case.
+        cases: Folder of the cases; its manifest is not touched.
+        keep: Whether one that is there may be kept; else it is made anew.
+
+    Raises:
+        RadiogenError: The case cannot be made.
+    """
+    return _make(plan, cases, keep and is_done(plan, cases) and was_made_alike(plan, cases))
 
 
 def _attempt(plan: CasePlan, cases: Path, keep: bool) -> IngestedCase | Failure:
@@ -190,7 +202,8 @@ def _use_threads(count: int) -> None:
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(count)
 
 
-def _write_manifest(cases: Path, plans: Sequence[CasePlan], clinical: Clinical) -> None:
+def list_cases(cases: Path, plans: Sequence[CasePlan], clinical: Clinical) -> None:
+    """Write the manifest: the planned cases, and those that it had and that are still there."""
     if not plans:
         return
     before = read_manifest(cases) if (cases / MANIFEST).is_file() else []

@@ -1,0 +1,174 @@
+"""What stands over all cases of a run: manifest, tables, failures, probabilities, the page."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from radiogen.cohorts.ledger import HOME, Entry, stamp
+from radiogen.cohorts.one_case import CASES, FEATURES, SEGMENTED, CaseTask, masks_of
+from radiogen.cohorts.settings import CohortSettings
+from radiogen.cohorts.tables import LESIONS_TABLE, PATIENTS_TABLE, read_rows, write_tables
+from radiogen.egfr.classify import classify_egfr
+from radiogen.egfr.persistence import load_model as load_egfr
+from radiogen.engines.findings import write_lesions_csv
+from radiogen.engines.model_folder import load_model
+from radiogen.features.extract import extract_features
+from radiogen.io.cases import MANIFEST, cases_of_split
+from radiogen.io.clinical import read_clinical
+from radiogen.preprocess.ingest import list_cases
+from radiogen.preprocess.plans import Clinical
+from radiogen.provenance import (
+    FAILURE_COLUMNS,
+    record_path,
+    short_hash,
+    write_csv,
+    write_failures,
+    write_json,
+)
+from radiogen.report.page import report
+from radiogen.runtime import Tick, pick_device
+
+TABLE, PREDICTIONS, FAILURES, PAGE = "features.csv", "predictions.csv", "failures.csv", "report.html"
+GATHERED = "gathered.json"
+Failure = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Gathering:
+    """All cases of a run, settled."""
+
+    run: Path
+    settings: CohortSettings
+    tasks: Mapping[str, CaseTask]
+    entries: Mapping[str, Entry]
+    clinical: Clinical
+
+    @property
+    def done(self) -> list[str]:
+        """Ids of the cases that went through, sorted."""
+        return sorted(name for name, entry in self.entries.items() if entry.outcome == "done")
+
+    @property
+    def cases(self) -> Path:
+        """The folder with the manifest."""
+        return self.run / CASES if "ingest" in self.settings.steps else self.settings.source
+
+
+def gather(all_of: Gathering, tick: Tick) -> list[Failure]:
+    """Write what stands over all cases, in the order of their ids; the rows of failures.csv.
+
+    Nothing is written if nothing has changed since the last time.
+
+    Raises:
+        RadiogenError: The EGFR model and the tables do not go together, or nothing can be written.
+    """
+    run, settings = all_of.run, all_of.settings
+    known, place = _known(all_of), run / HOME / GATHERED
+    try:
+        last = json.loads(place.read_text(encoding="utf-8"))
+        if last["known"] == known and last["outputs"] == stamp(_outputs(run)):
+            return [dict(row) for row in last["failures"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    failures = _failures(all_of)
+    _write_steps(all_of, failures)
+    done = all_of.done
+    wanted = set(done)
+    for name in (TABLE, PREDICTIONS):
+        if not wanted:
+            (run / name).unlink(missing_ok=True)
+            record_path(run / name).unlink(missing_ok=True)
+    if wanted and "extract-features" in settings.steps and settings.model is not None:
+        model = load_model(settings.model, pick_device(settings.device))
+        masks = masks_of(settings, run)
+        extract_features(
+            all_of.cases, run / TABLE, model, settings.features, masks, tick, run / FEATURES, done
+        )
+        failed = _of_step(failures, "extract-features")
+        write_failures(run / "features.failures.csv", "extract-features", failed)
+        if "classify-egfr" in settings.steps:
+            failures += _classify(all_of, tick)
+    failures.sort(key=lambda row: row["case_id"])
+    if failures:
+        write_csv(run / FAILURES, FAILURE_COLUMNS, failures)
+    else:
+        (run / FAILURES).unlink(missing_ok=True)
+    cases = [] if not wanted else [c for c in cases_of_split(all_of.cases, None) if c.case_id in wanted]
+    write_tables(run, sorted(cases, key=lambda case: case.case_id), failures)
+    if "report" in settings.steps and (wanted or failures):
+        report(run, run / PAGE)
+    write_json(place, {"known": known, "failures": failures, "outputs": stamp(_outputs(run))})
+    return failures
+
+
+def _known(all_of: Gathering) -> str:
+    """Stands for all that the tables are made of."""
+    settings = all_of.settings
+    folders = [folder for folder in (settings.model, settings.egfr) if folder]
+    files = [*(folder / "config.json" for folder in folders), settings.clinical, settings.clinical_mapping]
+    if "ingest" not in settings.steps:
+        files.append(settings.source / MANIFEST)
+    said = [settings.model_dump_json(), json.dumps(all_of.clinical, sort_keys=True)]
+    said += [stamp(path for path in files if path)]
+    said += [
+        f"{name} {entry.outcome} {entry.inputs} {entry.outputs} {entry.reason}"
+        for name, entry in sorted(all_of.entries.items())
+    ]
+    return short_hash("\n".join(said))
+
+
+def _outputs(run: Path) -> list[Path]:
+    return [run / name for name in (LESIONS_TABLE, PATIENTS_TABLE, TABLE, PREDICTIONS, FAILURES, PAGE)]
+
+
+def _failures(all_of: Gathering) -> list[Failure]:
+    failed = [entry for _, entry in sorted(all_of.entries.items()) if entry.outcome == "failed"]
+    cells = ((entry.case_id, entry.step, entry.reason, entry.way_out) for entry in failed)
+    return [dict(zip(FAILURE_COLUMNS, each, strict=True)) for each in cells]
+
+
+def _of_step(failures: Sequence[Failure], step: str) -> list[tuple[str, str, str]]:
+    return [(row["case_id"], row["reason"], row["way_out"]) for row in failures if row["step"] == step]
+
+
+def _write_steps(all_of: Gathering, failures: Sequence[Failure]) -> None:
+    """The tables that the single commands write into the folders of their steps."""
+    run, steps = all_of.run, all_of.settings.steps
+    if "ingest" in steps:
+        there = [task.plan for name, task in sorted(all_of.tasks.items())
+                 if task.plan and (run / CASES / name / "case.run.json").is_file()]  # fmt: skip
+        list_cases(run / CASES, there, all_of.clinical)
+        write_failures(run / CASES / FAILURES, "ingest", _of_step(failures, "ingest"))
+    if "segment" in steps:
+        rows = [row for name in all_of.done for row in read_rows(run / SEGMENTED / name / "lesions.csv")]
+        write_lesions_csv(rows, run / SEGMENTED / "lesions.csv")
+        write_failures(run / SEGMENTED / FAILURES, "segment", _of_step(failures, "segment"))
+
+
+def _classify(all_of: Gathering, tick: Tick) -> list[Failure]:
+    """Write predictions.csv; patients whom the clinical table lacks become failures of their cases."""
+    run, settings = all_of.run, all_of.settings
+    if settings.egfr is None:
+        return []
+    clinical, mapping = settings.clinical, settings.clinical_mapping
+    if clinical is None or "ingest" in settings.steps:  # the manifest has the ids of the cases
+        clinical, mapping = all_of.cases / MANIFEST, None
+    table, lost = run / TABLE, []
+    rows = read_rows(table)
+    if load_egfr(settings.egfr).config["clinical_columns"]:
+        known = set(read_clinical(clinical, mapping)["patient_id"])
+        lost = sorted({row["case_id"] for row in rows if row["patient_id"] not in known})
+        if lost:
+            table = run / HOME / TABLE
+            write_csv(table, list(rows[0]), [row for row in rows if row["patient_id"] in known])
+            about = json.loads((run / TABLE).with_suffix(".json").read_text(encoding="utf-8"))
+            write_json(table.with_suffix(".json"), about)
+    if len(lost) < len({row["case_id"] for row in rows}):
+        classify_egfr(table, settings.egfr, run / PREDICTIONS, clinical, mapping, tick=tick)
+    why = (
+        "classify-egfr",
+        "the clinical table has no row for this patient",
+        "add it, empty cells are allowed",
+    )
+    return [dict(zip(FAILURE_COLUMNS, (case_id, *why), strict=True)) for case_id in lost]

@@ -1,0 +1,85 @@
+"""Hold a run folder, or one case of it: locks of the kernel, which end with the process that holds them."""
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from radiogen.errors import OutputError
+
+
+@contextmanager
+def held(lock: Path, shared: bool = False) -> Iterator[None]:
+    """Hold a lock for as long as the block; several may share it, or one has it alone.
+
+    The file stays and says who held it last. What a dead process held is free at once.
+
+    Raises:
+        OutputError: Somebody else holds it; the message says who. Or the file system has no locks.
+    """
+    with _opened(lock) as file:
+        try:
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            who = _who(file)
+            raise OutputError(lock.parent.parent, f"is held by {who}", "wait for it, or end it") from error
+        except OSError as error:
+            way_out = "mount it with locks (flock), or take another place"
+            raise OutputError(lock, f"cannot be locked: {error.strerror}", way_out) from error
+        file.seek(0)
+        file.truncate()
+        json.dump({"process": os.getpid(), "machine": socket.gethostname(), "since": _now()}, file)
+        file.flush()
+        yield
+
+
+@contextmanager
+def waited_for(lock: Path) -> Iterator[None]:
+    """Hold a lock alone, after whoever has it."""
+    with _opened(lock) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def is_held(lock: Path) -> bool:
+    """Whether somebody holds a lock now."""
+    if not lock.is_file():
+        return False
+    with lock.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        fcntl.flock(file, fcntl.LOCK_UN)
+    return False
+
+
+@contextmanager
+def _opened(lock: Path) -> Iterator[IO[str]]:
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = lock.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(
+            lock.parent, f"cannot be written: {error.strerror}", "choose another place"
+        ) from error
+    with file:
+        yield file
+
+
+def _who(file: IO[str]) -> str:
+    try:
+        file.seek(0)
+        said = json.load(file)
+        return f"process {said['process']} on {said['machine']}, since {said['since']}"
+    except (ValueError, KeyError, TypeError):
+        return "another run"
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -1,0 +1,98 @@
+"""What became of each case: one small file a case, in the hidden folder of a run.
+
+The results are judged by their own run records. The ledger only remembers, by size and time of the files,
+that they were judged, so that a run that is done need not read its volumes again.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from radiogen.provenance import short_hash, write_json
+
+HOME, SETTINGS, LOCK = ".cohort", "settings.json", "lock"
+TRIES = 3  # once, and twice again after the worker died
+Outcome = Literal["done", "failed", "stopped"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What became of one case.
+
+    Attributes:
+        case_id: The case.
+        outcome: `stopped`: nothing can be written, so the whole run ends.
+        settings: Hash of all that decides its results.
+        inputs, outputs: Stamps of its files.
+        step, reason, way_out: Of a failure.
+        seconds: By step, of what was computed now.
+        peak_mb: The largest size of the worker so far.
+        worker: Process that did it.
+    """
+
+    case_id: str
+    outcome: Outcome
+    settings: str
+    inputs: str = ""
+    outputs: str = ""
+    step: str = ""
+    reason: str = ""
+    way_out: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_mb: float = 0.0
+    worker: int = 0
+
+
+def stamp(paths: Iterable[Path]) -> str:
+    """Stands for files as they are now: path, size and time of each."""
+    said = []
+    for path in sorted(set(paths)):
+        try:
+            about = path.stat()
+            said.append(f"{path} {about.st_size} {about.st_mtime_ns}")
+        except OSError:
+            said.append(f"{path} absent")
+    return short_hash("\n".join(said))
+
+
+class Ledger:
+    """The hidden folder of a run."""
+
+    def __init__(self, run: Path) -> None:
+        self.home = run / HOME
+
+    def read(self, case_id: str) -> Entry | None:
+        """What became of a case; None where nothing is known."""
+        try:
+            return Entry(**json.loads(self._place(case_id).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def write(self, entry: Entry) -> None:
+        """Remember what became of a case."""
+        write_json(self._place(entry.case_id), asdict(entry))
+
+    def forget(self, case_id: str) -> None:
+        """As if the case had never been tried."""
+        self._place(case_id).unlink(missing_ok=True)
+
+    def lock_of(self, case_id: str) -> Path:
+        """Held by the worker that has the case."""
+        return self.home / "working" / case_id
+
+    def tries(self, case_id: str, token: str) -> list[Path]:
+        """Marks of workers that began this case in this run and did not come to an end."""
+        return sorted((self.home / "tries").glob(f"{case_id}.{token}.*"))
+
+    def settings(self) -> dict[str, Any] | None:
+        """The settings of the run; None where there is none."""
+        try:
+            content: dict[str, Any] = json.loads((self.home / SETTINGS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return content
+
+    def _place(self, case_id: str) -> Path:
+        return self.home / "cases" / f"{case_id}.json"

@@ -1,0 +1,221 @@
+"""One case through its steps, in whichever process: what every engine runs."""
+
+import errno
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from radiogen import __version__
+from radiogen.cohorts.holding import waited_for
+from radiogen.cohorts.ledger import TRIES, Entry, Ledger, stamp
+from radiogen.cohorts.settings import CohortSettings
+from radiogen.engines.inference import Inference
+from radiogen.engines.model_folder import Model, load_model
+from radiogen.engines.segment import chosen_prior
+from radiogen.engines.segment_case import CaseWork, LoadedCase
+from radiogen.errors import CaseError, OutputError, RadiogenError
+from radiogen.features.extract import keep_features
+from radiogen.io.cases import Case, find_cases
+from radiogen.preprocess.case_folder import CasePlan
+from radiogen.preprocess.ingest import ingest_one
+from radiogen.runtime import peak_memory_mb, pick_device
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+SEGMENTED, FEATURES, CASES = "segmented", "features", "cases"
+_ONE_AT_A_TIME = threading.Lock()  # a worker of several threads would share networks and their memory
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CaseTask:
+    """All that a worker needs to know of one case; its paths are seen by the worker as by the head."""
+
+    run: Path
+    case_id: str
+    settings: CohortSettings
+    key: str  # hash of all that decides the results
+    token: str  # of this start of the head
+    case: Case | None = None
+    plan: CasePlan | None = None
+    version: str = __version__
+
+    @property
+    def inputs(self) -> list[Path]:
+        """The files that the case is made of."""
+        if self.case is not None:
+            return [self.case.ct_path, self.case.lungs_path, self.case.lesion_path]
+        ct = self.plan.source.ct if self.plan else None
+        slices = [] if ct is None else [ct] if isinstance(ct, Path) else [one.path for one in ct.slices]
+        outline = self.plan.source.outline if self.plan else None
+        return [*slices, *([outline.path] if outline else [])]
+
+    @property
+    def outputs(self) -> list[Path]:
+        """The files that say that its steps are done."""
+        steps, name = self.settings.of_a_case, self.case_id
+        made = {
+            "ingest": [self.run / CASES / name / each for each in ("ct.nii.gz", "case.run.json")],
+            "segment": [
+                self.run / SEGMENTED / name / each
+                for each in ("lesion.nii.gz", "lesions.csv", "lesion.run.json")
+            ],
+            "extract-features": [self.run / FEATURES / f"{name}.json"],
+        }
+        return [path for step in steps for path in made[step]]
+
+
+def is_settled(task: CaseTask, entry: Entry | None) -> bool:
+    """Whether nothing need be done: done or failed with these settings, and no file has changed since."""
+    if entry is None or entry.settings != task.key or entry.inputs != stamp(task.inputs):
+        return False
+    return entry.outcome == "failed" or (entry.outcome == "done" and entry.outputs == stamp(task.outputs))
+
+
+def run_case(task: CaseTask) -> Entry:
+    """Take one case through its steps, and write down what became of it; never raises."""
+    ledger = Ledger(task.run)
+    with _ONE_AT_A_TIME:
+        torch.set_num_threads(task.settings.threads)
+        try:
+            if task.version != __version__ or not ledger.home.is_dir():
+                raise _strange_worker(task, ledger)
+            with waited_for(ledger.lock_of(task.case_id)):
+                entry = _attempt(task, ledger)
+                if entry.outcome != "stopped":
+                    ledger.write(entry)
+                return entry
+        except (RadiogenError, OSError) as error:
+            return stopped(task, error)
+
+
+def stopped(task: CaseTask, error: Exception) -> Entry:
+    """The entry of a case on which the whole run has to end."""
+    wrong, way_out = (str(error.args[1]), error.way_out) if isinstance(error, RadiogenError) else ("", "")
+    reason = wrong or f"cannot be written: {getattr(error, 'strerror', None) or error}"
+    return Entry(task.case_id, "stopped", task.key, reason=reason, way_out=way_out or "free some space")
+
+
+def died(task: CaseTask) -> Entry:
+    """The entry of a case on which every worker died."""
+    reason = f"the worker died {TRIES} times on this case"
+    way_out = "give a worker more memory (fewer --jobs), then radiogen cohort retry"
+    entry = Entry(task.case_id, "failed", task.key, stamp(task.inputs), reason=reason, way_out=way_out)
+    return replace(entry, step=task.settings.of_a_case[-1])
+
+
+def _strange_worker(task: CaseTask, ledger: Ledger) -> RadiogenError:
+    if task.version != __version__:
+        wrong = f"a worker runs radiogen {__version__}, the head {task.version}"
+        return OutputError(task.run, wrong, "install one version everywhere")
+    return OutputError(ledger.home, "is not seen by a worker", "take a folder that all machines share")
+
+
+def _attempt(task: CaseTask, ledger: Ledger) -> Entry:
+    before = ledger.tries(task.case_id, task.token)
+    if len(before) >= TRIES:
+        return died(task)
+    mark = ledger.home / "tries" / f"{task.case_id}.{task.token}.{os.getpid()}-{len(before)}"
+    mark.parent.mkdir(exist_ok=True)
+    mark.touch()
+    try:
+        return _steps(task, ledger)
+    finally:
+        for each in (mark, *before):
+            each.unlink(missing_ok=True)
+
+
+def _steps(task: CaseTask, ledger: Ledger) -> Entry:
+    seconds: dict[str, float] = {}
+    inputs, step = stamp(task.inputs), ""
+    entry = Entry(task.case_id, "done", task.key, inputs, worker=os.getpid())
+    try:
+        for step in task.settings.of_a_case:
+            began = time.perf_counter()
+            STEP[step](task, ledger)
+            seconds[step] = round(time.perf_counter() - began, 3)
+    except Exception as error:  # one bad case never stops a cohort
+        if _is_full(error):
+            return stopped(task, error)
+        reason, way_out = _why(task, error)
+        entry = replace(entry, outcome="failed", step=step, reason=reason, way_out=way_out)
+    outputs = stamp(task.outputs) if entry.outcome == "done" else ""
+    return replace(entry, outputs=outputs, seconds=seconds, peak_mb=round(peak_memory_mb(), 1))
+
+
+def _is_full(error: BaseException) -> bool:
+    """Whether nothing can be written any more, which is no fault of the case."""
+    while not isinstance(error, OSError) and error.__cause__ is not None:
+        error = error.__cause__
+    return isinstance(error, OSError) and error.errno in FULL
+
+
+def _why(task: CaseTask, error: Exception) -> tuple[str, str]:
+    if isinstance(error, RadiogenError):
+        return error.reason, error.way_out
+    log.exception("case %s", task.case_id)
+    return f"unexpected {type(error).__name__}: {error}", "report it with the log"
+
+
+def _ingest(task: CaseTask, ledger: Ledger) -> None:
+    if task.plan is None:
+        raise CaseError(task.case_id, "is no scan", "leave the step ingest out")
+    known = ledger.read(task.case_id)
+    same = known is not None and known.inputs == stamp(task.inputs)
+    ingest_one(task.plan, task.run / CASES, keep=same)
+
+
+def _case(task: CaseTask) -> Case:
+    if task.case is not None:
+        return task.case
+    (case,) = find_cases(task.run / CASES / task.case_id)
+    return case
+
+
+def _segment(task: CaseTask, _ledger: Ledger) -> None:
+    options, model = task.settings.segment, _model_of(task)
+    options = options.model_copy(update={"prior": chosen_prior(options, model.config), "existing": "skip"})
+    work = CaseWork(task.run / SEGMENTED, Inference(model, options.how), options)
+    loaded = work.load(_case(task))
+    if isinstance(loaded, LoadedCase):
+        work.segment(loaded)
+
+
+def _features(task: CaseTask, _ledger: Ledger) -> None:
+    masks = masks_of(task.settings, task.run)
+    keep_features(_case(task), task.run / FEATURES, _model_of(task), task.settings.features, masks)
+
+
+def masks_of(settings: CohortSettings, run: Path) -> Path | None:
+    """Where the lesions of the features are: what was segmented, or else the outlines of the cases."""
+    return run / SEGMENTED if "segment" in settings.steps else None
+
+
+STEP: dict[str, Callable[[CaseTask, Ledger], None]] = {
+    "ingest": _ingest,
+    "segment": _segment,
+    "extract-features": _features,
+}
+
+
+def _model_of(task: CaseTask) -> Model:
+    """The model of the run; loaded once in each process, again only when its files have changed."""
+    if task.settings.model is None:
+        raise CaseError(task.case_id, "has no model", "give --model")
+    folder = task.settings.model
+    return _loaded(folder, task.settings.device, stamp(_files(folder)))
+
+
+def _files(folder: Path) -> Iterable[Path]:
+    return (folder / name for name in ("model.safetensors", "config.json"))
+
+
+@lru_cache(maxsize=1)
+def _loaded(folder: Path, device: str, _stamp: str) -> Model:
+    return load_model(folder, pick_device(device))

@@ -1,0 +1,92 @@
+"""From a source to the tasks of a run: one a case."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from radiogen import __version__
+from radiogen.cohorts.one_case import CASES, CaseTask
+from radiogen.cohorts.settings import CohortSettings
+from radiogen.engines.model_folder import check_prior, model_hash, read_model_config
+from radiogen.engines.segment import chosen_prior
+from radiogen.errors import ConfigError, SeriesError
+from radiogen.io.cases import cases_of_split, is_case_source
+from radiogen.preprocess.case_folder import CasePlan
+from radiogen.preprocess.plans import Clinical, plan_cases, read_patients
+from radiogen.preprocess.sources import find_sources
+from radiogen.provenance import short_hash
+from radiogen.resources import cohort_card
+from radiogen.runtime import Tick
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The tasks of a run by case id, sorted, and the clinical rows that go into the manifest."""
+
+    tasks: dict[str, CaseTask]
+    clinical: Clinical = field(default_factory=dict)
+
+
+def plan_tasks(settings: CohortSettings, run: Path, token: str, tick: Tick) -> Plan:
+    """Look through the source, and say what is to be done with each case.
+
+    Raises:
+        RadiogenError: The source holds no case or scan, a manifest is damaged, or the model does not do what
+            is asked of it.
+    """
+    key = _key(settings)
+    if is_case_source(settings.source):
+        if "ingest" in settings.steps:
+            way_out = "leave it out: --steps segment,extract-features,..."
+            raise ConfigError("--steps ingest", f"is asked of cases: {settings.source}", way_out)
+        cases = sorted(cases_of_split(settings.source, settings.split), key=lambda case: case.case_id)
+        tasks = {
+            case.case_id: CaseTask(run, case.case_id, settings, short_hash(f"{key} {case}"), token, case=case)
+            for case in cases
+        }
+        return Plan(tasks)
+    if "ingest" not in settings.steps:
+        raise ConfigError(settings.source, "holds no cases", "add the step ingest, or ingest it first")
+    if settings.split:
+        raise ConfigError(f"--split {settings.split}", "is given for scans", "ingest and split them first")
+    if settings.source.is_file():
+        raise SeriesError(settings.source, "is one file", "unpack it, or give a folder of scans")
+    plans, clinical = _plans(settings, run, tick)
+    return Plan(
+        {
+            plan.case_id: CaseTask(
+                run,
+                plan.case_id,
+                settings,
+                short_hash(f"{key} {plan.source_id} {_problem(plan)}"),
+                token,
+                plan=plan,
+            )
+            for plan in sorted(plans, key=lambda plan: plan.case_id)
+        },
+        clinical,
+    )
+
+
+def _plans(settings: CohortSettings, run: Path, tick: Tick) -> tuple[list[CasePlan], Clinical]:
+    options = settings.ingest
+    card = cohort_card(options.cohort) if options.cohort else None
+    clinical = read_patients(options)
+    kinds = card.outline.kinds if card else ()
+    found = find_sources(settings.source, run / CASES, options, kinds, tick)
+    return plan_cases(found.sources, options, card, clinical), clinical
+
+
+def _problem(plan: CasePlan) -> str:
+    return plan.source.problem.wrong if plan.source.problem else ""
+
+
+def _key(settings: CohortSettings) -> str:
+    """Hash of all that decides the results of every case; the model is checked on the way."""
+    said = {"settings": settings.described(), "radiogen": __version__, "model": ""}
+    if settings.model is not None:
+        config = read_model_config(settings.model)
+        if "segment" in settings.steps:
+            check_prior(config, chosen_prior(settings.segment, config), settings.model)
+        said["model"] = model_hash(settings.model)
+    return short_hash(json.dumps(said, sort_keys=True))

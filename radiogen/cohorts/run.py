@@ -1,0 +1,205 @@
+"""Run the road over a whole cohort, unattended: what `radiogen cohort run` does."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from radiogen.cohorts.cluster import run_on_cluster
+from radiogen.cohorts.gather import Failure, Gathering, gather
+from radiogen.cohorts.holding import held, is_held, waited_for
+from radiogen.cohorts.lanes import Work, run_in_lanes
+from radiogen.cohorts.ledger import LOCK, SETTINGS, Entry, Ledger
+from radiogen.cohorts.memory import fitting_jobs
+from radiogen.cohorts.one_case import CaseTask, is_settled, run_case
+from radiogen.cohorts.planning import Plan, plan_tasks
+from radiogen.cohorts.settings import CohortSettings
+from radiogen.errors import ConfigError, OutputError
+from radiogen.features.settings import FeatureOptions
+from radiogen.provenance import leave_no_trace, write_json
+from radiogen.runtime import Tick, no_tick
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Who does the work: processes of this machine, a Dask cluster, or one part of a job array.
+
+    Attributes:
+        jobs: Processes.
+        scheduler: Address of a Dask scheduler, instead of processes.
+        part: Which part of how many, from 1; the last one that ends writes the tables.
+    """
+
+    jobs: int = 1
+    scheduler: str | None = None
+    part: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class CohortReport:
+    """What came of a run: cases done, done before, failures, and whether other parts are still at work."""
+
+    run: Path
+    done: int
+    kept: int
+    failures: tuple[Failure, ...]
+    missing: int = 0
+
+
+def run_cohort(
+    settings: CohortSettings,
+    run: Path,
+    spread: Spread | None = None,
+    tick: Tick = no_tick,
+    say: Callable[[str], None] = lambda _line: None,
+    retry: bool = False,
+    work: Work = run_case,
+) -> CohortReport:
+    """Take every case of a source through the steps, each as one task; then write what stands over all.
+
+    Kill it at any moment: the same call does what is left and ends with the same bytes. A case that failed
+    is tried again when its files or the settings have changed, or with `retry`.
+
+    Args:
+        settings: Source, steps, models.
+        run: Folder of the run.
+        spread: Who does the work.
+        tick: Told of progress.
+        say: Told of what was decided about the run.
+        retry: Try what failed again.
+        work: What a worker does with a case.
+
+    Raises:
+        OutputError: Somebody else holds the folder, it holds something else, or nothing can be written.
+        RadiogenError: The source or the models cannot be used.
+    """
+    spread, settings = spread or Spread(), _settled(settings)
+    if run.is_file():
+        raise OutputError(run, "is a file", "choose a folder")
+    run = run.absolute()
+    ledger = Ledger(run)
+    with ExitStack() as holding:
+        with leave_no_trace(run):  # only of input that is refused: what was computed stays
+            holding.enter_context(_room(ledger, spread.part))
+            plan = plan_tasks(settings, run, f"{os.getpid()}-{time.time_ns()}", tick)
+            _remember(ledger, settings)
+        entries = {name: ledger.read(name) for name in plan.tasks}
+        todo = [task for name, task in plan.tasks.items() if _is_open(task, entries[name], retry)]
+        todo = _part_of(todo, list(plan.tasks), spread.part)
+        kept = len(plan.tasks) - len(todo)
+        done = 0
+        entries_now = holding.enter_context(closing(_results(todo, spread, say, work)))
+        for number, entry in enumerate(entries_now, start=1):
+            if entry.outcome == "stopped":
+                raise OutputError(run, entry.reason, entry.way_out)
+            if entry.worker == 0:
+                ledger.write(entry)  # of a worker that cannot any more
+            done += entry.outcome == "done"
+            tick("cohort", number, len(todo))
+        return _close(ledger, plan, settings, run, (done, kept), tick)
+
+
+def _results(
+    todo: Sequence[CaseTask], spread: Spread, say: Callable[[str], None], work: Work
+) -> Generator[Entry, None, None]:
+    if not todo:
+        return
+    if spread.scheduler:
+        yield from run_on_cluster(todo, spread.scheduler)
+        return
+    jobs, line = fitting_jobs(todo, spread.jobs)
+    if line:
+        say(line)
+    yield from run_in_lanes(todo, jobs, work)
+
+
+def _close(
+    ledger: Ledger,
+    plan: Plan,
+    settings: CohortSettings,
+    run: Path,
+    counts: tuple[int, int],
+    tick: Tick,
+) -> CohortReport:
+    """Gather, if every case of every part is settled; parts that end together take turns."""
+    with waited_for(ledger.home / "gathering"):
+        read = {name: ledger.read(name) for name in plan.tasks}
+        entries = {
+            name: entry for name, entry in read.items() if entry and is_settled(plan.tasks[name], entry)
+        }
+        missing = len(plan.tasks) - len(entries)
+        failures: Sequence[Failure] = ()
+        if not missing:
+            failures = gather(Gathering(run, settings, plan.tasks, entries, plan.clinical), tick)
+        return CohortReport(run, *counts, tuple(failures), missing)
+
+
+def _is_open(task: CaseTask, entry: Entry | None, retry: bool) -> bool:
+    return not is_settled(task, entry) or (retry and entry is not None and entry.outcome == "failed")
+
+
+def _part_of(todo: Sequence[CaseTask], names: Sequence[str], part: tuple[int, int] | None) -> list[CaseTask]:
+    """Every n-th case by the order of ids, whatever is done already."""
+    if part is None:
+        return list(todo)
+    number, count = part
+    mine = set(sorted(names)[number - 1 :: count])
+    return [task for task in todo if task.case_id in mine]
+
+
+@contextmanager
+def _room(ledger: Ledger, part: tuple[int, int] | None) -> Iterator[None]:
+    """Hold the folder of the run: alone, or with the other parts of a job array."""
+    if ledger.home.parent.is_dir() and not ledger.home.is_dir() and any(ledger.home.parent.iterdir()):
+        raise OutputError(ledger.home.parent, "holds something else", "choose another folder")
+    with ExitStack() as stack:
+        enter: Callable[[AbstractContextManager[None]], None] = stack.enter_context
+        enter(held(ledger.home / LOCK, shared=part is not None))
+        if part is not None:
+            enter(held(ledger.home / f"{LOCK}.{part[0]}-of-{part[1]}"))
+        yield
+
+
+def is_running(ledger: Ledger) -> bool:
+    """Whether somebody works on the run now."""
+    return is_held(ledger.home / LOCK)
+
+
+def _settled(settings: CohortSettings) -> CohortSettings:
+    """Paths made absolute, so that workers and a later retry find them; features as the EGFR model wants."""
+    places = {name: getattr(settings, name) for name in ("source", "model", "egfr", "clinical")}
+    places["clinical_mapping"] = settings.clinical_mapping
+    update: dict[str, object] = {name: path.absolute() for name, path in places.items() if path}
+    if settings.clinical is not None and "ingest" in settings.steps:
+        tables = {"clinical": update["clinical"], "clinical_mapping": update.get("clinical_mapping")}
+        update["ingest"] = settings.ingest.model_copy(update=tables)
+    if settings.egfr is not None and "classify-egfr" in settings.steps:
+        from radiogen.egfr.persistence import load_model
+
+        wanted = load_model(settings.egfr).config["extractor"] or {}
+        update["features"] = FeatureOptions.like(wanted, outside=settings.features.outside)
+    return settings.model_copy(update=update)
+
+
+def _remember(ledger: Ledger, settings: CohortSettings) -> None:
+    """Write the settings for `retry` and `status`, unless they are there."""
+    said = json.loads(settings.model_dump_json())
+    if ledger.settings() != said:
+        write_json(ledger.home / SETTINGS, said)
+
+
+def remembered(run: Path) -> CohortSettings:
+    """The settings of a run that was started.
+
+    Raises:
+        ConfigError: The folder holds no run, or one of another version.
+    """
+    said = Ledger(run).settings()
+    if said is None:
+        raise ConfigError(run, "holds no cohort run", "give the folder of radiogen cohort run -o")
+    from radiogen.config import check_settings
+
+    return check_settings(CohortSettings, said, what=str(run))

@@ -1,0 +1,67 @@
+"""How far a run is: read from its folder alone, while it runs or after."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from radiogen.cohorts.holding import is_held
+from radiogen.cohorts.ledger import Ledger
+from radiogen.cohorts.one_case import is_settled
+from radiogen.cohorts.planning import plan_tasks
+from radiogen.cohorts.run import is_running, remembered
+from radiogen.cohorts.split import changes_since_split
+from radiogen.cohorts.twins import twins
+from radiogen.runtime import no_tick
+
+
+@dataclass(frozen=True)
+class Status:
+    """Counts of the cases of a run, who is being worked on, and what has to be said."""
+
+    run: str
+    is_running: bool
+    counts: dict[str, int]
+    working: tuple[str, ...]
+    failures: tuple[dict[str, str], ...]
+    seconds_a_case: float | None
+    peak_mb: float
+    twins: tuple[tuple[str, ...], ...]
+    changed: tuple[str, ...]  # since the split was drawn
+
+
+def cohort_status(run: Path) -> Status:
+    """Count what is done, failed, being worked on and waiting; writes nothing.
+
+    Raises:
+        ConfigError: The folder holds no run.
+    """
+    settings, ledger = remembered(run), Ledger(run)
+    plan = plan_tasks(settings, run.absolute(), "status", no_tick)
+    counts: Counter[str] = Counter(dict.fromkeys(("done", "failed", "working", "waiting"), 0))
+    working, failures, seconds, peak = [], [], [], 0.0
+    for name, task in plan.tasks.items():
+        entry = ledger.read(name)
+        if entry is not None and is_settled(task, entry):
+            counts[entry.outcome] += 1
+            peak = max(peak, entry.peak_mb)
+            seconds.append(sum(entry.seconds.values()))
+            if entry.outcome == "failed":
+                why = {"step": entry.step, "reason": entry.reason, "way_out": entry.way_out}
+                failures.append({"case_id": name, **why})
+        elif is_held(ledger.lock_of(name)):
+            counts["working"] += 1
+            working.append(name)
+        else:
+            counts["waiting"] += 1
+    folder = run / "cases" if "ingest" in settings.steps else settings.source
+    return Status(
+        run=str(run),
+        is_running=is_running(ledger),
+        counts=dict(counts),
+        working=tuple(working),
+        failures=tuple(failures),
+        seconds_a_case=round(sum(seconds) / len(seconds), 2) if seconds else None,
+        peak_mb=peak,
+        twins=twins(folder),
+        changed=changes_since_split(folder) if (folder / "manifest.csv").is_file() else (),
+    )
