@@ -34,7 +34,6 @@ def ingest(
     """Turn the scans of a cohort into checked case folders, by its own rules."""
     from radiogen.preprocess.ingest import ingest as ingest_source
     from radiogen.preprocess.options import IngestOptions
-
     from radiogen.resources import cohort_card
 
     source = source or cohort_card(name).source_folder
