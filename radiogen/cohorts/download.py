@@ -42,8 +42,12 @@ class FailedSeries:
 
 def plan_download(rows: Sequence[SeriesRow], out: Path) -> DownloadPlan:
     """See which series lie whole in the folder, by number of files and by bytes."""
-    there = tuple(row for row in rows if _is_whole(row, out / row.folder))
-    return DownloadPlan(there, tuple(row for row in rows if row not in set(there)))
+    whole = [_is_whole(row, out / row.folder) for row in rows]
+    there, missing = (
+        tuple(row for row, is_there in zip(rows, whole, strict=True) if is_there == wanted)
+        for wanted in (True, False)
+    )
+    return DownloadPlan(there, missing)
 
 
 def _is_whole(row: SeriesRow, folder: Path) -> bool:
