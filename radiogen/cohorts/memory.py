@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from math import prod
 
+from radiogen.cohorts.networks import all_members
 from radiogen.cohorts.one_case import CaseTask
 from radiogen.engines.effort import generous_memory_mb
 from radiogen.engines.model_folder import read_model_config
@@ -18,11 +19,11 @@ def worker_memory_mb(tasks: Iterable[CaseTask]) -> float:
     """MiB that one worker needs for the largest of these cases, generously estimated."""
     tasks = list(tasks)
     voxels = max((_voxels(task) for task in tasks), default=0)
-    model = tasks[0].settings.model if tasks else None
+    members = all_members(tasks[0].settings.model) if tasks else []
     network = 0.0
-    if model is not None:
-        weights = (model / "model.safetensors").stat().st_size / 2**20
-        network = 2 * weights + generous_memory_mb(read_model_config(model).preprocessing.size, 1)
+    if members:
+        weights = sum((member / "model.safetensors").stat().st_size for member in members) / 2**20
+        network = 2 * weights + generous_memory_mb(read_model_config(members[0]).preprocessing.size, 1)
     return IMPORTS_MB + network + voxels * BYTES_A_VOXEL / 2**20
 
 
@@ -34,7 +35,8 @@ def fitting_jobs(tasks: Iterable[CaseTask], jobs: int) -> tuple[int, str]:
     fit = max(1, min(jobs, int(free_mb // one_mb)))
     if fit == jobs:
         return jobs, ""
-    return fit, f"{fit} jobs instead of {jobs}: each may need {one_mb:.0f} MB, {free_mb:.0f} MB are free"
+    lowered = f"{fit} {'job' if fit == 1 else 'jobs'} instead of {jobs}"
+    return fit, f"{lowered}: each may need {one_mb:.0f} MB, {free_mb:.0f} MB are free"
 
 
 def _voxels(task: CaseTask) -> int:

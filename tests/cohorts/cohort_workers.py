@@ -27,6 +27,15 @@ def dies_once_on_each(task: CaseTask) -> Entry:
     return run_case(task)
 
 
+def dies_in_the_middle_of_one(task: CaseTask) -> Entry:
+    """The process is killed whenever it writes a result of one certain case; leaves a line for each try."""
+    if task.case_id == FATAL:
+        with (task.run / ".deaths").open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        provenance.os.fsync = lambda _file: os.kill(os.getpid(), signal.SIGKILL)
+    return run_case(task)
+
+
 def finds_the_disk_full(task: CaseTask) -> Entry:
     """Nothing can be flushed any more after the first case."""
     if task.case_id != "phantom-001":
