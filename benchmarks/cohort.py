@@ -8,7 +8,7 @@ ingest, segment, extract-features and report with the shipped model. Each run st
     jobs   1 and 2 processes: cases an hour
     dask   a local Dask cluster of two workers, started before, against 2 processes
     few    a tenth of the patients with 1 process: seconds a case, against all of them
-    again  the finished run once more, against the finished run of `few`: what 100 further done cases cost
+    again  the finished run once more, against a finished run of one patient: what 100 done cases cost
 
 With --home what was made and measured stays, so that parts can run apart; a part that needs a run that is not
 there yet makes it. Seconds a case are medians over the first and the last tenth of the cases, as the workers
@@ -41,7 +41,7 @@ PARTS = {
     "jobs": ("1 job", "2 jobs"),
     "dask": ("2 jobs", "Dask, 2 workers"),
     "few": ("1 job", "1 job, few"),
-    "again": ("2 jobs", "1 job, few", "again", "again, few"),
+    "again": ("2 jobs", "one patient", "again", "again, one patient"),
 }
 AGAIN = 3  # times that a finished run is run again; the median is told
 STEPS = "ingest,segment,extract-features,report"
@@ -53,12 +53,18 @@ class Bench:
 
     home: Path
     patients: int
-    few: int
     broken: int
 
-    def scans(self, few: bool) -> Path:
-        """The DICOM of all patients, or of few; made if they are not there."""
-        count, broken = (self.few, 0) if few else (self.patients, self.broken)
+    def count(self, run: str) -> int:
+        """Patients of a run."""
+        if "one patient" in run:
+            return 1
+        return max(2, self.patients // 10) if "few" in run else self.patients
+
+    def scans(self, run: str) -> Path:
+        """The DICOM of the patients of a run; made if it is not there."""
+        count = self.count(run)
+        broken = self.broken if count == self.patients else 0
         folder = self.home / f"scans-{count}"
         if not (folder / "whole").is_file():
             dicom = make_phantoms(folder, count - broken, 0, ChestSize(), broken=False).dicom
@@ -68,9 +74,9 @@ class Bench:
             (folder / "whole").touch()
         return folder / "dicom"
 
-    def cohort(self, name: str, *options: str, few: bool = False) -> float:
+    def cohort(self, name: str, *options: str) -> float:
         """Run the command; wall seconds."""
-        words = ["cohort", "run", self.scans(few), "-o", self.home / name, "--cohort", "phantoms", "--quiet"]
+        words = ["cohort", "run", self.scans(name), "-o", self.home / name, "--cohort", "phantoms", "--quiet"]
         words += ["--model", starter_model(), "--prior", "box", "--steps", STEPS, *options]
         began = time.perf_counter()
         command = [sys.executable, "-m", "radiogen.cli.main", *map(str, words)]
@@ -125,9 +131,10 @@ def measure(bench: Bench, run: str) -> float:
     ways: dict[str, Callable[[], float]] = {
         "1 job": lambda: bench.cohort("1 job"),
         "2 jobs": lambda: bench.cohort("2 jobs", "--jobs", "2"),
-        "1 job, few": lambda: bench.cohort("1 job, few", few=True),
+        "1 job, few": lambda: bench.cohort("1 job, few"),
+        "one patient": lambda: bench.cohort("one patient"),
         "again": lambda: statistics.median(bench.cohort("2 jobs") for _ in range(AGAIN)),
-        "again, few": lambda: statistics.median(bench.cohort("1 job, few", few=True) for _ in range(AGAIN)),
+        "again, one patient": lambda: statistics.median(bench.cohort("one patient") for _ in range(AGAIN)),
     }
     return ways[run]()
 
@@ -147,8 +154,11 @@ def row(bench: Bench, run: str, seconds: float, cpu: float) -> str:
         ends = entries[:tenth], entries[-tenth:]
         took = [statistics.median(sum(each["seconds"].values()) for each in part) for part in ends]
         memory = [max(each["peak_mb"] for each in part) for part in ends]
-        tried = bench.few if "few" in run else bench.patients
-        cells += [f"{3600 * tried / seconds:.0f}", *(f"{s:.2f}" for s in took), *(f"{m:.0f}" for m in memory)]
+        cells += [
+            f"{3600 * bench.count(run) / seconds:.0f}",
+            *(f"{s:.2f}" for s in took),
+            *(f"{m:.0f}" for m in memory),
+        ]
     return f"| {' | '.join([*cells, *[''] * (8 - len(cells))])} |"
 
 
@@ -169,9 +179,11 @@ def tell(bench: Bench, walls: dict[str, float], cpus: dict[str, float]) -> None:
         print(f"Dask takes {100 * (share - 1):+.1f} % more time than 2 jobs")
     if {"1 job", "1 job, few"} <= walls.keys():
         many, few = seconds_a_case("1 job"), seconds_a_case("1 job, few")
-        print(f"seconds a case, median: {few:.2f} of {bench.few}, {many:.2f} of {bench.patients} cases")
-    if {"again", "again, few"} <= walls.keys():
-        further = (walls["again"] - walls["again, few"]) / (bench.patients - bench.few)
+        print(
+            f"seconds a case, median: {few:.2f} of {bench.count('few')}, {many:.2f} of {bench.patients} cases"
+        )
+    if {"again", "again, one patient"} <= walls.keys():
+        further = (walls["again"] - walls["again, one patient"]) / (bench.patients - 1)
         print(f"a finished run again: {100 * further:.2f} s for 100 further cases")
     if "1 job" in walls:
         steps = {step: statistics.median(each["seconds"][step] for each in bench.entries("1 job"))
@@ -191,12 +203,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         home = (asked.home or Path(temporary)).resolve()
         home.mkdir(parents=True, exist_ok=True)
-        bench = Bench(home, asked.patients, max(2, asked.patients // 10), asked.broken)
+        bench = Bench(home, asked.patients, asked.broken)
         known = home / f"measured-{asked.patients}.json"
         walls, cpus = json.loads(known.read_text()) if known.is_file() else ({}, {})
         for part in asked.only or PARTS:
             for run in (run for run in PARTS[part] if run not in walls):
-                bench.scans("few" in run)  # not part of the time
+                bench.scans(run)  # not part of the time
                 before = processor_seconds()
                 walls[run] = measure(bench, run)
                 cpus[run] = (processor_seconds() - before) / (AGAIN if run.startswith("again") else 1)

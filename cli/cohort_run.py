@@ -35,16 +35,14 @@ def ingest(
 ) -> None:
     """Turn the scans of a cohort into checked case folders, by its own rules."""
     from radiogen.preprocess.options import IngestOptions
-    from radiogen.resources import cohort_card
 
-    source = source or cohort_card(name).source_folder
-    if source is None:
-        raise typer.BadParameter("give the folder of the scans with --source; the card names none")
-    make_cases(source, out, IngestOptions(cohort=name, clinical=clinical, jobs=jobs), quiet)
+    make_cases(_scans_of(name, source), out, IngestOptions(cohort=name, clinical=clinical, jobs=jobs), quiet)
 
 
 def run(
-    source: Annotated[Path, typer.Argument(help="Folder of cases, or folder or .zip of scans.")],
+    name: Annotated[
+        str, typer.Argument(help="Cohort or .yaml, or a folder of cases, or a folder or .zip of scans.")
+    ],
     out: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
     steps: Annotated[
         str | None, typer.Option(help=f"Some of {STEPS}; else all that the options allow.")
@@ -54,6 +52,9 @@ def run(
     clinical: Annotated[Path | None, typer.Option(help="Clinical table; else the manifest.")] = None,
     clinical_mapping: Annotated[Path | None, typer.Option(help="YAML that names its columns.")] = None,
     cohort: Annotated[str | None, typer.Option(help="For scans: cohort whose rules hold.")] = None,
+    scans: Annotated[
+        Path | None, typer.Option("--source", help="Scans of a named cohort; else the folder of its card.")
+    ] = None,
     prior: Annotated[
         PriorName | None, typer.Option(help="Where to look; else the best without a box.")
     ] = None,
@@ -79,6 +80,7 @@ def run(
     from radiogen.engines.model_catalogue import starter_model
     from radiogen.io.cases import is_case_source
 
+    source, cohort = _source(name, scans, cohort)
     chosen = steps.split(",") if steps else _steps_for(is_case_source(source), egfr)
     needs_networks = bool({"segment", "extract-features"} & set(chosen))
     folders = model or ([starter_model()] if needs_networks else [])
@@ -134,6 +136,28 @@ def status(
         typer.echo(f"one scan under the ids {', '.join(same)}")
     for change in found.changed:
         typer.echo(f"since the split was drawn: {change}")
+
+
+def _scans_of(name: str, given: Path | None) -> Path:
+    """The scans of a named cohort: as given, or where its card says."""
+    from radiogen.resources import cohort_card
+
+    source = given or cohort_card(name).source_folder
+    if source is None:
+        raise typer.BadParameter("give the folder of the scans with --source; the card names none")
+    return source
+
+
+def _source(name: str, scans: Path | None, cohort: str | None) -> tuple[Path, str | None]:
+    """Where cases or scans are, and the cohort whose rules hold, if there is one."""
+    from radiogen.resources import cohort_names
+
+    is_named = name.endswith((".yaml", ".yml")) or (not Path(name).exists() and name in cohort_names())
+    if is_named and cohort is None:
+        return _scans_of(name, scans), name
+    if is_named or scans is not None:
+        raise typer.BadParameter("name the cohort once: NAME --source FOLDER, or FOLDER --cohort NAME")
+    return Path(name), cohort
 
 
 def _steps_for(are_cases: bool, egfr: Path | None) -> list[str]:

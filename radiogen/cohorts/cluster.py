@@ -83,7 +83,8 @@ class _Cluster:
         seen = time.monotonic()
         while self.given:
             try:
-                return list(self.distributed.wait([*self.given], LOOK_S, "FIRST_COMPLETED").done)
+                with self.client.as_current():
+                    return list(self.distributed.wait([*self.given], LOOK_S, "FIRST_COMPLETED").done)
             except TimeoutError:
                 now = time.monotonic()
                 seen = now if self.slots() else seen

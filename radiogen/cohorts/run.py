@@ -187,9 +187,12 @@ def _settled(settings: CohortSettings) -> CohortSettings:
     places = {name: getattr(settings, name) for name in names}
     update: dict[str, object] = {name: path.absolute() for name, path in places.items() if path}
     update["model"] = tuple(folder.absolute() for folder in settings.model)
+    changed: dict[str, object] = {}
     if settings.clinical is not None and "ingest" in settings.steps:
-        tables = {"clinical": update["clinical"], "clinical_mapping": update.get("clinical_mapping")}
-        update["ingest"] = settings.ingest.model_copy(update=tables)
+        changed = {"clinical": update["clinical"], "clinical_mapping": update.get("clinical_mapping")}
+    if (settings.ingest.cohort or "").endswith((".yaml", ".yml")):
+        changed["cohort"] = str(Path(str(settings.ingest.cohort)).absolute())
+    update["ingest"] = settings.ingest.model_copy(update=changed)
     if settings.egfr is not None and "classify-egfr" in settings.steps:
         from radiogen.egfr.persistence import load_model
 

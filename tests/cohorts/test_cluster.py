@@ -1,13 +1,9 @@
 """A Dask cluster gives the bytes that processes give, whatever happens to its workers."""
 
-import threading
-from dataclasses import replace
-
 import pytest
-from cohorts.cohort_workers import FATAL, dies_in_the_middle_of_one
+from cohorts.cohort_workers import FATAL, MOST, counted, dies_in_the_middle_of_one
 from cohorts.conftest import BROKEN, results
 
-from radiogen.cohorts.one_case import run_case
 from radiogen.cohorts.run import Spread, run_cohort
 from radiogen.errors import ConfigError
 
@@ -35,17 +31,6 @@ def test_workers_that_are_killed_cost_at_most_their_own_case(plain_run, settings
 
 
 def test_on_devices_each_case_has_one_for_itself(settings, tmp_path):
-    at_work, most, lock = [], [], threading.Lock()
-
-    def watched(task):
-        with lock:
-            at_work.append(task.case_id)
-            most.append(len(at_work))
-        entry = run_case(replace(task, settings=task.settings.model_copy(update={"device": "cpu"})))
-        with lock:
-            at_work.remove(task.case_id)
-        return entry
-
     on_gpu = settings.model_copy(update={"device": "cuda", "steps": ("segment",)})
     with in_this_process(threads_per_worker=4) as cluster:
         spread = Spread(scheduler=cluster.scheduler_address)
