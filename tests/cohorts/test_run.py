@@ -67,6 +67,7 @@ def test_a_run_leaves_one_table_of_results_and_one_of_failures(plain_run):
     with (plain_run / "failures.csv").open() as file:
         (failure,) = csv.DictReader(file)
     assert {row["case_id"] for row in rows} == {f"phantom-00{n}" for n in (1, 2, 3, 5)}
+    assert not any(", score " in row["decisions"] for row in rows)  # of all lesions of a case, in each row
     assert failure["case_id"] == BROKEN and failure["step"] == "segment" and failure["way_out"]
     assert (plain_run / "patients.csv").read_text().count("\n") == 5
     assert (plain_run / "report.html").is_file()
