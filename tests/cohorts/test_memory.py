@@ -1,6 +1,7 @@
 """Workers are as many as fit into memory, and a run says so."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -8,8 +9,8 @@ from radiogen.cohorts import memory
 from radiogen.cohorts.memory import fitting_jobs, worker_memory_mb
 from radiogen.cohorts.planning import plan_tasks
 from radiogen.cohorts.run import Spread, run_cohort
-from radiogen.phantoms.cases import tiny_case
-from radiogen.phantoms.chest import ChestSize
+from radiogen.cohorts.settings import STEPS
+from radiogen.engines.model_catalogue import starter_model
 from radiogen.runtime import no_tick
 
 
@@ -19,10 +20,24 @@ def tasks(settings, tmp_path):
     return list(plan.tasks.values())
 
 
-def test_a_larger_ct_needs_more(tasks, tmp_path):
-    large = tiny_case(tmp_path / "large", size=ChestSize((80, 64, 24), (4.2, 4.5, 8.0), variation=0))
-    more = worker_memory_mb([*tasks, replace(tasks[0], case=large)])
-    assert more > worker_memory_mb(tasks) > 500
+def test_a_larger_ct_needs_more(tasks, monkeypatch):
+    small = worker_memory_mb(tasks)
+    monkeypatch.setattr(memory, "_voxels", lambda _task: 512 * 512 * 300)
+    assert worker_memory_mb(tasks) > small + 1000
+
+
+@pytest.mark.parametrize(("voxels", "peak_mb"), [(0.43e6, 930), (26e6, 1234), (77.9e6, 2534)])
+def test_the_estimate_is_above_what_was_measured_but_not_far(settings, tasks, monkeypatch, voxels, peak_mb):
+    """Peaks of workers that ingested and segmented with the shipped model, 25 November 2026."""
+    road = settings.model_copy(update={"steps": STEPS[:3], "model": (starter_model(),)})
+    monkeypatch.setattr(memory, "_voxels", lambda _task: int(voxels))
+    assert peak_mb < worker_memory_mb([replace(tasks[0], settings=road)]) < 1.2 * peak_mb
+
+
+def test_a_volume_file_counts_as_its_voxels(tasks):
+    task = tasks[0]
+    plan = SimpleNamespace(source=SimpleNamespace(ct=task.case.ct_path))
+    assert memory._voxels(replace(task, case=None, plan=plan)) == memory._voxels(task) > 1000
 
 
 @pytest.mark.parametrize(("workers_fit", "asked", "jobs"), [(2.5, 4, 2), (0.3, 4, 1), (9, 4, 4)])
