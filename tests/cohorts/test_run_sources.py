@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from cohorts.conftest import results
@@ -41,6 +42,26 @@ def test_a_zip_of_scans_gives_the_cases_of_its_folder(scans, tmp_path):
     assert run_cohort(zipped, tmp_path / "run").kept == 3
     with pytest.raises(ConfigError, match="unpack it first"):
         run_cohort(zipped, tmp_path / "parts", Spread(part=(1, 2)))
+
+
+def test_a_cohort_goes_by_the_name_of_its_card_from_anywhere(scans, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    start_card(scans.source, Path("mine.yaml"))
+    ran = typed("run", "mine.yaml", "-o", "run", "--steps", "ingest,report")
+    assert ran.exit_code == 0 and ran.stdout == f"{tmp_path / 'run'}\t3 cases done now\t0 settled before\n"
+    monkeypatch.chdir("/")
+    assert "0 cases done now\t3 settled before" in typed("retry", tmp_path / "run").stdout
+    assert "--source" in typed("run", "lidc_idri", "-o", tmp_path / "no").stderr
+    twice = typed("run", tmp_path / "mine.yaml", "--cohort", "phantoms", "-o", tmp_path / "no")
+    assert twice.exit_code == 2 and "name the cohort once" in twice.stderr
+    assert not (tmp_path / "no").exists()
+
+
+def test_cohort_ingest_says_what_ingest_says(scans, tmp_path):
+    said = typed("ingest", "phantoms", "--source", scans.source, "-o", tmp_path / "cases")
+    assert said.exit_code == 0 and said.stdout.startswith("PHANTOM-001\t")
+    assert "PHANTOM-001: lungs by threshold" in said.stderr
+    assert said.stdout.count("\n") == 3
 
 
 def test_a_file_that_holds_no_scans_leaves_nothing(scans, tmp_path):
