@@ -90,7 +90,7 @@ def run(
         segment={"prior": prior},
     )  # fmt: skip
     settings = load_settings(CohortSettings, given, config, overrides or ())
-    with progress(quiet, _about_networks(settings, starter_model())) as tick:
+    with progress(quiet, _about_networks(settings, None if model else starter_model())) as tick:
         report = run_cohort(
             settings, out, _spread(jobs, scheduler, part), tick, lambda line: say(line, quiet)
         )
@@ -168,11 +168,11 @@ def _steps_for(are_cases: bool, egfr: Path | None) -> list[str]:
     return [*wanted, "report"]
 
 
-def _about_networks(settings: "CohortSettings", starter: Path) -> str:
+def _about_networks(settings: "CohortSettings", starter: Path | None) -> str:
     """What has to be said of the choice of networks."""
     from radiogen.cohorts.networks import all_members
 
-    if settings.model == (starter,):
+    if starter is not None and settings.model == (starter,):
         return f"no --model given: the shipped model {starter.name} is used"
     members = all_members(settings.model)
     if len(members) > 1 and "extract-features" in settings.steps:

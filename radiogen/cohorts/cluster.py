@@ -58,7 +58,10 @@ class _Cluster:
 
     def slots(self) -> int:
         """Cases that the workers of this moment can have at the same time."""
-        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        try:
+            workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        except OSError as error:
+            raise self._lost() from error
         if self.needs:
             return sum(int(worker["resources"].get("GPU", 0)) for worker in workers)
         return sum(int(worker["nthreads"]) for worker in workers)
