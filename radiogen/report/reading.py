@@ -54,6 +54,7 @@ class Run:
     training: Training | None = None
     validation: dict[str, Any] = field(default_factory=dict)
     plots: tuple[Path, ...] = ()
+    egfr_config: dict[str, Any] = field(default_factory=dict)
     is_own_validation: bool = True  # of this run, not brought along by the model that it took
     records: tuple[tuple[str, dict[str, Any]], ...] = ()
 
@@ -144,6 +145,7 @@ def read_run(run: Path, leave_out: Path, beside: Path | None = None, egfr: Path 
         pruning=_content(pruned / "config.json") if (pruned / "layers.csv").is_file() else {},
         training=_training(model),
         validation=_content(judged / "validation.json"),
+        egfr_config=_content(judged / "config.json") if (judged / "validation.json").is_file() else {},
         plots=_pictures(judged) if (judged / "validation.json").is_file() else (),
         is_own_validation=is_own,
         records=tuple(_records(run, leave_out)),

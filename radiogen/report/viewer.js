@@ -36,7 +36,7 @@
     const view = new niivue.Niivue({
       logLevel: "silent", loadingText: "", isResizeCanvas: true, dragAndDropEnabled: false,
       isRadiologicalConvention: true, sagittalNoseLeft: true, backColor: [0, 0, 0, 1],
-      crosshairColor: [0.94, 0.89, 0.26, 0.75], crosshairWidth: 1, show3Dcrosshair: true, isColorbar: false,
+      crosshairColor: [0.94, 0.89, 0.26, 0.75], crosshairWidth: 1, crosshairWidthUnit: "mm", show3Dcrosshair: true, isColorbar: false,
       fontMinPx: 12, ...options,
     });
     await view.attachToCanvas(canvas, true);
@@ -63,7 +63,7 @@
     for (const { about: it, image, shown } of masks) {
       image.hdr.intent_code = shown && !filled ? 1002 : 0;
       image.setColormapLabel(labels_of(it, shown && filled ? 255 : 0));
-      image.opacity = filled ? 0.45 : 1;
+      image.opacity = !shown ? 0 : filled ? 0.45 : 1;
     }
     planes.opts.atlasOutline = filled ? 0 : 1;
     planes.updateGLVolume();

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from browser import NAMES, find_browser, launched
 from report.made_run import make_run
 
 
@@ -10,3 +11,13 @@ from report.made_run import make_run
 def run_folder(tmp_path: Path) -> Path:
     """A run with all parts."""
     return make_run(tmp_path / "made-run")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium; the tests are skipped where there is none."""
+    pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    if find_browser() is None:
+        pytest.skip(f"no browser: none of {', '.join(NAMES)} is on the path")
+    with launched() as running:
+        yield running
