@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from radiogen.report.figures import figure
 from radiogen.report.reading import Run
+
+MOST_VALUES = 6  # that are counted one by one
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,19 @@ def counted(values: Iterable[Any]) -> str:
     """
     found = Counter(str(value) if value not in (None, "") else "not recorded" for value in values)
     return ", ".join(f"{count} {name}" for name, count in sorted(found.items(), key=lambda e: (-e[1], e[0])))
+
+
+def spread(values: Iterable[Any]) -> str:
+    """Counts of each value; of many different numbers their range.
+
+    >>> spread([1.25, 2.5, 1.25]), spread([number / 10 for number in range(10)])
+    ('2 1.25, 1 2.5', '0 to 0.9, 10 known')
+    """
+    every = list(values)
+    numbers = [number for value in every if (number := figure(value)) is not None]
+    if len(set(numbers)) <= MOST_VALUES:
+        return counted(every)
+    return f"{min(numbers):g} to {max(numbers):g}, {len(numbers)} known"
 
 
 def named(content: Any) -> str:

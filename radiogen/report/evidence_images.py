@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from radiogen.report.answers import answer_segmentation
-from radiogen.report.evidence import Evidence, Files, at, counted, named
+from radiogen.report.evidence import Evidence, Files, at, counted, named, spread
 from radiogen.report.figures import figure, show
 from radiogen.report.flow import draw_flow
 from radiogen.report.steps import count_steps
@@ -72,7 +72,7 @@ def subsets(files: Files) -> Iterator[Evidence]:
 def acquisition(files: Files) -> Iterator[Evidence]:
     for key in SCANNER:
         if any(at(case, f"scanner.{key}") not in (None, "") for case in files.cases):
-            text = counted(at(case, f"scanner.{key}") for case in files.cases)
+            text = spread(at(case, f"scanner.{key}") for case in files.cases)
             yield Evidence(f"{key.replace('_', ' ')}: {text}.", f"cases/*/case.json: scanner.{key}")
 
 
@@ -196,7 +196,10 @@ def segmentation_performance(files: Files) -> Iterator[Evidence]:
 def failures(files: Files) -> Iterator[Evidence]:
     if files.run.failures:
         text = counted(row.get("step") for row in files.run.failures)
-        yield Evidence(f"Cases that failed, by step: {text}.", "failures.csv: step, reason, way_out")
+        yield Evidence(
+            f"Cases that failed, by step: {text}.",
+            "cases, segmented/failures.csv, features.failures.csv: reason",
+        )
     if files.run.evaluation:
         worst = sorted(
             (figure(row.get("dice")) or 0.0, row.get("case_id", "")) for row in files.run.evaluation

@@ -49,7 +49,7 @@ def test_answers_come_before_everything_else(run_folder):
     sections = [attrs["id"] for tag, attrs in read(write_page(run_folder)).tags if tag == "section"]
     assert sections == [
         "answers", "patients", "cases", "lesions", "predictions", "segmentation", "egfr", "training",
-        "features", "decisions", "records",
+        "features", "decisions", "made", "records",
     ]  # fmt: skip
 
 
