@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from radiogen.io.nifti import write_volume
-from radiogen.volume import bounding_box, crop, grid_over, resample_to, union, volume_like
+from radiogen.volume import bounding_box, crop, grid_over, resample_to, same_grid, union, volume_like
 
 HEAVIEST_BYTES = 6_000_000  # of the packed CT; base64 makes 8 MB of it, and a page is to stay below 15 MB
 MOST_VOXELS = 14_000_000  # first guess; noise decides how well they pack
@@ -130,6 +130,8 @@ def _grid_of(ct: sitk.Image, spacing: np.ndarray) -> sitk.Image:
 
 def _coarser(ct: sitk.Image, grid: sitk.Image) -> sitk.Image:
     """Averaged in whole steps as far as these go, then laid on the grid: no voxel is left out."""
+    if same_grid(ct, grid):
+        return ct
     factors = [
         max(1, int(new / old + 0.01)) for new, old in zip(grid.GetSpacing(), ct.GetSpacing(), strict=True)
     ]
