@@ -61,9 +61,9 @@
   const draw_masks = () => {
     const filled = find("viewer-fill").checked;
     for (const { about: it, image, shown } of masks) {
-      image.hdr.intent_code = shown && !filled ? 1002 : 0;
-      image.setColormapLabel(labels_of(it, shown && filled ? 255 : 0));
-      image.opacity = !shown ? 0 : filled ? 0.45 : 1;
+      image.hdr.intent_code = shown && !filled && !it.is_edge ? 1002 : 0;
+      image.setColormapLabel(labels_of(it, shown && (filled || it.is_edge) ? 255 : 0));
+      image.opacity = !shown ? 0 : filled && !it.is_edge ? 0.45 : 1;
     }
     planes.opts.atlasOutline = filled ? 0 : 1;
     planes.updateGLVolume();

@@ -13,6 +13,7 @@ from radiogen.io.panels import COLORS, LUNG, SOFT_TISSUE, Window, color_of
 from radiogen.io.planes import Point, patient_axes, widest_cut
 from radiogen.measures.lesions import measure_lesions
 from radiogen.report.viewer_volumes import (
+    DRAWN_ROUND,
     HEAVIEST_BYTES,
     STEP_HU,
     PackedVolumes,
@@ -48,7 +49,8 @@ class MaskShown:
 
     def about(self) -> dict[str, Any]:
         """What the script needs to know."""
-        return {"name": self.name, "colors": [_rgb(self.swatch)] * self.labels}
+        colors = [_rgb(self.swatch)] * self.labels
+        return {"name": self.name, "colors": colors, "is_edge": self.name in DRAWN_ROUND}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from radiogen.io.nifti import write_volume
+from radiogen.io.planes import patient_axes
 from radiogen.volume import bounding_box, crop, grid_over, resample_to, same_grid, union, volume_like
 
 HEAVIEST_BYTES = 6_000_000  # of the packed CT; base64 makes 8 MB of it, and a page is to stay below 15 MB
@@ -16,6 +17,7 @@ MOST_VOXELS = 14_000_000  # first guess; noise decides how well they pack
 MARGIN_MM = 30.0  # round the lungs and lesions: ribs and the chest wall
 LOW_HU, HIGH_HU, STEP_HU = -1024, 1600, 4  # a step of 4 HU is half a grey level of a lung window
 MOST_TRIES = 12
+DRAWN_ROUND = ("lungs",)
 SOLID_MM = 2.0
 
 
@@ -25,7 +27,7 @@ class PackedVolumes:
 
     Attributes:
         ct: HU, `.nii.gz`.
-        masks: By name, `.nii.gz` on the grid of `ct`; `lungs` and labels of lesions.
+        masks: By name, `.nii.gz` on the grid of `ct`; of `lungs` the edge in axial planes.
         spacing_mm: Of the packed volumes, in the order of the volume.
         original_mm: Of the CT they were made from.
         is_cut: Whether air round the chest was cut away.
@@ -74,7 +76,7 @@ def pack_for_page(
     x_mm, y_mm, z_mm = original.tolist()
     return PackedVolumes(
         packed,
-        {name: pack(resample_to(mask, grid, 0, nearest=True)) for name, mask in masks.items()},
+        {name: _packed_mask(name, resample_to(mask, grid, 0, nearest=True)) for name, mask in masks.items()},
         (x, y, z),
         (x_mm, y_mm, z_mm),
         is_cut=ct.GetSize() != whole.GetSize(),
@@ -85,8 +87,28 @@ def pack_whole(ct: sitk.Image, masks: Mapping[str, sitk.Image]) -> PackedVolumes
     """The volumes as they are, packed."""
     x, y, z = ct.GetSpacing()
     return PackedVolumes(
-        pack(ct), {name: pack(mask) for name, mask in masks.items()}, (x, y, z), (x, y, z), is_cut=False
+        pack(ct),
+        {name: _packed_mask(name, mask) for name, mask in masks.items()},
+        (x, y, z),
+        (x, y, z),
+        is_cut=False,
     )
+
+
+def _packed_mask(name: str, mask: sitk.Image) -> bytes:
+    """The mask; of what is only to be drawn round, its edge."""
+    return pack(axial_edge(mask) if name in DRAWN_ROUND else mask)
+
+
+def axial_edge(mask: sitk.Image) -> sitk.Image:
+    """The voxels of a label that have a neighbour of another in their axial plane."""
+    labels = np.asarray(sitk.GetArrayViewFromImage(mask))
+    z = 2 - patient_axes(mask).axes[2]  # of the array
+    inner = np.ones_like(labels, dtype=bool)
+    for axis in {0, 1, 2} - {z}:
+        for step in (1, -1):
+            inner &= np.roll(labels, step, axis) == labels
+    return volume_like(np.where(inner, 0, labels).astype(np.uint8), mask)
 
 
 def pack_solid(mask: sitk.Image) -> bytes:

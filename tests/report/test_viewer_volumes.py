@@ -63,6 +63,13 @@ def test_beyond_the_limit_voxels_grow_until_it_is_kept(chest, tmp_path):
     assert ct_mean == pytest.approx(-400, abs=8)
 
 
+def test_the_edge_of_the_lungs_is_that_of_their_axial_planes(chest, tmp_path):
+    ct, masks = chest
+    edge = array_of(unpacked(pack_for_page(ct, masks).masks["lungs"], tmp_path))
+    planes = [(plane > 0).sum() for plane in edge]
+    assert sorted(set(planes)) == [0, 4 * 36 - 4] and planes.count(140) == 14  # a square of 36 in 14 planes
+
+
 def test_the_same_volume_gives_the_same_bytes(chest):
     ct, masks = chest
     assert pack(ct) == pack(ct) and pack_for_page(ct, masks) == pack_for_page(ct, masks)
