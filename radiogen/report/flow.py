@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from radiogen.report.reading import Row, Run
 
 MOST_REASONS = 4
+NEVER_THERE = "in the clinical table without features"  # left out by the validation, but of no case
 OF_WHAT = re.compile(r"^[\w.-]+: ")  # the file or case that a reason names first
 
 
@@ -51,6 +52,8 @@ def draw_flow(run: Run) -> list[Stage]:
             Stage("became cases", len(ingested), _count(refused.values())),
         ]
     segmented = {case.case_id: case for case in run.segmented}
+    if not ingested >= set(segmented):  # of cases that are not in the manifest: what left before is not known
+        stages, ingested = [], set(segmented)
     if segmented:
         failed = of_step.get("segment", {})
         absent = sorted(ingested - set(segmented))
@@ -77,14 +80,29 @@ def _features(run: Run, before: set[str], of_step: dict[str, dict[str, str]]) ->
     stages = [Stage("have features", len(there), _count(why))] if found >= there else []
     patients = {row.get("patient_id") or row.get("case_id", "") for row in run.features}
     if not run.predictions:
-        return stages
+        return [*stages, *_judged(run, len(patients))]
     answered = {row.get("patient_id", "") for row in run.predictions}
-    lost = of_step.get("classify-egfr", {})
-    reasons = list(lost.values()) or ["no probability was asked for"]
-    why = [reasons[min(place, len(reasons) - 1)] for place, _ in enumerate(sorted(patients - answered))]
+    failed = of_step.get("classify-egfr", {})
+    patient_of = {row.get("case_id", ""): row.get("patient_id") for row in run.features}
+    lost = {patient_of.get(case): reason for case, reason in failed.items()}
+    why = [lost.get(patient, "no probability was asked for") for patient in sorted(patients - answered)]
     stages.append(Stage("patients stand behind these", len(patients)))
-    stages.append(Stage("patients have an EGFR probability", len(patients & answered), _count(why)))
-    return stages
+    return [*stages, Stage("patients have an EGFR probability", len(patients & answered), _count(why))]
+
+
+def _judged(run: Run, patients: int) -> list[Stage]:
+    """Patients of the EGFR validation, where it was made of these features."""
+    left = run.validation.get("left_out")
+    count = run.validation.get("patients")
+    if not run.is_own_validation or not isinstance(left, dict) or not isinstance(count, int):
+        return []
+    whys = tuple(Left(number, why) for why, number in left.items() if number and why != NEVER_THERE)
+    if count + sum(each.count for each in whys) != patients:
+        return []
+    return [
+        Stage("patients stand behind these", patients),
+        Stage("patients were judged out of fold", count, whys),
+    ]
 
 
 def _why_not(row: Row, failed: str, segmented: Iterable[str], manifest: dict[str, Row]) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from radiogen.provenance import file_sha256, short_hash
+from radiogen.report.case_places import remembered
 from radiogen.report.reading import Run
 from radiogen.resources import data_folder
 
@@ -32,6 +33,7 @@ TOLD = (
     "cohort",
     "radiomics",
 )
+HASH_DIGITS = 12
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
@@ -67,7 +69,7 @@ def count_steps(run: Run, folder: Path) -> list[Step]:
 
 def _step(verb: str, records: list[dict[str, Any]], names: dict[str, str]) -> Step:
     options = [record["options"] for record in records if isinstance(record.get("options"), dict)]
-    hashes = _unique(record.get("model_hash") for record in records)
+    hashes = [each[:HASH_DIGITS] for each in _unique(record.get("model_hash") for record in records)]
     return Step(
         verb=verb,
         results=len(records),
@@ -99,8 +101,8 @@ def _model_names(folder: Path) -> dict[str, str]:
     shipped = data_folder("models")
     places = [*(each for each in sorted(shipped.iterdir()) if each.is_dir())] if shipped.is_dir() else []
     found = {}
-    for place in (*places, folder / "model"):
-        if (place / WEIGHTS).is_file() and (place / CONFIG).is_file():
+    for place in (*places, folder / "model", remembered(folder, "model")):
+        if place and (place / WEIGHTS).is_file() and (place / CONFIG).is_file():
             digest = short_hash(file_sha256(place / WEIGHTS) + file_sha256(place / CONFIG))
             found[digest] = place.name
     return found
