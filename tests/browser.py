@@ -50,6 +50,7 @@ class Watched:
 def open_page(browser: Any, address: str, **how: Any) -> Watched:
     """Open a page in a window so small that a CPU can draw it."""
     watched = Watched(browser.new_page(viewport={"width": 560, "height": 480}, **how)).watch()
+    watched.page.set_default_timeout(READY_MS)
     watched.page.goto(address)
     return watched
 

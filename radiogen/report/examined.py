@@ -11,7 +11,7 @@ import SimpleITK as sitk
 
 from radiogen.errors import CaseError, RadiogenError
 from radiogen.io.cases import Case
-from radiogen.io.nifti import read_mask
+from radiogen.io.nifti import read_grid, read_mask
 from radiogen.report.case_facts import CaseFacts, measure_case, read_masks
 from radiogen.report.mosaic import as_data, draw_mosaic
 from radiogen.report.suspicion import LEVELS, Finding, Suspicion, judge
@@ -78,7 +78,7 @@ def masks_of(case: Case, segmented: Path | None) -> dict[str, sitk.Image]:
         return masks
     found = read_mask(segmented)
     known = masks.pop("lesion", None)
-    if not same_grid(found, case.ct()):
+    if not same_grid(found, read_grid(case.ct_path)):
         raise CaseError(segmented, "does not lie on the grid of ct.nii.gz", "segment the case again")
     return {**masks, **({"reference": known} if known is not None else {}), "lesion": found}
 
@@ -93,7 +93,7 @@ def examine(case: Case, segmented: Path | None = None) -> Examined:
         decisions = [str(said) for said in about.get("decisions") or ()]
         thickness = scanner.get("slice_thickness_mm")
         suspicion = judge(facts, decisions, thickness, was_segmented=segmented is not None)
-        return Examined(case, suspicion, facts, as_data(draw_mosaic(ct, masks)), scanner)
+        return Examined(case, suspicion, facts, as_data(draw_mosaic(ct, masks, case.case_id)), scanner)
     except RadiogenError as error:
         finding = Finding(UNREADABLE, f"cannot be read: {error.reason} ({error.way_out})")
         return Examined(case, Suspicion((finding,)))

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from browser import count_pixels, open_page, wait_for_viewer
+from browser import READY_MS, count_pixels, open_page, wait_for_viewer
 from report.page_reader import text_of
 
 from radiogen.io.cases import find_cases
@@ -122,6 +122,7 @@ HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {
 def test_without_webgl_the_page_says_so_and_shows_the_pictures(browser, page):
     context = browser.new_context(viewport={"width": 560, "height": 480})
     context.add_init_script(WITHOUT_WEBGL)
+    context.set_default_timeout(READY_MS)
     tab = context.new_page()
     tab.goto(page.as_uri())
     tab.wait_for_selector("#viewer.still", state="attached")
