@@ -19,8 +19,10 @@
       if (!answer.ok) throw new Error(volume.url + " was not given");
       return answer.arrayBuffer();
     }
-    const text = atob(find("volume-" + volume.name).textContent.trim());
-    return Uint8Array.from(text, (letter) => letter.charCodeAt(0)).buffer;
+    const text = atob(find("volume-" + volume.name).textContent);
+    const bytes = new Uint8Array(text.length);
+    for (let at = 0; at < text.length; at += 1) bytes[at] = text.charCodeAt(at);
+    return bytes.buffer;
   };
   const image_of = async (volume, how) => {
     const file = new File([await bytes_of(volume)], volume.name + ".nii.gz");

@@ -115,6 +115,19 @@ def test_cases_that_lie_elsewhere_are_taken_from_there(cohort, tmp_path):
     assert "the most suspicious first" in text_of(with_ct)
 
 
+def test_a_cohort_run_remembers_where_its_cases_are(cohort, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(cohort / "segmented", run / "segmented")
+    (run / ".cohort").mkdir()
+    write_content(run / ".cohort" / "settings.json", {"source": str(cohort / "cases"), "egfr": None})
+    page = report(run, tmp_path / "page.html")
+    text = text_of(page)
+    assert "the most suspicious first" in text and "2 left 1 × holds no box" in text
+    assert str(cohort) not in page.read_text(encoding="utf-8")
+    write_content(run / ".cohort" / "settings.json", {"source": str(tmp_path / "gone")})
+    assert "The CTs are not at hand" in text_of(report(run, tmp_path / "page.html"))
+
+
 def test_a_mask_of_another_grid_is_said_and_stops_nothing(cohort, tmp_path):
     run = shutil.copytree(cohort, tmp_path / "run")
     path = run / "segmented" / ids(cohort)[3] / "lesion.nii.gz"
