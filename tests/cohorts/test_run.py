@@ -45,7 +45,7 @@ def processes_of(group: int) -> list[int]:
     return found
 
 
-def wait_until(true, seconds=60):
+def wait_until(true, seconds=240):
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it did not come"
@@ -160,8 +160,8 @@ def test_a_disk_that_is_truly_full(plain_run, settings, small_disk):
     place, grow = small_disk
     with pytest.raises(OutputError, match="No space left"):
         run_cohort(settings, place / "run")
-    counts = cohort_status(place / "run").counts
-    assert counts["failed"] == 0 and counts["done"] < 4
+    found = cohort_status(place / "run")
+    assert {row["case_id"] for row in found.failures} <= {BROKEN} and found.counts["done"] < 4
     grow()
     run_cohort(settings, place / "run")
     assert results(place / "run") == results(plain_run)
