@@ -65,7 +65,7 @@ def interpolated(
     values: HalfArray, near: ArrayBox, sample: NetworkInput, grid: sitk.Image, outside: float
 ) -> FloatArray:
     """Values of a box of the network's grid on another grid, linear; shape (z, y, x) of that grid."""
-    box = widened(_box_under(grid, sample.ct), sample.ct, 2 * max(sample.ct.GetSpacing()))
+    box = grid_region(grid, sample.ct, 2 * max(sample.ct.GetSpacing()))
     cut = [
         slice(max(want.start, edge.start), min(want.stop, edge.stop))
         for want, edge in zip(box.array_slices(), near, strict=True)
@@ -83,7 +83,12 @@ def interpolated(
 
 def region_of(near: ArrayBox, sample: NetworkInput, ct: sitk.Image, margin_mm: float) -> Box:
     """The box of the scanner's grid that a box of the network's grid covers, with a margin."""
-    return widened(_box_under(crop_grid(sample.ct, box_of(near)), ct), ct, margin_mm)
+    return grid_region(crop_grid(sample.ct, box_of(near)), ct, margin_mm)
+
+
+def grid_region(grid: sitk.Image, volume: sitk.Image, margin_mm: float) -> Box:
+    """The box of a volume that a grid covers, with a margin."""
+    return widened(_box_under(grid, volume), volume, margin_mm)
 
 
 def box_of(near: ArrayBox) -> Box:

@@ -180,10 +180,10 @@ class _Work:
                 raise ConfigError(corners, "lies outside the lungs", way_out)
             if here is None or there is None:
                 raise ConfigError(corners, "holds no voxel of the lungs' box", way_out)
-            zoom = zoom_for(here.array_slices(), self.inference.size)
+            zoom = self._zoom(here.array_slices())
             near = window_about(here.array_slices(), self.hu.shape, zoomed(self.inference.size, zoom))
             prior = box_voxels(box, crop_grid(self.sample.ct, box_of(near)))
-            piece = look_zoomed(self.inference, self.sample.ct, prior, near, zoom)
+            piece = look_zoomed(self.inference, self.sample.ct, self.ct, prior, near, zoom)
             self.laid[label] = Laid(piece, f"box {label}")
             if not self.filled.lay(piece, label, there, grown(box, margin_mm)):
                 said.append(f"box {label}: nothing above the threshold {self.filled.threshold:g}")
@@ -222,10 +222,13 @@ class _Work:
         return said + [f"{count} of them {what}" for what, count in counts.items() if count]
 
     def _refine(self, box: ArrayBox) -> Piece:
-        zoom = zoom_for(box, self.inference.size)
+        zoom = self._zoom(box)
         near = window_about(box, self.hu.shape, zoomed(self.inference.size, zoom))
         prior = np.zeros([edge.stop - edge.start for edge in near], dtype=bool)
         prior[tuple(slice(b.start - n.start, b.stop - n.start) for b, n in zip(box, near, strict=True))] = (
             True
         )
-        return look_zoomed(self.inference, self.sample.ct, prior, near, zoom)
+        return look_zoomed(self.inference, self.sample.ct, self.ct, prior, near, zoom)
+
+    def _zoom(self, box: ArrayBox) -> float:
+        return zoom_for(box, self.inference.size, self.inference.model.config.preprocessing.box_fills)

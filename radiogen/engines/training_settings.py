@@ -31,6 +31,12 @@ class TrainingSettings(Settings):
     box_jitter: float = Field(0.15, ge=0, le=0.5, description="shift of a box's faces, share of its size")
     box_loosen: float = Field(0.15, ge=0, le=1, description="how far faces may also move out")
     box_careless: float = Field(0.1, ge=0, le=1, description="share of boxes far too large or partly beside")
+    box_empty: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of boxes drawn round tissue without a lesion, where nothing is found",
+    )
     lung_share: float = Field(0.2, gt=0, le=1, description="least share of lung in a patch without a lesion")
     augmentation: Augmentation = Augmentation()
     synthetic_lesions: float = Field(0.0, ge=0, le=1, description="share of patches that get a made lesion")
