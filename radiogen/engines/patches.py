@@ -1,7 +1,7 @@
 """Patches for training: what a sample looks like depends on seed, epoch and draw alone."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, Sampler
 
 from radiogen.engines.augmentation import Chance, disturb
 from radiogen.engines.empty_boxes import empty_box
+from radiogen.engines.pieces import Piece, place_round, read_padded
 from radiogen.engines.places import lung_places, move_on
 from radiogen.engines.prepared import PreparedCase
 from radiogen.engines.prior_augmentation import drawn_box, rough_mask
@@ -26,24 +27,8 @@ from radiogen.volume import AIR_HU, FloatArray
 
 Patch = tuple[Tensor, Tensor, Tensor]  # image (C, D, H, W), prior (1, D, H, W), target (1, D, H, W)
 Draw = tuple[int, int]  # epoch, number within the epoch
-Labels = npt.NDArray[np.int16]
 
 ROOM = 16  # voxels by which a patch is read larger, so that a made lesion may reach out of it
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A piece of a case after the warp: HU, lesions 0..n, lungs, and the lesion that it was drawn for."""
-
-    hu: FloatArray
-    lesion: Labels
-    lungs: Labels
-    asked: int | None
-    spacing_mm: tuple[float, float, float]  # (x, y, z)
-
-    def cut(self, box: tuple[slice, slice, slice]) -> "Piece":
-        """A part of it."""
-        return replace(self, hu=self.hu[box], lesion=self.lesion[box], lungs=self.lungs[box])
 
 
 class PatchDataset(Dataset[Patch]):
@@ -248,43 +233,6 @@ def check_cohorts(training: TrainingSettings, cohorts: set[str]) -> None:
         if absent:
             way_out = f"the cohorts are {', '.join(sorted(name or '(none)' for name in cohorts))}"
             raise ConfigError(f"training.{key}", f"names {min(absent)!r}, which has no case", way_out)
-
-
-def place_round(case: PreparedCase, label: int, warp: Warp, central: bool, chance: Chance) -> Shape:
-    """The first voxel of a patch that holds the middle of a lesion, near its own middle or anywhere."""
-    start = []
-    shapes = zip(case.shape, warp.covered, warp.inset, case.lesion_boxes[label], strict=True)
-    for length, size, inset, edge in shapes:
-        middle = (edge.start + edge.stop) // 2
-        slack = max(0, (size - (edge.stop - edge.start)) // 4) if central else 2 * size // 5
-        first = middle - size // 2 + int(chance.integers(-slack, slack + 1))
-        first = min(max(first, 0), length - size) if length > size else (length - size) // 2
-        start.append(first - inset)
-    z, y, x = start
-    return z, y, x
-
-
-def read_padded(
-    case: PreparedCase, name: str, first: Sequence[int], shape: Shape, size: Shape, outside: int
-) -> Labels:
-    """A piece of an array of a case, from the voxel `first` on.
-
-    What a warp asks for beyond the case is mirrored, so that no edge is seen where there is none; on an
-    axis on which the case is no longer than a patch it is `outside`, as the network sees it in use.
-    """
-    short = [n <= s for n, s in zip(case.shape, size, strict=True)]
-    ends = [  # the last voxel of a case may jut out of the scan and be air
-        n - 1 if f + s > n and not is_short else n
-        for f, s, n, is_short in zip(first, shape, case.shape, short, strict=True)
-    ]
-    inside = [slice(max(0, f), min(n, f + s)) for f, n, s in zip(first, ends, shape, strict=True)]
-    piece = case.read(name, (inside[0], inside[1], inside[2]))
-    pad = [(i.start - f, f + s - i.stop) for i, f, s in zip(inside, first, shape, strict=True)]
-    if not any(before or behind for before, behind in pad):
-        return piece
-    mirrored = [(0, 0) if is_short else both for both, is_short in zip(pad, short, strict=True)]
-    filled = [both if is_short else (0, 0) for both, is_short in zip(pad, short, strict=True)]
-    return np.pad(np.pad(piece, mirrored, mode="reflect"), filled, constant_values=outside)
 
 
 class EpochSampler(Sampler[Draw]):

@@ -41,7 +41,7 @@ class ScannerMap:
         """
         count = 0
         for slab in _slabs(region):
-            logits = interpolated(piece.logits, piece.near, self.sample, crop_grid(self.ct, slab), NO_LESION)
+            logits = logits_on(crop_grid(self.ct, slab), piece, self.sample)
             probability = torch.sigmoid(torch.from_numpy(logits)).numpy()
             parts = np.rint(probability * PARTS).astype(np.uint8)
             wins = parts > self.parts[slab.array_slices()]
@@ -59,6 +59,14 @@ class ScannerMap:
         voxels[:] = self.parts
         volume.CopyInformation(self.ct)
         return volume
+
+
+def logits_on(grid: sitk.Image, piece: Piece, sample: NetworkInput) -> FloatArray:
+    """What the networks said of a box on another grid, linear; shape (z, y, x) of that grid."""
+    if piece.detail is None:
+        return interpolated(piece.logits, piece.near, sample, grid, NO_LESION)
+    found: FloatArray = sitk.GetArrayFromImage(resample_to(piece.detail, grid, NO_LESION))
+    return found
 
 
 def interpolated(

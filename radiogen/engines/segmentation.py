@@ -200,7 +200,9 @@ class _Work:
         empty = faint = 0
         for label, candidate in enumerate(candidates, start=1):
             piece = self._refine(candidate.box)
-            piece = only_seen_before(piece, first, self.filled.threshold, auto.candidate_threshold)
+            piece = only_seen_before(
+                piece, first, self.sample, self.filled.threshold, auto.candidate_threshold
+            )
             wide = widened(box_of(candidate.box), self.sample.ct, BOX_MARGIN_MM)
             score = mean_probability(piece, wide.array_slices(), self.filled.threshold)
             empty += score is None

@@ -65,7 +65,7 @@ def look_zoomed(
         zoom: 1 looks at the voxels as they are.
 
     Returns:
-        Logits on the voxels of the network's grid, interpolated back.
+        Logits on the voxels of the network's grid, interpolated back; of finer voxels also as they are.
     """
     if zoom == 1.0:
         return inference.run(sitk.GetArrayViewFromImage(ct), prior, near, prior)
@@ -85,4 +85,5 @@ def look_zoomed(
         return np.asarray(array_of(laid), np.float16)
 
     spread = None if seen.spread is None else back(seen.spread, 0.0)
-    return Piece(near, back(seen.logits, NO_LESION), spread)
+    detail = volume_like(seen.logits.astype(np.float32), seen_ct) if zoom < 1 else None
+    return Piece(near, back(seen.logits, NO_LESION), spread, detail)

@@ -42,9 +42,9 @@ def survey(
     if not free.any():
         return None
     if central:
-        z, y, x = (slice(n // 4, n - n // 4) for n in free.shape)
+        half = tuple(slice(n // 4, n - n // 4) for n in free.shape)
         middle = np.zeros_like(free)
-        middle[z, y, x] = free[z, y, x]
+        middle[half] = free[half]
         free = middle if middle.any() else free
     step = 2 * np.array(spacing_mm[::-1])
     room = -np.asarray(ndimage.distance_transform_edt(inside, step), dtype=np.float32)
