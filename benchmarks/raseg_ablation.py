@@ -35,6 +35,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "recurrence one way": ("network.both_ways=false",),
     "gate that can only boost": ("network.gate=boost",),
     "batch norm in the gate": ("network.gate_norm=batch",),
+    "boxes in voxels as they are": ("preprocessing.box_fills=null",),
     "prior read at single points": ("network.prior_resize=trilinear",),
     "no predicted prior": ("network.prior_head=false",),
     "no deep supervision": ("network.deep_supervision=0",),
