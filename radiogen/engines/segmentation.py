@@ -194,7 +194,10 @@ class _Work:
         auto = self.settings.auto
         first = self._look_everywhere("lungs")
         found = find_candidates(first, self.sample, auto.candidate_threshold, self.settings.smallest_ml)
-        bright = [each for each in found if each.score >= auto.least_score]
+        least = auto.least_candidate
+        if least is None:
+            least = self.inference.model.config.least_candidate
+        bright = [each for each in found if each.score >= least]
         joined = join_overlapping([loosened(each, self.hu.shape, auto.box_loosen) for each in bright])
         candidates = joined[: auto.most_candidates]
         empty = faint = 0
@@ -212,7 +215,7 @@ class _Work:
                 self.filled.lay(piece, label, region)
                 self.laid[label] = Laid(piece, f"candidate {label}", candidate.score)
         counts = {
-            f"dropped, mean probability below {auto.least_score:g} in the first pass": len(found)
+            f"dropped, mean probability below {least:g} in the first pass": len(found)
             - len(bright),
             "joined with another, whose box they lie in": len(bright) - len(joined),
             f"dropped, beyond the best {auto.most_candidates}": len(joined) - len(candidates),

@@ -107,7 +107,7 @@ def test_the_second_pass_draws_the_lesion_that_the_first_only_suspects(unsure):
     ct, lungs, lesion = chest("upright")
     none = segment_volume(unsure, ct, lungs, Prompt("lungs"))
     assert not array_of(none.lesion).any() and not none.findings
-    settings = SegmentationSettings(auto=AutoSettings(least_score=0.4))
+    settings = SegmentationSettings(auto=AutoSettings(least_candidate=0.4, least_score=0.4))
     found = segment_volume(unsure, ct, lungs, Prompt("auto"), settings)
     assert np.sum(array_of(found.lesion) == array_of(lesion)) / array_of(lesion).size > 0.99
     (finding,) = found.findings
