@@ -23,7 +23,10 @@ class AutoSettings(Settings):
 
     candidate_threshold: float = Field(0.3, gt=0, lt=1, description="of the first pass; low, to miss little")
     least_candidate: float | None = Field(
-        None, ge=0, le=1, description="mean probability in the first pass, below: dropped; None is the model's"
+        None,
+        ge=0,
+        le=1,
+        description="mean probability in the first pass, below: dropped; None is the model's",
     )
     least_score: float = Field(0.5, ge=0, le=1, description="mean probability in its box, below: dropped")
     box_loosen: float = Field(

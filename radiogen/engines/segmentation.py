@@ -215,8 +215,7 @@ class _Work:
                 self.filled.lay(piece, label, region)
                 self.laid[label] = Laid(piece, f"candidate {label}", candidate.score)
         counts = {
-            f"dropped, mean probability below {least:g} in the first pass": len(found)
-            - len(bright),
+            f"dropped, mean probability below {least:g} in the first pass": len(found) - len(bright),
             "joined with another, whose box they lie in": len(bright) - len(joined),
             f"dropped, beyond the best {auto.most_candidates}": len(joined) - len(candidates),
             "dropped, nothing found in their box": empty,

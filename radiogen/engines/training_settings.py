@@ -24,7 +24,10 @@ class TrainingSettings(Settings):
     gradient_norm: PositiveFloat = Field(12.0, description="longer gradients are cut to this length")
     threshold: float = Field(0.5, gt=0, lt=1, description="probability from which the model says lesion")
     least_candidate: float = Field(
-        0.5, ge=0, le=1, description="mean probability of a part of the first look of `auto` to be a candidate"
+        0.5,
+        ge=0,
+        le=1,
+        description="mean probability of a part of the first look of `auto` to be a candidate",
     )
     dice: Literal["batch", "patch"] = Field("batch", description="what Dice is taken over in the loss")
     priors: tuple[PriorName, ...] = Field(
