@@ -146,10 +146,10 @@ def test_a_full_disk_ends_the_run_and_fails_no_case(plain_run, settings, tmp_pat
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 128 kB, with how to give it more."""
+    """A file system of 64 kB, with how to give it more."""
     place = tmp_path / "disk"
     place.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", place], capture_output=True)
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", place], capture_output=True)
     if made.returncode:
         pytest.skip("only root mounts a small file system")
     yield place, lambda: subprocess.run(["mount", "-o", "remount,size=64m", place], check=True)
