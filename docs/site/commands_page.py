@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from html import escape
 
 import typer
-
 from radiogen.cli.main import app
 
 OPENING = """# Commands

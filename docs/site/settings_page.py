@@ -1,5 +1,6 @@
-"""The page of all settings, made from the pydantic models: keys, defaults, what each presets takes, meaning."""
+"""The page of all settings, made from the pydantic models: keys, types, defaults, meanings."""
 
+import inspect
 import json
 import re
 from collections.abc import Iterator
@@ -13,8 +14,8 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
-
 from radiogen.cli.main import app
+
 from radiogen.cohorts.settings import CohortSettings
 from radiogen.egfr.settings import EgfrSettings
 from radiogen.engines.benchmark.classifiers import ClassifierSettings
@@ -73,8 +74,8 @@ COMMANDS = {  # whose options say what a setting of the same name means, where t
 }
 OPENING = """# Settings
 
-Made from the program at every build. `--set training.epochs=50` sets one key, `--config FILE.yaml` several; an
-unknown key is an error that lists the right ones.
+Made from the program at every build. `--set training.epochs=50` sets one key, `--config FILE.yaml` several;
+an unknown key is an error that lists the right ones.
 
 ## Network, preprocessing and training
 
@@ -93,12 +94,14 @@ def settings_page() -> str:
 
 
 def settings_of(model: Model, prefix: str = "", made: BaseModel | None = None) -> Iterator[Row]:
-    """The settings of a model and of those within it, with dotted keys and the defaults of `made`, if given."""
+    """The settings of a model and of those within it, with dotted keys; defaults are those of `made`."""
     for name, field in model.model_fields.items():
         default = getattr(made, name) if made else _default(field)
         inner = field.annotation
         if inner is RunSettings:
-            yield Row(f"{prefix}{name}", "settings", "those of the preset", "as above, under network and so on")
+            yield Row(
+                f"{prefix}{name}", "settings", "those of the preset", "as above, under network and so on"
+            )
         elif isinstance(inner, type) and issubclass(inner, BaseModel):
             yield from settings_of(inner, f"{prefix}{name}.", default if isinstance(default, inner) else None)
         else:
@@ -162,7 +165,7 @@ def _meaning(model: Model, name: str, field: FieldInfo) -> str:
     """The description of the field, its docstring, its line under Attributes, or the help of its option."""
     if field.description:
         return field.description
-    owner = next(kind for kind in model.__mro__ if name in kind.__dict__.get("__annotations__", {}))
+    owner = next(kind for kind in model.__mro__ if name in inspect.get_annotations(kind))
     return _written(owner.__module__, owner.__name__).get(name) or _option_help(model, name)
 
 
