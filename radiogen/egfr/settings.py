@@ -26,7 +26,12 @@ class EgfrSettings(Settings):
     components: int = Field(default=10, ge=1)  # of PCA; PLS takes at most 3 of them
     inputs: Inputs = "features"
     clinical_mapping: Path | None = None  # YAML of radiogen.io.clinical.ClinicalMapping
-    clinical_columns: tuple[ClinicalName, ...] = ("age", "sex", "smoking", "pack_years")  # inputs of the clinical model
+    clinical_columns: tuple[ClinicalName, ...] = (
+        "age",
+        "sex",
+        "smoking",
+        "pack_years",
+    )  # inputs of the clinical model
     lesion: Literal["largest", "mean", "bag"] = "largest"  # by volume; bag: all of them, for attention
     volume_column: str = "shape_volume_ml"  # by which the largest lesion is found
     folds: int = Field(default=5, ge=2)  # of the cross-validation, by patient
