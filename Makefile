@@ -61,10 +61,10 @@ wheel: venv
 	$(BIN)/python -m build --wheel
 
 docs: venv
-	$(BIN)/python -m mkdocs build --strict -f docs/site/mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict -f docs/site/mkdocs.yml
 
 docs-serve: venv
-	$(BIN)/python -m mkdocs serve -f docs/site/mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve -f docs/site/mkdocs.yml
 
 clean:
 	rm -rf build dist demo *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

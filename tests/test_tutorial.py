@@ -31,9 +31,9 @@ def steps():
 
 
 def opening(line):
-    """How a line begins, whatever its numbers are: `PHANTOM-004 lesion 1 24 ml` -> `PHANTOM-# lesion #`."""
-    plain = re.sub(r"[-+]?\d+(?:\.\d+)*", "#", line)
-    return " ".join(plain.split()[:3])
+    """How a line begins, whatever its numbers are: `PHANTOM-004 lesion 1 24 ml` -> `PHANTOM-# lesion ml`."""
+    words = re.sub(r"[-+]?\d+(?:\.\d+)*", "#", line).split()
+    return " ".join([word for word in words if re.search("[A-Za-z]", word)][:3])
 
 
 @pytest.fixture(scope="module")

@@ -89,7 +89,7 @@ def settings_page() -> str:
     for part in PARTS:
         lines += [f"## {part.title}\n", part.opening, "", _doc(part.model), ""]
         rows = [[row.key, row.kind, _said(row.default), row.meaning] for row in settings_of(part.model)]
-        lines += _table(["key", "type", "default", "meaning"], rows)
+        lines += _table(["key", "default", "meaning"], rows)
     return "\n".join(lines)
 
 
@@ -108,14 +108,16 @@ def settings_of(model: Model, prefix: str = "", made: BaseModel | None = None) -
             yield Row(f"{prefix}{name}", _kind(field), default, _meaning(model, name, field))
 
 
-def _presets() -> list[str]:
+def _presets() -> Iterator[str]:
     presets = [load_preset(name).model_dump(mode="json") for name in PRESETS]
-    rows = []
-    for row in settings_of(RunSettings):
-        values = [_said(_reach(preset, row.key)) for preset in presets]
-        others = ["" if value == values[0] else value for value in values[1:]]
-        rows.append([row.key, row.kind, values[0], *others, row.meaning])
-    return _table(["key", "type", *PRESETS, "meaning"], rows)
+    for name, field in RunSettings.model_fields.items():
+        rows = []
+        for row in settings_of(field.annotation, f"{name}."):
+            values = [_said(_reach(preset, row.key)) for preset in presets]
+            others = ["" if value == values[0] else value for value in values[1:]]
+            rows.append([row.key, row.kind, values[0], *others, row.meaning])
+        yield f"### {name}\n\n{_doc(field.annotation)}\n"
+        yield from _table(["key", *PRESETS, "meaning"], rows)
 
 
 def _reach(values: dict[str, Any], key: str) -> Any:
@@ -141,11 +143,19 @@ def _kind(field: FieldInfo) -> str:
 
 
 def _short(text: str) -> str:
-    """`Literal['a', 'b'] | None` -> `'a', 'b' or nothing`; long unions of models stay names."""
-    text = re.sub(r"Annotated\[(\w+), [^\]]*\]", r"\1", text)
+    """A type in few words.
+
+    >>> _short("tuple[int, int, int]"), _short("tuple[str, ...]"), _short("Optional[Literal['a', 'b']]")
+    ('3 int', 'list of str', 'a, b or nothing')
+    """
     text = re.sub(r"<[^>]*>|[\w.]+\.(?=[A-Z])", "", text)
-    text = re.sub(r"Literal\[([^\]]*)\]", r"\1", text)
-    return text.replace(" | None", " or nothing")
+    text = re.sub(r"Annotated\[(\w+), (?:[^\[\]]|\[[^\[\]]*\])*\]", r"\1", text)
+    text = re.sub(r"Literal\[([^\]]*)\]", r"\1", text).replace("'", "")
+    text = re.sub(r"Optional\[(.*)\]$", r"\1 or nothing", text)
+    text = re.sub(r"Union\[(.*)\]$", r"\1", text).replace(", NoneType", " or nothing")
+    text = text.replace(" | None", " or nothing").replace(" | ", " or ")
+    text = re.sub(r"tuple\[(.*), \.\.\.\]", r"list of \1", text)
+    return re.sub(r"tuple\[(\w+)((?:, \1)+)\]", lambda one: f"{one[2].count(',') + 1} {one[1]}", text)
 
 
 def _default(field: FieldInfo) -> Any:
@@ -208,7 +218,9 @@ def _doc(model: Model) -> str:
 def _table(titles: list[str], rows: list[list[str]]) -> list[str]:
     head = "".join(f"<th>{title}</th>" for title in titles)
     lines = [f"<table><thead><tr>{head}</tr></thead><tbody>"]
-    for key, *cells, meaning in rows:
+    for key, kind, *cells, meaning in rows:
         coded = "".join(f"<td><code>{escape(cell)}</code></td>" if cell else "<td></td>" for cell in cells)
-        lines.append(f"<tr><td><code>{escape(key)}</code></td>{coded}<td>{escape(meaning)}</td></tr>")
+        said = re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(meaning))
+        first = f"<code>{escape(key)}</code><br><small>{escape(kind)}</small>"
+        lines.append(f"<tr><td>{first}</td>{coded}<td>{said}</td></tr>")
     return [*lines, "</tbody></table>\n"]
