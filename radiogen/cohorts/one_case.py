@@ -20,6 +20,7 @@ from radiogen.engines.inference import Inference
 from radiogen.engines.model_folder import Model, load_model
 from radiogen.engines.segment import chosen_prior
 from radiogen.engines.segment_case import CaseWork, LoadedCase
+from radiogen.engines.segment_formats import Format, FormatWriter
 from radiogen.errors import CaseError, OutputError, RadiogenError
 from radiogen.features.extract import keep_features
 from radiogen.io.cases import Case, find_cases
@@ -181,10 +182,20 @@ def _case(task: CaseTask) -> Case:
 def _segment(task: CaseTask, _ledger: Ledger) -> None:
     options, model = task.settings.segment, _model_of(task)
     options = options.model_copy(update={"prior": chosen_prior(options, model.config), "existing": "skip"})
-    work = CaseWork(task.run / SEGMENTED, Inference(model, options.how), options)
+    out = task.run / SEGMENTED
+    formats = _formats(options.formats, options.dicom, options.keep_patient, model.hash, out)
+    work = CaseWork(out, Inference(model, options.how), options, formats)
     loaded = work.load(_case(task))
     if isinstance(loaded, LoadedCase):
         work.segment(loaded)
+
+
+@lru_cache(maxsize=1)
+def _formats(
+    formats: tuple[Format, ...], dicom: Path | None, keep_patient: bool, model_hash: str, out: Path
+) -> FormatWriter:
+    """Kept by a process, so that the DICOM of a cohort is looked through once."""
+    return FormatWriter(formats, dicom, keep_patient, model_hash, out)
 
 
 def _features(task: CaseTask, _ledger: Ledger) -> None:

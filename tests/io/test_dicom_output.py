@@ -1,0 +1,221 @@
+"""Lesions written as DICOM SEG, RTSTRUCT and SR come back as the same voxels, whoever reads them."""
+
+import warnings
+
+import highdicom
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from dicom_phantom import box_hu, ct_slices, save
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from pydicom import dcmread
+from pydicom.config import disable_value_validation
+
+from radiogen.io.contours import lay_contours
+from radiogen.io.dicom_files import find_dicom
+from radiogen.io.dicom_new import Maker, Outlines, write_dicom
+from radiogen.io.dicom_scan import read_scan
+from radiogen.io.dicom_seg import read_seg, segment_mask
+from radiogen.io.dicom_series import read_series
+from radiogen.io.dicom_volumes import group_series
+from radiogen.io.make_rtstruct import make_rtstruct
+from radiogen.io.make_seg import make_seg
+from radiogen.io.make_sr import make_sr
+from radiogen.io.mask_grid import lay_mask
+from radiogen.io.outline_place import CtReference, check_frame
+from radiogen.io.outline_trace import trace
+from radiogen.io.polygons import fill_polygons
+from radiogen.io.rtstruct import contours_of, read_rtstruct
+from radiogen.measures.lesions import measure_lesions
+from radiogen.volume import array_of, volume_like
+
+TURN = np.linalg.qr(np.array([[3.0, 1.0, 0.2], [-1.0, 3.0, 0.5], [0.1, -0.6, 3.0]]))[0]
+PLACES = {
+    "axial": (np.eye(3), (0.75, 1.25, 2.5)),
+    "flipped": (np.diag([-1.0, -1.0, 1.0]), (0.75, 1.25, 2.5)),
+    "feet first": (np.diag([1.0, -1.0, -1.0]), (0.75, 1.25, 2.5)),
+    "oblique": (TURN * np.sign(np.linalg.det(TURN)), (0.7, 0.7, 1.0)),
+    "sagittal": (np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]), (0.9, 0.6, 3.0)),
+}
+SIZE = (16, 8, 6)  # ITK reads single bits only where they fill whole bytes
+HOSTILE = "<script>alert(1)</script>^../../etc/passwd\x1b[31m" + 90 * "x"
+
+
+def placed_ct(folder, name, patient="A 1"):
+    """A CT lying as asked: its volume and its scan."""
+    direction, spacing = PLACES[name]
+    slices = ct_slices(box_hu(SIZE), patient=patient)
+    for k, item in enumerate(slices):
+        position = np.array([-20.0, 10.0, -100.0]) + direction @ [0, 0, k * spacing[2]]
+        item.ImagePositionPatient = [f"{v:.9f}" for v in position]
+        item.ImageOrientationPatient = [f"{v:.12f}" for v in direction[:, :2].T.ravel()]
+        item.PixelSpacing, item.SliceThickness = [spacing[1], spacing[0]], spacing[2]
+    save(slices, folder)
+    (series,) = group_series(find_dicom(folder).slices)
+    return read_series(series).volume, read_scan(series)
+
+
+def difficult_mask(ct):
+    """Two lesions: a ring with an island, parts that touch by a corner and lie slices apart; and the edge."""
+    voxels = np.zeros(ct.GetSize()[::-1], np.uint8)
+    voxels[1:3, 1:7, 1:8] = 1
+    voxels[1, 2:6, 2:7] = 0
+    voxels[1, 4, 4] = 1
+    voxels[4, 2, 2] = voxels[4, 3, 3] = 1
+    voxels[0, 0, 9:13] = voxels[5, 7, 15] = 2
+    return volume_like(voxels, ct)
+
+
+def outlines_on(folder, name, keep=False, patient="A 1"):
+    ct, scan = placed_ct(folder, name, patient)
+    scan = scan if keep else scan.without_patient("case-1")
+    names = {1: "Lesion 1", 2: "Lesion 2"}
+    return Outlines(difficult_mask(ct), names, Maker("radiogen RA-Seg", "9, model abc"), scan), ct
+
+
+def objects_of(outlines):
+    seg = make_seg(outlines)
+    return seg, make_rtstruct(outlines), make_sr(outlines, measure_lesions(outlines.labels), seg)
+
+
+def laid_back(seg_path, number, ct):
+    found = segment_mask(read_seg(seg_path), number, ct, {})
+    assert found.decisions[0] == "SEG read by highdicom"
+    return array_of(lay_mask(found.mask, ct, seg_path, is_dicom=True)[0])
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_a_seg_holds_the_same_voxels_for_three_readers(tmp_path, name):
+    outlines, ct = outlines_on(tmp_path / "ct", name)
+    path = tmp_path / "lesion.seg.dcm"
+    write_dicom(make_seg(outlines), path)
+    expected = array_of(outlines.labels)
+
+    for number in (1, 2):
+        assert np.array_equal(laid_back(path, number, ct), expected == number)
+
+    strict = highdicom.seg.segread(path)
+    for lesion in measure_lesions(outlines.labels):
+        volume = strict.get_volume(segment_numbers=[lesion.label])
+        indices = np.argwhere(volume.array[..., 0] == 1)
+        centre = (volume.affine @ np.append(indices.mean(axis=0), 1))[:3]
+        assert len(indices) == (expected == lesion.label).sum()
+        assert np.abs(centre - lesion.center_mm).max() < 0.001
+
+    frames = array_of(sitk.ReadImage(str(path)))  # GDCM knows nothing of segments: frame by frame
+    groups = dcmread(path).PerFrameFunctionalGroupsSequence
+    for frame, group in zip(frames, groups, strict=True):
+        place = [float(v) for v in group.PlanePositionSequence[0].ImagePositionPatient]
+        k = ct.TransformPhysicalPointToIndex(place)[2]
+        number = group.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        assert np.array_equal(frame != 0, expected[k] == number)
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_an_rtstruct_fills_to_the_same_voxels(tmp_path, name):
+    outlines, ct = outlines_on(tmp_path / "ct", name)
+    path = tmp_path / "lesion.rtstruct.dcm"
+    write_dicom(make_rtstruct(outlines), path)
+    scan = outlines.scan
+    reference = CtReference(frozenset({scan.frame_uid}), {one.uid: one.position_mm for one in scan.slices})
+    for number, roi in enumerate(read_rtstruct(path), start=1):
+        drawn = contours_of(roi, path)
+        assert roi.name == f"Lesion {number}"
+        assert check_frame(roi.frame_uid, drawn.planes, ct, reference, path) == []
+        laid = lay_contours(drawn.contours, ct, path)
+        assert np.array_equal(laid.inside, array_of(outlines.labels) == number)
+
+
+@given(arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9))))
+def test_traced_lines_fill_to_the_pixels_they_were_drawn_round(mask):
+    lines = [np.array(line) - 0.5 for line in trace(mask)]
+    assert np.array_equal(fill_polygons(lines, mask.shape[::-1]), mask)
+
+
+def test_frames_name_the_slices_they_lie_on_and_empty_ones_are_left_out(tmp_path):
+    outlines, ct = outlines_on(tmp_path / "ct", "flipped")
+    seg = make_seg(outlines)
+    filled = [(n, k) for n in (1, 2) for k in range(6) if (array_of(outlines.labels)[k] == n).any()]
+    slices = outlines.scan.slices_on(ct)
+    named = [
+        (
+            group.SegmentIdentificationSequence[0].ReferencedSegmentNumber,
+            group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID,
+        )
+        for group in seg.PerFrameFunctionalGroupsSequence
+    ]
+    assert sorted(named) == sorted((n, slices[k].uid) for n, k in filled)
+    assert seg.StudyInstanceUID == outlines.scan.study_uid
+    assert seg.ReferencedSeriesSequence[0].SeriesInstanceUID == outlines.scan.series_uid
+    segment = seg.SegmentSequence[0]
+    assert segment.SegmentedPropertyTypeCodeSequence[0].CodeValue == "108369006"  # SCT: Neoplasm
+    assert segment.AnatomicRegionSequence[0].CodeValue == "39607008"  # SCT: Lung
+    assert segment.SegmentationAlgorithmIdentificationSequence[0].AlgorithmVersion == "9, model abc"
+
+
+def test_measurements_point_at_the_segments(tmp_path):
+    outlines, _ = outlines_on(tmp_path / "ct", "oblique")
+    seg, lesions = make_seg(outlines), measure_lesions(outlines.labels)
+    path = tmp_path / "lesion.sr.dcm"
+    write_dicom(make_sr(outlines, lesions, seg), path)
+    report = highdicom.sr.srread(path)
+    groups = report.content.get_volumetric_roi_measurement_groups()
+    for lesion, group in zip(lesions, groups, strict=True):
+        volume, diameter = (one.value for one in group.get_measurements())
+        assert volume == pytest.approx(1000 * lesion.volume_ml, abs=0.06)
+        assert diameter == pytest.approx(lesion.longest_diameter_mm, abs=0.01)
+        segment = group.referenced_segment
+        assert segment.referenced_sop_instance_uid == seg.SOPInstanceUID
+        assert segment.referenced_segment_numbers[0] == lesion.label
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_the_same_input_gives_the_same_bytes(tmp_path, keep):
+    written = []
+    for turn in ("a", "b"):
+        outlines, _ = outlines_on(tmp_path / "ct", "axial", keep)
+        for item in objects_of(outlines):
+            path = tmp_path / turn / f"{len(written) % 3}.dcm"
+            write_dicom(item, path)
+            written.append(path.read_bytes())
+    assert written[:3] == written[3:]
+
+
+def test_the_patient_is_left_out_unless_asked_for(tmp_path):
+    patients = {}
+    for keep in (False, True):
+        outlines, _ = outlines_on(tmp_path / f"{keep}", "axial", keep)
+        for made in objects_of(outlines):
+            path = tmp_path / "one.dcm"
+            write_dicom(made, path)
+            content, item = path.read_bytes(), dcmread(path)
+            assert (b"Doe" in content, b"20010304" in content, b"A 1" in content) == (keep, keep, keep)
+            patients.setdefault(keep, set()).add((str(item.PatientID), str(item.PatientName)))
+    assert patients == {False: {("case-1", "case-1")}, True: {("A 1", "Doe^Jane")}}
+
+
+def test_hostile_strings_of_the_header_become_harmless_values(tmp_path):
+    folder = tmp_path / "ct"
+    slices = ct_slices()
+    with disable_value_validation(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for item in slices:
+            item.SpecificCharacterSet = "ISO_IR 192"
+            item.PatientName = item.PatientID = item.StudyDescription = item.AccessionNumber = HOSTILE
+            item.SeriesDescription = HOSTILE
+        save(slices, folder)
+    (series,) = group_series(find_dicom(folder).slices)
+    scan, ct = read_scan(series), read_series(series).volume
+    voxels = np.zeros(ct.GetSize()[::-1], np.uint8)
+    voxels[1, 2, 3] = 1
+    outlines = Outlines(volume_like(voxels, ct), {1: "Lesion 1"}, Maker(), scan)
+    path = tmp_path / "one.dcm"
+    for item in (make_seg(outlines), make_rtstruct(outlines)):
+        write_dicom(item, path)
+        read = dcmread(path)
+        for value in (str(read.PatientName), read.PatientID, read.StudyDescription, read.AccessionNumber):
+            assert value.isprintable() and len(value) <= 64 and "\\" not in value
+        assert read.SeriesDescription == "radiogen lesions"
+    assert make_seg(outlines).SegmentSequence[0].SegmentAlgorithmType == "MANUAL"
