@@ -40,6 +40,8 @@ def prepare(home: Path, patients: int, broken: int, spacing: tuple[float, ...]) 
     tiny_cases(home / "few", 2)
     settings = load_preset("small", overrides=list(QUICK))
     train(home / "few", home / "model", settings, TrainOptions(preset="small"), torch.device("cpu"))
+    config = home / "model" / "config.json"  # a network of one epoch is sure of nothing
+    config.write_text(json.dumps({**json.loads(config.read_text()), "threshold": 0.01}))
 
 
 def run(home: Path, name: str, *options: str) -> float:
@@ -86,8 +88,10 @@ def main() -> None:
         if "dask" in parts:
             from distributed import LocalCluster
 
+            began = time.perf_counter()
             with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-                walls["dask"] = run(home, "dask", "--scheduler", cluster.scheduler_address)
+                run(home, "dask", "--scheduler", cluster.scheduler_address)
+                walls["dask"] = time.perf_counter() - began
         for name, seconds in walls.items():
             told(home, name, seconds, asked.patients)
         print(f"2 jobs against 1: {walls['1 job'] / walls['2 jobs']:.2f} times as fast")

@@ -132,7 +132,8 @@ def main() -> None:
     parser.add_argument("--memory-mb", type=int, default=512)
     parser.add_argument("--small-blocks", action="store_true", help="leave glibc's malloc as it is")
     parser.add_argument("--engines", nargs="+", default=["native", "func"], choices=["native", "func"])
-    parser.add_argument("--networks", nargs="+", default=["resnet18", "unet3d", "raseg-small"])
+    names = ["resnet18", "unet3d", "raseg-small"]
+    parser.add_argument("--networks", nargs="+", default=names, choices=names)
     chosen = parser.parse_args()
     kept = not chosen.small_blocks and keep_large_blocks()
     torch.set_num_threads(chosen.threads)

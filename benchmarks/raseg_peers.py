@@ -148,11 +148,11 @@ def learnt(
     batches = TrainingPlan(dataset, settings.training, 0, CPU).batches_from(0, 0)
     steps, spent = 0, 0.0
     while spent < 60 * minutes:
-        batch = next(batches)  # drawing patches costs all networks the same and does not count
+        (batch,) = next(batches)  # drawing patches costs all networks the same and does not count
         began = time.process_time()
         for group in learner.optimizer.param_groups:
             group["lr"] = settings.training.learning_rate * (1 - spent / (60 * minutes)) ** 0.9
-        learner.take(batch)
+        learner.take(batch.patches)
         spent += time.process_time() - began
         steps += 1
     rows = validate(network, test, settings.preprocessing, PRIORS, CPU)

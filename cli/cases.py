@@ -32,7 +32,7 @@ def ingest(
     ] = None,
     clinical: Annotated[Path | None, typer.Option(help="Table of patients with EGFR status.")] = None,
     clinical_mapping: Annotated[Path | None, typer.Option(help="YAML that names its columns.")] = None,
-    cohort: Annotated[str | None, typer.Option(help="Cohort card whose rules hold.")] = None,
+    cohort: Annotated[str | None, typer.Option(help="Cohort whose rules hold, or its .yaml.")] = None,
     id_from: Annotated[Literal["hash", "patient-id"], typer.Option(help="Where ids come from.")] = "hash",
     roi: Annotated[str | None, typer.Option(help="Pattern of the tumour's ROI in an RTSTRUCT.")] = None,
     segment: Annotated[str | None, typer.Option(help="Segment of a SEG: name, number or largest.")] = None,

@@ -20,9 +20,13 @@ Part = Annotated[str | None, typer.Option(help="i/n: only this part, for job arr
 
 
 def ingest(
-    name: Annotated[str, typer.Argument(help="Cohort whose rules hold, as radiogen cohort list shows it.")],
-    source: Annotated[Path, typer.Option(help="Folder of the scans, as they were downloaded.")],
+    name: Annotated[
+        str, typer.Argument(help="Cohort whose rules hold, as radiogen cohort list shows it, or a .yaml.")
+    ],
     out: Annotated[Path, typer.Option("--output", "-o", help="Folder for the cases and manifest.csv.")],
+    source: Annotated[
+        Path | None, typer.Option(help="Folder of the scans, as they were downloaded; else that of the card.")
+    ] = None,
     clinical: Annotated[Path | None, typer.Option(help="Table of patients with EGFR status.")] = None,
     jobs: Jobs = 1,
     quiet: Quiet = False,
@@ -30,7 +34,11 @@ def ingest(
     """Turn the scans of a cohort into checked case folders, by its own rules."""
     from radiogen.preprocess.ingest import ingest as ingest_source
     from radiogen.preprocess.options import IngestOptions
+    from radiogen.resources import cohort_card
 
+    source = source or cohort_card(name).source_folder
+    if source is None:
+        raise typer.BadParameter("give the folder of the scans with --source; the card names none")
     options = IngestOptions(cohort=name, clinical=clinical, jobs=jobs)
     with progress(quiet) as tick:
         made = ingest_source(source, out, options, tick)

@@ -1,8 +1,14 @@
-"""Commands round whole cohorts: list, show, init and download."""
+"""Commands round whole cohorts: list, show, init; those that bring and run them are added here."""
+
+import json
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from . import cohort_run
+from . import cohort_download, cohort_run
+from .console import columns, progress, say
+from .options import AsJson, Quiet
 
 app = typer.Typer(help="Public cohorts and your own: what they are, how to get them, run them whole.")
 
@@ -12,6 +18,61 @@ def _cohort() -> None:
     """Public cohorts and your own: what they are, how to get them, run them whole."""
 
 
+@app.command("list")
+def list_cohorts(as_json: AsJson = False) -> None:
+    """List the cohorts that radiogen knows."""
+    from radiogen.resources import cohort_card, cohort_names
+
+    cards = [cohort_card(name) for name in cohort_names()]
+    if as_json:
+        typer.echo(json.dumps([card.model_dump(mode="json") for card in cards], indent=2))
+        return
+    rows = [
+        (
+            card.name,
+            *(str(n or "") for n in (card.counts.patients, card.counts.with_outline, card.counts.ct)),
+            f"{card.counts.gigabytes:g}" if card.counts.gigabytes else "",
+            card.licence,
+            card.title,
+        )
+        for card in cards
+    ]
+    titles = ("cohort", "patients", "with outline", "CT series", "GB", "licence", "title")
+    typer.echo("\n".join(columns(titles, rows)))
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="Cohort, or the .yaml of your own.")], as_json: AsJson = False
+) -> None:
+    """Show what a cohort is, what its licence forbids, how it is had, what to know of it."""
+    from radiogen.resources import cohort_card
+
+    card = cohort_card(name)
+    if as_json:
+        typer.echo(card.model_dump_json(indent=2))
+        return
+    from radiogen.cohorts.card_text import card_lines
+
+    typer.echo("\n".join(card_lines(card)))
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder of your scans.")],
+    out: Annotated[Path, typer.Option("--output", "-o", help="Card to write, NAME.yaml.")],
+    quiet: Quiet = False,
+) -> None:
+    """Start the card of your own cohort from its folder; complete it in an editor."""
+    from radiogen.cohorts.card_start import start_card
+
+    with progress(quiet) as tick:
+        card = start_card(folder, out, tick)
+    say(f"look through it, then: radiogen ingest {folder} -o cases --cohort {out}", quiet)
+    typer.echo(f"{out}\t{card.name}")
+
+
+app.command("download")(cohort_download.download)
 app.command("ingest")(cohort_run.ingest)
 app.command("run")(cohort_run.run)
 app.command("status")(cohort_run.status)

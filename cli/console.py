@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 VERBS = {
     "headers": "reading headers",
+    "download": "bringing MB",
     "ingest": "ingesting",
     "prepare": "preparing cases",
     "cohort": "running cases",

@@ -24,6 +24,7 @@ from . import (
     doctor,
     egfr,
     evaluation,
+    export,
     features,
     model,
     pruning,
@@ -83,6 +84,7 @@ app.command("extract-features")(features.extract_features)
 app.command("train-egfr")(egfr.train_egfr)
 app.command("classify-egfr")(egfr.classify_egfr)
 app.command("report")(report.report)
+app.command("export")(export.export)
 app.add_typer(model.app, name="model")
 app.add_typer(cohorts.app, name="cohort")
 app.add_typer(benchmark.app, name="benchmark")

@@ -4,12 +4,40 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import field_validator
+from pydantic import Field, PrivateAttr, field_validator
 
 from radiogen.config import Settings, check_settings, read_yaml
 from radiogen.errors import ConfigError
 
 OutlineKind = Literal["rtstruct", "seg", "lidc-xml", "mask"]
+
+# What a licence asks for or forbids, by its name; those of Creative Commons are read from their letters.
+LICENCES = {
+    "MIT": "keep its text with copies",
+    "BSD-3-Clause": "keep its text with copies",
+    "CC0": "nothing",
+    "own": "yours to say: what the ethics board allowed",
+}
+CREATIVE_COMMONS = re.compile(r"CC BY(-NC)?(-SA|-ND)? [34]\.0")
+
+
+def licence_terms(name: str) -> str:
+    """What a licence asks for and forbids, in a few words.
+
+    Raises:
+        ConfigError: It is not one that is known.
+
+    >>> licence_terms("CC BY-NC 3.0")
+    'name the source; no commercial use'
+    """
+    if name in LICENCES:
+        return LICENCES[name]
+    found = CREATIVE_COMMONS.fullmatch(name)
+    if found is None:
+        known = ", ".join([*LICENCES, "CC BY 4.0", "CC BY-NC 3.0, ..."])
+        raise ConfigError(f"licence {name!r}", "is not known", f"known are {known}")
+    letters = {"-NC": "no commercial use", "-SA": "share alike", "-ND": "no changed copies"}
+    return "; ".join(["name the source", *(letters[part] for part in found.groups() if part)])
 
 
 class OutlineRule(Settings):
@@ -35,25 +63,135 @@ class BadOutlines(Settings):
     what: str
 
 
-class CohortCard(Settings):
-    """A public cohort: where it comes from, under which licence, how its patients and tumours are named."""
+class SeriesRule(Settings):
+    """Which series of the Imaging Data Commons play a part in a cohort.
+
+    Attributes:
+        part: `ct`; `outline`, drawn or checked by people; or `automatic`, outlines that nobody drew.
+        modality: As in DICOM.
+        analysis: `analysis_result_id` of the series; empty for the collection's own.
+        fetch: Whether a download brings them.
+        what: Why not, or what they are.
+    """
+
+    part: Literal["ct", "outline", "automatic"]
+    modality: str
+    analysis: str = ""
+    fetch: bool = True
+    what: str = ""
+
+
+class CohortSource(Settings):
+    """Where a cohort comes from.
+
+    Attributes:
+        idc: `collection_id` in the Imaging Data Commons.
+        tcia: Folder that the NBIA retriever makes for it.
+        page: Address of its page.
+        how: How it is had, where `radiogen cohort download` cannot bring it, or what it does not bring.
+        folder: Where its scans lie, beside the card; for a cohort of one's own.
+    """
+
+    idc: str = ""
+    tcia: str = ""
+    page: str = ""
+    how: str = ""
+    folder: str = ""
+
+
+class CohortCounts(Settings):
+    """How large a cohort is: patients, series of each part, gigabytes of CTs and drawn outlines."""
+
+    patients: int = 0
+    with_outline: int = 0  # patients
+    ct: int = 0
+    outlines: int = 0
+    automatic: int = 0
+    gigabytes: float = 0
+
+
+class ClinicalMapping(Settings):
+    """How a foreign table says it: our column -> its header, and its words -> ours, column by column."""
+
+    columns: dict[str, str] = Field(default_factory=dict)
+    values: dict[str, dict[str, str]] = Field(default_factory=dict)
+
+
+class ClinicalSource(ClinicalMapping):
+    """Where clinical data and EGFR status come from, and how the table reads.
+
+    Attributes:
+        table: The file, beside the card; for a cohort of one's own.
+        where: Where the table of a public cohort is had.
+        egfr: What it says of EGFR.
+    """
+
+    table: str = ""
+    where: str = ""
+    egfr: str = ""
+
+    @property
+    def mapping(self) -> ClinicalMapping:
+        """How the table reads."""
+        return ClinicalMapping(columns=self.columns, values=self.values)
+
+
+class PublishedSplit(Settings):
+    """How others divided the patients: pattern of PatientIDs, or what tells them apart, by part."""
 
     name: str
+    what: str
+    parts: dict[str, str]
+
+
+class CohortCard(Settings):
+    """A cohort: what it is, what it forbids, where it comes from, how patients and tumours are named.
+
+    A public one is shipped; one of your own is the same YAML, written by hand or by `radiogen cohort init`.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")
     title: str
     doi: str = ""
     citation: str = ""
     licence: str
-    non_commercial: bool = False
-    patient_id_pattern: str
+    patient_id_pattern: str = ""  # empty: no PatientID is known to be a pseudonym
+    source: CohortSource = CohortSource()
+    counts: CohortCounts = CohortCounts()
+    series: tuple[SeriesRule, ...] = ()
     outline: OutlineRule = OutlineRule()
     bad_outlines: tuple[BadOutlines, ...] = ()
+    clinical: ClinicalSource = ClinicalSource()
+    splits: tuple[PublishedSplit, ...] = ()
     notes: tuple[str, ...] = ()
+    _home: Path | None = PrivateAttr(default=None)
 
     @field_validator("patient_id_pattern")
     @classmethod
     def _is_pattern(cls, value: str) -> str:
         compile_pattern(value, "pattern")
         return value
+
+    @field_validator("licence")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        licence_terms(value)
+        return value
+
+    @property
+    def non_commercial(self) -> bool:
+        """Whether the licence forbids commercial use."""
+        return "no commercial use" in licence_terms(self.licence)
+
+    @property
+    def clinical_table(self) -> Path | None:
+        """The clinical table beside the card, if it names one."""
+        return self._home / self.clinical.table if self._home and self.clinical.table else None
+
+    @property
+    def source_folder(self) -> Path | None:
+        """The folder of scans beside the card, if it names one."""
+        return self._home / self.source.folder if self._home and self.source.folder else None
 
     def known_of(self, patient_id: str, kind: str) -> str:
         """What is known to be wrong with a patient's outlines of one kind; empty if nothing is."""
@@ -63,7 +201,7 @@ class CohortCard(Settings):
 
     def names_pseudonym(self, patient_id: str) -> bool:
         """Whether a PatientID is one of this cohort's published pseudonyms."""
-        return re.fullmatch(self.patient_id_pattern, patient_id) is not None
+        return re.fullmatch(self.patient_id_pattern or r"(?!)", patient_id) is not None
 
 
 def compile_pattern(pattern: str, what: str) -> re.Pattern[str]:
@@ -99,12 +237,20 @@ def cohort_names() -> list[str]:
 
 
 def cohort_card(name: str) -> CohortCard:
-    """The card of a cohort.
+    """The card of a shipped cohort, by its name, or of one's own, by the path of its YAML file.
 
     Raises:
         ConfigError: There is none of that name, or it does not fit.
     """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        card = check_settings(CohortCard, {"name": path.stem, **read_yaml(path)}, what=path.name)
+        card._home = path.resolve().parent
+        return card
     if name not in cohort_names():
-        raise ConfigError(f"cohort {name!r}", "has no card", f"take one of {', '.join(cohort_names())}")
+        known = ", ".join(cohort_names())
+        raise ConfigError(
+            f"cohort {name!r}", "has no card", f"take one of {known}, or the path of your .yaml"
+        )
     path = data_folder("data_manifests") / f"{name}.yaml"
     return check_settings(CohortCard, {"name": name, **read_yaml(path)}, what=path.name)

@@ -154,7 +154,7 @@ def test_no_file_names_a_place_of_one_machine():
 
 def test_a_place_of_one_machine_is_recognised_and_an_address_is_not():
     assert FOREIGN_PLACE.search("read('" + "/work" + "/data')")
-    assert not FOREIGN_PLACE.search("https://example.org/work/page")
+    assert not FOREIGN_PLACE.search("https://example.org" + "/work" + "/page")
 
 
 def test_starting_the_command_loads_neither_torch_nor_monai_nor_pandas():

@@ -75,10 +75,9 @@ def gather(all_of: Gathering, tick: Tick) -> list[Failure]:
     _write_steps(all_of, failures)
     done = all_of.done
     wanted = set(done)
-    for name in (TABLE, PREDICTIONS):
-        if not wanted:
-            (run / name).unlink(missing_ok=True)
-            record_path(run / name).unlink(missing_ok=True)
+    for step, name in (("extract-features", TABLE), ("classify-egfr", PREDICTIONS)):
+        if not wanted or step not in settings.steps:
+            _take_away(run / name)  # of an earlier run with other steps, and perhaps of other lesions
     if wanted and "extract-features" in settings.steps and settings.model is not None:
         model = load_model(settings.model, pick_device(settings.device))
         masks = masks_of(settings, run)
@@ -100,6 +99,11 @@ def gather(all_of: Gathering, tick: Tick) -> list[Failure]:
         report(run, run / PAGE)
     write_json(place, {"known": known, "failures": failures, "outputs": stamp(_outputs(run))})
     return failures
+
+
+def _take_away(table: Path) -> None:
+    record_path(table).unlink(missing_ok=True)
+    table.unlink(missing_ok=True)
 
 
 def _known(all_of: Gathering) -> str:
@@ -166,6 +170,8 @@ def _classify(all_of: Gathering, tick: Tick) -> list[Failure]:
             write_json(table.with_suffix(".json"), about)
     if len(lost) < len({row["case_id"] for row in rows}):
         classify_egfr(table, settings.egfr, run / PREDICTIONS, clinical, mapping, tick=tick)
+    else:
+        _take_away(run / PREDICTIONS)
     why = (
         "classify-egfr",
         "the clinical table has no row for this patient",

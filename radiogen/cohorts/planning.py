@@ -58,7 +58,7 @@ def plan_tasks(settings: CohortSettings, run: Path, token: str, tick: Tick) -> P
                 run,
                 plan.case_id,
                 settings,
-                short_hash(f"{key} {plan.source.id} {_problem(plan)}"),
+                short_hash(f"{key} {plan.source.id} {_problem(plan)} {plan.options.get('cohort_rule', '')}"),
                 token,
                 plan=plan,
             )
@@ -71,7 +71,7 @@ def plan_tasks(settings: CohortSettings, run: Path, token: str, tick: Tick) -> P
 def _plans(settings: CohortSettings, run: Path, tick: Tick) -> tuple[list[CasePlan], Clinical]:
     options = settings.ingest
     card = cohort_card(options.cohort) if options.cohort else None
-    clinical = read_patients(options)
+    clinical = read_patients(options, card)
     kinds = card.outline.kinds if card else ()
     found = find_sources(settings.source, run / CASES, options, kinds, tick)
     return plan_cases(found.sources, options, card, clinical), clinical

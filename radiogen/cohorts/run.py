@@ -17,6 +17,7 @@ from radiogen.cohorts.memory import fitting_jobs
 from radiogen.cohorts.one_case import CaseTask, is_settled, run_case
 from radiogen.cohorts.planning import Plan, plan_tasks
 from radiogen.cohorts.settings import CohortSettings
+from radiogen.config import check_settings
 from radiogen.errors import ConfigError, OutputError
 from radiogen.features.settings import FeatureOptions
 from radiogen.provenance import leave_no_trace, write_json
@@ -200,6 +201,4 @@ def remembered(run: Path) -> CohortSettings:
     said = Ledger(run).settings()
     if said is None:
         raise ConfigError(run, "holds no cohort run", "give the folder of radiogen cohort run -o")
-    from radiogen.config import check_settings
-
     return check_settings(CohortSettings, said, what=str(run))

@@ -53,11 +53,7 @@ def draw_split(
     found = find_cases(cases)
     pixels = {case.case_id: pixels_of(case) for case in found}
     same = groups_of_twins(found, pixels)
-    drawn_from = {
-        row["case_id"]: {name: row.get(name, "") for name in ("patient_id", "egfr", "site")}
-        | {"pixels_sha256": pixels[row["case_id"]]}
-        for row in sorted(rows, key=lambda row: row["case_id"])
-    }
+    drawn_from = _drawn_from(rows, pixels)
     how = {"test_share": test_share, "seed": seed}
     if existing == "skip":
         _check_unchanged(cases, how, drawn_from)
@@ -78,16 +74,21 @@ def changes_since_split(cases: Path) -> tuple[str, ...]:
     content = _read(cases)
     if content is None:
         return ()
-    rows = {row["case_id"]: row for row in read_manifest(cases)}
-    moved = sorted(name for name in rows if rows[name]["split"] != content["split"].get(name, ""))
-    now = {
-        case.case_id: {name: rows[case.case_id].get(name, "") for name in ("patient_id", "egfr", "site")}
-        | {"pixels_sha256": pixels_of(case)}
-        for case in find_cases(cases)
-    }
-    said = _differences(content["drawn_from"], now)
+    rows = read_manifest(cases)
+    moved = sorted(row["case_id"] for row in rows if row["split"] != content["split"].get(row["case_id"], ""))
+    pixels = {case.case_id: pixels_of(case) for case in find_cases(cases)}
+    said = _differences(content["drawn_from"], _drawn_from(rows, pixels))
     moved = [name for name in moved if name in content["split"]]
     return (*said, *([f"the split of {', '.join(moved)} was edited"] if moved else []))
+
+
+def _drawn_from(rows: list[dict[str, str]], pixels: dict[str, str]) -> dict[str, dict[str, str]]:
+    """What decides a split, by case id: whose the case is, its strata, and what its CT holds."""
+    return {
+        row["case_id"]: {name: row.get(name, "") for name in ("patient_id", "egfr", "site")}
+        | {"pixels_sha256": pixels[row["case_id"]]}
+        for row in sorted(rows, key=lambda row: row["case_id"])
+    }
 
 
 def _check_unchanged(cases: Path, how: dict[str, Any], drawn_from: dict[str, Any]) -> None:

@@ -9,12 +9,13 @@ from radiogen.volume import pixels_sha256
 
 
 def pixels_of(case: Case) -> str:
-    """The hash of a case's CT voxels: as ingest wrote it down, else computed.
+    """The hash of a case's CT voxels: as ingest wrote it down, else computed; empty where no CT lies there.
 
     Raises:
-        RadiogenError: There is no CT that can be read.
+        RadiogenError: The CT cannot be read.
     """
-    return known_pixels(case) or pixels_sha256(case.ct())
+    known = known_pixels(case)
+    return known or (pixels_sha256(case.ct()) if case.ct_path.is_file() else "")
 
 
 def known_pixels(case: Case) -> str:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from radiogen.engines.backends import Engine, make_backend
 from radiogen.engines.sliding import Call
+from radiogen.networks.memory_layout import volumes_channels_last
 
 SURE = 1e-6  # probabilities nearer to 0 and 1 than this are taken as that near
 FLIPS: tuple[tuple[int, ...], ...] = tuple(
@@ -19,8 +20,7 @@ FLIPS: tuple[tuple[int, ...], ...] = tuple(
 def network_call(network: nn.Module, device: torch.device, engine: Engine = "torch") -> Call:
     """The one place where a network is called; half precision and channels last on CUDA."""
     if device.type == "cuda":
-        network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-
+        volumes_channels_last(network)
     run = make_backend(engine, network, device)
 
     def call(image: Tensor, prior: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from radiogen.engines.training_settings import TrainingSettings
 from radiogen.networks.blocks import Attention, ConvBlock, UpBlock
+from radiogen.networks.memory_layout import volumes_channels_last
 from radiogen.networks.raseg import RASeg
 from radiogen.pruning.spread import process_count
 
@@ -33,13 +34,6 @@ def rest_idle_biases(network: nn.Module) -> None:
     for block in network.modules():
         if isinstance(block, Attention | ConvBlock | UpBlock) and block.conv.bias is not None:
             block.conv.bias.requires_grad_(False)
-
-
-def volumes_channels_last(network: nn.Module) -> None:
-    """Lay the weights of 3D convolutions channels last, in place; those of 2D convolutions cannot follow."""
-    for weight in network.parameters():
-        if weight.dim() == 5:
-            weight.data = weight.data.contiguous(memory_format=torch.channels_last_3d)
 
 
 def checkpoint_activations(network: RASeg) -> None:

@@ -79,6 +79,12 @@ def train(
     return trained
 
 
+def train_record(settings: RunSettings, options: TrainOptions) -> RunRecord:
+    """The run record of a training, begun."""
+    described = {**options.model_dump(mode="json"), "settings": settings.model_dump(mode="json")}
+    return RunRecord("train", described)
+
+
 def train_one(
     cases: Path,
     out: Path,
@@ -90,9 +96,7 @@ def train_one(
 ) -> Trained:
     """`train` inside the processes that work together, with a place for prepared cases."""
     task = find_task(cases, settings, options)
-    record = RunRecord(
-        "train", options={**options.model_dump(mode="json"), "settings": settings.model_dump(mode="json")}
-    )
+    record = train_record(settings, options)
     fingerprint = from_first(lambda: task.fingerprint)
     finished = from_first(lambda: _finished(out, fingerprint, options))
     if finished is not None:

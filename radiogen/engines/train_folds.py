@@ -14,7 +14,7 @@ from radiogen.engines.ensemble import write_ensemble
 from radiogen.engines.mishaps import mishaps_told
 from radiogen.engines.model_folder import CARD, ENSEMBLE, METRICS, WEIGHTS
 from radiogen.engines.presets import RunSettings
-from radiogen.engines.train import CACHE, Trained, train_one
+from radiogen.engines.train import CACHE, Trained, train_one, train_record
 from radiogen.engines.train_options import TrainOptions
 from radiogen.errors import ConfigError, OutputError
 from radiogen.provenance import RunRecord, is_done, write_json, write_text
@@ -62,9 +62,7 @@ def train_folds(
         raise ConfigError("--fold all", "needs two folds or more", "add --folds 5")
     if (out / WEIGHTS).is_file():
         raise OutputError(out, "holds a single model", "choose another folder")
-    record = RunRecord(
-        "train", options={**options.model_dump(mode="json"), "settings": settings.model_dump(mode="json")}
-    )
+    record = train_record(settings, options)
     names = tuple(f"fold{number}" for number in range(options.folds))
     trained: list[Trained] = []
     with together(device), mishaps_told(f"training on {device}"):

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
 
-from radiogen.config import Settings, check_settings, read_yaml
+from radiogen.config import check_settings, read_yaml
 from radiogen.errors import TableError
 from radiogen.io.tables import read_text_table
+from radiogen.resources import ClinicalMapping
 
 CLINICAL_COLUMNS = (
     "patient_id",
@@ -68,14 +68,7 @@ WORDS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 
-class ClinicalMapping(Settings):
-    """How a foreign table says it: our column -> its header, and its words -> ours, column by column."""
-
-    columns: dict[str, str] = Field(default_factory=dict)
-    values: dict[str, dict[str, str]] = Field(default_factory=dict)
-
-
-def read_clinical(path: Path, mapping: Path | None = None) -> pd.DataFrame:
+def read_clinical(path: Path, mapping: Path | ClinicalMapping | None = None) -> pd.DataFrame:
     """Read a clinical table, one row a patient.
 
     Known are the headers of NSCLC-Radiogenomics, of a radiogen manifest, and the plain column names; a YAML
@@ -84,7 +77,7 @@ def read_clinical(path: Path, mapping: Path | None = None) -> pd.DataFrame:
 
     Args:
         path: CSV or Parquet table.
-        mapping: YAML file in the form of `ClinicalMapping`.
+        mapping: A `ClinicalMapping`, or a YAML file in its form.
 
     Returns:
         `CLINICAL_COLUMNS`; ids and words are strings ("" where unknown), age in years and pack-years are
@@ -115,13 +108,14 @@ def read_clinical(path: Path, mapping: Path | None = None) -> pd.DataFrame:
     return joined
 
 
-def _read_mapping(mapping: Path | None) -> ClinicalMapping:
+def _read_mapping(mapping: Path | ClinicalMapping | None) -> ClinicalMapping:
     if mapping is None:
         return ClinicalMapping()
-    how = check_settings(ClinicalMapping, read_yaml(mapping), what=str(mapping))
+    what = str(mapping) if isinstance(mapping, Path) else "the clinical columns of the cohort"
+    how = check_settings(ClinicalMapping, read_yaml(mapping), what) if isinstance(mapping, Path) else mapping
     for name in (*how.columns, *how.values):
         if name not in CLINICAL_COLUMNS:
-            raise TableError(mapping, f"maps {name!r}", f"the columns are {', '.join(CLINICAL_COLUMNS)}")
+            raise TableError(what, f"maps {name!r}", f"the columns are {', '.join(CLINICAL_COLUMNS)}")
     return how
 
 

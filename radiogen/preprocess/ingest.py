@@ -78,7 +78,7 @@ def ingest(
     if cases.is_file():
         raise OutputError(cases, "is a file", "choose a folder")
     card = cohort_card(options.cohort) if options.cohort else None
-    clinical = read_patients(options)
+    clinical = read_patients(options, card)
     kinds = card.outline.kinds if card else ()
     with unpacked(source, cases) as folder:
         found = find_sources(folder, cases, options, kinds, tick)

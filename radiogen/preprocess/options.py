@@ -18,7 +18,8 @@ class IngestOptions(Settings):
             the source are taken.
         clinical: Table of patients, joined by PatientID (or by the name of the volume file) before hashing.
         clinical_mapping: YAML that says how the table names its columns.
-        cohort: Name of a cohort card: its rule for outlines, its pseudonyms kept as ids.
+        cohort: Name of a cohort, or the YAML card of one's own: its rule for outlines, its pseudonyms kept as
+            ids, its clinical columns.
         id_from: `hash` (of PatientID and series) or `patient-id`.
         roi: Pattern of the RTSTRUCT's ROI that is the tumour.
         segment: Name, number or `largest` of the SEG's segment; a number is also a label of a mask file.

@@ -19,15 +19,16 @@ from radiogen.resources import CohortCard, OutlineRule
 Clinical = dict[str, dict[str, str]]  # by PatientID or scan name; values by column
 
 
-def read_patients(options: IngestOptions) -> Clinical:
-    """The clinical table that was asked for, by PatientID; empty without one.
+def read_patients(options: IngestOptions, card: CohortCard | None = None) -> Clinical:
+    """The clinical table that was asked for, or that the card names, by PatientID; empty without one.
 
     Raises:
         TableError: It does not fit.
     """
-    if options.clinical is None:
+    path = options.clinical or (card.clinical_table if card else None)
+    if path is None:
         return {}
-    table = read_clinical(options.clinical, options.clinical_mapping)
+    table = read_clinical(path, options.clinical_mapping or (card.clinical.mapping if card else None))
     rows = table.astype(object).where(table.notna(), "").to_dict("records")
     return {row["patient_id"]: {name: _cell(row[name]) for name in CLINICAL_COLUMNS[1:]} for row in rows}
 
@@ -46,7 +47,9 @@ def plan_cases(
     """
     if clinical and not any(source.patient in clinical for source in sources):
         raise TableError(
-            options.clinical, f"names none of the {len(sources)} patients", "check its column of ids"
+            options.clinical or (card and card.clinical_table),
+            f"names none of the {len(sources)} patients",
+            "check its column of ids",
         )
     choice = OutlineChoice(
         roi=options.roi,
@@ -58,13 +61,15 @@ def plan_cases(
     paths = {"outline", "clinical", "clinical_mapping"}
     said = options.model_dump(mode="json", exclude={*paths, "jobs", "existing"})
     said |= {name: getattr(options, name) is not None for name in sorted(paths)}
+    if card is not None:
+        said |= {"cohort": card.name, "cohort_rule": card.outline.model_dump(mode="json")}
     plans = []
     for source in sources:
         keep = options.id_from == "patient-id" or (card is not None and card.names_pseudonym(source.patient))
         plan = CasePlan(
             case_id=_case_id(source, keep),
             patient_id=source.patient if keep else short_hash(source.patient),
-            cohort=options.cohort or "",
+            cohort=card.name if card else "",
             egfr=clinical.get(source.patient, {}).get("egfr", ""),
             source=source,
             choice=_knowing(choice, source, card),

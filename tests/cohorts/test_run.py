@@ -97,6 +97,17 @@ def test_another_option_measures_again_what_it_decides(plain_run, settings, tmp_
     assert "outside_" not in (tmp_path / "run" / "features.csv").read_text().splitlines()[0]
 
 
+def test_answers_of_other_steps_do_not_stay(plain_run, settings, tmp_path):
+    shutil.copytree(plain_run, tmp_path / "run")
+    old = "patient_id,probability\n" + "".join(f"PHANTOM-00{n},0.987\n" for n in range(1, 6))
+    (tmp_path / "run" / "predictions.csv").write_text(old)
+    run_cohort(settings.model_copy(update={"steps": ("segment", "report")}), tmp_path / "run")
+    assert not (tmp_path / "run" / "predictions.csv").exists()
+    assert not (tmp_path / "run" / "features.csv").exists()
+    for name in ("cohort.csv", "patients.csv", "report.html"):
+        assert "0.987" not in (tmp_path / "run" / name).read_text()
+
+
 def test_two_workers_and_another_order_of_the_manifest_change_no_byte(plain_run, settings, tmp_path):
     cases = tmp_path / "cases"
     shutil.copytree(settings.source, cases)

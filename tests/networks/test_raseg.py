@@ -6,6 +6,7 @@ import torch
 from radiogen.engines.presets import PRESETS, load_preset
 from radiogen.errors import ConfigError, VolumeError
 from radiogen.networks.blocks import Attention
+from radiogen.networks.memory_layout import volumes_channels_last
 from radiogen.networks.raseg import RASeg, RASegSettings, build_raseg, weight_count
 
 TINY = RASegSettings(encoder_widths=(2, 3, 4, 5), recurrent_widths=(5, 4), decoder_widths=(4, 3, 2))
@@ -89,3 +90,15 @@ def test_settings_that_do_not_go_together_are_refused():
         load_preset("huge")
     with pytest.raises(ConfigError, match="widths"):
         load_preset("small", overrides=["network.widths=3"])
+
+
+def test_weights_laid_channels_last_compute_the_same_though_the_recurrence_has_flat_ones():
+    network = build_raseg(TINY, 0).eval()
+    image = torch.rand(1, 1, 32, 32, 32)
+    with torch.no_grad():
+        before = network(image, torch.ones_like(image))
+        volumes_channels_last(network)
+        after = network(image, torch.ones_like(image))
+    weight = network.encoders[1].conv.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last_3d) and not weight.is_contiguous()
+    torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-5)

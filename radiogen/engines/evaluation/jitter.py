@@ -16,6 +16,7 @@ from pydantic import Field, field_validator
 from radiogen.config import Settings
 from radiogen.engines.evaluation.case import Row, widen
 from radiogen.engines.evaluation.jitter_summary import JitterCurve, level_rows, write_curve
+from radiogen.engines.inference import Inference
 from radiogen.engines.model_folder import Model, check_prior
 from radiogen.engines.segmentation import Prompt, segment_volume
 from radiogen.errors import CaseError, OutputError, RadiogenError
@@ -84,12 +85,13 @@ def jitter_curve(
     record.device = str(next(model.network.parameters()).device)
     all_cases = cases_of_split(cases, options.split)
     outlined = [case for case in all_cases if case.has_lesion]
+    inference = Inference(model)
     rows: list[Row] = []
     failures: list[tuple[str, str, str]] = []
     for number, case in enumerate(outlined):
         tick("evaluate", number, len(outlined))
         try:
-            rows += _kept_or_run(case, model, options, out)
+            rows += _kept_or_run(case, inference, options, out)
         except RadiogenError as error:
             if len(outlined) == 1:
                 raise
@@ -106,13 +108,13 @@ def jitter_curve(
     return curve
 
 
-def _kept_or_run(case: Case, model: Model, options: JitterOptions, out: Path | None) -> list[Row]:
+def _kept_or_run(case: Case, inference: Inference, options: JitterOptions, out: Path | None) -> list[Row]:
     """The rows of a case, from an earlier run if that was made of the same."""
     if out is None:
-        return _run_case(case, model, options)
+        return _run_case(case, inference, options)
     kept = out.with_name(f"{out.stem}_cases") / f"{case.case_id}.json"
     made_of = {
-        "model": model.hash,
+        "model": inference.model.hash,
         "files": [
             file_sha256(path) for path in (case.ct_path, case.lesion_path, case.lungs_path) if path.is_file()
         ],
@@ -124,12 +126,12 @@ def _kept_or_run(case: Case, model: Model, options: JitterOptions, out: Path | N
             return list(content["rows"])
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not there, or torn: it is made anew
-    rows = _run_case(case, model, options)
+    rows = _run_case(case, inference, options)
     write_json(kept, {"made_of": made_of, "rows": rows})
     return rows
 
 
-def _run_case(case: Case, model: Model, options: JitterOptions) -> list[Row]:
+def _run_case(case: Case, inference: Inference, options: JitterOptions) -> list[Row]:
     ct, lungs, outline = case.ct(), case.lungs(), case.lesion()
     box = bounding_box(outline)
     if box is None:
@@ -144,7 +146,7 @@ def _run_case(case: Case, model: Model, options: JitterOptions) -> list[Row]:
         rng = np.random.default_rng([options.seed, int(short_hash(case.case_id), 16), draw])
         boxes = [jitter(faces, rng.uniform(-1, 1, (2, 3)), level) for faces in exact]
         prompt = Prompt("box", boxes=tuple(box_mm(box, nearby) for box in boxes))
-        found = segment_volume(model, ct, lungs, prompt).lesion
+        found = segment_volume(inference.model, ct, lungs, prompt, inference=inference).lesion
         row = {
             "case_id": case.case_id,
             "patient_id": case.patient_id,

@@ -43,7 +43,7 @@ def write_page(
             ]
         curves = [_froc(line) for line in summary.froc if line["prompt"] == row["prompt"]]
         if row["prompt"] in ("auto", "none") and not curves:
-            curves = ["No FROC: the predicted lesions have no scores, or there is no lesion to find."]
+            curves = ["No FROC: no lesion was predicted with a score, or there is none to find."]
         parts += curves
     parts += [f"![{path.stem}]({path.name})" for path in pictures]
     parts += ["## The weakest scans", _weakest(rows), "## How it was measured", _rules(options)]

@@ -1,6 +1,6 @@
 """The pictures of an evaluation: Dice against size, volumes after Bland and Altman, the jitter curve."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,21 +25,17 @@ LIMITS = 1.96  # standard deviations
 
 def draw_sizes(lesions: Sequence[Row], options: EvaluateOptions, target: Path) -> Path | None:
     """Dice of every lesion of the reference against its diameter, beside its best floor; a panel a prompt."""
-    known = [row for row in lesions if row["lesion"] is not None]
-    prompts = sorted({row["prompt"] for row in known})
-    if not prompts:
-        return None
-    figure = _figure(len(prompts))
-    for place, prompt in enumerate(prompts, start=1):
-        axes = figure.add_subplot(1, len(prompts), place)
-        _draw_lesions(axes, [row for row in known if row["prompt"] == prompt])
+
+    def draw(axes: Axes, prompt: str, rows: list[Row]) -> None:
+        _draw_lesions(axes, rows)
         for edge in options.size_bins_mm:
             axes.axvline(edge, color="#DDDDDD", linewidth=0.8, zorder=0)
         axes.set(title=f"Lesions, prompt {prompt}", xlabel="longest diameter, mm", ylabel="Dice")
         axes.set(xscale="log", ylim=(-0.03, 1.03))
         _plain_numbers(axes)
         axes.legend(fontsize=7, loc="lower right")
-    return _save(figure, target)
+
+    return _draw_panels([row for row in lesions if row["lesion"] is not None], draw, target)
 
 
 def _draw_lesions(axes: Axes, rows: Sequence[Row]) -> None:
@@ -62,14 +58,8 @@ def draw_volumes(rows: Sequence[Row], target: Path) -> Path | None:
     After Bland and Altman (Lancet 1986): the mean difference, and 1.96 standard deviations to either side of
     it from three scans on.
     """
-    known = [row for row in rows if row["dice"] is not None]
-    prompts = sorted({row["prompt"] for row in known})
-    if not prompts:
-        return None
-    figure = _figure(len(prompts))
-    for place, prompt in enumerate(prompts, start=1):
-        axes = figure.add_subplot(1, len(prompts), place)
-        some = [row for row in known if row["prompt"] == prompt]
+
+    def draw(axes: Axes, prompt: str, some: list[Row]) -> None:
         means = np.array([(row["predicted_ml"] + row["reference_ml"]) / 2 for row in some])
         percent = 100 * np.array([row["volume_error_ml"] for row in some]) / means
         axes.scatter(means, percent, s=22, color=BLUE)
@@ -85,6 +75,21 @@ def draw_volumes(rows: Sequence[Row], target: Path) -> Path | None:
         axes.set_ylabel("predicted - reference, % of the mean")
         _plain_numbers(axes)
         axes.legend(fontsize=7)
+
+    return _draw_panels([row for row in rows if row["dice"] is not None], draw, target)
+
+
+def _draw_panels(
+    rows: Sequence[Row], draw: Callable[[Axes, str, list[Row]], None], target: Path
+) -> Path | None:
+    """A picture with a panel a prompt; none where there is no row."""
+    prompts = sorted({row["prompt"] for row in rows})
+    if not prompts:
+        return None
+    figure = _figure(len(prompts))
+    for place, prompt in enumerate(prompts, start=1):
+        axes = figure.add_subplot(1, len(prompts), place)
+        draw(axes, prompt, [row for row in rows if row["prompt"] == prompt])
     return _save(figure, target)
 
 

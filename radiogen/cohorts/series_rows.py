@@ -1,0 +1,130 @@
+"""Rows of the index of the Imaging Data Commons: one DICOM series each, as text nobody checked yet."""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from radiogen.errors import TableError
+from radiogen.io.tables import read_text_table
+from radiogen.optional import require
+
+# The index's names of the columns that are read, each with what a cell must look like: it becomes a path.
+COLUMNS = {
+    "collection_id": re.compile(r"[a-z0-9][a-z0-9_-]{0,63}"),
+    "analysis_result_id": re.compile(r"[A-Za-z0-9_.-]{0,64}"),
+    "PatientID": re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"),
+    "StudyInstanceUID": re.compile(r"[0-9][0-9.]{0,63}"),
+    "SeriesInstanceUID": re.compile(r"[0-9][0-9.]{0,63}"),
+    "Modality": re.compile(r"[A-Z0-9]{1,16}"),
+    "instanceCount": re.compile(r"[1-9][0-9]*"),
+    "series_size_MB": re.compile(r"[0-9]+(\.[0-9]+)?(e[-+]?[0-9]+)?"),
+    "license_short_name": re.compile(r".{1,64}"),
+    "aws_bucket": re.compile(r"[a-z0-9][a-z0-9.-]{1,62}"),
+    "crdc_series_uuid": re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
+}
+
+
+@dataclass(frozen=True)
+class SeriesRow:
+    """One series of the index: whose it is, how many files and bytes it has, where they lie."""
+
+    collection: str
+    analysis: str  # empty: the collection's own
+    patient: str
+    study: str
+    uid: str
+    modality: str
+    files: int
+    bytes: int
+    licence: str
+    bucket: str
+    uuid: str
+
+    @property
+    def folder(self) -> Path:
+        """Where its files go: the layout that `idc download` makes."""
+        return Path(self.collection, self.patient, self.study, f"{self.modality}_{self.uid}")
+
+
+def read_series_rows(index: Path, collection: str | None = None) -> list[SeriesRow]:
+    """The rows of an index, or those of one collection, every cell checked.
+
+    Args:
+        index: Parquet or CSV with the columns of the index of the Imaging Data Commons.
+        collection: `collection_id` to keep.
+
+    Raises:
+        TableError: A column is missing, a cell cannot be what it says, a series comes twice, no row is left.
+    """
+    table = _table(index, collection)
+    missing = [name for name in COLUMNS if name not in table.columns]
+    if missing:
+        raise TableError(
+            index, f"has no column {missing[0]}", "give rows of the index of the Imaging Data Commons"
+        )
+    if collection is not None:
+        table = table[table["collection_id"] == collection]
+    if table.empty:
+        raise TableError(index, f"has no series of {collection or 'anything'}", "give another index")
+    for name, pattern in COLUMNS.items():
+        for cell in table[name].unique():
+            if not pattern.fullmatch(cell) or ".." in cell:
+                row = int(table.index[table[name] == cell][0]) + 2
+                raise TableError(
+                    index, f"row {row} has {cell[:80]!r} as {name}", "correct the row, or remove it"
+                )
+    for name in ("SeriesInstanceUID", "crdc_series_uuid"):
+        if (twice := table[name][table[name].duplicated()]).size:
+            raise TableError(index, f"has {twice.iloc[0]} twice as {name}", "remove one of the rows")
+    return [_row(cells) for cells in table[list(COLUMNS)].to_dict("records")]
+
+
+def _table(index: Path, collection: str | None) -> pd.DataFrame:
+    if index.suffix != ".parquet" or collection is None:
+        return read_text_table(index)
+    # The packaged index has a million rows, so that only those of the collection are read.
+    require("pyarrow", extra="parquet")
+    try:
+        table = pd.read_parquet(index, filters=[("collection_id", "==", collection)])
+    except (OSError, ValueError) as error:
+        if "collection_id" in str(error):
+            raise TableError(index, "has no column collection_id", "give rows of the index") from error
+        raise TableError(index, "cannot be read as Parquet", "copy it again, or give a CSV file") from error
+    texts = {name: ["" if pd.isna(v) else str(v).strip() for v in table[name]] for name in table.columns}
+    return pd.DataFrame(texts, dtype=str)
+
+
+def _row(cells: dict[Any, str]) -> SeriesRow:
+    return SeriesRow(
+        collection=cells["collection_id"],
+        analysis=cells["analysis_result_id"],
+        patient=cells["PatientID"],
+        study=cells["StudyInstanceUID"],
+        uid=cells["SeriesInstanceUID"],
+        modality=cells["Modality"],
+        files=int(cells["instanceCount"]),
+        bytes=round(float(cells["series_size_MB"]) * 1e6),  # the index counts in 10^6 bytes, to the byte
+        licence=cells["license_short_name"],
+        bucket=cells["aws_bucket"],
+        uuid=cells["crdc_series_uuid"],
+    )
+
+
+def licences_of(rows: Iterable[SeriesRow]) -> dict[str, int]:
+    """How many series stand under each licence, the most frequent first."""
+    return dict(Counter(row.licence for row in rows).most_common())
+
+
+def patients_of(rows: Iterable[SeriesRow]) -> list[str]:
+    """The patients of some series, in their order."""
+    return list(dict.fromkeys(row.patient for row in rows))
+
+
+def of_patients(rows: Iterable[SeriesRow], patients: Collection[str]) -> list[SeriesRow]:
+    """The series of some patients."""
+    return [row for row in rows if row.patient in patients]

@@ -1,0 +1,35 @@
+"""The commands that look at a run and take it up again, as they are typed."""
+
+import json
+import shutil
+
+from cohorts.conftest import BROKEN
+from radiogen.cli.main import app
+from typer.testing import CliRunner
+
+from radiogen.cohorts.run import run_cohort
+from radiogen.phantoms.cases import tiny_case
+
+
+def typed(*words: object):
+    return CliRunner().invoke(app, ["cohort", *map(str, words)])
+
+
+def test_status_tells_people_and_programs_how_far_a_run_is(plain_run):
+    told = json.loads(typed("status", plain_run, "--json").stdout)
+    assert told["counts"] == {"done": 4, "failed": 1, "working": 0, "waiting": 0}
+    assert not told["is_running"] and [row["case_id"] for row in told["failures"]] == [BROKEN]
+    lines = typed("status", plain_run).stdout.splitlines()
+    assert lines[0] == "done 4\tfailed 1\tworking 0\twaiting 0" and lines[1] == "not running"
+    assert any(line.startswith(f"{BROKEN}\tsegment\t") for line in lines)
+
+
+def test_retry_takes_up_what_failed_and_nothing_else(settings, tmp_path):
+    shutil.copytree(settings.source, tmp_path / "cases")
+    run_cohort(settings.model_copy(update={"source": tmp_path / "cases"}), tmp_path / "run")
+    again = typed("retry", tmp_path / "run")
+    assert again.exit_code == 3 and "0 cases done now\t4 settled before" in again.stdout
+    whole = tiny_case(tmp_path / "whole", number=int(BROKEN[-1]))
+    shutil.copyfile(whole.lungs_path, tmp_path / "cases" / BROKEN / "lungs.nii.gz")
+    mended = typed("retry", tmp_path / "run")
+    assert mended.exit_code == 0 and "1 cases done now\t4 settled before" in mended.stdout
