@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import SimpleITK as sitk
+from pydantic import field_validator
 
 from radiogen.config import Settings
 from radiogen.engines.findings import finding_rows, write_lesions_csv
 from radiogen.engines.inference import Inference
 from radiogen.engines.scanner_grid import PARTS
-from radiogen.engines.segment_formats import Format, FormatWriter
+from radiogen.engines.segment_formats import Format, FormatWriter, parse_formats
 from radiogen.engines.segmentation import Prompt, Segmentation, SegmentationSettings, segment_volume
 from radiogen.errors import CaseError, OutputError
 from radiogen.io.cases import Case
@@ -45,6 +46,11 @@ class SegmentOptions(Settings):
     dicom: Path | None = None  # what the cases were ingested from, for formats that refer to it
     keep_patient: bool = False  # DICOM bears the patient's identity instead of the case id
     existing: Literal["skip", "overwrite", "fail"] = "skip"
+
+    @field_validator("formats", mode="before")
+    @classmethod
+    def _known(cls, given: str | Sequence[str]) -> tuple[Format, ...]:
+        return parse_formats(given if isinstance(given, str) else ",".join(given))
 
     @property
     def look(self) -> Look:

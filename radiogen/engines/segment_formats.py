@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from radiogen.io.dicom_new import Outlines
     from radiogen.preprocess.dicom_scans import DicomScans
+    from radiogen.preprocess.sources import CaseSource
 
 Format = Literal["nifti", "dicom-seg", "rtstruct", "sr"]
 FORMATS: tuple[Format, ...] = ("nifti", "dicom-seg", "rtstruct", "sr")
@@ -59,14 +60,15 @@ class FormatWriter:
 
     Attributes:
         formats: As `parse_formats` gives them.
-        source: The DICOM that the cases were ingested from; None if it was not given.
+        source: The DICOM that the cases were ingested from, or the one scan whose case it is; None if neither
+            was given.
         keep_patient: Copy the identity of the patient from there; else the case id stands in its place.
         model_hash: Of the model that found the lesions.
         home: The folder of results.
     """
 
     formats: tuple[Format, ...]
-    source: Path | None
+    source: "Path | CaseSource | None"
     keep_patient: bool
     model_hash: str
     home: Path
@@ -74,9 +76,11 @@ class FormatWriter:
     @cached_property
     def scans(self) -> "DicomScans | None":
         """Those of the source, looked for once a run."""
-        from radiogen.preprocess.dicom_scans import find_scans  # with pydicom: half a second
+        from radiogen.preprocess.dicom_scans import find_scans, scan_of  # with pydicom: half a second
 
-        return find_scans(self.source, self.home) if self.source else None
+        if self.source is None:
+            return None
+        return find_scans(self.source, self.home) if isinstance(self.source, Path) else scan_of(self.source)
 
     def check(self, case: Case) -> None:
         """Refuse a case that cannot be written in these formats, before it is segmented.

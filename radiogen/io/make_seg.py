@@ -8,6 +8,7 @@ import SimpleITK as sitk
 from pydicom import Dataset
 
 from radiogen import __version__
+from radiogen.io.colour_table import colour_of
 from radiogen.io.dicom_new import (
     MANUFACTURER,
     SERIES_NUMBERS,
@@ -70,6 +71,7 @@ def make_seg(outlines: Outlines) -> Dataset:
 
 def _description(outlines: Outlines, label: int) -> Any:
     from highdicom import AlgorithmIdentificationSequence
+    from highdicom.color import CIELabColor
     from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
     from pydicom.sr.codedict import codes
 
@@ -89,4 +91,5 @@ def _description(outlines: Outlines, label: int) -> Any:
         tracking_uid=outlines.tracking_uid(label),
         tracking_id=outlines.names[label],
         anatomic_regions=[codes.SCT.Lung],
+        display_color=CIELabColor.from_rgb(*colour_of(label)),
     )

@@ -11,7 +11,7 @@ from radiogen.io.dicom_scan import DicomScan, read_scan
 from radiogen.io.dicom_volumes import Series
 from radiogen.io.dicom_zip import unpacked
 from radiogen.preprocess.series_choice import gather_patients
-from radiogen.preprocess.sources import scan_id
+from radiogen.preprocess.sources import CaseSource, scan_id
 from radiogen.runtime import Tick, no_tick
 
 
@@ -72,6 +72,11 @@ def find_scans(source: Path, home: Path, tick: Tick = no_tick) -> DicomScans:
     if not scans:
         raise SeriesError(source, "holds no CT series", "give the DICOM folder that was ingested")
     return DicomScans(scans)
+
+
+def scan_of(source: CaseSource) -> DicomScans:
+    """The scan of one case that is being ingested; none where it is a volume file."""
+    return DicomScans({source.id: _scan(source.ct)} if isinstance(source.ct, Series) else {})
 
 
 def _scan(series: Series) -> DicomScan | RadiogenError:

@@ -73,7 +73,8 @@ def read_labelled(
 
 
 def _mask_file(path: Path, reference: ReferenceCt | None) -> Labelled:
-    mask, said = read_mask(path), []
+    mask = read_mask(path)
+    said: list[str] = []
     if reference is not None:
         mask, said = lay_mask(mask, reference.grid, path)
     present = np.unique(sitk.GetArrayViewFromImage(mask)).tolist()

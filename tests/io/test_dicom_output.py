@@ -1,6 +1,10 @@
 """Lesions written as DICOM SEG, RTSTRUCT and SR come back as the same voxels, whoever reads them."""
 
+import json
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import highdicom
 import numpy as np
@@ -10,6 +14,7 @@ from dicom_phantom import box_hu, ct_slices, save
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from matplotlib.path import Path as MplPath
 from pydicom import dcmread
 from pydicom.config import disable_value_validation
 
@@ -39,14 +44,15 @@ PLACES = {
     "oblique": (TURN * np.sign(np.linalg.det(TURN)), (0.7, 0.7, 1.0)),
     "sagittal": (np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]), (0.9, 0.6, 3.0)),
 }
-SIZE = (16, 8, 6)  # ITK reads single bits only where they fill whole bytes
+SIZE = (16, 8, 6)
+SIZES = {"whole bytes": SIZE, "uneven": (17, 9, 7)}  # frames of single bits that begin within a byte
 HOSTILE = "<script>alert(1)</script>^../../etc/passwd\x1b[31m" + 90 * "x"
 
 
-def placed_ct(folder, name, patient="A 1"):
+def placed_ct(folder, name, patient="A 1", size=SIZE):
     """A CT lying as asked: its volume and its scan."""
     direction, spacing = PLACES[name]
-    slices = ct_slices(box_hu(SIZE), patient=patient)
+    slices = ct_slices(box_hu(size), patient=patient)
     for k, item in enumerate(slices):
         position = np.array([-20.0, 10.0, -100.0]) + direction @ [0, 0, k * spacing[2]]
         item.ImagePositionPatient = [f"{v:.9f}" for v in position]
@@ -64,12 +70,12 @@ def difficult_mask(ct):
     voxels[1, 2:6, 2:7] = 0
     voxels[1, 4, 4] = 1
     voxels[4, 2, 2] = voxels[4, 3, 3] = 1
-    voxels[0, 0, 9:13] = voxels[5, 7, 15] = 2
+    voxels[0, 0, 9:13] = voxels[-1, -1, -1] = 2
     return volume_like(voxels, ct)
 
 
-def outlines_on(folder, name, keep=False, patient="A 1"):
-    ct, scan = placed_ct(folder, name, patient)
+def outlines_on(folder, name, keep=False, patient="A 1", size=SIZE):
+    ct, scan = placed_ct(folder, name, patient, size)
     scan = scan if keep else scan.without_patient("case-1")
     names = {1: "Lesion 1", 2: "Lesion 2"}
     return Outlines(difficult_mask(ct), names, Maker("radiogen RA-Seg", "9, model abc"), scan), ct
@@ -86,9 +92,33 @@ def laid_back(seg_path, number, ct):
     return array_of(lay_mask(found.mask, ct, seg_path, is_dicom=True)[0])
 
 
+def read_by_dcmqi(program, *words):
+    done = subprocess.run([Path(sys.executable).with_name(program), *words], capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def found_by_dcmqi(path, folder, ct):
+    """The labels that dcmqi reads from a SEG, voxel by voxel on the CT, whatever grid it gives them."""
+    folder.mkdir()
+    how = ("--inputDICOM", path, "--outputDirectory", folder, "--outputType", "nrrd")
+    read_by_dcmqi("segimage2itkimage", *how)
+    voxels = np.zeros(ct.GetSize()[::-1], np.uint8)
+    for file in folder.glob("*.nrrd"):
+        mask = sitk.ReadImage(str(file))
+        for z, y, x in np.argwhere(sitk.GetArrayFromImage(mask)).tolist():
+            point = mask.TransformIndexToPhysicalPoint((x, y, z))
+            place = np.array(ct.TransformPhysicalPointToContinuousIndex(point))
+            i, j, k = np.round(place).astype(int).tolist()
+            assert np.abs(place - (i, j, k)).max() < 0.01
+            assert voxels[k, j, i] == 0
+            voxels[k, j, i] = mask[x, y, z]
+    return voxels
+
+
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", PLACES)
-def test_a_seg_holds_the_same_voxels_for_three_readers(tmp_path, name):
-    outlines, ct = outlines_on(tmp_path / "ct", name)
+def test_a_seg_holds_the_same_voxels_for_three_readers(tmp_path, name, size):
+    outlines, ct = outlines_on(tmp_path / "ct", name, size=SIZES[size])
     path = tmp_path / "lesion.seg.dcm"
     write_dicom(make_seg(outlines), path)
     expected = array_of(outlines.labels)
@@ -104,7 +134,15 @@ def test_a_seg_holds_the_same_voxels_for_three_readers(tmp_path, name):
         assert len(indices) == (expected == lesion.label).sum()
         assert np.abs(centre - lesion.center_mm).max() < 0.001
 
-    frames = array_of(sitk.ReadImage(str(path)))  # GDCM knows nothing of segments: frame by frame
+    assert np.array_equal(found_by_dcmqi(path, tmp_path / "dcmqi", ct), expected)
+
+
+def test_a_reader_that_knows_no_segments_finds_each_frame_on_its_slice(tmp_path):
+    outlines, ct = outlines_on(tmp_path / "ct", "oblique")  # ITK reads single bits only in whole bytes
+    path = tmp_path / "lesion.seg.dcm"
+    write_dicom(make_seg(outlines), path)
+    expected = array_of(outlines.labels)
+    frames = array_of(sitk.ReadImage(str(path)))
     groups = dcmread(path).PerFrameFunctionalGroupsSequence
     for frame, group in zip(frames, groups, strict=True):
         place = [float(v) for v in group.PlanePositionSequence[0].ImagePositionPatient]
@@ -113,9 +151,10 @@ def test_a_seg_holds_the_same_voxels_for_three_readers(tmp_path, name):
         assert np.array_equal(frame != 0, expected[k] == number)
 
 
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", PLACES)
-def test_an_rtstruct_fills_to_the_same_voxels(tmp_path, name):
-    outlines, ct = outlines_on(tmp_path / "ct", name)
+def test_an_rtstruct_fills_to_the_same_voxels(tmp_path, name, size):
+    outlines, ct = outlines_on(tmp_path / "ct", name, size=SIZES[size])
     path = tmp_path / "lesion.rtstruct.dcm"
     write_dicom(make_rtstruct(outlines), path)
     scan = outlines.scan
@@ -126,6 +165,20 @@ def test_an_rtstruct_fills_to_the_same_voxels(tmp_path, name):
         assert check_frame(roi.frame_uid, drawn.planes, ct, reference, path) == []
         laid = lay_contours(drawn.contours, ct, path)
         assert np.array_equal(laid.inside, array_of(outlines.labels) == number)
+        assert np.array_equal(filled_by_matplotlib(drawn.contours, ct), laid.inside)
+
+
+def filled_by_matplotlib(contours, ct):
+    """The voxels whose centres lie in an odd number of contours, by another hand than ours."""
+    width, height, depth = ct.GetSize()
+    centres = [(x, y) for y in range(height) for x in range(width)]
+    inside = np.zeros((depth, height, width), bool)
+    for points in contours:
+        corners = np.array([ct.TransformPhysicalPointToContinuousIndex(point) for point in points.tolist()])
+        k = round(corners[0, 2])
+        assert np.abs(corners[:, 2] - k).max() < 0.001
+        inside[k] ^= MplPath(corners[:, :2], closed=False).contains_points(centres).reshape(height, width)
+    return inside
 
 
 @given(arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9))))
@@ -169,6 +222,15 @@ def test_measurements_point_at_the_segments(tmp_path):
         segment = group.referenced_segment
         assert segment.referenced_sop_instance_uid == seg.SOPInstanceUID
         assert segment.referenced_segment_numbers[0] == lesion.label
+
+    read_by_dcmqi("tid1500reader", "--inputDICOM", path, "--outputMetadata", tmp_path / "sr.json")
+    for group, lesion in zip(
+        json.loads((tmp_path / "sr.json").read_text())["Measurements"], lesions, strict=True
+    ):
+        assert group["TrackingIdentifier"] == f"Lesion {lesion.label}"
+        assert group["segmentationSOPInstanceUID"] == seg.SOPInstanceUID
+        values = [float(item["value"]) for item in group["measurementItems"]]
+        assert values == pytest.approx([1000 * lesion.volume_ml, lesion.longest_diameter_mm], abs=0.06)
 
 
 @pytest.mark.parametrize("keep", [False, True])
