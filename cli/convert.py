@@ -15,7 +15,8 @@ def convert(
         Path, typer.Option("--output", "-o", help="File to write: .nii.gz, .nii, .nrrd, .mha or .dcm.")
     ],
     to: Annotated[
-        Literal["dicom-seg", "rtstruct"] | None, typer.Option(help="Which DICOM object a .dcm is.")
+        Literal["nifti", "dicom-seg", "rtstruct"] | None,
+        typer.Option(help="The format; needed for .dcm, else the ending says it."),
     ] = None,
     reference: Annotated[
         Path | None, typer.Option(help="Its CT: a case, a volume file, or (for DICOM) the DICOM folder.")

@@ -148,8 +148,17 @@ def harmless(name: str, value: str) -> str:
     """
     if name in _PATTERNS:
         return value.strip() if re.fullmatch(_PATTERNS[name], value.strip()) else ""
+    return one_line(value, _LENGTHS[name])
+
+
+def one_line(value: str, longest: int = 64) -> str:
+    """A value as DICOM may hold it and a terminal may show it: printable, without a backslash, cut off.
+
+    >>> one_line("GTV-1\\x1b[31m\\n2")
+    'GTV-1 [31m 2'
+    """
     printable = "".join(c if c.isprintable() and c != "\\" else " " for c in value)
-    return " ".join(printable.split()).encode("utf-8", "replace").decode()[: _LENGTHS[name]].strip()
+    return " ".join(printable.split()).encode("utf-8", "replace").decode()[:longest].strip()
 
 
 def uid_of(*words: str) -> UID:

@@ -46,7 +46,9 @@ def check_made_from_dicom(case: Case) -> None:
     """
     kind = case.about().get("source", {}).get("kind")
     if kind != "dicom":
-        wrong = f"was made from {kind or 'another'} file, not from DICOM slices that DICOM output refers to"
+        wrong = (
+            f"was made from a {kind or 'volume'} file: there are no slices that DICOM output could refer to"
+        )
         raise CaseError(case.case_id, wrong, "take --format nifti, or ingest the DICOM series")
 
 

@@ -10,6 +10,7 @@ import SimpleITK as sitk
 from radiogen.errors import OutlineError
 from radiogen.io.contours import lay_contours
 from radiogen.io.dicom_facts import OutlineFile
+from radiogen.io.dicom_scan import one_line
 from radiogen.io.dicom_seg import EmptySegmentError, read_seg, segment_mask
 from radiogen.io.mask_grid import lay_mask
 from radiogen.io.nifti import read_mask
@@ -135,5 +136,5 @@ def _one_mask(path: Path, found: list[_Found], grid: sitk.Image, said: list[str]
             wrong = f"{other!r} and {one.name!r} share {shared} voxels, which one mask cannot hold"
             raise OutlineError(path, wrong, "choose one with --roi or --segment")
         labels[one.inside] = one.label
-    names = {one.label: one.name for one in sorted(found, key=lambda one: one.label)}
+    names = {one.label: one_line(one.name) for one in sorted(found, key=lambda one: one.label)}
     return Labelled(volume_like(labels, grid), names, tuple(dict.fromkeys(said)))

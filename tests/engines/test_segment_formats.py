@@ -116,7 +116,7 @@ def test_cases_without_their_dicom_are_refused_before_they_are_segmented(phantom
 def test_a_volume_file_has_no_slices_to_refer_to(phantoms, tmp_path):
     case = sorted(path.parent for path in phantoms[1].glob("*/case.json"))[0]
     ct = shutil.copy(case / "ct.nii.gz", tmp_path / "scan.nii.gz")
-    with pytest.raises(CaseError, match="was made from nifti file, not from DICOM slices"):
+    with pytest.raises(CaseError, match="was made from a nii file: there are no slices"):
         segment(ct, tmp_path / "out", oracle(CopyOfPrior()), asked(prior="lungs"))
 
 
