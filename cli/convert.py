@@ -29,6 +29,12 @@ def convert(
     made_by: Annotated[
         str, typer.Option(help="Program that made the mask, for DICOM; else it counts as drawn by hand.")
     ] = "",
+    code: Annotated[
+        Literal["neoplasm", "tissue"] | None,
+        typer.Option(
+            help="What a SEG calls them; else neoplasm for a mask file, tissue for other structures."
+        ),
+    ] = None,
     keep_patient: Annotated[
         bool, typer.Option("--keep-patient", help="Copy the patient's identity into DICOM output.")
     ] = False,
@@ -37,7 +43,7 @@ def convert(
     """Convert a mask to another format; reads it back and says how well it is found."""
     from radiogen.preprocess.convert import convert as convert_mask
 
-    done = convert_mask(source, out, to, reference, roi, segment, series, made_by, keep_patient)
+    done = convert_mask(source, out, to, reference, roi, segment, series, made_by, keep_patient, code)
     for decision in done.decisions:
         say(decision, quiet)
     names = ", ".join(f"{label} {name}" for label, name in done.names.items())

@@ -38,12 +38,14 @@ class Outlines:
         names: What each label that has voxels is called; by rising label.
         maker: Who outlined them.
         scan: The CT they lie on.
+        are_lesions: A SEG codes them as neoplasm of the lung, else as tissue.
     """
 
     labels: sitk.Image
     names: dict[int, str]
     maker: Maker
     scan: DicomScan
+    are_lesions: bool = True
 
     def uid(self, what: str) -> UID:
         """The UID of something of these outlines: the same content gives the same UID."""
@@ -51,7 +53,7 @@ class Outlines:
         voxels = hashlib.sha256(array.data).hexdigest()
         place = f"{self.labels.GetOrigin()}{self.labels.GetSpacing()}{self.labels.GetDirection()}"
         identity = "\n".join(str(element) for element in self.scan.identity)
-        about = (f"{self.names}", f"{self.maker}", __version__, identity)
+        about = (f"{self.names}", f"{self.maker}", f"{self.are_lesions}", __version__, identity)
         return uid_of(what, self.scan.series_uid, voxels, place, *about)
 
     def tracking_uid(self, label: int) -> UID:

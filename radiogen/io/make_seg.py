@@ -1,4 +1,4 @@
-"""Make a DICOM SEG of lesions: one binary segment each, coded as neoplasm of the lung."""
+"""Make a DICOM SEG of lesions: one binary segment each, coded as neoplasm of the lung or as tissue."""
 
 import warnings
 from typing import Any
@@ -81,15 +81,19 @@ def _description(outlines: Outlines, label: int) -> Any:
     if maker.name:
         family = codes.DCM.ArtificialIntelligence
         algorithm = AlgorithmIdentificationSequence(maker.name, family, maker.version)
+    category, kind, regions = codes.SCT.Tissue, codes.SCT.Tissue, None
+    if outlines.are_lesions:
+        category, kind = codes.SCT.MorphologicallyAbnormalStructure, codes.SCT.Neoplasm
+        regions = [codes.SCT.Lung]
     return SegmentDescription(
         segment_number=list(outlines.names).index(label) + 1,
         segment_label=outlines.names[label],
-        segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
-        segmented_property_type=codes.SCT.Neoplasm,
+        segmented_property_category=category,
+        segmented_property_type=kind,
         algorithm_type=made,
         algorithm_identification=algorithm,
         tracking_uid=outlines.tracking_uid(label),
         tracking_id=outlines.names[label],
-        anatomic_regions=[codes.SCT.Lung],
+        anatomic_regions=regions,
         display_color=CIELabColor.from_rgb(*colour_of(label)),
     )

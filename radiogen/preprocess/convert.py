@@ -13,7 +13,7 @@ from radiogen.errors import ConfigError, OutputError
 from radiogen.io.colour_table import write_colour_table
 from radiogen.io.dicom_facts import OutlineFile
 from radiogen.io.dicom_new import Maker, Outlines, write_dicom
-from radiogen.io.dicom_scan import one_line, read_scan
+from radiogen.io.dicom_scan import DicomScan, one_line, read_scan
 from radiogen.io.dicom_seg import BY_HIGHDICOM
 from radiogen.io.make_rtstruct import make_rtstruct
 from radiogen.io.make_seg import make_seg
@@ -25,6 +25,7 @@ from radiogen.preprocess.structures import Labelled, read_labelled
 from radiogen.provenance import whole_file
 from radiogen.volume import array_of, same_grid, volume_like
 
+Code = Literal["neoplasm", "tissue"]
 Target = Literal["nifti", "dicom-seg", "rtstruct"]
 DICOM = ("dicom-seg", "rtstruct")
 WRITTEN_ENDINGS = (*NIFTI_ENDINGS, ".nrrd", ".mha")
@@ -63,6 +64,7 @@ def convert(
     series: str | None = None,
     made_by: str = "",
     keep_patient: bool = False,
+    code: Code | None = None,
 ) -> Converted:
     """Convert a mask; voxels and place stay, which is checked by reading the result back.
 
@@ -76,6 +78,8 @@ def convert(
         series: Which series of the reference.
         made_by: The program that outlined, for DICOM; empty if a person did.
         keep_patient: Copy the patient's identity from the reference into DICOM.
+        code: What a SEG says its segments are; else neoplasm of the lung where a mask file was given, and
+            tissue for the structures of an RTSTRUCT or SEG, which may be anything.
 
     Raises:
         ConfigError: Ending and format do not go together.
@@ -93,7 +97,10 @@ def convert(
     with whole_file(out) as draft:
         if is_dicom and ct is not None:
             maker = Maker(one_line(made_by), "not stated" if made_by else "")
-            _write_dicom(read, draft, to == "dicom-seg", ct, maker, keep_patient)
+            code = code or ("neoplasm" if outline.kind == "mask" else "tissue")
+            make = make_seg if to == "dicom-seg" else make_rtstruct
+            outlines = Outlines(read.labels, read.names, maker, _scan(ct, keep_patient), code == "neoplasm")
+            write_dicom(make(outlines), draft)
             back, reader = _dicom_again(read, draft, to == "dicom-seg", ct)
         else:
             write_volume(read.labels, draft)
@@ -123,16 +130,11 @@ def _colours_beside(out: Path) -> Path:
     return out.with_name(out.name[: -len(ending)] + ".ctbl")
 
 
-def _write_dicom(
-    read: Labelled, path: Path, is_seg: bool, ct: ReferenceCt, maker: Maker, keep_patient: bool
-) -> None:
+def _scan(ct: ReferenceCt, keep_patient: bool) -> DicomScan:
     if ct.series is None or ct.patient is None:
         raise ConfigError("--reference", "is no DICOM", "give the DICOM folder of the CT")
     scan = read_scan(ct.series)
-    if not keep_patient:
-        scan = scan.without_patient(scan_id(ct.patient.name, ct.series.name))
-    outlines = Outlines(read.labels, read.names, maker, scan)
-    write_dicom(make_seg(outlines) if is_seg else make_rtstruct(outlines), path)
+    return scan if keep_patient else scan.without_patient(scan_id(ct.patient.name, ct.series.name))
 
 
 def _dicom_again(read: Labelled, path: Path, is_seg: bool, ct: ReferenceCt) -> tuple[sitk.Image, str]:

@@ -82,6 +82,21 @@ def test_who_drew_is_said(ct, mask, tmp_path):
     assert segment.SegmentAlgorithmName == "nnU-Net"
 
 
+def test_only_masks_of_lesions_are_called_neoplasm_unless_it_is_said(ct, mask, tmp_path):
+    rois = tmp_path / "rois.dcm"
+    save([rtstruct({"Carina": [square(2, (3, 2), (7, 5))]})], tmp_path, ["rois.dcm"])
+    for source, code, called in (
+        (mask, None, "Neoplasm"),
+        (mask, "tissue", "Tissue"),
+        (rois, None, "Tissue"),
+        (rois, "neoplasm", "Neoplasm"),
+    ):
+        convert(source, tmp_path / "one.dcm", "dicom-seg", ct, code=code)
+        segment = dcmread(tmp_path / "one.dcm").SegmentSequence[0]
+        assert segment.SegmentedPropertyTypeCodeSequence[0].CodeMeaning == called
+        assert ("AnatomicRegionSequence" in segment) == (called == "Neoplasm")
+
+
 def test_names_of_the_source_become_harmless(ct, tmp_path):
     rois = {HOSTILE: [square(2, (3, 2), (7, 5))], 90 * "n": [square(4, (3, 2), (7, 5))]}
     with disable_value_validation():
