@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -49,12 +50,24 @@ class Outlines:
 
     def uid(self, what: str) -> UID:
         """The UID of something of these outlines: the same content gives the same UID."""
-        array = np.ascontiguousarray(sitk.GetArrayViewFromImage(self.labels))
-        voxels = hashlib.sha256(array.data).hexdigest()
-        place = f"{self.labels.GetOrigin()}{self.labels.GetSpacing()}{self.labels.GetDirection()}"
+        return uid_of(what, self._content)
+
+    @cached_property
+    def planes(self) -> range:
+        """From the first plane that is not empty to the last."""
+        filled = np.flatnonzero(sitk.GetArrayViewFromImage(self.labels).any(axis=(1, 2)))
+        return range(int(filled[0]), int(filled[-1]) + 1) if len(filled) else range(0)
+
+    @cached_property
+    def _content(self) -> str:
+        voxels = sitk.GetArrayViewFromImage(self.labels)[self.planes.start : self.planes.stop]
+        digest = hashlib.sha256(np.ascontiguousarray(voxels).data).hexdigest()
+        place = (
+            f"{self.planes}{self.labels.GetOrigin()}{self.labels.GetSpacing()}{self.labels.GetDirection()}"
+        )
         identity = "\n".join(str(element) for element in self.scan.identity)
         about = (f"{self.names}", f"{self.maker}", f"{self.are_lesions}", __version__, identity)
-        return uid_of(what, self.scan.series_uid, voxels, place, *about)
+        return "\n".join((self.scan.series_uid, digest, place, *about))
 
     def tracking_uid(self, label: int) -> UID:
         """The UID by which SEG and SR name one lesion."""
@@ -133,9 +146,3 @@ def source_images(outlines: Outlines, planes: Sequence[int]) -> list[Dataset]:
 def decimals(numbers: Sequence[float]) -> list[DSfloat]:
     """Numbers as DICOM writes them, in 16 characters at most."""
     return [DSfloat(float(v) + 0.0, auto_format=True) for v in numbers]
-
-
-def planes_of(labels: sitk.Image) -> range:
-    """From the first plane of a mask that is not empty to the last."""
-    filled = np.flatnonzero(sitk.GetArrayViewFromImage(labels).any(axis=(1, 2)))
-    return range(int(filled[0]), int(filled[-1]) + 1) if len(filled) else range(0)

@@ -14,7 +14,6 @@ from radiogen.io.dicom_new import (
     SERIES_NUMBERS,
     Outlines,
     decimals,
-    planes_of,
     put_identity,
     source_images,
 )
@@ -31,7 +30,7 @@ def make_seg(outlines: Outlines) -> Dataset:
     from highdicom.seg import Segmentation, SegmentationTypeValues
 
     labels = outlines.labels
-    planes = planes_of(labels)
+    planes = outlines.planes
     voxels = sitk.GetArrayViewFromImage(labels)[planes.start : planes.stop]
     number_of = np.zeros(256, dtype=np.uint8)
     number_of[list(outlines.names)] = np.arange(1, len(outlines.names) + 1)

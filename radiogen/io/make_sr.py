@@ -11,7 +11,6 @@ from radiogen.io.dicom_new import (
     MANUFACTURER,
     SERIES_NUMBERS,
     Outlines,
-    planes_of,
     put_identity,
     source_images,
 )
@@ -47,7 +46,7 @@ def make_sr(outlines: Outlines, lesions: Sequence[Measured], seg: Dataset) -> Da
     from highdicom.sr import DeviceObserverIdentifyingAttributes as Device
     from pydicom.sr.codedict import codes
 
-    images = source_images(outlines, planes_of(outlines.labels))
+    images = source_images(outlines, outlines.planes)
     device = Device(uid=uid_of("device", MANUFACTURER), name=MANUFACTURER, manufacturer_name=MANUFACTURER)
     observer = ObserverContext(codes.DCM.Device, device)
     with warnings.catch_warnings():
