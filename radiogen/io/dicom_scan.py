@@ -21,6 +21,7 @@ _LENGTHS = {"PatientName": 64, "PatientID": 64, "StudyID": 16, "AccessionNumber"
 _LENGTHS |= {"ReferringPhysicianName": 64, "StudyDescription": 64, "IssuerOfPatientID": 64}
 _PATTERNS = {"PatientBirthDate": r"\d{8}", "StudyDate": r"\d{8}", "PatientSex": "[MFO]"}
 _PATTERNS |= {"StudyTime": r"\d{2}([0-5]\d([0-5]\d(\.\d{1,6})?)?)?"}
+_UID = re.compile(r"[0-9.]{1,64}")
 IDENTITY = (*_LENGTHS, *_PATTERNS)
 _OPTIONAL = ("StudyDescription", "IssuerOfPatientID")
 
@@ -90,8 +91,8 @@ def read_scan(series: Series) -> DicomScan:
     """What objects need to know of a CT series; one header is read, the patient's identity with it.
 
     Raises:
-        SeriesError: The series is an enhanced multi-frame CT, names no frame of reference or several, or
-            cannot be read.
+        SeriesError: The series is an enhanced multi-frame CT, names no frame of reference or several, has
+            a UID that is none, or cannot be read.
     """
     first = series.slices[0]
     sop_class, identity = _header(first.path)
@@ -102,6 +103,10 @@ def read_scan(series: Series) -> DicomScan:
     frames = series.frame_uids
     if len(frames) != 1:
         wrong = f"names {len(frames) or 'no'} frames of reference, DICOM output needs one"
+        raise SeriesError(series.folder, wrong, "take --format nifti")
+    uids = (first.study_uid, series.uid, *frames, *(place[0].sop_uid for place in series.stack.places))
+    if not all(_UID.fullmatch(uid) for uid in uids):
+        wrong = "has a UID that is none (digits and dots, 64 at most), DICOM output cannot refer to it"
         raise SeriesError(series.folder, wrong, "take --format nifti")
     return DicomScan(
         study_uid=first.study_uid,

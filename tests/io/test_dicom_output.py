@@ -18,6 +18,7 @@ from matplotlib.path import Path as MplPath
 from pydicom import dcmread
 from pydicom.config import disable_value_validation
 
+from radiogen.errors import SeriesError
 from radiogen.io.contours import lay_contours
 from radiogen.io.dicom_files import find_dicom
 from radiogen.io.dicom_new import Maker, Outlines, write_dicom
@@ -274,10 +275,24 @@ def test_hostile_strings_of_the_header_become_harmless_values(tmp_path):
     voxels[1, 2, 3] = 1
     outlines = Outlines(volume_like(voxels, ct), {1: "Lesion 1"}, Maker(), scan)
     path = tmp_path / "one.dcm"
-    for item in (make_seg(outlines), make_rtstruct(outlines)):
+    for item in objects_of(outlines):
         write_dicom(item, path)
         read = dcmread(path)
         for value in (str(read.PatientName), read.PatientID, read.StudyDescription, read.AccessionNumber):
             assert value.isprintable() and len(value) <= 64 and "\\" not in value
-        assert read.SeriesDescription == "radiogen lesions"
+        assert read.SeriesDescription.startswith("radiogen ")
     assert make_seg(outlines).SegmentSequence[0].SegmentAlgorithmType == "MANUAL"
+
+
+@pytest.mark.parametrize("name", ["StudyInstanceUID", "FrameOfReferenceUID", "SOPInstanceUID"])
+def test_a_uid_that_is_a_path_or_markup_is_refused(tmp_path, name):
+    slices = ct_slices()
+    with disable_value_validation(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for k, item in enumerate(slices):
+            setattr(item, name, f"../../etc/<b>{k if name == 'SOPInstanceUID' else ''}")
+        save(slices, tmp_path / "ct")
+        (series,) = group_series(find_dicom(tmp_path / "ct").slices)
+    with pytest.raises(SeriesError, match="has a UID that is none") as refused:
+        read_scan(series)
+    assert "etc" not in str(refused.value).split("ct:")[-1]
