@@ -53,15 +53,15 @@ class Outlines:
         return uid_of(what, self._content)
 
     @cached_property
-    def planes(self) -> range:
-        """From the first plane that is not empty to the last."""
-        filled = np.flatnonzero(sitk.GetArrayViewFromImage(self.labels).any(axis=(1, 2)))
-        return range(int(filled[0]), int(filled[-1]) + 1) if len(filled) else range(0)
+    def planes(self) -> list[int]:
+        """The planes that are not empty."""
+        found: list[int] = np.flatnonzero(sitk.GetArrayViewFromImage(self.labels).any(axis=(1, 2))).tolist()
+        return found
 
     @cached_property
     def _content(self) -> str:
-        voxels = sitk.GetArrayViewFromImage(self.labels)[self.planes.start : self.planes.stop]
-        digest = hashlib.sha256(np.ascontiguousarray(voxels).data).hexdigest()
+        voxels = sitk.GetArrayViewFromImage(self.labels)[self.planes]
+        digest = hashlib.sha256(voxels.data).hexdigest()
         place = (
             f"{self.planes}{self.labels.GetOrigin()}{self.labels.GetSpacing()}{self.labels.GetDirection()}"
         )
@@ -126,9 +126,10 @@ def source_images(outlines: Outlines, planes: Sequence[int]) -> list[Dataset]:
     if len(under) < len(planes):
         under = list(scan.slices)
     images = []
+    bare = Dataset()
+    put_identity(bare, scan)
     for one in under:
-        image = Dataset()
-        put_identity(image, scan)
+        image = Dataset({element.tag: element for element in bare})
         image.SOPClassUID, image.SOPInstanceUID, image.Modality = scan.sop_class, one.uid, "CT"
         image.StudyInstanceUID, image.SeriesInstanceUID = scan.study_uid, scan.series_uid
         image.FrameOfReferenceUID, image.PositionReferenceIndicator = scan.frame_uid, ""

@@ -31,7 +31,7 @@ def make_seg(outlines: Outlines) -> Dataset:
 
     labels = outlines.labels
     planes = outlines.planes
-    voxels = sitk.GetArrayViewFromImage(labels)[planes.start : planes.stop]
+    voxels = sitk.GetArrayViewFromImage(labels)[planes]
     number_of = np.zeros(256, dtype=np.uint8)
     number_of[list(outlines.names)] = np.arange(1, len(outlines.names) + 1)
     axes = np.array(labels.GetDirection()).reshape(3, 3)[:, :2].T.ravel().tolist()

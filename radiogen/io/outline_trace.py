@@ -25,6 +25,11 @@ def trace(mask: BoolArray) -> list[list[Corner]]:
     [[(0, 0), (2, 0), (2, 1), (0, 1)]]
     """
     ways: dict[Corner, list[Corner]] = defaultdict(list)
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        return []
+    top, left = int(rows[0]), int(columns[0])
+    mask = mask[top : rows[-1] + 1, left : columns[-1] + 1]
     padded = np.pad(mask, 1)
     for shift, start, end in (  # the neighbour across each edge, and the edge with the inside on its right
         ((-1, 0), (0, 0), (1, 0)),
@@ -33,7 +38,7 @@ def trace(mask: BoolArray) -> list[list[Corner]]:
         ((0, -1), (0, 1), (0, 0)),
     ):
         across = np.roll(padded, (-shift[0], -shift[1]), (0, 1))[1:-1, 1:-1]
-        for row, column in np.argwhere(mask & ~across).tolist():
+        for row, column in np.add(np.argwhere(mask & ~across), (top, left)).tolist():
             ways[column + start[0], row + start[1]].append((column + end[0], row + end[1]))
     lines = []
     for first in sorted(ways, key=lambda corner: (corner[1], corner[0])):
