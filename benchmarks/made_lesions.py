@@ -1,6 +1,6 @@
-"""Dice on made lesions with a box, by volume and threshold: how that of the starter model was chosen.
+"""Dice on made lesions with a box, by size and threshold: how that of the starter model was chosen.
 
-    python benchmarks/made_lesions.py models/raseg-starter build/starter/cases models/starter_masses.yaml
+    python benchmarks/made_lesions.py models/raseg-starter build/starter/cases models/starter_boxes.yaml
 
 Patches are drawn as in training but with another seed, without augmentation, each with a made lesion and a
 box whose faces are off by up to 5 % of its size and moved out by up to 10 % more. No true lesion is seen.
@@ -21,7 +21,7 @@ from radiogen.io.cases import find_cases
 from radiogen.runtime import keep_large_blocks
 
 THRESHOLDS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9)
-BINS_ML = (0.0, 0.3, 1.0, 3.0, 10.0, 30.0, np.inf)
+BINS = (0, 500, 2000, 5000, 20000, np.inf)  # voxels of the patch, which are finer for a small lesion
 PLAIN = (
     "{flip: false, affine: 0, elastic: 0, kernel: 0, thick: 0, dose: 0, noise_hu: 0, shift_hu: 0, slope: 0}"
 )
@@ -61,11 +61,11 @@ def main() -> None:
         lesion = target > 0.5
         found = [probability >= threshold for threshold in THRESHOLDS]
         dice = [float(2 * (f & lesion).sum() / (f.sum() + lesion.sum())) for f in found]
-        rows.append([float(lesion.sum()) * float(np.prod(prepared[0].spacing_mm)) / 1000, *dice])
+        rows.append([float(lesion.sum()), *dice])
     table = np.array(rows)
-    print(f"| ml | lesions | {' | '.join(f'{t:g}' for t in THRESHOLDS)} |")
+    print(f"| voxels | lesions | {' | '.join(f'{t:g}' for t in THRESHOLDS)} |")
     print("| --- | --- |" + " --- |" * len(THRESHOLDS))
-    for low, high in [*pairwise(BINS_ML), (0.0, np.inf)]:
+    for low, high in [*pairwise(BINS), (0, np.inf)]:
         inside = table[(table[:, 0] >= low) & (table[:, 0] < high)]
         if len(inside):
             cells = " | ".join(f"{value:.3f}" for value in inside[:, 1:].mean(axis=0))

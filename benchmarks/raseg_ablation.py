@@ -1,7 +1,9 @@
 """What each switch of RA-Seg is worth: the preset `small` with one turned back, on the phantom cohort.
 
-    radiogen demo -o DEMO
-    python benchmarks/raseg_ablation.py DEMO/cases RUNS --seeds 0,1,2
+    radiogen phantoms -o PHANTOMS --patients 48 --first 5001 --spacing 3,3,5 --seed 31
+    radiogen ingest PHANTOMS/dicom -o CASES --cohort phantoms --clinical PHANTOMS/clinical.csv
+    radiogen split CASES --test 0.35 --seed 1
+    python benchmarks/raseg_ablation.py CASES RUNS --seeds 0,1
 
 Every variant is trained alike on the cases that are not of the split `test`, and asked for the lesions of
 that split: with the box of the outline (`oracle`), with the lungs, with nothing. Stopped, it goes on.
@@ -35,6 +37,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "recurrence one way": ("network.both_ways=false",),
     "gate that can only boost": ("network.gate=boost",),
     "batch norm in the gate": ("network.gate_norm=batch",),
+    "boxes in voxels as they are": ("preprocessing.box_fills=null",),
     "prior read at single points": ("network.prior_resize=trilinear",),
     "no predicted prior": ("network.prior_head=false",),
     "no deep supervision": ("network.deep_supervision=0",),
@@ -50,7 +53,12 @@ Scores = dict[str, float]  # mean Dice by prior
 
 def settings_of(variant: str, epochs: int) -> RunSettings:
     """The preset `small` on coarse voxels, with the switches of a variant."""
-    length = (f"training.epochs={epochs}", "training.patches_per_case=4", "training.ema_decay=0.99")
+    length = (
+        f"training.epochs={epochs}",
+        "training.patches_per_case=4",
+        "training.ema_decay=0.99",
+        "training.amp_cpu=true",
+    )
     return load_preset("small", overrides=[*COARSE, *length, *VARIANTS[variant]])
 
 
@@ -70,7 +78,7 @@ def main() -> None:
     parser.add_argument("cases", type=Path)
     parser.add_argument("runs", type=Path)
     parser.add_argument("--seeds", default="0")
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--only", choices=VARIANTS, action="append")
     options = parser.parse_args()
     keep_large_blocks()

@@ -32,6 +32,7 @@ from . import (
     report,
     segmentation,
     training,
+    view,
 )
 
 
@@ -84,6 +85,7 @@ app.command("extract-features")(features.extract_features)
 app.command("train-egfr")(egfr.train_egfr)
 app.command("classify-egfr")(egfr.classify_egfr)
 app.command("report")(report.report)
+app.command("view")(view.view)
 app.command("export")(export.export)
 app.add_typer(model.app, name="model")
 app.add_typer(cohorts.app, name="cohort")

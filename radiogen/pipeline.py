@@ -9,7 +9,7 @@ from radiogen.engines.segment import CASES, SegmentOptions, segment
 from radiogen.features.extract import extract_features
 from radiogen.features.settings import FeatureOptions
 from radiogen.io.cases import is_case_source
-from radiogen.report.page import report
+from radiogen.report.page import ReportOptions, report
 from radiogen.runtime import Tick, no_tick, pick_device
 
 
@@ -41,5 +41,5 @@ def examine(
     answer = classify_egfr(
         out / "features.csv", egfr, out / "predictions.csv", clinical, clinical_mapping, abstain, tick=tick
     )
-    report(out, out / "report.html")
+    report(out, out / "report.html", ReportOptions(cases=cases, egfr=egfr))
     return answer

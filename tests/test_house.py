@@ -32,6 +32,7 @@ FLOORS = (
 )
 LIBRARY = sorted((ROOT / "radiogen").rglob("*.py"))
 COMMANDS = sorted((ROOT / "cli").rglob("*.py"))
+VENDORED = ".min.js"  # written by others, as it came
 FOREIGN_PLACE = re.compile(r"(?<![\w.~:/])/(?:work|root|home|Users)/\w")
 
 
@@ -144,7 +145,7 @@ def test_no_file_names_a_place_of_one_machine():
     )
     if listing.returncode:
         pytest.skip("not a git checkout")
-    paths = [ROOT / name for name in listing.stdout.split("\0") if name]
+    paths = [ROOT / name for name in listing.stdout.split("\0") if name and not name.endswith(VENDORED)]
     told = []
     for path in paths:
         text = path.read_text(encoding="utf-8", errors="ignore") if path.is_file() else ""

@@ -26,7 +26,7 @@ from radiogen.provenance import (
     write_failures,
     write_json,
 )
-from radiogen.report.page import report
+from radiogen.report.page import ReportOptions, report
 from radiogen.runtime import Tick, pick_device
 
 TABLE, PREDICTIONS, FAILURES, PAGE = "features.csv", "predictions.csv", "failures.csv", "report.html"
@@ -43,6 +43,7 @@ class Gathering:
     tasks: Mapping[str, CaseTask]
     entries: Mapping[str, Entry]
     clinical: Clinical
+    jobs: int = 1  # cases that the page is drawn from at the same time
 
     @property
     def done(self) -> list[str]:
@@ -96,7 +97,7 @@ def gather(all_of: Gathering, tick: Tick) -> list[Failure]:
     cases = [] if not wanted else [c for c in cases_of_split(all_of.cases, None) if c.case_id in wanted]
     write_tables(run, sorted(cases, key=lambda case: case.case_id), failures)
     if "report" in settings.steps and (wanted or failures):
-        report(run, run / PAGE)
+        report(run, run / PAGE, ReportOptions(jobs=all_of.jobs), tick)
     write_json(place, {"known": known, "failures": failures, "outputs": stamp(_outputs(run))})
     return failures
 

@@ -100,7 +100,7 @@ def run_cohort(
                 ledger.write(entry)  # of a worker that cannot any more
             done += entry.outcome == "done"
             tick("cohort", number, len(todo))
-        return _close(ledger, plan, settings, run, (done, kept), tick)
+        return _close(ledger, plan, settings, run, (done, kept), tick, spread.jobs)
 
 
 def _results(
@@ -124,6 +124,7 @@ def _close(
     run: Path,
     counts: tuple[int, int],
     tick: Tick,
+    jobs: int,
 ) -> CohortReport:
     """Gather, if every case of every part is settled; parts that end together take turns."""
     with waited_for(ledger.home / "gathering"):
@@ -134,7 +135,7 @@ def _close(
         missing = len(plan.tasks) - len(entries)
         failures: Sequence[Failure] = ()
         if not missing:
-            failures = gather(Gathering(run, settings, plan.tasks, entries, plan.clinical), tick)
+            failures = gather(Gathering(run, settings, plan.tasks, entries, plan.clinical, jobs), tick)
         return CohortReport(run, *counts, tuple(failures), missing)
 
 

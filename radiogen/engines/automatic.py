@@ -10,9 +10,10 @@ from scipy import ndimage
 
 from radiogen.config import Settings
 from radiogen.engines.inference import HalfArray, Piece
+from radiogen.engines.scanner_grid import box_of, crop_grid
 from radiogen.engines.sliding import NO_LESION, ArrayBox
 from radiogen.preprocess.network_input import NetworkInput
-from radiogen.volume import bounding_box, crop, volume_like, voxel_ml
+from radiogen.volume import bounding_box, crop, resample_to, volume_like, voxel_ml
 
 JOIN_SHARE = 0.5  # of the smaller of two boxes that lies in the other: then they are one candidate
 
@@ -21,9 +22,13 @@ class AutoSettings(Settings):
     """What counts as a candidate, and which of them is kept."""
 
     candidate_threshold: float = Field(0.3, gt=0, lt=1, description="of the first pass; low, to miss little")
-    least_score: float = Field(
-        0.5, ge=0, le=1, description="mean probability, in either pass, below: dropped"
+    least_candidate: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="mean probability in the first pass, below: dropped; None is the model's",
     )
+    least_score: float = Field(0.5, ge=0, le=1, description="mean probability in its box, below: dropped")
     box_loosen: float = Field(
         0.075, ge=0, le=1, description="share of its width by which each face moves out; as training draws it"
     )
@@ -115,19 +120,27 @@ def _voxels(box: ArrayBox) -> int:
     return int(np.prod([edge.stop - edge.start for edge in box]))
 
 
-def only_seen_before(piece: Piece, first: Piece, threshold: float, candidate_threshold: float) -> Piece:
+def only_seen_before(
+    piece: Piece, first: Piece, sample: NetworkInput, threshold: float, candidate_threshold: float
+) -> Piece:
     """A second look without the parts that hold nothing of what the first pass saw.
 
     Args:
         piece: What the networks said of a box.
         first: What they said of the whole grid.
+        sample: That grid.
         threshold: Of the probability, for the parts of the box.
         candidate_threshold: For the first pass.
     """
     parts, _ = ndimage.label(piece.logits >= logit(threshold), structure=np.ones((3, 3, 3)))
     seen = np.unique(parts[first.logits[piece.near] >= logit(candidate_threshold)])
     new = (parts > 0) & ~np.isin(parts, seen)
-    return replace(piece, logits=np.where(new, np.float16(NO_LESION), piece.logits))
+    detail = piece.detail
+    if detail is not None:
+        there = crop_grid(sample.ct, box_of(piece.near))
+        unseen = resample_to(volume_like(new.astype(np.uint8), there), detail, outside=0, nearest=True)
+        detail = sitk.Mask(detail, unseen, float(NO_LESION), 1)
+    return replace(piece, logits=np.where(new, np.float16(NO_LESION), piece.logits), detail=detail)
 
 
 def mean_probability(piece: Piece, box: ArrayBox, threshold: float) -> float | None:

@@ -13,7 +13,7 @@ from radiogen.engines.model_folder import ENSEMBLE, AnyModel, Ensemble, Model, M
 from radiogen.errors import ConfigError, ModelError
 from radiogen.provenance import short_hash, write_json
 
-SHARED = ("preprocessing", "class_names", "threshold")
+SHARED = ("preprocessing", "class_names", "threshold", "least_candidate")
 
 
 class EnsembleConfig(Settings):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import SimpleITK as sitk
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
@@ -57,6 +58,9 @@ class Piece:
     near: ArrayBox
     logits: HalfArray  # (d, h, w); of the mean probability, where several looked
     spread: HalfArray | None  # (d, h, w), standard deviation of the probability; None where only one looked
+    detail: sitk.Image | None = (
+        None  # logits on a finer grid of their own, where the box was looked at in one
+    )
 
 
 class Inference:
@@ -230,14 +234,6 @@ def predict(
         here = slice(slab.start, slab.start + slab.values.shape[1])
         probability[here] = torch.sigmoid(torch.from_numpy(slab.values[0])).numpy()
     return probability
-
-
-def window_round(voxels: Voxels, size: Sequence[int]) -> ArrayBox:
-    """Slices that hold all true voxels and are at least `size` long where the array allows it."""
-    others = ((1, 2), (0, 2), (0, 1))
-    hits = [np.flatnonzero(voxels.any(axis=axes)) for axes in others]
-    z, y, x = (slice(int(hit[0]), int(hit[-1]) + 1) for hit in hits)
-    return window_about((z, y, x), voxels.shape, size)
 
 
 def window_about(box: ArrayBox, shape: Sequence[int], size: Sequence[int]) -> ArrayBox:

@@ -1,12 +1,13 @@
-"""Which parts of what was found are kept: large enough, and in or near the lungs."""
+"""Which parts of what was found are kept: large enough, and in or at the lungs."""
 
 import numpy as np
 import SimpleITK as sitk
 
 from radiogen.measures.lesions import split_lesions
-from radiogen.volume import Box, voxel_ml, widened
+from radiogen.volume import Box, array_of, crop, voxel_ml, widened
 
 LUNG_MARGIN_MM = 10.0  # a lesion may lie this far from the lungs (a tumour in the wall or the hilum)
+LEAST_NEAR = 0.2  # share of a part within that margin; a ball of 9 cm with one half in the lungs has 0.26
 
 
 def keep_lesions(
@@ -30,8 +31,7 @@ def keep_lesions(
     away = []
     for label in shapes.GetLabels():
         bounds = shapes.GetBoundingBox(label)
-        near = widened(Box(bounds[:3], bounds[3:]), lungs, LUNG_MARGIN_MM)
-        if not lungs_are_near(lungs, near):
+        if share_near_lungs(lesion == label, lungs, Box(bounds[:3], bounds[3:])) < LEAST_NEAR:
             away.append(label)
     if away:
         away_ml = sum(shapes.GetNumberOfPixels(label) for label in away) * voxel_ml(lesion)
@@ -40,6 +40,23 @@ def keep_lesions(
         renamed = {label: kept.index(label) + 1 if label in kept else 0 for label in shapes.GetLabels()}
         lesion = sitk.ChangeLabel(lesion, renamed)
     return lesion, tuple(decisions)
+
+
+def share_near_lungs(part: sitk.Image, lungs: sitk.Image, box: Box) -> float:
+    """The share of a part that lies in the lungs or within `LUNG_MARGIN_MM` of them.
+
+    Args:
+        part: Mask, not empty.
+        lungs: Lung mask on the same grid.
+        box: That holds the part.
+    """
+    room = widened(box, lungs, LUNG_MARGIN_MM)
+    inside = crop(lungs, room) != 0
+    if not sitk.GetArrayViewFromImage(inside).any():
+        return 0.0
+    distance = sitk.SignedMaurerDistanceMap(inside, squaredDistance=False, useImageSpacing=True)
+    voxels = array_of(crop(part, room)) != 0
+    return float(np.mean(array_of(distance)[voxels] <= LUNG_MARGIN_MM))
 
 
 def lungs_are_near(lungs: sitk.Image, box: Box | None) -> bool:

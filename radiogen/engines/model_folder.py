@@ -32,6 +32,7 @@ class ModelConfig(Settings):
     priors: tuple[PriorName, ...] = ("box",)
     class_names: tuple[str, ...] = ("background", "lesion")
     threshold: float = 0.5
+    least_candidate: float = 0.5  # mean probability of a part of the first look, from which it is a candidate
     seed: int = 0
     sparsity: float = 0.0
     control: str = "none"  # of the pruning: what took the place of the criterion's choice

@@ -1,7 +1,7 @@
 """Patches for training: what a sample looks like depends on seed, epoch and draw alone."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +11,14 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from radiogen.engines.augmentation import Chance, disturb
+from radiogen.engines.empty_boxes import empty_box
+from radiogen.engines.pieces import Piece, place_round, read_padded
 from radiogen.engines.places import lung_places, move_on
 from radiogen.engines.prepared import PreparedCase
 from radiogen.engines.prior_augmentation import drawn_box, rough_mask
 from radiogen.engines.training_settings import TrainingSettings
 from radiogen.engines.warp import Shape, Warp, draw_warp, no_warp
+from radiogen.engines.zoom import zoom_for, zoom_to_fill
 from radiogen.errors import CaseError, ConfigError
 from radiogen.phantoms.implants import implant_lesion
 from radiogen.preprocess.network_input import Preprocessing, scale_windows
@@ -24,23 +27,8 @@ from radiogen.volume import AIR_HU, FloatArray
 
 Patch = tuple[Tensor, Tensor, Tensor]  # image (C, D, H, W), prior (1, D, H, W), target (1, D, H, W)
 Draw = tuple[int, int]  # epoch, number within the epoch
-Labels = npt.NDArray[np.int16]
 
 ROOM = 16  # voxels by which a patch is read larger, so that a made lesion may reach out of it
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A piece of a case after the warp: HU, lesions 0..n, lungs, and the lesion that it was drawn for."""
-
-    hu: FloatArray
-    lesion: Labels
-    lungs: Labels
-    asked: int | None
-
-    def cut(self, box: tuple[slice, slice, slice]) -> "Piece":
-        """A part of it."""
-        return Piece(self.hu[box], self.lesion[box], self.lungs[box], self.asked)
 
 
 class PatchDataset(Dataset[Patch]):
@@ -83,14 +71,21 @@ class PatchDataset(Dataset[Patch]):
         case = self.cases[number % len(self.cases)]
         settings = self.training.augmentation
         prior_name = self.training.priors[planning.integers(len(self.training.priors))]
-        if planning.random() < self.training.synthetic_lesions:
+        makes = planning.random() < self.training.synthetic_lesions
+        empty = None
+        if prior_name == "box" and self.training.box_empty and planning.random() < self.training.box_empty:
+            piece, empty = self._with_empty_box(case, placing, making)
+        elif makes:
             piece = self._with_made_lesion(case, prior_name == "box", placing, making)
         else:
             label = self._true_lesion(case, prior_name, planning)
-            piece = self._piece(case, self._size, label, prior_name == "box", placing)
+            zoom = self._zoom_round(case, label) if prior_name == "box" else None
+            piece = self._piece(case, self._size, label, prior_name == "box", placing, zoom)
         prior, target = self._prior_and_target(piece, prior_name, asking)
+        if empty is not None:
+            prior, target = empty, np.zeros_like(target)
         image = scale_windows(
-            disturb(piece.hu, case.spacing_mm, settings, changing), self.preprocessing.windows
+            disturb(piece.hu, piece.spacing_mm, settings, changing), self.preprocessing.windows
         )
         arrays = [image, prior[None].astype(np.float32), target[None].astype(np.float32)]
         turned = tuple(axis for axis in (1, 2, 3) if settings.flip and turning.random() < 0.5)
@@ -136,18 +131,22 @@ class PatchDataset(Dataset[Patch]):
 
         The lesion is laid into a somewhat larger piece, so that it may reach out of the patch.
         """
-        size = self._size
-        d, h, w = (max(s, min(s + ROOM, n)) for n, s in zip(case.shape, size, strict=True))
-        piece = self._piece(case, (d, h, w), None, False, placing)
+        size, sizes_mm, zoom = self._size, self.training.synthetic_mm, None
+        if central:
+            sizes_mm, zoom = self._size_and_zoom(case, making)
+        lengths = [n / min(zoom or 1.0, 1.0) for n in case.shape]
+        d, h, w = (max(s, min(s + ROOM, int(n))) for n, s in zip(lengths, size, strict=True))
+        piece = self._piece(case, (d, h, w), None, False, placing, zoom)
         middle = [n // 2 for n in piece.hu.shape]
         made = implant_lesion(
-            piece.hu, piece.lungs > 0, case.spacing_mm, making, self.training.synthetic_mm, piece.lesion > 0
+            piece.hu, piece.lungs > 0, piece.spacing_mm, making, sizes_mm, piece.lesion > 0, central
         )
         if made is not None:
             label = np.int16(piece.lesion.max() + 1)
             hidden = making.random() < 0.5  # lung masks by threshold often leave a lesion out
             lungs = np.where(made.lesion & hidden, np.int16(0), piece.lungs)
-            piece = Piece(made.hu, np.where(made.lesion, label, piece.lesion), lungs, int(label))
+            lesion = np.where(made.lesion, label, piece.lesion)
+            piece = replace(piece, hu=made.hu, lesion=lesion, lungs=lungs, asked=int(label))
             middle = [(s.start + s.stop) // 2 for s in find_objects(made.lesion.astype(np.uint8))[0]]
         firsts = []
         for at, s, n in zip(middle, size, piece.hu.shape, strict=True):
@@ -156,26 +155,61 @@ class PatchDataset(Dataset[Patch]):
         z, y, x = (slice(first, first + s) for first, s in zip(firsts, size, strict=True))
         return piece.cut((z, y, x))
 
+    def _with_empty_box(
+        self, case: PreparedCase, placing: Chance, making: Chance
+    ) -> tuple[Piece, FloatArray | None]:
+        """A patch over lung, and a box in it that holds no lesion; None where no such box was found."""
+        sizes_mm, zoom = self._size_and_zoom(case, making)
+        piece = self._piece(case, self._size, None, False, placing, zoom)
+        sides = sizes_mm[0] / np.array(piece.spacing_mm[::-1])
+        box = empty_box(piece.hu, piece.lungs > 0, piece.lesion > 0, sides, making)
+        if box is None:
+            return piece, None
+        prior = np.zeros(piece.hu.shape, np.float32)
+        prior[box] = 1.0
+        return piece, prior
+
+    def _size_and_zoom(self, case: PreparedCase, chance: Chance) -> tuple[tuple[float, float], float]:
+        """The diameter of a lesion in mm, as a range of one value, and the zoom that its box would get."""
+        size_mm = float(np.exp(chance.uniform(*np.log(self.training.synthetic_mm))))
+        voxels = [size_mm / step for step in case.spacing_mm[::-1]]
+        share = max(n / length for n, length in zip(voxels, self._size, strict=True))
+        return (size_mm, size_mm), zoom_to_fill(share, self.preprocessing.box_fills)
+
+    def _zoom_round(self, case: PreparedCase, label: int | None) -> float | None:
+        if label is None:
+            return None
+        return zoom_for(case.lesion_boxes[label], self._size, self.preprocessing.box_fills)
+
     def _piece(
-        self, case: PreparedCase, shape: Shape, label: int | None, central: bool, chance: Chance
+        self,
+        case: PreparedCase,
+        shape: Shape,
+        label: int | None,
+        central: bool,
+        chance: Chance,
+        zoom: float | None = None,
     ) -> Piece:
         """A warped piece of a case: round a lesion, or over lung."""
         warping, placing = chance.spawn(2)
-        warp = draw_warp(shape, case.spacing_mm, self.training.augmentation, warping)
+        warp = draw_warp(shape, case.spacing_mm, self.training.augmentation, warping, zoom)
         if label is not None:
-            start = place_round(case, label, shape, central, placing)
+            start = place_round(case, label, warp, central, placing)
             return self._read(case, warp, start, label)
         places = self._places(case, warp)
         if not len(places):  # of a case whose lesions must not be seen: the plain patch has a place
             warp = no_warp(self._size)
             places = self._places(case, warp)
-        start = move_on(places[placing.integers(len(places))], case.shape, warp.shape, placing)
-        return self._read(case, warp, start, None)
+        first = move_on(places[placing.integers(len(places))], case.shape, warp.covered, placing)
+        z, y, x = (at - inset for at, inset in zip(first, warp.inset, strict=True))
+        return self._read(case, warp, (z, y, x), None)
 
     def _places(self, case: PreparedCase, warp: Warp) -> npt.NDArray[np.int64]:
+        """The first voxels that a patch may cover."""
         forbidden = case.blocks("near_lesion_blocks") if self._lungs_only(case) else None
         lungs, share = case.blocks("lung_blocks"), self.training.lung_share
-        return lung_places(lungs, forbidden, case.shape, warp.shape, warp.reading, share)
+        reading = warp.reading.moved(warp.inset)
+        return lung_places(lungs, forbidden, case.shape, warp.covered, reading, share)
 
     def _read(self, case: PreparedCase, warp: Warp, start: Shape, label: int | None) -> Piece:
         first = [s + low for s, low in zip(start, warp.reading.low, strict=True)]
@@ -184,7 +218,8 @@ class PatchDataset(Dataset[Patch]):
             for name, outside in (("hu", int(AIR_HU)), ("lesion", 0), ("lungs", 0))
         )
         lesion, lungs = warp.labels([lesion, lungs])
-        return Piece(warp.hu(hu.astype(np.float32)), lesion, lungs, label)
+        x_mm, y_mm, z_mm = (step * warp.zoom for step in case.spacing_mm)
+        return Piece(warp.hu(hu.astype(np.float32)), lesion, lungs, label, (x_mm, y_mm, z_mm))
 
 
 def check_cohorts(training: TrainingSettings, cohorts: set[str]) -> None:
@@ -198,41 +233,6 @@ def check_cohorts(training: TrainingSettings, cohorts: set[str]) -> None:
         if absent:
             way_out = f"the cohorts are {', '.join(sorted(name or '(none)' for name in cohorts))}"
             raise ConfigError(f"training.{key}", f"names {min(absent)!r}, which has no case", way_out)
-
-
-def place_round(case: PreparedCase, label: int, shape: Shape, central: bool, chance: Chance) -> Shape:
-    """The first voxel of a patch that holds the middle of a lesion, near its own middle or anywhere."""
-    start = []
-    for length, size, edge in zip(case.shape, shape, case.lesion_boxes[label], strict=True):
-        middle = (edge.start + edge.stop) // 2
-        slack = max(0, (size - (edge.stop - edge.start)) // 4) if central else 2 * size // 5
-        first = middle - size // 2 + int(chance.integers(-slack, slack + 1))
-        start.append(min(max(first, 0), length - size) if length > size else (length - size) // 2)
-    z, y, x = start
-    return z, y, x
-
-
-def read_padded(
-    case: PreparedCase, name: str, first: Sequence[int], shape: Shape, size: Shape, outside: int
-) -> Labels:
-    """A piece of an array of a case, from the voxel `first` on.
-
-    What a warp asks for beyond the case is mirrored, so that no edge is seen where there is none; on an
-    axis on which the case is no longer than a patch it is `outside`, as the network sees it in use.
-    """
-    short = [n <= s for n, s in zip(case.shape, size, strict=True)]
-    ends = [  # the last voxel of a case may jut out of the scan and be air
-        n - 1 if f + s > n and not is_short else n
-        for f, s, n, is_short in zip(first, shape, case.shape, short, strict=True)
-    ]
-    inside = [slice(max(0, f), min(n, f + s)) for f, n, s in zip(first, ends, shape, strict=True)]
-    piece = case.read(name, (inside[0], inside[1], inside[2]))
-    pad = [(i.start - f, f + s - i.stop) for i, f, s in zip(inside, first, shape, strict=True)]
-    if not any(before or behind for before, behind in pad):
-        return piece
-    mirrored = [(0, 0) if is_short else both for both, is_short in zip(pad, short, strict=True)]
-    filled = [both if is_short else (0, 0) for both, is_short in zip(pad, short, strict=True)]
-    return np.pad(np.pad(piece, mirrored, mode="reflect"), filled, constant_values=outside)
 
 
 class EpochSampler(Sampler[Draw]):

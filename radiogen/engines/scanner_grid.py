@@ -41,7 +41,7 @@ class ScannerMap:
         """
         count = 0
         for slab in _slabs(region):
-            logits = interpolated(piece.logits, piece.near, self.sample, crop_grid(self.ct, slab), NO_LESION)
+            logits = logits_on(crop_grid(self.ct, slab), piece, self.sample)
             probability = torch.sigmoid(torch.from_numpy(logits)).numpy()
             parts = np.rint(probability * PARTS).astype(np.uint8)
             wins = parts > self.parts[slab.array_slices()]
@@ -61,11 +61,19 @@ class ScannerMap:
         return volume
 
 
+def logits_on(grid: sitk.Image, piece: Piece, sample: NetworkInput) -> FloatArray:
+    """What the networks said of a box on another grid, linear; shape (z, y, x) of that grid."""
+    if piece.detail is None:
+        return interpolated(piece.logits, piece.near, sample, grid, NO_LESION)
+    found: FloatArray = sitk.GetArrayFromImage(resample_to(piece.detail, grid, NO_LESION))
+    return found
+
+
 def interpolated(
     values: HalfArray, near: ArrayBox, sample: NetworkInput, grid: sitk.Image, outside: float
 ) -> FloatArray:
     """Values of a box of the network's grid on another grid, linear; shape (z, y, x) of that grid."""
-    box = widened(_box_under(grid, sample.ct), sample.ct, 2 * max(sample.ct.GetSpacing()))
+    box = grid_region(grid, sample.ct, 2 * max(sample.ct.GetSpacing()))
     cut = [
         slice(max(want.start, edge.start), min(want.stop, edge.stop))
         for want, edge in zip(box.array_slices(), near, strict=True)
@@ -83,7 +91,12 @@ def interpolated(
 
 def region_of(near: ArrayBox, sample: NetworkInput, ct: sitk.Image, margin_mm: float) -> Box:
     """The box of the scanner's grid that a box of the network's grid covers, with a margin."""
-    return widened(_box_under(crop_grid(sample.ct, box_of(near)), ct), ct, margin_mm)
+    return grid_region(crop_grid(sample.ct, box_of(near)), ct, margin_mm)
+
+
+def grid_region(grid: sitk.Image, volume: sitk.Image, margin_mm: float) -> Box:
+    """The box of a volume that a grid covers, with a margin."""
+    return widened(_box_under(grid, volume), volume, margin_mm)
 
 
 def box_of(near: ArrayBox) -> Box:

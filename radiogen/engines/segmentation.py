@@ -180,10 +180,10 @@ class _Work:
                 raise ConfigError(corners, "lies outside the lungs", way_out)
             if here is None or there is None:
                 raise ConfigError(corners, "holds no voxel of the lungs' box", way_out)
-            zoom = zoom_for(here.array_slices(), self.inference.size)
+            zoom = self._zoom(here.array_slices())
             near = window_about(here.array_slices(), self.hu.shape, zoomed(self.inference.size, zoom))
             prior = box_voxels(box, crop_grid(self.sample.ct, box_of(near)))
-            piece = look_zoomed(self.inference, self.sample.ct, prior, near, zoom)
+            piece = look_zoomed(self.inference, self.sample.ct, self.ct, prior, near, zoom)
             self.laid[label] = Laid(piece, f"box {label}")
             if not self.filled.lay(piece, label, there, grown(box, margin_mm)):
                 said.append(f"box {label}: nothing above the threshold {self.filled.threshold:g}")
@@ -194,13 +194,18 @@ class _Work:
         auto = self.settings.auto
         first = self._look_everywhere("lungs")
         found = find_candidates(first, self.sample, auto.candidate_threshold, self.settings.smallest_ml)
-        bright = [each for each in found if each.score >= auto.least_score]
+        least = auto.least_candidate
+        if least is None:
+            least = self.inference.model.config.least_candidate
+        bright = [each for each in found if each.score >= least]
         joined = join_overlapping([loosened(each, self.hu.shape, auto.box_loosen) for each in bright])
         candidates = joined[: auto.most_candidates]
         empty = faint = 0
         for label, candidate in enumerate(candidates, start=1):
             piece = self._refine(candidate.box)
-            piece = only_seen_before(piece, first, self.filled.threshold, auto.candidate_threshold)
+            piece = only_seen_before(
+                piece, first, self.sample, self.filled.threshold, auto.candidate_threshold
+            )
             wide = widened(box_of(candidate.box), self.sample.ct, BOX_MARGIN_MM)
             score = mean_probability(piece, wide.array_slices(), self.filled.threshold)
             empty += score is None
@@ -210,8 +215,7 @@ class _Work:
                 self.filled.lay(piece, label, region)
                 self.laid[label] = Laid(piece, f"candidate {label}", candidate.score)
         counts = {
-            f"dropped, mean probability below {auto.least_score:g} in the first pass": len(found)
-            - len(bright),
+            f"dropped, mean probability below {least:g} in the first pass": len(found) - len(bright),
             "joined with another, whose box they lie in": len(bright) - len(joined),
             f"dropped, beyond the best {auto.most_candidates}": len(joined) - len(candidates),
             "dropped, nothing found in their box": empty,
@@ -222,10 +226,13 @@ class _Work:
         return said + [f"{count} of them {what}" for what, count in counts.items() if count]
 
     def _refine(self, box: ArrayBox) -> Piece:
-        zoom = zoom_for(box, self.inference.size)
+        zoom = self._zoom(box)
         near = window_about(box, self.hu.shape, zoomed(self.inference.size, zoom))
         prior = np.zeros([edge.stop - edge.start for edge in near], dtype=bool)
         prior[tuple(slice(b.start - n.start, b.stop - n.start) for b, n in zip(box, near, strict=True))] = (
             True
         )
-        return look_zoomed(self.inference, self.sample.ct, prior, near, zoom)
+        return look_zoomed(self.inference, self.sample.ct, self.ct, prior, near, zoom)
+
+    def _zoom(self, box: ArrayBox) -> float:
+        return zoom_for(box, self.inference.size, self.inference.model.config.preprocessing.box_fills)

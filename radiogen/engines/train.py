@@ -148,6 +148,7 @@ def _write(out: Path, task: Task, metrics: dict[str, Any]) -> None:
         preprocessing=settings.preprocessing,
         priors=settings.training.prior_names,
         threshold=settings.training.threshold,
+        least_candidate=settings.training.least_candidate,
         seed=task.options.seed,
         sparsity=start.sparsity,
         control=start.control,

@@ -23,6 +23,12 @@ class TrainingSettings(Settings):
     patches_per_case: PositiveInt = Field(2, description="patches drawn from each case in an epoch")
     gradient_norm: PositiveFloat = Field(12.0, description="longer gradients are cut to this length")
     threshold: float = Field(0.5, gt=0, lt=1, description="probability from which the model says lesion")
+    least_candidate: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="mean probability of a part of the first look of `auto` to be a candidate",
+    )
     dice: Literal["batch", "patch"] = Field("batch", description="what Dice is taken over in the loss")
     priors: tuple[PriorName, ...] = Field(
         ("box", "lungs", "none"), min_length=1, description="drawn equally often; one may stand twice"
@@ -31,6 +37,12 @@ class TrainingSettings(Settings):
     box_jitter: float = Field(0.15, ge=0, le=0.5, description="shift of a box's faces, share of its size")
     box_loosen: float = Field(0.15, ge=0, le=1, description="how far faces may also move out")
     box_careless: float = Field(0.1, ge=0, le=1, description="share of boxes far too large or partly beside")
+    box_empty: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of boxes drawn round tissue without a lesion, where nothing is found",
+    )
     lung_share: float = Field(0.2, gt=0, le=1, description="least share of lung in a patch without a lesion")
     augmentation: Augmentation = Augmentation()
     synthetic_lesions: float = Field(0.0, ge=0, le=1, description="share of patches that get a made lesion")

@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
-from radiogen.engines.inference import predict, window_round
+from radiogen.engines.inference import predict, window_about
 from radiogen.engines.prepared import PreparedCase
+from radiogen.engines.zoom import zoom_for, zoomed
 from radiogen.preprocess.network_input import Preprocessing, scale_windows
 from radiogen.preprocess.priors import PROMPT_OF, PriorName
 from radiogen.volume import FloatArray
@@ -53,11 +55,28 @@ def _predict_boxes(
     preprocessing: Preprocessing,
     device: torch.device,
 ) -> FloatArray:
+    """The greatest probability under the outline's boxes, each seen in voxels of the size it gets in use."""
     probability = np.zeros(case.shape, np.float32)
     for box in case.lesion_boxes.values():
         prior = np.zeros(case.shape, np.float32)
         prior[box] = 1.0
-        near = window_round(prior > 0, preprocessing.size)
-        piece = predict(network, image[(slice(None), *near)], prior[near], preprocessing.size, device)
-        probability[near] = np.maximum(probability[near], piece)
+        zoom = zoom_for(box, preprocessing.size, preprocessing.box_fills)
+        near = window_about(box, case.shape, zoomed(preprocessing.size, zoom))
+        shape = [edge.stop - edge.start for edge in near]
+        seen = [round(n / zoom) for n in shape]
+        piece = predict(
+            network,
+            _resized(image[(slice(None), *near)], seen),
+            _resized(prior[near][None], seen, "nearest")[0],
+            preprocessing.size,
+            device,
+        )
+        probability[near] = np.maximum(probability[near], _resized(piece[None], shape)[0])
     return probability
+
+
+def _resized(channels: FloatArray, shape: Sequence[int], mode: str = "trilinear") -> FloatArray:
+    if channels.shape[1:] == tuple(shape):
+        return channels
+    resized = functional.interpolate(torch.from_numpy(channels)[None], tuple(shape), mode=mode)
+    return np.asarray(resized[0].numpy())

@@ -27,6 +27,11 @@ class Reading:
         d, h, w = (high - low for low, high in zip(self.low, self.high, strict=True))
         return d, h, w
 
+    def moved(self, inset: Shape) -> "Reading":
+        """The same voxels, counted from a first voxel that lies further in."""
+        low, high = (_shape(np.subtract(ends, inset)) for ends in (self.low, self.high))
+        return Reading(low, high)
+
 
 @dataclass(frozen=True)
 class Warp:
@@ -35,6 +40,19 @@ class Warp:
     shape: Shape  # of the patch
     reading: Reading
     points: FloatArray | None  # (3, D, H, W), from the first voxel that is read
+    zoom: float = 1.0  # how much coarser the patch's voxels are than those of the case
+
+    @property
+    def covered(self) -> Shape:
+        """The voxels of the case that the patch shows about its middle, fewer than its own if finer."""
+        d, h, w = (max(1, int(n * min(self.zoom, 1.0))) for n in self.shape)
+        return d, h, w
+
+    @property
+    def inset(self) -> Shape:
+        """From the first voxel of the patch to the first that it covers."""
+        d, h, w = ((n - c) // 2 for n, c in zip(self.shape, self.covered, strict=True))
+        return d, h, w
 
     def hu(self, read: FloatArray) -> FloatArray:
         """The patch of an array in HU of the shape of `reading`: linear between voxels."""
@@ -53,26 +71,32 @@ def no_warp(shape: Shape) -> Warp:
     return Warp(shape, Reading((0, 0, 0), shape), None)
 
 
-def draw_warp(shape: Shape, spacing_mm: Sequence[float], augmentation: Augmentation, chance: Chance) -> Warp:
-    """A turn and scale about the middle of a patch, a zoom out, and a smooth bend: each drawn or not.
+def draw_warp(
+    shape: Shape,
+    spacing_mm: Sequence[float],
+    augmentation: Augmentation,
+    chance: Chance,
+    zoom: float | None = None,
+) -> Warp:
+    """A turn and scale about the middle of a patch, a zoom, and a smooth bend: each drawn or not.
 
     Args:
         shape: Of the patch, (D, H, W).
         spacing_mm: Of the voxels, (x, y, z): a sphere stays a sphere when it is turned.
         augmentation: How much.
         chance: Decides alone what is drawn.
+        zoom: How much coarser (above 1) or finer the patch is seen; None draws it.
     """
     turning, bending, zooming = chance.spawn(3)
     turns = turning.random() < augmentation.affine and bool(augmentation.rotation_deg or augmentation.scale)
     bends = bending.random() < augmentation.elastic and augmentation.elastic_mm > 0
-    zooms = zooming.random() < augmentation.zoom and augmentation.zoom_most > 1
-    if not turns and not bends and not zooms:
+    if zoom is None:
+        zoom = draw_zoom(augmentation, zooming)
+    if not turns and not bends and zoom == 1:
         return no_warp(shape)
     step = np.array(spacing_mm[::-1], dtype=np.float64)
     middle = (np.array(shape) - 1) / 2
-    matrix = turn_and_scale(augmentation, turning) if turns else np.eye(3)
-    if zooms:
-        matrix = matrix * np.exp(zooming.uniform(0, np.log(augmentation.zoom_most)))
+    matrix = zoom * (turn_and_scale(augmentation, turning) if turns else np.eye(3))
     voxels = (matrix * step) / step[:, None]  # from voxels to voxels, through millimetres
     axes = [np.arange(n) - m for n, m in zip(shape, middle, strict=True)]
     points = np.empty((3, *shape), np.float32)
@@ -84,7 +108,14 @@ def draw_warp(shape: Shape, spacing_mm: Sequence[float], augmentation: Augmentat
         points += shift * (1 / step)[:, None, None, None].astype(np.float32)
     low, high = np.floor(points.min(axis=(1, 2, 3))), np.ceil(points.max(axis=(1, 2, 3))) + 1
     points -= low[:, None, None, None].astype(np.float32)
-    return Warp(shape, Reading(_shape(low), _shape(high)), points)
+    return Warp(shape, Reading(_shape(low), _shape(high)), points, zoom)
+
+
+def draw_zoom(augmentation: Augmentation, chance: Chance) -> float:
+    """How much coarser a patch is seen that no box is asked for: mostly not at all."""
+    if chance.random() >= augmentation.zoom:
+        return 1.0
+    return float(np.exp(chance.uniform(0, np.log(augmentation.zoom_most))))
 
 
 def turn_and_scale(augmentation: Augmentation, chance: Chance) -> npt.NDArray[np.float64]:

@@ -27,9 +27,13 @@ class Ground:
 
 
 def survey(
-    hu: FloatArray, lungs: Lungs, spacing_mm: tuple[float, float, float], taken: Lungs | None
+    hu: FloatArray,
+    lungs: Lungs,
+    spacing_mm: tuple[float, float, float],
+    taken: Lungs | None,
+    central: bool = False,
 ) -> Ground | None:
-    """Measure a patch; None where it holds too little lung."""
+    """Measure a patch; None where it holds too little lung. `central`: centres in its inner half, if any."""
     allowed = lungs if taken is None else lungs & ~taken
     if np.count_nonzero(allowed) * np.prod(spacing_mm) / 1000 < LEAST_LUNG_ML or min(hu.shape) < 4:
         return None
@@ -37,6 +41,11 @@ def survey(
     free = _halve(allowed.astype(np.float32)) > 0.75
     if not free.any():
         return None
+    if central:
+        half = tuple(slice(n // 4, n - n // 4) for n in free.shape)
+        middle = np.zeros_like(free)
+        middle[half] = free[half]
+        free = middle if middle.any() else free
     step = 2 * np.array(spacing_mm[::-1])
     room = -np.asarray(ndimage.distance_transform_edt(inside, step), dtype=np.float32)
     if not inside.all():

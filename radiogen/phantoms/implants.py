@@ -31,7 +31,7 @@ AERATED_HU = -400.0
 LEAST_AERATED = 0.4  # share of the lesion; a lesion that is all vessel or wall cannot be seen
 LOOSE_OUTLINES = 0.1  # share; more of them teach a network to be loose always
 MASS_MM = 15.0  # radius from which a lesion is a mass, that more often and further grows out of the lungs
-LEAST_AERATED_MASS = 0.2
+LEAST_AERATED_MASS = 0.1
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ def implant_lesion(
     generator: np.random.Generator,
     sizes_mm: tuple[float, float] = (4.0, 90.0),
     taken: BoolArray | None = None,
+    central: bool = False,
 ) -> Implanted | None:
     """Lay one made lesion into a patch of CT.
 
@@ -71,13 +72,14 @@ def implant_lesion(
         generator: Where the chance comes from; the same state gives the same lesion.
         sizes_mm: Diameters of the ball of the lesion's volume before lungs and patch cut it, log-uniform.
         taken: Voxels that stay as they are, such as another lesion; the new one does not touch them.
+        central: Its centre lies in the inner half of the patch on each axis, where there is lung.
 
     Returns:
         The patch with the lesion, or None where there is too little lung for one.
     """
     inside = np.asarray(lungs, dtype=bool)
     painted = np.array(hu, dtype=np.float32)
-    ground = survey(painted, inside, spacing_mm, taken)
+    ground = survey(painted, inside, spacing_mm, taken, central)
     if ground is None:
         return None
     forbidden = (painted > BONE_HU) & ~inside
@@ -145,8 +147,8 @@ def _draw_outline(
 def _draw_growth(space: Space, radius_mm: float, generator: np.random.Generator) -> FloatArray:
     """How far the lesion may leave the lungs, in millimetres: mostly not at all, sometimes into the wall."""
     is_mass = radius_mm >= MASS_MM
-    furthest = max(12.0, 0.8 * radius_mm) if is_mass else 12.0
-    invades = generator.random() < (0.4 if is_mass else 0.25)
+    furthest = max(12.0, radius_mm) if is_mass else 12.0
+    invades = generator.random() < (0.55 if is_mass else 0.25)
     most = generator.uniform(3, furthest) if invades else generator.uniform(0.5, 3)
     most = min(most, max(0.8 * radius_mm, 1.0))
     return np.asarray(most * np.clip(0.6 + 0.5 * smooth_noise(space, 15, generator), 0, 1), dtype=np.float32)

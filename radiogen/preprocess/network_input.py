@@ -56,6 +56,9 @@ class Preprocessing(Settings):
     spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (1.0, 1.0, 1.5)
     layout: Literal["patches", "squeeze"] = "squeeze"
     size: tuple[PositiveInt, PositiveInt, PositiveInt] = (256, 256, 256)  # (D, H, W)
+    box_fills: tuple[float, float] | None = Field(
+        None, description="least and largest share of a window that a box fills, by finer or coarser voxels"
+    )
     margin_mm: float = Field(10.0, ge=0)
 
     @model_validator(mode="after")
@@ -64,6 +67,10 @@ class Preprocessing(Settings):
             raise ValueError(f"size {self.size} must be multiples of 16 larger than 16")
         if not self.windows:
             raise ValueError("windows must name at least one window")
+        if self.box_fills is not None and not 0 <= self.box_fills[0] < self.box_fills[1] <= 1:
+            raise ValueError(f"box_fills {self.box_fills} must be two growing shares of 0 to 1")
+        if self.box_fills is not None and self.layout == "squeeze":
+            raise ValueError("box_fills needs the layout patches")
         return self
 
 

@@ -3,10 +3,11 @@
 import base64
 import io
 from collections.abc import Mapping
+from typing import Any
 
 import SimpleITK as sitk
 
-from radiogen.io.panels import draw_panel
+from radiogen.io.panels import BACKING, draw_panel
 from radiogen.io.picture import choose_panels
 from radiogen.io.planes import Point, patient_axes, widest_cut
 
@@ -15,12 +16,13 @@ TALLEST, FLATTEST = 1.15, 0.55  # height to width
 QUALITY = 82  # of JPEG; a mosaic takes 50 to 90 kB
 
 
-def draw_mosaic(ct: sitk.Image, masks: Mapping[str, sitk.Image]) -> bytes:
+def draw_mosaic(ct: sitk.Image, masks: Mapping[str, sitk.Image], title: str = "") -> bytes:
     """A JPEG of axial, coronal and sagittal plane, and the lesion close up or else the soft tissue.
 
     Args:
         ct: HU.
         masks: `lungs` and `lesion` if there are such, on the grid of `ct`.
+        title: Stands in the first panel; a case id.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -34,6 +36,8 @@ def draw_mosaic(ct: sitk.Image, masks: Mapping[str, sitk.Image]) -> bytes:
     for number, panel in enumerate(shown):
         where = (number / len(shown) + 0.002, 0.0, 1 / len(shown) - 0.004, 1.0)
         draw_panel(figure.add_axes(where), panel, list(masks), shape)
+    plain: dict[str, Any] = {"fontsize": 9, "weight": "bold", "parse_math": False}
+    figure.text(0.006, 0.03, title, color="white", bbox=BACKING, **plain)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     picture = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba()).convert("RGB")

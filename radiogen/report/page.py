@@ -1,32 +1,79 @@
 """Write one self-contained HTML page over what a run folder holds."""
 
-import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChainableUndefined, Environment, PackageLoader, Template
-
 from radiogen import __version__
+from radiogen.errors import RadiogenError
+from radiogen.io.cases import Case
+from radiogen.io.panels import COLORS
 from radiogen.provenance import RunRecord, record_path, write_text
 from radiogen.report import answers
+from radiogen.report.case_places import find_ct_cases, find_masks, remembered
 from radiogen.report.charts import dice_chart, layer_bars, loss_chart
-from radiogen.report.figures import figure, show, show_cell, show_column, show_p, show_signed
+from radiogen.report.distributions import draw_distributions
+from radiogen.report.examined import Examined, examine_all, masks_of
+from radiogen.report.figures import figure
+from radiogen.report.flow import draw_flow
 from radiogen.report.pictures import embed_pictures
 from radiogen.report.reading import Row, Run, read_run
+from radiogen.report.steps import count_steps
+from radiogen.report.stills import draw_still, lighten
+from radiogen.report.templates import template
+from radiogen.report.viewer import Viewer, make_viewer
+from radiogen.runtime import Tick, no_tick
 
 PAGE = "report.html"
 EGFR_COLUMNS = ("auprc", "brier", "calibration_slope", "sensitivity", "specificity")
 HIDDEN_CONFIG = "patients_seen"  # names of patients; their number is shown instead
+PLOTS_BYTES = 3_000_000  # of validation plots beside a viewer or many pictures
 
 
-def report(run: Path, out: Path) -> Path:
+@dataclass(frozen=True)
+class ReportOptions:
+    """What a page is about, where that is not plain from the folder.
+
+    Attributes:
+        cases: Folder of the cases, where the run does not hold them.
+        case: Only this case, with a viewer.
+        egfr: Folder of the EGFR model whose validation stands behind the probabilities.
+        jobs: Cases looked at at the same time.
+    """
+
+    cases: Path | None = None
+    case: str | None = None
+    egfr: Path | None = None
+    jobs: int = 1
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What was seen of the CTs of a run: nothing where they are not at hand.
+
+    Attributes:
+        examined: Every case, the most suspicious first.
+        still: The large picture of a single case.
+        viewer: The viewer of a single case.
+    """
+
+    examined: tuple[Examined, ...] = ()
+    still: str = ""
+    viewer: Viewer | None = None
+
+
+def report(run: Path, out: Path, options: ReportOptions | None = None, tick: Tick = no_tick) -> Path:
     """Write the page of a run: answers first, then patients, pictures, tables, training, and run records.
 
-    The page needs no network and no other file. The same folder gives the same bytes.
+    The page needs no network and no other file. The same folder gives the same bytes. A page of one case
+    carries a viewer, a page of many their pictures, the most suspicious first.
 
     Args:
-        run: Folder of a run, of segmented cases, of one case, or of one model.
+        run: Folder of a run, of cases, of segmented cases, of one case, or of one model.
         out: HTML file to write, or a folder that is there already, which receives `report.html`.
+        options: Where the cases are, and whether only one is asked for.
+        tick: Is told the number of cases looked at.
 
     Returns:
         The HTML file.
@@ -36,62 +83,81 @@ def report(run: Path, out: Path) -> Path:
         TableError: A table of the run is damaged.
         OutputError: The page cannot be written.
     """
+    options = options or ReportOptions()
     target = out / PAGE if out.is_dir() else out
-    record = RunRecord("report", options={})
-    found = read_run(run, leave_out=record_path(target))
-    write_text(target, render(found))
+    record = RunRecord("report", options={"case": options.case} if options.case else {})
+    found = read_whole(run, record_path(target), options)
+    cases = find_ct_cases(run, options.cases)
+    if options.case:
+        found = found.only(options.case)
+    looked = look_at(found, cases, run, options.jobs, tick)
+    write_text(target, render(found, run, looked))
     record.finish(target)
     return target
 
 
-def template(name: str) -> Template:
-    """A page of this folder, with the filters that write numbers and tables."""
-    environment = Environment(
-        loader=PackageLoader("radiogen.report", "."),
-        autoescape=True,
-        undefined=ChainableUndefined,  # JSON of other versions may lack a value
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        figure=figure,
-        show=show,
-        signed=show_signed,
-        column=show_column,
-        cell=show_cell,
-        pretty=_pretty,
-        numbers=_hold_numbers,
-        p_value=show_p,
-    )
-    return environment.get_template(name)
+def read_whole(run: Path, leave_out: Path, options: ReportOptions) -> Run:
+    """Read a run with what it says it was made from."""
+    beside = options.cases or remembered(run, "source")
+    return read_run(run, leave_out, beside, options.egfr or remembered(run, "egfr"))
 
 
-def render(run: Run) -> str:
-    """The HTML of a run that was read."""
-    pictures = [path for case in run.segmented for path in case.pictures] + list(run.plots)
-    training = run.training
-    segmentation = answers.answer_segmentation(run.evaluation)
+def look_at(run: Run, cases: Sequence[Case], folder: Path, jobs: int, tick: Tick) -> Looked:
+    """Measure and draw the cases that a run is about."""
+    named = {case.case_id for case in run.segmented} | set(run.ingest_decisions)
+    named |= {row["case_id"] for row in run.manifest if row.get("case_id")}
+    chosen = [case for case in cases if case.case_id in named]
+    if not chosen:
+        return Looked()
+    masks = find_masks(folder / "segmented" if (folder / "segmented").is_dir() else folder)
+    if run.segmented:  # of a split, the others are none of this run
+        done = {case.case_id for case in run.segmented} | {row["case_id"] for row in run.failures}
+        chosen = [case for case in chosen if case.case_id in done or case.case_id in run.ingest_decisions]
+    examined = examine_all(chosen, masks, jobs, tick)
+    if len(examined) != 1 or examined[0].facts is None:
+        return Looked(tuple(lighten(examined)))
+    case = chosen[0]
+    try:
+        ct, of_case = case.ct(), masks_of(case, masks.get(case.case_id))
+    except RadiogenError:
+        return Looked(tuple(examined))
+    return Looked(tuple(examined), draw_still(ct, of_case, case.case_id), make_viewer(ct, of_case))
+
+
+def render(run: Run, folder: Path, looked: Looked) -> str:
+    """The HTML of a run that was read and looked at."""
+    own = [] if looked.examined else [path for case in run.segmented for path in case.pictures]
+    pictures = [*own, *run.plots]
+    training, segmentation = run.training, answers.answer_segmentation(run.evaluation)
+    drawn = (
+        loss_chart(training.epochs) if training else None,
+        dice_chart(training.validation) if training else None,
+    )
+    flow, is_one_case = answers.count_flow(run), len(looked.examined or run.segmented) == 1
+    counts = flow.ingested is not None or flow.failed or flow.segmented
     return template("page.html.j2").render(
         run=run,
         version=__version__,
-        flow=answers.count_flow(run),
+        looked=looked,
+        viewer=looked.viewer,
+        colors=COLORS,
+        is_one_case=is_one_case,
+        shows_patients=bool(flow.failed) or bool(counts and not (is_one_case and looked.examined)),
+        steps=count_steps(run, folder),
+        stages=draw_flow(run),
+        distributions=draw_distributions(run, looked.examined),
+        flow=flow,
         segmentation=segmentation,
         unmeasured=answers.count_unmeasured(run.evaluation, segmentation),
         egfr=answers.answer_egfr(run.validation),
         learned_from=answers.patients_known(run, training),
-        image=embed_pictures(pictures),
+        image=embed_pictures(pictures, PLOTS_BYTES) if looked.examined else embed_pictures(pictures),
         lesions=[lesion for case in run.segmented for lesion in _with_case(case.case_id, case.lesions)],
         predictions=[_with_probability(row) for row in run.predictions],
+        probability={row.get("patient_id"): _with_probability(row) for row in run.predictions},
         decisions=_decisions(run),
         features=_feature_blocks(run.features),
-        charts=[
-            chart
-            for chart in (
-                loss_chart(training.epochs) if training else None,
-                dice_chart(training.validation) if training else None,
-            )
-            if chart
-        ],
+        charts=[chart for chart in drawn if chart],
         bars=layer_bars(run.layers),
         egfr_columns=_egfr_columns(run.validation),
         model_config=_without_patients(training.config) if training else {},
@@ -137,12 +203,3 @@ def _without_patients(config: dict[str, Any]) -> dict[str, Any]:
     seen = config.get(HIDDEN_CONFIG)
     number = f"{len(seen)} patients" if isinstance(seen, list) else "unknown"
     return {**{name: value for name, value in config.items() if name != HIDDEN_CONFIG}, HIDDEN_CONFIG: number}
-
-
-def _pretty(content: Any) -> str:
-    return json.dumps(content, indent=2, ensure_ascii=False)
-
-
-def _hold_numbers(rows: list[Row], name: str) -> bool:
-    """Whether a column of a table is one of numbers."""
-    return any(figure(row.get(name)) is not None for row in rows)

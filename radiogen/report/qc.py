@@ -1,70 +1,22 @@
 """Write one page that shows every case of a folder, the most suspicious first."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
-from multiprocessing import get_context
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from radiogen import __version__
-from radiogen.errors import RadiogenError
-from radiogen.io.cases import Case, find_cases
+from radiogen.io.cases import find_cases
 from radiogen.io.panels import COLORS
 from radiogen.provenance import RunRecord, write_text
-from radiogen.report.case_facts import BINS, CaseFacts, measure_case, read_masks
-from radiogen.report.mosaic import as_data, draw_mosaic
-from radiogen.report.page import template
+from radiogen.report.case_facts import BINS
+from radiogen.report.examined import Examined, examine_all
 from radiogen.report.reading import Row, read_failures
-from radiogen.report.suspicion import LEVELS, Finding, Suspicion, judge
-from radiogen.runtime import Tick, cpu_count, no_tick
+from radiogen.report.suspicion import LEVELS
+from radiogen.report.templates import template
+from radiogen.runtime import Tick, no_tick
 
 PAGE = "qc.html"
-UNREADABLE = 10  # weight of a case that cannot be read
-SIGNS = ("○", "●", "▲")  # beside the words, so that no level hangs on its colour
 CHART_WIDTH, CHART_HEIGHT = 240, 56
-
-
-@dataclass(frozen=True)
-class Examined:
-    """One case as the page shows it; without facts and picture where it could not be read."""
-
-    case: Case
-    suspicion: Suspicion
-    facts: CaseFacts | None = None
-    picture: str = ""
-    scanner: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def level(self) -> str:
-        return f"{SIGNS[self.suspicion.level]} {LEVELS[self.suspicion.level]}"
-
-    @property
-    def findings(self) -> tuple[Finding, ...]:
-        return self.suspicion.findings
-
-    @property
-    def lesions_ml(self) -> float:
-        return sum(lesion.volume_ml for lesion in self.facts.lesions) if self.facts else 0.0
-
-    @property
-    def made(self) -> str:
-        """How the scan was made, as far as it is known."""
-        known = self.scanner
-        kernel, kvp, contrast, phase = (
-            known.get(key) for key in ("kernel", "kvp", "contrast", "phase_percent")
-        )
-        said = [
-            known.get("vendor"),
-            known.get("model"),
-            f"kernel {kernel}" if kernel else "",
-            f"{kvp:g} kV" if kvp else "",
-            "" if contrast is None else "contrast medium" if contrast else "no contrast medium",
-            f"phase {phase:g} %" if phase is not None else "",
-            known.get("year"),
-        ]
-        return ", ".join(str(each) for each in said if each)
 
 
 def qc(cases: Path, out: Path, jobs: int = 1, tick: Tick = no_tick) -> Path:
@@ -87,13 +39,7 @@ def qc(cases: Path, out: Path, jobs: int = 1, tick: Tick = no_tick) -> Path:
     """
     target = out / PAGE if out.is_dir() else out
     record = RunRecord("qc", options={})
-    found = find_cases(cases)
-    examined = []
-    tick("qc", 0, len(found))
-    for one in _examine_all(found, jobs):
-        examined.append(one)
-        tick("qc", len(examined), len(found))
-    examined.sort(key=lambda one: (one.facts is not None, -one.suspicion.score, one.case.case_id))
+    examined = examine_all(find_cases(cases), jobs=jobs, tick=tick)
     write_text(
         target, render(cases.resolve().name, examined, read_failures({"ingest": cases / "failures.csv"}))
     )
@@ -101,30 +47,14 @@ def qc(cases: Path, out: Path, jobs: int = 1, tick: Tick = no_tick) -> Path:
     return target
 
 
-def examine(case: Case) -> Examined:
-    """Measure, judge and draw one case; a case that cannot be read is the most suspicious of all."""
-    try:
-        about = case.about()
-        ct, masks = case.ct(), read_masks(case)
-        facts = measure_case(ct, masks)
-        scanner = dict(about.get("scanner") or {})
-        decisions = [str(said) for said in about.get("decisions") or ()]
-        suspicion = judge(facts, decisions, scanner.get("slice_thickness_mm"))
-        return Examined(case, suspicion, facts, as_data(draw_mosaic(ct, masks)), scanner)
-    except RadiogenError as error:
-        finding = Finding(UNREADABLE, f"cannot be read: {error.reason} ({error.way_out})")
-        return Examined(case, Suspicion((finding,)))
-
-
 def render(name: str, examined: Sequence[Examined], failures: Sequence[Row]) -> str:
     """The HTML of cases that were examined, in their order."""
-    counts = [sum(one.suspicion.level == level for one in examined) for level in range(len(LEVELS))]
     return template("qc.html.j2").render(
         name=name,
         version=__version__,
         examined=examined,
         failures=failures,
-        counts=dict(zip(LEVELS, counts, strict=True)),
+        counts=count_levels(examined),
         colors=COLORS,
         chart=_chart,
         marks=[(_x(hu), hu) for hu in (-1000, -500, 0, 500, 1000)],
@@ -133,25 +63,10 @@ def render(name: str, examined: Sequence[Examined], failures: Sequence[Row]) -> 
     )
 
 
-def _examine_all(cases: Sequence[Case], jobs: int) -> Iterator[Examined]:
-    if jobs == 1 or len(cases) < 2:
-        yield from map(examine, cases)
-        return
-    threads = max(1, cpu_count() // jobs)
-    with ProcessPoolExecutor(min(jobs, len(cases)), get_context("spawn"), _use_threads, (threads,)) as pool:
-        futures = [pool.submit(examine, case) for case in cases]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _use_threads(count: int) -> None:
-    import SimpleITK as sitk
-
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(count)
+def count_levels(examined: Sequence[Examined]) -> dict[str, int]:
+    """How many cases there are of each level of suspicion."""
+    counts = [sum(one.suspicion.level == level for one in examined) for level in range(len(LEVELS))]
+    return dict(zip(LEVELS, counts, strict=True))
 
 
 def _x(hu: float) -> float:

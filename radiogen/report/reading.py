@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,20 +54,62 @@ class Run:
     training: Training | None = None
     validation: dict[str, Any] = field(default_factory=dict)
     plots: tuple[Path, ...] = ()
+    egfr_config: dict[str, Any] = field(default_factory=dict)
+    is_own_validation: bool = True  # of this run, not brought along by the model that it took
     records: tuple[tuple[str, dict[str, Any]], ...] = ()
 
     def is_empty(self) -> bool:
         """Whether there is nothing to report; run records alone are nothing."""
-        held = {name: value for name, value in vars(self).items() if name not in ("name", "records")}
-        return not any(held.values())
+        beside = ("name", "records", "is_own_validation")
+        return not any(value for name, value in vars(self).items() if name not in beside)
+
+    def only(self, case_id: str) -> "Run":
+        """What there is about one case; of the whole run, the models and their records stay.
+
+        Raises:
+            CaseError: There is no such case.
+        """
+        ids = {*self.ingest_decisions, *(case.case_id for case in self.segmented)}
+        ids |= {row["case_id"] for row in (*self.manifest, *self.failures) if row.get("case_id")}
+        if case_id not in ids:
+            known = ", ".join(sorted(ids)[:8]) + (", ..." if len(ids) > 8 else "")
+            raise CaseError(
+                f"case {case_id}", "is not in this run", f"there are {known}" if ids else "name none"
+            )
+
+        def own(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+            return tuple(row for row in rows if row.get("case_id") == case_id)
+
+        patients = {row.get("patient_id", "") for row in (*own(self.manifest), *own(self.features))} | {
+            case_id
+        }
+        return replace(
+            self,
+            name=f"{case_id} · {self.name}",
+            manifest=own(self.manifest),
+            failures=own(self.failures),
+            ingest_decisions={case_id: self.ingest_decisions.get(case_id, ())},
+            segmented=tuple(case for case in self.segmented if case.case_id == case_id),
+            evaluation=own(self.evaluation),
+            evaluation_summary={},
+            features=own(self.features),
+            predictions=tuple(row for row in self.predictions if row.get("patient_id") in patients),
+            records=tuple(
+                (path, record)
+                for path, record in self.records
+                if case_id in Path(path).parts or len(Path(path).parts) < 3
+            ),
+        )
 
 
-def read_run(run: Path, leave_out: Path) -> Run:
+def read_run(run: Path, leave_out: Path, beside: Path | None = None, egfr: Path | None = None) -> Run:
     """Read a run folder, a folder of cases, of segmented cases, of one case, or of one model.
 
     Args:
         run: The folder.
         leave_out: Run record that is not read: the one of the page itself.
+        beside: Folder of the cases, where the run does not hold them.
+        egfr: Folder of the EGFR model, where the run does not hold it.
 
     Raises:
         CaseError: It is no folder, holds nothing to report, or a JSON file of it is damaged.
@@ -75,7 +117,10 @@ def read_run(run: Path, leave_out: Path) -> Run:
     """
     if not run.is_dir():
         raise CaseError(run, "is no folder", "give the folder that a radiogen command wrote")
-    cases, egfr = _part(run, "cases", "manifest.csv"), _part(run, "egfr", "validation.json")
+    cases, own_egfr = _part(run, "cases", "manifest.csv"), _part(run, "egfr", "validation.json")
+    cases = beside if beside and not (cases / "manifest.csv").is_file() else cases
+    is_own = egfr is None or (own_egfr / "validation.json").is_file()
+    judged = own_egfr if is_own or egfr is None else egfr
     pruned, model = _part(run, "pruned", "layers.csv"), _part(run, "model", "metrics.json")
     segmented = run / "segmented" if (run / "segmented").is_dir() else run
     found = Run(
@@ -86,6 +131,7 @@ def read_run(run: Path, leave_out: Path) -> Run:
                 "ingest": cases / "failures.csv",
                 "segment": segmented / "failures.csv",
                 "extract-features": run / "features.failures.csv",
+                "cohort": run / "failures.csv",
             }
         ),
         ingest_decisions=dict(_ingest_decisions(run, cases)),
@@ -98,8 +144,10 @@ def read_run(run: Path, leave_out: Path) -> Run:
         layers=_rows(pruned / "layers.csv"),
         pruning=_content(pruned / "config.json") if (pruned / "layers.csv").is_file() else {},
         training=_training(model),
-        validation=_content(egfr / "validation.json"),
-        plots=_pictures(egfr) if (egfr / "validation.json").is_file() else (),
+        validation=_content(judged / "validation.json"),
+        egfr_config=_content(judged / "config.json") if (judged / "validation.json").is_file() else {},
+        plots=_pictures(judged) if (judged / "validation.json").is_file() else (),
+        is_own_validation=is_own,
         records=tuple(_records(run, leave_out)),
     )
     if found.is_empty():

@@ -55,20 +55,26 @@ class Suspicion:
         return int(heaviest > 1)
 
 
-def judge(facts: CaseFacts, decisions: Sequence[str] = (), thickness_mm: float | None = None) -> Suspicion:
+def judge(
+    facts: CaseFacts,
+    decisions: Sequence[str] = (),
+    thickness_mm: float | None = None,
+    was_segmented: bool = False,
+) -> Suspicion:
     """What is odd about a case.
 
     Args:
         facts: What was measured.
         decisions: What was decided when it was made, in sentences.
         thickness_mm: Slice thickness that the header names.
+        was_segmented: Whether the lesions are those that a network found.
     """
     found = [
         *_by_decisions(decisions),
         *_by_values(facts),
         *_by_extent(facts, thickness_mm),
         *_by_lungs(facts.lungs),
-        *_by_lesions(facts.lesions),
+        *_by_lesions(facts.lesions, was_segmented),
     ]
     return Suspicion(tuple(sorted(found, key=lambda finding: -finding.weight)))
 
@@ -129,9 +135,10 @@ def _by_lungs(lungs: LungFacts | None) -> Iterator[Finding]:
             yield Finding(5 if share > CUT_WIDELY else 2, text)
 
 
-def _by_lesions(lesions: Sequence[LesionFacts]) -> Iterator[Finding]:
+def _by_lesions(lesions: Sequence[LesionFacts], was_segmented: bool) -> Iterator[Finding]:
     if not lesions:
-        yield Finding(1, "no lesion: no outline is known")
+        nothing = (4, "no lesion was found") if was_segmented else (1, "no lesion: no outline is known")
+        yield Finding(*nothing)
     for lesion in lesions:
         name = f"lesion {lesion.label}" if len(lesions) > 1 else "lesion"
         if lesion.in_lungs == 0 and lesion.from_lungs_mm is not None:

@@ -24,7 +24,7 @@ from radiogen.volume import array_of
 
 COMMANDS = (
     *("ingest", "qc", "split", "prune", "train", "segment", "evaluate", "extract-features"),
-    *("train-egfr", "classify-egfr", "report", "model", "benchmark", "doctor", "demo"),
+    *("train-egfr", "classify-egfr", "report", "view", "model", "benchmark", "doctor", "demo"),
 )
 QUICK = ("--folds", "2", "--repeats", "1", "--permutations", "0")
 SCORING = ("--samples", "2", "--scope", "layer", "--sparsity", "0.5", "--device", "cpu")

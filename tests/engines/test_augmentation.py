@@ -187,6 +187,20 @@ def test_a_zoom_shows_more_of_the_case_and_never_less():
     assert shown.min() >= 1 - 1e-5 and shown.max() <= 1.6 + 1e-5 and np.ptp(shown) > 0.3
 
 
+@pytest.mark.parametrize("zoom", [0.4, 1.0, 1.5])
+def test_a_zoom_that_is_asked_for_is_what_the_patch_covers(zoom):
+    warp = draw_warp(SHAPE, SPACING, NOTHING, chance(), zoom)
+    covers = [min(zoom, 1) * n for n in SHAPE]
+    assert np.allclose(warp.covered, covers, atol=1)
+    if zoom == 1:
+        assert warp.points is None
+        return
+    shown = np.ptp(warp.points, axis=(1, 2, 3)) / (np.array(SHAPE) - 1)
+    assert np.allclose(shown, zoom)
+    middle = np.array(warp.reading.low) + warp.points.mean(axis=(1, 2, 3))
+    assert np.allclose(middle, (np.array(SHAPE) - 1) / 2, atol=1e-3)
+
+
 def test_a_bend_is_smooth_bounded_and_does_not_fold():
     step = np.array(SPACING[::-1])
     largest = 10.0  # the most that the settings allow

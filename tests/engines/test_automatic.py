@@ -65,9 +65,14 @@ def test_what_the_first_pass_did_not_see_is_no_part_of_a_candidate(first):
     logits[1:4, 2:5, 3:6] = 4  # touches what was seen
     logits[1:4, 2:5, 12:15] = 4  # does not
     near = (slice(0, 6), slice(0, 10), slice(0, 20))
-    found = only_seen_before(Piece(near, logits, None), whole, 0.5, 0.3)
+    detail = sitk.Image((40, 20, 12), sitk.sitkFloat32)  # the same box in voxels of half the size
+    detail.SetSpacing((5.0, 5.0, 5.0))
+    detail.SetOrigin((-2.5, -2.5, -2.5))
+    detail = volume_like(logits.astype(np.float32).repeat(2, 0).repeat(2, 1).repeat(2, 2), detail)
+    found = only_seen_before(Piece(near, logits, None, detail), whole, first[1], 0.5, 0.3)
     assert (found.logits[:, :, :9] == logits[:, :, :9]).all()
     assert (found.logits[:, :, 9:] < -5).all()
+    assert np.array_equal(array_of(found.detail)[::2, ::2, ::2] > 0, found.logits > 0)
 
 
 def test_a_box_is_loosened_by_its_share_or_a_voxel_and_stays_inside():
@@ -102,7 +107,7 @@ def test_the_second_pass_draws_the_lesion_that_the_first_only_suspects(unsure):
     ct, lungs, lesion = chest("upright")
     none = segment_volume(unsure, ct, lungs, Prompt("lungs"))
     assert not array_of(none.lesion).any() and not none.findings
-    settings = SegmentationSettings(auto=AutoSettings(least_score=0.4))
+    settings = SegmentationSettings(auto=AutoSettings(least_candidate=0.4, least_score=0.4))
     found = segment_volume(unsure, ct, lungs, Prompt("auto"), settings)
     assert np.sum(array_of(found.lesion) == array_of(lesion)) / array_of(lesion).size > 0.99
     (finding,) = found.findings

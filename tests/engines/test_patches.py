@@ -9,7 +9,8 @@ from engines.tiny_run import tiny_settings
 from torch.utils.data import DataLoader
 
 from radiogen.engines import patches as patches_module
-from radiogen.engines.patches import EpochSampler, PatchDataset, read_padded
+from radiogen.engines.patches import EpochSampler, PatchDataset
+from radiogen.engines.pieces import read_padded
 from radiogen.engines.prepared import PreparedCase, prepare
 from radiogen.errors import CaseError, ConfigError
 from radiogen.io.cases import find_cases
@@ -34,7 +35,7 @@ class Made:
         self.hu, self.lesion, self.kind = hu, lesion, "solid"
 
 
-def cube(hu, lungs, spacing_mm, generator, sizes_mm, taken=None):
+def cube(hu, lungs, spacing_mm, generator, sizes_mm, taken=None, central=False):
     """A cube of five voxels somewhere in the lungs."""
     free = np.argwhere(lungs & ~taken)
     middle = free[generator.integers(len(free))]
@@ -170,6 +171,56 @@ def test_a_made_lesion_is_in_image_and_target_and_a_box_asks_for_it_alone(cases)
         image, _, target = data[0, number]
         assert 0 < target.sum() <= 125
         assert torch.allclose(image[0][target[0] > 0], torch.tensor(grey, dtype=torch.float32))
+
+
+def test_a_small_made_lesion_is_seen_in_voxels_as_fine_as_its_box_gets_in_use(cases, monkeypatch):
+    seen = []
+    monkeypatch.setattr(patches_module, "implant_lesion", lambda *a: seen.append(a) or cube(*a))
+    data = dataset(
+        cases, PLAIN, "training.priors=[box]", "training.synthetic_lesions=1", "training.synthetic_mm=[5,90]"
+    )
+    for number in range(30):
+        data[0, number]
+    longest = 32 * 3.0  # mm of the window on its shortest axis
+    for _, _, spacing_mm, _, sizes_mm, _, central in seen:
+        zoom = spacing_mm[0] / 3.0
+        share = sizes_mm[0] / longest / zoom
+        assert central and np.allclose(spacing_mm, np.array((3.0, 3.0, 3.5)) * zoom)
+        assert 0.3 - 1e-4 <= share <= 0.75 + 1e-4 or zoom == pytest.approx(0.4) or zoom == 1.0
+    assert {round(one[2][0], 2) for one in seen} > {1.2}
+
+
+def test_a_true_lesion_by_the_wall_stays_in_the_middle_of_its_finer_patch(cases):
+    exact = (
+        "training.box_jitter=0",
+        "training.box_loosen=0",
+        "training.box_careless=0",
+        "training.lesion_share=1",
+    )
+    data = dataset(cases, PLAIN, *exact, "training.priors=[box]")
+    for number in range(12):
+        case = data.cases[number % len(data.cases)]
+        _, _, target = data[0, number]
+        shares = [(e.stop - e.start) / 32 for box in case.lesion_boxes.values() for e in box]
+        assert target.any() and target[0].nonzero().float().mean(0).sub(16).abs().max() < 12
+        assert target.sum() > 0 and max(shares) < 1
+
+
+def test_boxes_without_a_lesion_ask_for_nothing_and_hold_none(cases):
+    plain = dataset(cases, PLAIN, "training.priors=[box]", "training.synthetic_lesions=0.5")
+    data = dataset(
+        cases, PLAIN, "training.priors=[box]", "training.synthetic_lesions=0.5", "training.box_empty=1"
+    )
+    empty = 0
+    for number in range(20):
+        _, prior, target = data[0, number]
+        places = prior[0].nonzero()
+        extent = (places.max(dim=0).values - places.min(dim=0).values + 1).prod()
+        if len(places) == extent < prior.numel():  # a box; where none was found, lungs or nothing
+            assert not target.any()
+            empty += 1
+    assert empty > 10
+    assert sum(bool(plain[0, number][2].any()) for number in range(20)) > 15
 
 
 def test_where_no_lesion_finds_room_lungs_or_nothing_stand_in_for_the_box(cases, monkeypatch):

@@ -101,7 +101,13 @@ def test_batch_norm_counts_every_mini_batch_once():
 def test_two_processes_learn_what_one_learns(made_cases, tmp_path):
     scoring = CriterionSettings(sparsity=0.5, scope="layer")
     choice = PruneOptions(preset="small", samples=4, criterion=scoring)
-    masked = ("training.ema_decay=0.9", "training.patches_per_case=4", "training.epochs=2")
+    masked = (
+        "training.ema_decay=0.9",
+        "training.patches_per_case=4",
+        "training.epochs=2",
+        "training.optimizer=sgd",  # AdamW blows up the rounding of weights that hardly have a gradient
+        "training.learning_rate=0.05",
+    )
     prune(made_cases, tmp_path / "pruned", tiny_settings(*masked), choice, CPU)
     sets = [word for pair in (*TINY, *masked) for word in ("--set", pair)]
     words = ["train", str(made_cases), "--preset", "small", "--pruned", "pruned", "--folds", "2", *sets]

@@ -2,11 +2,15 @@
 
 import json
 import re
+import shutil
 
-from report.made_run import SCRIPT, write_content, write_rows, write_segmented
+from report.made_run import CASES, SCRIPT, write_content, write_rows, write_segmented
 from report.page_reader import read, text_of, write_page
 
-from radiogen.report.page import report
+from radiogen.engines.model_catalogue import starter_model
+from radiogen.engines.model_folder import model_hash
+from radiogen.report.flow import NEVER_THERE
+from radiogen.report.page import ReportOptions, report
 
 
 def test_median_dice_stands_with_its_prompt_beside_the_floors(run_folder):
@@ -49,7 +53,7 @@ def test_answers_come_before_everything_else(run_folder):
     sections = [attrs["id"] for tag, attrs in read(write_page(run_folder)).tags if tag == "section"]
     assert sections == [
         "answers", "patients", "cases", "lesions", "predictions", "segmentation", "egfr", "training",
-        "features", "decisions", "records",
+        "features", "decisions", "made", "records",
     ]  # fmt: skip
 
 
@@ -148,3 +152,34 @@ def test_a_training_of_one_epoch_is_drawn(run_folder):
     epochs = [{"epoch": 0, "loss": 0.0, "learning_rate": 0.1}, {"epoch": 1, "loss": float("nan")}]
     write_content(run_folder / "model" / "metrics.json", {"epochs": epochs})
     assert "loss by epoch" in str(read(write_page(run_folder)).tags)
+
+
+def test_a_probability_says_what_it_rests_on(run_folder):
+    text = text_of(write_page(run_folder))
+    assert "It rests on the classifier clinical+features" in text
+    assert "whose AUC on patients it had not seen was 0.81 (0.71 to 0.91)" in text
+    shutil.move(run_folder / "egfr", run_folder.parent / "elsewhere")
+    assert "What the probability is worth is not known here" in text_of(write_page(run_folder))
+    options = ReportOptions(egfr=run_folder.parent / "elsewhere")
+    again = text_of(report(run_folder, run_folder.parent / "page.html", options))
+    assert "As the EGFR model was judged when it was trained, not on this run." in again
+
+
+def test_the_page_names_the_model_that_made_the_masks(run_folder):
+    digest = model_hash(starter_model())
+    for case in CASES[:2]:
+        record = {"verb": "segment", "model_hash": digest, "options": {"prior": "box"}, "radiogen": "0.1.0"}
+        write_content(run_folder / "segmented" / case / "lesion.run.json", record)
+    text = text_of(write_page(run_folder))
+    assert f"segment: raseg-starter ({digest}) · prior box · radiogen 0.1.0" in text
+    assert f"segment 2 raseg-starter ({digest}) prior box" in text
+
+
+def test_patients_of_a_validation_stand_in_the_flow_where_they_add_up(run_folder):
+    content = {"patients": 1, "left_out": {"without a known status": 1, NEVER_THERE: 7}, "candidates": {}}
+    write_content(run_folder / "egfr" / "validation.json", content)
+    (run_folder / "predictions.csv").unlink()
+    text = text_of(write_page(run_folder))
+    assert "2 patients stand behind these 1 left 1 × without a known status 1 patients were judged" in text
+    write_content(run_folder / "egfr" / "validation.json", {**content, "patients": 9})
+    assert "were judged out of fold" not in text_of(write_page(run_folder))

@@ -1,0 +1,113 @@
+"""Fill in what a run can answer of a reporting checklist; the rest is left to the authors."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from radiogen import __version__
+from radiogen.errors import ConfigError
+from radiogen.provenance import RunRecord, record_path, write_text
+from radiogen.report import evidence_egfr, evidence_features, evidence_images
+from radiogen.report.case_places import find_ct_cases
+from radiogen.report.evidence import Evidence, Files
+
+if TYPE_CHECKING:
+    from radiogen.report.page import ReportOptions
+
+PLACES = (evidence_images, evidence_features, evidence_egfr)
+LISTS = ("claim", "tripod-ai", "clear")
+MOST_CASES = 5000  # whose case.json are read
+
+
+def write_checklist(name: str, run: Path, out: Path, options: "ReportOptions") -> Path:
+    """Write a checklist as Markdown: each item with what the run says and where, or a gap for the authors.
+
+    Args:
+        name: One of `LISTS`.
+        run: Folder of a run, as for `radiogen.report.page.report`.
+        out: Markdown file to write.
+        options: Where cases and the EGFR model are.
+
+    Returns:
+        The file.
+
+    Raises:
+        ConfigError: There is no such checklist.
+        CaseError: There is nothing to report, or a file of the run is damaged.
+    """
+    from radiogen.report.page import read_whole
+
+    if name not in LISTS:
+        raise ConfigError(f"--checklist {name}", "is not known", f"take {', '.join(LISTS)}")
+    record = RunRecord("report", options={"checklist": name})
+    found = read_whole(run, record_path(out), options)
+    cases = [case.about() for case in find_ct_cases(run, options.cases)[:MOST_CASES]]
+    write_text(out, fill(read_list(name), Files(found, run, cases)))
+    record.finish(out)
+    return out
+
+
+def read_list(name: str) -> dict[str, Any]:
+    """A checklist: title, source, and by section the items: number -> words, names of evidence."""
+    content: dict[str, Any] = yaml.safe_load(
+        (Path(__file__).parent / f"{name}.yaml").read_text(encoding="utf-8")
+    )
+    return content
+
+
+def fill(checklist: Mapping[str, Any], files: Files) -> str:
+    """The checklist as Markdown."""
+    lines, answered, total = [], 0, 0
+    for section, items in checklist["sections"].items():
+        lines += [
+            "",
+            f"## {section}",
+            "",
+            "| no. | item | answer | evidence (file: key) |",
+            "| --- | --- | --- | --- |",
+        ]
+        for number, (words, *names) in items.items():
+            said = list(_unique(names, files))
+            answered, total = answered + bool(said), total + 1
+            answer = "<br>".join(_cell(each.sentence) for each in said) or "*for the authors*"
+            where = "<br>".join(dict.fromkeys(f"`{_cell(each.where)}`" for each in said))
+            lines.append(f"| {number} | {_cell(words)} | {answer} | {where} |")
+    head = [
+        f"# {checklist['title']}: {_cell(files.run.name)}",
+        "",
+        f"The files of this run say something to {answered} of {total} items: a start, not an answer;",
+        "read each against the words of the list. The other items are for the authors.",
+        "",
+        f"The list: {checklist['source']}. Items are shortened here; the numbers are those of the list.",
+        f"Written by radiogen {__version__}. Not for clinical use.",
+    ]
+    return "\n".join([*head, *lines]) + "\n"
+
+
+def provider(name: str) -> Callable[[Files], Iterator[Evidence]]:
+    """The function that looks for a piece of evidence, by the name that a list gives it."""
+    if name == "this_list":
+        return _this_list
+    place = next(place for place in PLACES if hasattr(place, name))
+    found: Callable[[Files], Iterator[Evidence]] = getattr(place, name)
+    return found
+
+
+def _this_list(_files: Files) -> Iterator[Evidence]:
+    yield Evidence("This list was begun by radiogen report --checklist.", "the run record beside it")
+
+
+def _unique(names: list[str], files: Files) -> Iterator[Evidence]:
+    yield from dict.fromkeys(each for name in names for each in provider(name)(files))
+
+
+def _cell(text: str) -> str:
+    """Text that stays one cell of a Markdown table, whatever it holds.
+
+    >>> _cell("a | b\\n<b>")
+    'a \\\\| b &lt;b&gt;'
+    """
+    flat = " ".join(str(text).split())
+    return flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("|", "\\|")
