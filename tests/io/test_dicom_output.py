@@ -296,3 +296,29 @@ def test_a_uid_that_is_a_path_or_markup_is_refused(tmp_path, name):
     with pytest.raises(SeriesError, match="has a UID that is none") as refused:
         read_scan(series)
     assert "etc" not in str(refused.value).split("ct:")[-1]
+
+
+def test_a_ct_that_was_resampled_refers_to_its_series_and_is_found_all_the_same(tmp_path):
+    ct, scan = placed_ct(tmp_path / "ct", "flipped")
+    grid = sitk.Image((20, 10, 9), sitk.sitkInt16)  # as after --gaps resample or --tilt resample
+    grid.SetOrigin(ct.TransformContinuousIndexToPhysicalPoint((-0.4, 0.3, 0.2)))
+    grid.SetSpacing((0.6, 1.0, 1.7))
+    grid.SetDirection(ct.GetDirection())
+    outlines = Outlines(
+        difficult_mask(grid), {1: "Lesion 1", 2: "Lesion 2"}, Maker("a", "1"), scan.without_patient("c")
+    )
+    seg, structures, report = objects_of(outlines)
+    write_dicom(seg, tmp_path / "lesion.seg.dcm")
+    write_dicom(structures, tmp_path / "lesion.rtstruct.dcm")
+    write_dicom(report, tmp_path / "lesion.sr.dcm")
+    expected = array_of(outlines.labels)
+    assert np.array_equal(
+        sum(n * laid_back(tmp_path / "lesion.seg.dcm", n, grid).astype(int) for n in (1, 2)), expected
+    )
+    assert np.array_equal(found_by_dcmqi(tmp_path / "lesion.seg.dcm", tmp_path / "dcmqi", grid), expected)
+    for number, roi in enumerate(read_rtstruct(tmp_path / "lesion.rtstruct.dcm"), start=1):
+        laid = lay_contours(contours_of(roi, tmp_path).contours, grid, tmp_path)
+        assert np.array_equal(laid.inside, expected == number)
+    assert (
+        dcmread(tmp_path / "lesion.seg.dcm").ReferencedSeriesSequence[0].SeriesInstanceUID == scan.series_uid
+    )
