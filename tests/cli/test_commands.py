@@ -332,10 +332,13 @@ def test_segment_without_a_picture_writes_none(segment, tmp_path):
     assert not list((tmp_path / "seg").rglob("*.png"))
 
 
-def test_a_second_run_keeps_overwrites_or_refuses(segment):
+def test_a_second_run_keeps_overwrites_or_refuses(segment, tmp_path):
     assert segment().touched
     assert not any("lesion.nii.gz" in name or "run.json" in name for name in segment().touched)
-    assert any("run.json" in name for name in segment("--existing", "overwrite").touched)
+    (record,) = (tmp_path / "seg").glob("*/lesion.run.json")
+    before = record.stat().st_mtime_ns
+    assert segment("--existing", "overwrite").code == 0
+    assert record.stat().st_mtime_ns > before  # its bytes may be the same: seconds rounded to thousandths
     assert segment("--existing", "fail").refuses("existing")
 
 
