@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 from shown_commands import call_lesion_early, shown_commands, type_command
 
+from radiogen.engines.segment_case import MASK
 from radiogen.engines.train import train
+from radiogen.io.nifti import read_mask
 from radiogen.phantoms.cases import TINY
 from radiogen.phantoms.cohort import make_phantoms
+from radiogen.volume import array_of
 
+DOCS = Path(__file__).parents[1] / "docs"
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 COMMANDS = shown_commands(README)
 INLINE = [shlex.split(text) for text in re.findall(r"`radiogen ([a-z-]+ [^`|]*--[^`|]*)`", README)]
@@ -62,6 +66,31 @@ def test_the_commands_of_the_readme_run_in_their_order(home, monkeypatch, capsys
     assert quickly([*words, "--prior", "box"], home, monkeypatch) == 0, capsys.readouterr().err
     assert (home / "patient" / "report.html").is_file()
     assert (home / "patient" / "predictions.csv").read_text().count("\n") == 2
+
+
+@pytest.mark.parametrize("page", ["formats"])
+def test_the_commands_of_a_page_run_in_their_order(page, tmp_path, tiny_model, monkeypatch, capsys):
+    made = make_phantoms(tmp_path / "made", 2, seed=0, size=TINY, broken=False)
+    shutil.move(made.dicom, tmp_path / "scans")
+    shutil.copytree(
+        sorted(path for path in (tmp_path / "scans").iterdir() if path.is_dir())[0], tmp_path / "scan"
+    )
+    shutil.copytree(tiny_model.folder, tmp_path / "model")
+    call_lesion_early(tmp_path / "model" / "config.json")
+    lines = re.findall(r"^    (radiogen .+)$", (DOCS / f"{page}.md").read_text(), flags=re.MULTILINE)
+    assert len(lines) >= 9
+    for line in lines:
+        cases = [path.parent.name for path in (tmp_path / "seen").glob("*/lesion.nii.gz")]
+        code = type_command(line.replace("CASE", cases[0] if cases else "CASE"), tmp_path, monkeypatch)
+        assert code == 0, f"{line}\n{capsys.readouterr().err}"
+    assert {"model.onnx", "model.pt", "bundle", "lesion.rtstruct.dcm"} <= {
+        path.name for path in tmp_path.iterdir()
+    }
+    converted, first = (
+        read_mask(path) for path in (tmp_path / "lesion.nii.gz", tmp_path / "seen" / cases[0] / MASK)
+    )
+    assert (array_of(converted) == array_of(first)).all()
+    assert len(list((tmp_path / "segmented").glob("*/lesion.seg.dcm"))) == 2
 
 
 def test_the_demo_goes_the_whole_road(tmp_path, monkeypatch, capsys):

@@ -58,7 +58,7 @@ def plan_tasks(settings: CohortSettings, run: Path, token: str, tick: Tick) -> P
                 run,
                 plan.case_id,
                 settings,
-                short_hash(f"{key} {plan.source_id} {_problem(plan)} {plan.options.get('cohort_rule', '')}"),
+                short_hash(f"{key} {plan.source.id} {_problem(plan)} {plan.options.get('cohort_rule', '')}"),
                 token,
                 plan=plan,
             )
