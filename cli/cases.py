@@ -70,10 +70,11 @@ def ingest(
     elif out is None:
         raise typer.BadParameter("give the folder for the cases with -o, or only look with --list")
     else:
-        _make(source, out, options, quiet)
+        make_cases(source, out, options, quiet)
 
 
-def _make(source: Path, out: Path, options: "IngestOptions", quiet: bool) -> None:
+def make_cases(source: Path, out: Path, options: "IngestOptions", quiet: bool) -> None:
+    """Ingest, and say what came of it: each case and where it came from, decisions, failures."""
     from radiogen.preprocess.ingest import ingest as ingest_source
 
     with progress(quiet) as tick:

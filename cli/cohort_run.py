@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .cases import make_cases
 from .console import finish, progress, say
-from .options import AsJson, Device, PriorName, Quiet
+from .options import AsJson, Device, Models, PriorName, Quiet
 
 if TYPE_CHECKING:
     from radiogen.cohorts.run import CohortReport, Spread
+    from radiogen.cohorts.settings import CohortSettings
 
 STEPS = "ingest,segment,extract-features,classify-egfr,report"
 Jobs = Annotated[int, typer.Option(min=1, help="Cases at the same time on this machine.")]
@@ -32,37 +34,27 @@ def ingest(
     quiet: Quiet = False,
 ) -> None:
     """Turn the scans of a cohort into checked case folders, by its own rules."""
-    from radiogen.preprocess.ingest import ingest as ingest_source
     from radiogen.preprocess.options import IngestOptions
-    from radiogen.resources import cohort_card
 
-    source = source or cohort_card(name).source_folder
-    if source is None:
-        raise typer.BadParameter("give the folder of the scans with --source; the card names none")
-    options = IngestOptions(cohort=name, clinical=clinical, jobs=jobs)
-    with progress(quiet) as tick:
-        made = ingest_source(source, out, options, tick)
-    for kind, count in made.ignored.items():
-        say(f"left out: {count} {kind}", quiet)
-    for failure in made.failures:
-        say(f"{failure.case_id}: {failure.reason} ({failure.way_out})")
-    typer.echo(f"{out}\t{len(made.cases)} cases")
-    finish(len(made.failures), out / "failures.csv")
+    make_cases(_scans_of(name, source), out, IngestOptions(cohort=name, clinical=clinical, jobs=jobs), quiet)
 
 
 def run(
-    source: Annotated[Path, typer.Argument(help="Folder of cases, or of scans.")],
+    name: Annotated[
+        str, typer.Argument(help="Cohort or .yaml, or a folder of cases, or a folder or .zip of scans.")
+    ],
     out: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
     steps: Annotated[
         str | None, typer.Option(help=f"Some of {STEPS}; else all that the options allow.")
     ] = None,
-    model: Annotated[
-        Path | None, typer.Option("--model", "-m", help="Model folder of radiogen train.")
-    ] = None,
+    model: Models = None,
     egfr: Annotated[Path | None, typer.Option(help="EGFR model folder of radiogen train-egfr.")] = None,
     clinical: Annotated[Path | None, typer.Option(help="Clinical table; else the manifest.")] = None,
     clinical_mapping: Annotated[Path | None, typer.Option(help="YAML that names its columns.")] = None,
     cohort: Annotated[str | None, typer.Option(help="For scans: cohort whose rules hold.")] = None,
+    scans: Annotated[
+        Path | None, typer.Option("--source", help="Scans of a named cohort; else the folder of its card.")
+    ] = None,
     prior: Annotated[
         PriorName | None, typer.Option(help="Where to look; else the best without a box.")
     ] = None,
@@ -85,16 +77,20 @@ def run(
     from radiogen.cohorts.run import run_cohort
     from radiogen.cohorts.settings import CohortSettings
     from radiogen.config import load_settings
+    from radiogen.engines.model_catalogue import starter_model
     from radiogen.io.cases import is_case_source
 
-    chosen = steps.split(",") if steps else _steps_for(is_case_source(source), model, egfr)
+    source, cohort = _source(name, scans, cohort)
+    chosen = steps.split(",") if steps else _steps_for(is_case_source(source), egfr)
+    needs_networks = bool({"segment", "extract-features"} & set(chosen))
+    folders = model or ([starter_model()] if needs_networks else [])
     given: dict[str, object] = dict(
-        source=source, steps=chosen, model=model, egfr=egfr, clinical=clinical, split=split,
+        source=source, steps=chosen, model=folders, egfr=egfr, clinical=clinical, split=split,
         clinical_mapping=clinical_mapping, threads=threads, device=device, ingest={"cohort": cohort},
         segment={"prior": prior},
     )  # fmt: skip
     settings = load_settings(CohortSettings, given, config, overrides or ())
-    with progress(quiet) as tick:
+    with progress(quiet, _about_networks(settings, None if model else starter_model())) as tick:
         report = run_cohort(
             settings, out, _spread(jobs, scheduler, part), tick, lambda line: say(line, quiet)
         )
@@ -132,7 +128,8 @@ def status(
     typer.echo("\t".join(f"{name} {count}" for name, count in found.counts.items()))
     typer.echo("running" if found.is_running else "not running")
     if found.seconds_a_case is not None:
-        typer.echo(f"{found.seconds_a_case} s a case, at most {found.peak_mb:.0f} MB a worker")
+        left = "" if found.hours_left is None else f", about {found.hours_left:g} h left"
+        typer.echo(f"{found.seconds_a_case} s a case, at most {found.peak_mb:.0f} MB a worker{left}")
     for failure in found.failures:
         typer.echo(f"{failure['case_id']}\t{failure['step']}\t{failure['reason']} ({failure['way_out']})")
     for same in found.twins:
@@ -141,12 +138,46 @@ def status(
         typer.echo(f"since the split was drawn: {change}")
 
 
-def _steps_for(are_cases: bool, model: Path | None, egfr: Path | None) -> list[str]:
+def _scans_of(name: str, given: Path | None) -> Path:
+    """The scans of a named cohort: as given, or where its card says."""
+    from radiogen.resources import cohort_card
+
+    source = given or cohort_card(name).source_folder
+    if source is None:
+        raise typer.BadParameter("give the folder of the scans with --source; the card names none")
+    return source
+
+
+def _source(name: str, scans: Path | None, cohort: str | None) -> tuple[Path, str | None]:
+    """Where cases or scans are, and the cohort whose rules hold, if there is one."""
+    from radiogen.resources import cohort_names
+
+    is_named = name.endswith((".yaml", ".yml")) or (not Path(name).exists() and name in cohort_names())
+    if is_named and cohort is None:
+        return _scans_of(name, scans), name
+    if is_named or scans is not None:
+        raise typer.BadParameter("name the cohort once: NAME --source FOLDER, or FOLDER --cohort NAME")
+    return Path(name), cohort
+
+
+def _steps_for(are_cases: bool, egfr: Path | None) -> list[str]:
     """All steps that source and models allow."""
     wanted = [] if are_cases else ["ingest"]
-    wanted += ["segment", "extract-features"] if model else []
+    wanted += ["segment", "extract-features"]
     wanted += ["classify-egfr"] if egfr else []
     return [*wanted, "report"]
+
+
+def _about_networks(settings: "CohortSettings", starter: Path | None) -> str:
+    """What has to be said of the choice of networks."""
+    from radiogen.cohorts.networks import all_members
+
+    if starter is not None and settings.model == (starter,):
+        return f"no --model given: the shipped model {starter.name} is used"
+    members = all_members(settings.model)
+    if len(members) > 1 and "extract-features" in settings.steps:
+        return f"{len(members)} networks segment; features are those of the first, {members[0].name}"
+    return ""
 
 
 def _spread(jobs: int, scheduler: str | None, part: str | None) -> "Spread":

@@ -68,7 +68,7 @@ def init(
 
     with progress(quiet) as tick:
         card = start_card(folder, out, tick)
-    say(f"look through it, then: radiogen ingest {folder} -o cases --cohort {out}", quiet)
+    say(f"look through it, then: radiogen cohort run {out} -o run", quiet)
     typer.echo(f"{out}\t{card.name}")
 
 

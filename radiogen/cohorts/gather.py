@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from radiogen.cohorts.ledger import HOME, Entry, stamp
+from radiogen.cohorts.networks import files_of, network_of_features
 from radiogen.cohorts.one_case import CASES, FEATURES, SEGMENTED, CaseTask, masks_of
 from radiogen.cohorts.settings import CohortSettings
 from radiogen.cohorts.tables import LESIONS_TABLE, PATIENTS_TABLE, read_rows, write_tables
 from radiogen.egfr.classify import classify_egfr
 from radiogen.egfr.persistence import load_model as load_egfr
 from radiogen.engines.findings import write_lesions_csv
-from radiogen.engines.model_folder import load_model
 from radiogen.features.extract import extract_features
 from radiogen.io.cases import MANIFEST, cases_of_split
 from radiogen.io.clinical import read_clinical
@@ -27,7 +27,7 @@ from radiogen.provenance import (
     write_json,
 )
 from radiogen.report.page import ReportOptions, report
-from radiogen.runtime import Tick, pick_device
+from radiogen.runtime import Tick
 
 TABLE, PREDICTIONS, FAILURES, PAGE = "features.csv", "predictions.csv", "failures.csv", "report.html"
 GATHERED = "gathered.json"
@@ -79,8 +79,8 @@ def gather(all_of: Gathering, tick: Tick) -> list[Failure]:
     for step, name in (("extract-features", TABLE), ("classify-egfr", PREDICTIONS)):
         if not wanted or step not in settings.steps:
             _take_away(run / name)  # of an earlier run with other steps, and perhaps of other lesions
-    if wanted and "extract-features" in settings.steps and settings.model is not None:
-        model = load_model(settings.model, pick_device(settings.device))
+    if wanted and "extract-features" in settings.steps and settings.model:
+        model = network_of_features(settings.model, settings.device)
         masks = masks_of(settings, run)
         extract_features(
             all_of.cases, run / TABLE, model, settings.features, masks, tick, run / FEATURES, done
@@ -110,8 +110,9 @@ def _take_away(table: Path) -> None:
 def _known(all_of: Gathering) -> str:
     """Stands for all that the tables are made of."""
     settings = all_of.settings
-    folders = [folder for folder in (settings.model, settings.egfr) if folder]
-    files = [*(folder / "config.json" for folder in folders), settings.clinical, settings.clinical_mapping]
+    files = [*files_of(settings.model), settings.clinical, settings.clinical_mapping]
+    if settings.egfr is not None:
+        files.append(settings.egfr / "config.json")
     if "ingest" not in settings.steps:
         files.append(settings.source / MANIFEST)
     said = [settings.model_dump_json(), json.dumps(all_of.clinical, sort_keys=True)]

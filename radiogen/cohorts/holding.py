@@ -12,6 +12,8 @@ from typing import IO
 
 from radiogen.errors import OutputError
 
+PATIENCE_S, PAUSE_S = 1.0, 0.05  # a status looks at a lock for an instant; whoever holds it longer works
+
 
 @contextmanager
 def held(lock: Path, shared: bool = False) -> Iterator[None]:
@@ -24,7 +26,7 @@ def held(lock: Path, shared: bool = False) -> Iterator[None]:
     """
     with _opened(lock) as file:
         try:
-            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            _take(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         except BlockingIOError as error:
             who = _who(file)
             raise OutputError(lock.parent.parent, f"is held by {who}", "wait for it, or end it") from error
@@ -47,16 +49,29 @@ def waited_for(lock: Path) -> Iterator[None]:
 
 
 def is_held(lock: Path) -> bool:
-    """Whether somebody holds a lock now."""
+    """Whether somebody holds a lock alone now; looking disturbs neither him nor others who look."""
     if not lock.is_file():
         return False
     with lock.open("rb") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
             return True
         fcntl.flock(file, fcntl.LOCK_UN)
     return False
+
+
+def _take(file: IO[str], how: int) -> None:
+    """Take a lock, or give up after a moment."""
+    end = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(file, how | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(PAUSE_S)
 
 
 @contextmanager

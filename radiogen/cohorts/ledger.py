@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from radiogen.provenance import short_hash, write_json
 
-HOME, SETTINGS, LOCK = ".cohort", "settings.json", "lock"
+HOME, SETTINGS, PLANNED, LOCK = ".cohort", "settings.json", "cases.json", "lock"
 TRIES = 3  # once, and twice again after the worker died
 Outcome = Literal["done", "failed", "stopped"]
 
@@ -88,8 +88,22 @@ class Ledger:
 
     def settings(self) -> dict[str, Any] | None:
         """The settings of the run; None where there is none."""
+        return self._content(SETTINGS)
+
+    def planned(self) -> dict[str, str]:
+        """The cases of the run as its last head saw them: the hash of the settings by case id."""
+        return self._content(PLANNED) or {}
+
+    def remember(self, settings: dict[str, Any], planned: dict[str, str]) -> None:
+        """Write settings and cases for `retry` and `status`, unless they are there."""
+        if self.planned() != planned:
+            write_json(self.home / PLANNED, planned)
+        if self.settings() != settings:
+            write_json(self.home / SETTINGS, settings)
+
+    def _content(self, name: str) -> dict[str, Any] | None:
         try:
-            content: dict[str, Any] = json.loads((self.home / SETTINGS).read_text(encoding="utf-8"))
+            content: dict[str, Any] = json.loads((self.home / name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
         return content

@@ -5,9 +5,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -15,9 +14,9 @@ import torch
 from radiogen import __version__
 from radiogen.cohorts.holding import waited_for
 from radiogen.cohorts.ledger import TRIES, Entry, Ledger, stamp
+from radiogen.cohorts.networks import network_of_features, networks_of
 from radiogen.cohorts.settings import CohortSettings
 from radiogen.engines.inference import Inference
-from radiogen.engines.model_folder import Model, load_model
 from radiogen.engines.segment import chosen_prior
 from radiogen.engines.segment_case import CaseWork, LoadedCase
 from radiogen.engines.segment_formats import FILES, Format, FormatWriter
@@ -26,7 +25,7 @@ from radiogen.features.extract import keep_features
 from radiogen.io.cases import Case, find_cases
 from radiogen.preprocess.case_folder import CasePlan
 from radiogen.preprocess.ingest import ingest_one
-from radiogen.runtime import peak_memory_mb, pick_device
+from radiogen.runtime import peak_memory_mb
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 SEGMENTED, FEATURES, CASES = "segmented", "features", "cases"
@@ -45,11 +44,14 @@ class CaseTask:
     token: str  # of this start of the head
     case: Case | None = None
     plan: CasePlan | None = None
+    archive: Path | None = None  # from which the files of the plan were unpacked
     version: str = __version__
 
     @property
     def inputs(self) -> list[Path]:
-        """The files that the case is made of."""
+        """The files that the case is made of; an archive is unpacked anew by every head."""
+        if self.archive is not None:
+            return [self.archive]
         if self.case is not None:
             return [self.case.ct_path, self.case.lungs_path, self.case.lesion_path]
         ct = self.plan.source.ct if self.plan else None
@@ -77,6 +79,11 @@ def is_settled(task: CaseTask, entry: Entry | None) -> bool:
     """Whether nothing need be done: done or failed with these settings, and no file has changed since."""
     if entry is None or entry.settings != task.key or entry.inputs != stamp(task.inputs):
         return False
+    return still_stands(task, entry)
+
+
+def still_stands(task: CaseTask, entry: Entry) -> bool:
+    """Whether what came of a case is as it was left."""
     return entry.outcome == "failed" or (entry.outcome == "done" and entry.outputs == stamp(task.outputs))
 
 
@@ -181,7 +188,7 @@ def _case(task: CaseTask) -> Case:
 
 
 def _segment(task: CaseTask, _ledger: Ledger) -> None:
-    options, model = task.settings.segment, _model_of(task)
+    options, model = task.settings.segment, networks_of(task.settings.model, task.settings.device)
     options = options.model_copy(update={"prior": chosen_prior(options, model.config), "existing": "skip"})
     out = task.run / SEGMENTED
     work = CaseWork(out, Inference(model, options.how), options, _formats_of(task, model.hash, out))
@@ -207,7 +214,8 @@ def _formats(
 
 def _features(task: CaseTask, _ledger: Ledger) -> None:
     masks = masks_of(task.settings, task.run)
-    keep_features(_case(task), task.run / FEATURES, _model_of(task), task.settings.features, masks)
+    model = network_of_features(task.settings.model, task.settings.device)
+    keep_features(_case(task), task.run / FEATURES, model, task.settings.features, masks)
 
 
 def masks_of(settings: CohortSettings, run: Path) -> Path | None:
@@ -220,20 +228,3 @@ STEP: dict[str, Callable[[CaseTask, Ledger], None]] = {
     "segment": _segment,
     "extract-features": _features,
 }
-
-
-def _model_of(task: CaseTask) -> Model:
-    """The model of the run; loaded once in each process, again only when its files have changed."""
-    if task.settings.model is None:
-        raise CaseError(task.case_id, "has no model", "give --model")
-    folder = task.settings.model
-    return _loaded(folder, task.settings.device, stamp(_files(folder)))
-
-
-def _files(folder: Path) -> Iterable[Path]:
-    return (folder / name for name in ("model.safetensors", "config.json"))
-
-
-@lru_cache(maxsize=1)
-def _loaded(folder: Path, device: str, _stamp: str) -> Model:
-    return load_model(folder, pick_device(device))

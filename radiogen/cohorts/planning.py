@@ -1,15 +1,16 @@
 """From a source to the tasks of a run: one a case."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from radiogen import __version__
+from radiogen.cohorts.networks import read_networks
 from radiogen.cohorts.one_case import CASES, CaseTask
 from radiogen.cohorts.settings import CohortSettings
-from radiogen.engines.model_folder import check_prior, model_hash, read_model_config
+from radiogen.engines.model_folder import check_prior
 from radiogen.engines.segment import chosen_prior
-from radiogen.errors import ConfigError, SeriesError
+from radiogen.errors import ConfigError
 from radiogen.io.cases import cases_of_split, is_case_source
 from radiogen.preprocess.case_folder import CasePlan
 from radiogen.preprocess.plans import Clinical, plan_cases, read_patients
@@ -27,8 +28,15 @@ class Plan:
     clinical: Clinical = field(default_factory=dict)
 
 
-def plan_tasks(settings: CohortSettings, run: Path, token: str, tick: Tick) -> Plan:
+def plan_tasks(settings: CohortSettings, folder: Path, run: Path, token: str, tick: Tick) -> Plan:
     """Look through the source, and say what is to be done with each case.
+
+    Args:
+        settings: Of the run.
+        folder: The source, or where it was unpacked.
+        run: Folder of the run.
+        token: Stands for this start of the head.
+        tick: Told of headers read.
 
     Raises:
         RadiogenError: The source holds no case or scan, a manifest is damaged, or the model does not do what
@@ -49,9 +57,8 @@ def plan_tasks(settings: CohortSettings, run: Path, token: str, tick: Tick) -> P
         raise ConfigError(settings.source, "holds no cases", "add the step ingest, or ingest it first")
     if settings.split:
         raise ConfigError(f"--split {settings.split}", "is given for scans", "ingest and split them first")
-    if settings.source.is_file():
-        raise SeriesError(settings.source, "is one file", "unpack it, or give a folder of scans")
-    plans, clinical = _plans(settings, run, tick)
+    plans, clinical = _plans(settings, folder, run, tick)
+    archive = None if folder == settings.source else settings.source
     return Plan(
         {
             plan.case_id: CaseTask(
@@ -61,6 +68,7 @@ def plan_tasks(settings: CohortSettings, run: Path, token: str, tick: Tick) -> P
                 short_hash(f"{key} {plan.source.id} {_problem(plan)} {plan.options.get('cohort_rule', '')}"),
                 token,
                 plan=plan,
+                archive=archive,
             )
             for plan in sorted(plans, key=lambda plan: plan.case_id)
         },
@@ -68,13 +76,16 @@ def plan_tasks(settings: CohortSettings, run: Path, token: str, tick: Tick) -> P
     )
 
 
-def _plans(settings: CohortSettings, run: Path, tick: Tick) -> tuple[list[CasePlan], Clinical]:
+def _plans(settings: CohortSettings, folder: Path, run: Path, tick: Tick) -> tuple[list[CasePlan], Clinical]:
     options = settings.ingest
     card = cohort_card(options.cohort) if options.cohort else None
     clinical = read_patients(options, card)
     kinds = card.outline.kinds if card else ()
-    found = find_sources(settings.source, run / CASES, options, kinds, tick)
-    return plan_cases(found.sources, options, card, clinical), clinical
+    found = find_sources(folder, run / CASES, options, kinds, tick)
+    plans = plan_cases(found.sources, options, card, clinical)
+    if folder != settings.source:
+        plans = [replace(plan, source=replace(plan.source, where=settings.source)) for plan in plans]
+    return plans, clinical
 
 
 def _problem(plan: CasePlan) -> str:
@@ -84,9 +95,8 @@ def _problem(plan: CasePlan) -> str:
 def _key(settings: CohortSettings) -> str:
     """Hash of all that decides the results of every case; the model is checked on the way."""
     said = {"settings": settings.described(), "radiogen": __version__, "model": ""}
-    if settings.model is not None:
-        config = read_model_config(settings.model)
+    if settings.model:
+        config, said["model"] = read_networks(settings.model)
         if "segment" in settings.steps:
-            check_prior(config, chosen_prior(settings.segment, config), settings.model)
-        said["model"] = model_hash(settings.model)
+            check_prior(config, chosen_prior(settings.segment, config), settings.model[0])
     return short_hash(json.dumps(said, sort_keys=True))

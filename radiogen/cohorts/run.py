@@ -12,15 +12,16 @@ from radiogen.cohorts.cluster import run_on_cluster
 from radiogen.cohorts.gather import Failure, Gathering, gather
 from radiogen.cohorts.holding import held, is_held, waited_for
 from radiogen.cohorts.lanes import Work, run_in_lanes
-from radiogen.cohorts.ledger import LOCK, SETTINGS, Entry, Ledger
+from radiogen.cohorts.ledger import LOCK, Entry, Ledger
 from radiogen.cohorts.memory import fitting_jobs
-from radiogen.cohorts.one_case import CaseTask, is_settled, run_case
+from radiogen.cohorts.one_case import CASES, CaseTask, is_settled, run_case
 from radiogen.cohorts.planning import Plan, plan_tasks
 from radiogen.cohorts.settings import CohortSettings
 from radiogen.config import check_settings
 from radiogen.errors import ConfigError, OutputError
 from radiogen.features.settings import FeatureOptions
-from radiogen.provenance import leave_no_trace, write_json
+from radiogen.io.dicom_zip import unpacked
+from radiogen.provenance import leave_no_trace
 from radiogen.runtime import Tick, no_tick
 
 
@@ -85,8 +86,10 @@ def run_cohort(
     with ExitStack() as holding:
         with leave_no_trace(run):  # only of input that is refused: what was computed stays
             holding.enter_context(_room(ledger, spread.part))
-            plan = plan_tasks(settings, run, f"{os.getpid()}-{time.time_ns()}", tick)
-            _remember(ledger, settings)
+            folder = holding.enter_context(_unpacked(settings.source, run, spread.part))
+            plan = plan_tasks(settings, folder, run, f"{os.getpid()}-{time.time_ns()}", tick)
+            keys = {name: task.key for name, task in plan.tasks.items()}
+            ledger.remember(json.loads(settings.model_dump_json()), keys)
         entries = {name: ledger.read(name) for name in plan.tasks}
         todo = [task for name, task in plan.tasks.items() if _is_open(task, entries[name], retry)]
         todo = _part_of(todo, list(plan.tasks), spread.part)
@@ -109,7 +112,7 @@ def _results(
     if not todo:
         return
     if spread.scheduler:
-        yield from run_on_cluster(todo, spread.scheduler)
+        yield from run_on_cluster(todo, spread.scheduler, work)
         return
     jobs, line = fitting_jobs(todo, spread.jobs)
     if line:
@@ -165,19 +168,32 @@ def _room(ledger: Ledger, part: tuple[int, int] | None) -> Iterator[None]:
         yield
 
 
+def _unpacked(source: Path, run: Path, part: tuple[int, int] | None) -> AbstractContextManager[Path]:
+    """The folder to look into; members of an archive lie there as long as the run lasts."""
+    if part is not None and source.is_file():
+        raise ConfigError(
+            f"--part {part[0]}/{part[1]}", f"is given for one file: {source}", "unpack it first"
+        )
+    return unpacked(source, run / CASES)
+
+
 def is_running(ledger: Ledger) -> bool:
-    """Whether somebody works on the run now."""
-    return is_held(ledger.home / LOCK)
+    """Whether somebody works on the run now: a head, or a part of a job array."""
+    return any(is_held(lock) for lock in ledger.home.glob(f"{LOCK}*"))
 
 
 def _settled(settings: CohortSettings) -> CohortSettings:
     """Paths made absolute, so that workers and a later retry find them; features as the EGFR model wants."""
-    places = {name: getattr(settings, name) for name in ("source", "model", "egfr", "clinical")}
-    places["clinical_mapping"] = settings.clinical_mapping
+    names = ("source", "egfr", "clinical", "clinical_mapping")
+    places = {name: getattr(settings, name) for name in names}
     update: dict[str, object] = {name: path.absolute() for name, path in places.items() if path}
+    update["model"] = tuple(folder.absolute() for folder in settings.model)
+    changed: dict[str, object] = {}
     if settings.clinical is not None and "ingest" in settings.steps:
-        tables = {"clinical": update["clinical"], "clinical_mapping": update.get("clinical_mapping")}
-        update["ingest"] = settings.ingest.model_copy(update=tables)
+        changed = {"clinical": update["clinical"], "clinical_mapping": update.get("clinical_mapping")}
+    if (settings.ingest.cohort or "").endswith((".yaml", ".yml")):
+        changed["cohort"] = str(Path(str(settings.ingest.cohort)).absolute())
+    update["ingest"] = settings.ingest.model_copy(update=changed)
     if settings.egfr is not None and "classify-egfr" in settings.steps:
         from radiogen.egfr.persistence import load_model
 
@@ -186,20 +202,16 @@ def _settled(settings: CohortSettings) -> CohortSettings:
     return settings.model_copy(update=update)
 
 
-def _remember(ledger: Ledger, settings: CohortSettings) -> None:
-    """Write the settings for `retry` and `status`, unless they are there."""
-    said = json.loads(settings.model_dump_json())
-    if ledger.settings() != said:
-        write_json(ledger.home / SETTINGS, said)
-
-
 def remembered(run: Path) -> CohortSettings:
     """The settings of a run that was started.
 
     Raises:
         ConfigError: The folder holds no run, or one of another version.
     """
-    said = Ledger(run).settings()
+    ledger = Ledger(run)
+    said = ledger.settings()
+    if said is None and is_running(ledger):
+        raise ConfigError(run, "is still looking through its source", "ask again in a while")
     if said is None:
         raise ConfigError(run, "holds no cohort run", "give the folder of radiogen cohort run -o")
     return check_settings(CohortSettings, said, what=str(run))

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from radiogen.config import Settings
 from radiogen.engines.segment_case import SegmentOptions
@@ -19,9 +19,9 @@ class CohortSettings(Settings):
     """What a run does with every case.
 
     Attributes:
-        source: Folder of cases, or of scans that are ingested first.
+        source: Folder of cases, or folder, zip archive or volume file of scans that are ingested first.
         steps: In their order.
-        model: Model folder, for segment and extract-features.
+        model: Model and ensemble folders: segment averages all networks, extract-features takes the first.
         egfr: EGFR model folder, for classify-egfr; the features are then those it learned from.
         clinical: Clinical table of classify-egfr and of ingest.
         clinical_mapping: YAML that names its columns.
@@ -33,7 +33,7 @@ class CohortSettings(Settings):
 
     source: Path
     steps: tuple[Step, ...] = STEPS
-    model: Path | None = None
+    model: tuple[Path, ...] = ()
     egfr: Path | None = None
     clinical: Path | None = None
     clinical_mapping: Path | None = None
@@ -44,6 +44,11 @@ class CohortSettings(Settings):
     segment: SegmentOptions = SegmentOptions()
     features: FeatureOptions = FeatureOptions()
 
+    @field_validator("model", mode="before")
+    @classmethod
+    def _several(cls, value: object) -> object:
+        return (value,) if isinstance(value, str | Path) else value or ()
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         order = [STEPS.index(step) for step in self.steps]
@@ -51,7 +56,7 @@ class CohortSettings(Settings):
             raise ValueError(f"name some of {', '.join(STEPS)}, each once and in this order")
         for step in self.steps:
             option = NEEDED.get(step)
-            if option and getattr(self, option) is None:
+            if option and not getattr(self, option):
                 raise ValueError(f"the step {step} needs --{option}")
         if "classify-egfr" in self.steps and "extract-features" not in self.steps:
             raise ValueError("the step classify-egfr needs extract-features")

@@ -6,12 +6,10 @@ from pathlib import Path
 
 from radiogen.cohorts.holding import is_held
 from radiogen.cohorts.ledger import Ledger
-from radiogen.cohorts.one_case import is_settled
-from radiogen.cohorts.planning import plan_tasks
+from radiogen.cohorts.one_case import CaseTask, still_stands
 from radiogen.cohorts.run import is_running, remembered
 from radiogen.cohorts.split import changes_since_split
 from radiogen.cohorts.twins import twins
-from radiogen.runtime import no_tick
 
 
 @dataclass(frozen=True)
@@ -25,6 +23,7 @@ class Status:
     failures: tuple[dict[str, str], ...]
     seconds_a_case: float | None
     peak_mb: float
+    hours_left: float | None  # while it runs, by the pace and the number of those at work
     twins: tuple[tuple[str, ...], ...]
     changed: tuple[str, ...]  # since the split was drawn
 
@@ -36,15 +35,15 @@ def cohort_status(run: Path) -> Status:
         ConfigError: The folder holds no run.
     """
     settings, ledger = remembered(run), Ledger(run)
-    plan = plan_tasks(settings, run.absolute(), "status", no_tick)
     counts: Counter[str] = Counter(dict.fromkeys(("done", "failed", "working", "waiting"), 0))
     working, failures, seconds, peak = [], [], [], 0.0
-    for name, task in plan.tasks.items():
-        entry = ledger.read(name)
-        if entry is not None and is_settled(task, entry):
+    for name, key in ledger.planned().items():
+        entry, task = ledger.read(name), CaseTask(run.absolute(), name, settings, key, token="")
+        if entry is not None and entry.settings == key and still_stands(task, entry):
             counts[entry.outcome] += 1
             peak = max(peak, entry.peak_mb)
-            seconds.append(sum(entry.seconds.values()))
+            if entry.outcome == "done":
+                seconds.append(sum(entry.seconds.values()))
             if entry.outcome == "failed":
                 why = {"step": entry.step, "reason": entry.reason, "way_out": entry.way_out}
                 failures.append({"case_id": name, **why})
@@ -54,14 +53,17 @@ def cohort_status(run: Path) -> Status:
         else:
             counts["waiting"] += 1
     folder = run / "cases" if "ingest" in settings.steps else settings.source
+    pace = sum(seconds) / len(seconds) if seconds else None
+    left = counts["waiting"] + counts["working"] / 2
     return Status(
         run=str(run),
         is_running=is_running(ledger),
         counts=dict(counts),
         working=tuple(working),
         failures=tuple(failures),
-        seconds_a_case=round(sum(seconds) / len(seconds), 2) if seconds else None,
+        seconds_a_case=None if pace is None else round(pace, 2),
         peak_mb=peak,
+        hours_left=round(left * pace / len(working) / 3600, 2) if pace and working else None,
         twins=twins(folder),
         changed=changes_since_split(folder) if (folder / "manifest.csv").is_file() else (),
     )

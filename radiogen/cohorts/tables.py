@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from radiogen.provenance import write_csv
 Row = dict[str, Any]
 ABOUT = ("case_id", "patient_id", "cohort", "split", "egfr")
 ANSWER = ("probability", "low", "high", "class", "in_distribution", "note")
+OF_A_LESION = re.compile(r"lesion \d+: .*, score [\d.]+")
 LESIONS_TABLE, PATIENTS_TABLE = "cohort.csv", "patients.csv"
 
 
@@ -74,14 +76,14 @@ def _add(patients: dict[str, Row], case: Case, found: Sequence[Row], answer: Row
 
 
 def _decisions(run: Path, case: Case) -> list[str]:
-    """What ingest and segment decided of a case."""
+    """What ingest and segment decided of a case; origin and score of a lesion have columns of their own."""
     said: list[str] = []
     for path in (case.folder / "case.json", run / "segmented" / case.case_id / "lesion.run.json"):
         try:
             said += json.loads(path.read_text(encoding="utf-8")).get("decisions", [])
         except (OSError, ValueError):
             continue
-    return said
+    return [each for each in said if not OF_A_LESION.fullmatch(each)]
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

@@ -36,11 +36,12 @@ def find_masks(segmented: Path) -> dict[str, Path]:
 
 
 def remembered(run: Path, name: str) -> Path | None:
-    """A folder that a cohort run was started with, if it is still there."""
+    """A folder that a cohort run was started with, if it is still there; of several models the first."""
     try:
         said = json.loads((run / REMEMBERED).read_text(encoding="utf-8")).get(name)
     except (OSError, ValueError, AttributeError):
         return None
+    said = said[0] if isinstance(said, list) and said else said
     return Path(said) if isinstance(said, str) and Path(said).exists() else None
 
 

@@ -3,12 +3,15 @@
 import errno
 import os
 import signal
+from dataclasses import replace
 
 from radiogen import provenance
-from radiogen.cohorts.ledger import Entry
+from radiogen.cohorts import one_case
+from radiogen.cohorts.ledger import Entry, Ledger
 from radiogen.cohorts.one_case import CaseTask, run_case
 
 FATAL = "phantom-002"
+SEGMENT = one_case.STEP["segment"]
 
 
 def dies_on_one(task: CaseTask) -> Entry:
@@ -25,6 +28,32 @@ def dies_once_on_each(task: CaseTask) -> Entry:
         mark.touch()
         provenance.os.fsync = lambda _file: os.kill(os.getpid(), signal.SIGKILL)
     return run_case(task)
+
+
+def dies_in_the_middle_of_one(task: CaseTask) -> Entry:
+    """The process is killed in a step of one certain case, and leaves a line each time."""
+
+    def killed(task: CaseTask, _ledger: Ledger) -> None:
+        with (task.run / ".deaths").open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    one_case.STEP["segment"] = killed if task.case_id == FATAL else SEGMENT
+    return run_case(task)
+
+
+AT_WORK: list[str] = []
+MOST: list[int] = []
+
+
+def counted(task: CaseTask) -> Entry:
+    """On threads of one process: how many are at work whenever a case begins. The device is not asked."""
+    AT_WORK.append(task.case_id)
+    MOST.append(len(AT_WORK))
+    try:
+        return run_case(replace(task, settings=task.settings.model_copy(update={"device": "cpu"})))
+    finally:
+        AT_WORK.remove(task.case_id)
 
 
 def finds_the_disk_full(task: CaseTask) -> Entry:

@@ -2,6 +2,7 @@
 
 import csv
 import re
+from pathlib import Path
 
 import pytest
 
@@ -145,3 +146,18 @@ def test_every_card_says_what_it_forbids_and_how_it_is_had(name):
 def test_a_cohort_that_the_commons_lacks_says_where_it_is():
     with pytest.raises(ConfigError, match=r"Task06_Lung\.tar \(MD5"):
         find_request("msd_lung", SeriesWanted())
+
+
+@pytest.mark.parametrize("name", ["nsclc_radiogenomics", "lidc_idri"])
+def test_the_model_on_paper_counts_the_slices_of_the_index(shared_data, name):
+    """docs/cluster.md: of each patient the CT with most slices."""
+    _, _, series = series_of(shared_data, name)
+    longest = {}
+    for row in sorted(series.ct, key=lambda row: row.files):
+        longest[row.patient] = row
+    slices, read = sum(row.files for row in longest.values()), sum(row.bytes for row in longest.values())
+    text = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text()
+    assert f"{slices:,}; {read / 1e9:.1f} GB" in text
+    assert (
+        f"{len(longest)}; {slices / len(longest):.0f}, {max(row.files for row in longest.values())}" in text
+    )
