@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	$$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: help venv demo test nightly check format wheel starter-check starter-model clean
+.PHONY: help venv demo test nightly check format wheel docs docs-serve starter-check starter-model clean
 
 SHARED ?= ../shared/data
 
@@ -19,6 +19,8 @@ help:
 	@echo "make test    all tests"
 	@echo "make nightly the tests of damaged input with 10,000 examples each (hours), and starter-check"
 	@echo "make wheel   build dist/*.whl"
+	@echo "make docs    build the site of docs/ into build/site, without a network; any warning is an error"
+	@echo "make docs-serve  the same on a local address, anew at every change"
 	@echo "make starter-check  what models/raseg-starter is worth on true lesions and on unseen phantoms (minutes)"
 	@echo "make starter-model  train models/raseg-starter on the CPU (about two and a half hours; goes on where it was)"
 	@echo "make clean   remove what was built (not $(VENV))"
@@ -62,6 +64,12 @@ starter-model: venv
 wheel: venv
 	rm -rf build dist
 	$(BIN)/python -m build --wheel
+
+docs: venv
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict -f docs/site/mkdocs.yml
+
+docs-serve: venv
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve -f docs/site/mkdocs.yml
 
 clean:
 	rm -rf build dist demo *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -20,6 +20,7 @@ from . import (
     cases,
     cohort,
     cohorts,
+    convert,
     doctor,
     egfr,
     evaluation,
@@ -73,6 +74,7 @@ def main(
 app.command("ingest")(cases.ingest)
 app.command("split")(cases.split)
 app.command("qc")(qc.qc)
+app.command("convert")(convert.convert)
 app.command("prune")(pruning.prune)
 app.command("prune show")(pruning.show)
 app.command("prune compare")(pruning.compare)

@@ -1,14 +1,15 @@
-"""Commands about model folders: list, show, import."""
+"""Commands about model folders: list, show, import, export."""
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from .options import AsJson
+from .console import say
+from .options import AsJson, Quiet
 
-app = typer.Typer(help="Model folders: list, show, import.", no_args_is_help=True)
+app = typer.Typer(help="Model folders: list, show, import, export.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -50,3 +51,20 @@ def import_checkpoint(
 
     config = import_published(checkpoint, out)
     typer.echo(f"{out}\twidths {config.network.encoder_widths}")
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="Model folder.")],
+    out: Annotated[Path, typer.Option("--output", "-o", help="File to write; the folder of a bundle.")],
+    to: Annotated[Literal["onnx", "torchscript", "monai-bundle"], typer.Option(help="The form.")],
+    size: Annotated[str | None, typer.Option(help="D,H,W of its windows; else the model's own.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Write a model for programs without radiogen, compared with torch; says how far off it is."""
+    from radiogen.engines.model_export import export_model, parse_size
+
+    done = export_model(folder, out, to, parse_size(size) if size else None)
+    apart = f"{done.probability_apart:.1e} in a probability, {done.logit_apart:.1e} in a logit"
+    say(f"differs from torch by at most {apart}", quiet)
+    typer.echo(f"{out}\twindows {' x '.join(map(str, done.size))}")

@@ -38,6 +38,16 @@ def segment(
     save_probabilities: Annotated[
         bool, typer.Option("--save-probabilities", help="Write lesion_probability.nii.gz, 0 to 1.")
     ] = False,
+    formats: Annotated[
+        str, typer.Option("--format", help="nifti and, with commas, dicom-seg, rtstruct, sr beside it.")
+    ] = "nifti",
+    source_dicom: Annotated[
+        Path | None,
+        typer.Option("--source", help="DICOM the cases were ingested from, which DICOM output refers to."),
+    ] = None,
+    keep_patient: Annotated[
+        bool, typer.Option("--keep-patient", help="Copy the patient's identity into DICOM output.")
+    ] = False,
     picture: Annotated[bool, typer.Option(help="Draw lesion.png.")] = True,
     overrides: SegmentOverrides = None,
     device: Device = "auto",
@@ -51,6 +61,7 @@ def segment(
     from radiogen.engines.model_catalogue import starter_model
     from radiogen.engines.segment import SegmentOptions
     from radiogen.engines.segment import segment as segment_source
+    from radiogen.engines.segment_formats import parse_formats
     from radiogen.engines.segmentation import SegmentationSettings
     from radiogen.runtime import keep_large_blocks, pick_device
 
@@ -59,6 +70,7 @@ def segment(
         prior=prior, box=box, outline=box_from, roi=roi, split=split,
         how=load_settings(SegmentationSettings, given, overrides=overrides or ()),
         save_probabilities=save_probabilities, picture=picture, existing=existing,
+        formats=parse_formats(formats), dicom=source_dicom, keep_patient=keep_patient,
     )  # fmt: skip
     keep_large_blocks()
     folders = model or [starter_model()]

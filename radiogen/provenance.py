@@ -55,6 +55,29 @@ def whole_file(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A draft beside the folder, renamed when it is whole.
+
+    Raises:
+        OutputError: The folder is there and not empty, or cannot be written.
+    """
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise OutputError(out, "is there already", "choose a new folder")
+    draft = out.with_name(f"{DRAFT}{out.name}")
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        yield draft
+        if out.is_dir():
+            out.rmdir()
+        draft.rename(out)
+    except OSError as error:
+        raise OutputError(out, f"cannot be written: {error.strerror or error}", "free some space") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextmanager
 def leave_no_trace(folder: Path) -> Iterator[None]:
     """If the input is refused, remove the folder and those above it that were not there before.
 

@@ -41,7 +41,13 @@ def licence_terms(name: str) -> str:
 
 
 class OutlineRule(Settings):
-    """How the tumour is found among the outlines of a cohort."""
+    """How the tumour is found among the outlines of a cohort.
+
+    Attributes:
+        kinds: Which kinds of outlines are read.
+        roi: Pattern of the tumour's ROI in an RTSTRUCT.
+        segment: Pattern of the tumour's segment in a SEG.
+    """
 
     kinds: tuple[OutlineKind, ...] = ()
     roi: str | None = None
@@ -102,19 +108,19 @@ class CohortSource(Settings):
 class CohortCounts(Settings):
     """How large a cohort is: patients, series of each part, gigabytes of CTs and drawn outlines."""
 
-    patients: int = 0
+    patients: int = 0  # in all
     with_outline: int = 0  # patients
-    ct: int = 0
-    outlines: int = 0
-    automatic: int = 0
-    gigabytes: float = 0
+    ct: int = 0  # series
+    outlines: int = 0  # series
+    automatic: int = 0  # series of outlines that nobody drew
+    gigabytes: float = 0  # of CTs and drawn outlines
 
 
 class ClinicalMapping(Settings):
     """How a foreign table says it: our column -> its header, and its words -> ours, column by column."""
 
-    columns: dict[str, str] = Field(default_factory=dict)
-    values: dict[str, dict[str, str]] = Field(default_factory=dict)
+    columns: dict[str, str] = Field(default_factory=dict)  # our column: its header
+    values: dict[str, dict[str, str]] = Field(default_factory=dict)  # our column: {its word: ours}
 
 
 class ClinicalSource(ClinicalMapping):
@@ -148,6 +154,18 @@ class CohortCard(Settings):
     """A cohort: what it is, what it forbids, where it comes from, how patients and tumours are named.
 
     A public one is shipped; one of your own is the same YAML, written by hand or by `radiogen cohort init`.
+
+    Attributes:
+        name: Letters, digits, `_` and `-`; of your own card the file's name, if left out.
+        title: In words.
+        doi: Of the data.
+        citation: As its authors ask for it.
+        licence: Such as CC BY 3.0, or `own`.
+        patient_id_pattern: What PatientIDs look like that are known to be pseudonyms.
+        series: Which series of the Imaging Data Commons are CTs and outlines.
+        bad_outlines: Outlines known to be wrong.
+        splits: How others divided the patients.
+        notes: What else is known.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")

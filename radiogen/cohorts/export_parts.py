@@ -2,8 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +11,9 @@ from pydantic import Field
 
 from radiogen.config import Settings
 from radiogen.engines.train_options import TrainOptions, choose_cases
-from radiogen.errors import CaseError, OutputError
+from radiogen.errors import CaseError
 from radiogen.io.cases import Case, find_cases
 from radiogen.io.nifti import write_volume
-from radiogen.provenance import DRAFT
 from radiogen.resources import CohortCard, cohort_card, cohort_names
 from radiogen.volume import array_of, volume_like
 
@@ -88,29 +86,6 @@ def licence_line(cases: Sequence[Case]) -> str:
     lines = [f"{card.title}: {card.licence}" for card in cards_of(cases)]
     others = {case.cohort for case in cases} - set(cohort_names())
     return "; ".join([*lines, *(["others: as their owners say"] if others else [])])
-
-
-@contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """A draft beside the folder, renamed when it is whole.
-
-    Raises:
-        OutputError: The folder is there and not empty, or cannot be written.
-    """
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise OutputError(out, "is there already", "choose a new folder")
-    draft = out.with_name(f"{DRAFT}{out.name}")
-    try:
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
-        yield draft
-        if out.is_dir():
-            out.rmdir()
-        draft.rename(out)
-    except OSError as error:
-        raise OutputError(out, f"cannot be written: {error.strerror or error}", "free some space") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def lay_file(source: Path, target: Path, copy_files: bool) -> None:

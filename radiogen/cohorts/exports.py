@@ -7,10 +7,10 @@ from pathlib import Path
 from radiogen.cohorts.export_bids import lay_bids
 from radiogen.cohorts.export_datalist import lay_datalist
 from radiogen.cohorts.export_nnunet import lay_nnunet
-from radiogen.cohorts.export_parts import ExportCases, ExportOptions, divide_cases, new_folder
+from radiogen.cohorts.export_parts import ExportCases, ExportOptions, divide_cases
 from radiogen.errors import ConfigError
 from radiogen.io.cases import MANIFEST
-from radiogen.provenance import RunRecord, leave_no_trace
+from radiogen.provenance import RunRecord, leave_no_trace, new_folder
 
 Layout = Callable[[ExportCases, Path, Path, ExportOptions], list[Path]]
 LAYOUTS: dict[str, Layout] = {"monai-datalist": lay_datalist, "nnunet": lay_nnunet, "bids-like": lay_bids}

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from radiogen.cohorts.settings import CohortSettings
 from radiogen.engines.inference import Inference
 from radiogen.engines.segment import chosen_prior
 from radiogen.engines.segment_case import CaseWork, LoadedCase
+from radiogen.engines.segment_formats import FILES, Format, FormatWriter
 from radiogen.errors import CaseError, OutputError, RadiogenError
 from radiogen.features.extract import keep_features
 from radiogen.io.cases import Case, find_cases
@@ -62,11 +64,12 @@ class CaseTask:
     def outputs(self) -> list[Path]:
         """The files that say that its steps are done."""
         steps, name = self.settings.of_a_case, self.case_id
+        others = [FILES[each] for each in self.settings.segment.formats if each in FILES]
         made = {
             "ingest": [self.run / CASES / name / each for each in ("ct.nii.gz", "case.run.json")],
             "segment": [
                 self.run / SEGMENTED / name / each
-                for each in ("lesion.nii.gz", "lesions.csv", "lesion.run.json")
+                for each in ("lesion.nii.gz", "lesions.csv", "lesion.run.json", *others)
             ],
             "extract-features": [self.run / FEATURES / f"{name}.json"],
         }
@@ -188,10 +191,26 @@ def _case(task: CaseTask) -> Case:
 def _segment(task: CaseTask, _ledger: Ledger) -> None:
     options, model = task.settings.segment, networks_of(task.settings.model, task.settings.device)
     options = options.model_copy(update={"prior": chosen_prior(options, model.config), "existing": "skip"})
-    work = CaseWork(task.run / SEGMENTED, Inference(model, options.how), options)
+    out = task.run / SEGMENTED
+    work = CaseWork(out, Inference(model, options.how), options, _formats_of(task, model.hash, out))
     loaded = work.load(_case(task))
     if isinstance(loaded, LoadedCase):
         work.segment(loaded)
+
+
+def _formats_of(task: CaseTask, model_hash: str, out: Path) -> FormatWriter:
+    """A scan of the run refers to itself; cases to the DICOM that was named, which is looked through once."""
+    options = task.settings.segment
+    if task.plan is not None and options.dicom is None:
+        return FormatWriter(options.formats, task.plan.source, options.keep_patient, model_hash, out)
+    return _formats(options.formats, options.dicom, options.keep_patient, model_hash, out)
+
+
+@lru_cache(maxsize=1)
+def _formats(
+    formats: tuple[Format, ...], dicom: Path | None, keep_patient: bool, model_hash: str, out: Path
+) -> FormatWriter:
+    return FormatWriter(formats, dicom, keep_patient, model_hash, out)
 
 
 def _features(task: CaseTask, _ledger: Ledger) -> None:

@@ -65,7 +65,7 @@ def plan_tasks(settings: CohortSettings, folder: Path, run: Path, token: str, ti
                 run,
                 plan.case_id,
                 settings,
-                short_hash(f"{key} {plan.source_id} {_problem(plan)} {plan.options.get('cohort_rule', '')}"),
+                short_hash(f"{key} {plan.source.id} {_problem(plan)} {plan.options.get('cohort_rule', '')}"),
                 token,
                 plan=plan,
                 archive=archive,

@@ -26,14 +26,19 @@ class EgfrSettings(Settings):
     components: int = Field(default=10, ge=1)  # of PCA; PLS takes at most 3 of them
     inputs: Inputs = "features"
     clinical_mapping: Path | None = None  # YAML of radiogen.io.clinical.ClinicalMapping
-    clinical_columns: tuple[ClinicalName, ...] = ("age", "sex", "smoking", "pack_years")
+    clinical_columns: tuple[ClinicalName, ...] = (
+        "age",
+        "sex",
+        "smoking",
+        "pack_years",
+    )  # inputs of the clinical model
     lesion: Literal["largest", "mean", "bag"] = "largest"  # by volume; bag: all of them, for attention
-    volume_column: str = "shape_volume_ml"
-    folds: int = Field(default=5, ge=2)
-    repeats: int = Field(default=5, ge=1)
-    inner_folds: int = Field(default=3, ge=2)
+    volume_column: str = "shape_volume_ml"  # by which the largest lesion is found
+    folds: int = Field(default=5, ge=2)  # of the cross-validation, by patient
+    repeats: int = Field(default=5, ge=1)  # of it, each with other folds
+    inner_folds: int = Field(default=3, ge=2)  # in which tuning, calibration and threshold are learned
     permutations: int = Field(default=200, ge=0)
-    bootstraps: int = Field(default=2000, ge=100)
+    bootstraps: int = Field(default=2000, ge=100)  # draws of patients for the intervals
     stable: float = Field(default=0.0, ge=0, le=1)  # least ICC over perturbed masks; 0 asks for none
     harmonise: bool = False  # ComBat by hospital, inside the folds
     seed: int = Field(default=0, ge=0)

@@ -11,6 +11,7 @@ from radiogen.engines.model_folder import AnyModel, ModelConfig, check_prior
 from radiogen.engines.read_ahead import read_ahead
 from radiogen.engines.segment_case import LESIONS, CaseWork, LoadedCase, Segmented
 from radiogen.engines.segment_case import SegmentOptions as SegmentOptions
+from radiogen.engines.segment_formats import FormatWriter
 from radiogen.errors import ConfigError, OutputError, RadiogenError
 from radiogen.io.cases import Case, cases_of_split, find_cases, is_case_source
 from radiogen.preprocess.priors import AUTO_PRIORS, Look, parse_box
@@ -42,7 +43,7 @@ def segment(
     Args:
         source: Cases, a DICOM folder, or a NIfTI, NRRD or MHA file.
         out: Gets `<case_id>/lesion.nii.gz`, `lesions.csv`, `lesion.png` and a run record a case, with
-            `save_probabilities` also `lesion_probability.nii.gz`.
+            `save_probabilities` also `lesion_probability.nii.gz`, and the other formats that are asked for.
         model: A loaded model, or several as one.
         options: Prior, box, and what to do with what is there.
         tick: Told of progress.
@@ -87,7 +88,9 @@ def _segment_cases(
         raise ConfigError(
             "--box", f"is given for {len(cases)} cases", "segment one case at a time, or --box-from"
         )
-    work = CaseWork(out, inference, options)
+    dicom = options.dicom or (None if is_case_source(source) else source)
+    formats = FormatWriter(options.formats, dicom, options.keep_patient, inference.model.hash, out)
+    work = CaseWork(out, inference, options, formats)
     for number, (case, load) in enumerate(read_ahead(cases, work.load, _is_small), start=1):
         try:
             loaded = load()

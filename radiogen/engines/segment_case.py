@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import SimpleITK as sitk
+from pydantic import field_validator
 
 from radiogen.config import Settings
 from radiogen.engines.findings import finding_rows, write_lesions_csv
 from radiogen.engines.inference import Inference
 from radiogen.engines.scanner_grid import PARTS
+from radiogen.engines.segment_formats import Format, FormatWriter, parse_formats
 from radiogen.engines.segmentation import Prompt, Segmentation, SegmentationSettings, segment_volume
 from radiogen.errors import CaseError, OutputError
 from radiogen.io.cases import Case
@@ -40,7 +42,15 @@ class SegmentOptions(Settings):
     how: SegmentationSettings = SegmentationSettings()
     save_probabilities: bool = False
     picture: bool = True
+    formats: tuple[Format, ...] = ("nifti",)  # beside which others the mask is written in
+    dicom: Path | None = None  # what the cases were ingested from, for formats that refer to it
+    keep_patient: bool = False  # DICOM bears the patient's identity instead of the case id
     existing: Literal["skip", "overwrite", "fail"] = "skip"
+
+    @field_validator("formats", mode="before")
+    @classmethod
+    def _known(cls, given: str | Sequence[str]) -> tuple[Format, ...]:
+        return parse_formats(given if isinstance(given, str) else ",".join(given))
 
     @property
     def look(self) -> Look:
@@ -77,13 +87,14 @@ class CaseWork:
     out: Path
     inference: Inference
     options: SegmentOptions
+    formats: FormatWriter
 
     def load(self, case: Case) -> LoadedCase | Segmented:
         """Read a case, or what an earlier run made of it."""
         result, options, model = self.out / case.case_id / MASK, self.options, self.inference.model
         outline = options.outline
         described = {
-            **options.model_dump(mode="json", exclude={"existing", "split", "outline"}),
+            **options.model_dump(mode="json", exclude={"existing", "split", "outline", "dicom"}),
             "prompt": prompt_source(options),
             "outline_sha256": file_sha256(outline) if outline and outline.is_file() else None,
         }
@@ -97,6 +108,7 @@ class CaseWork:
             with (result.parent / LESIONS).open(newline="", encoding="utf-8") as file:
                 rows = tuple(csv.DictReader(file))
             return Segmented(case.case_id, result.parent, lesions, rows, (), is_new=False)
+        self.formats.check(case)
         return LoadedCase(case, record, case.ct(), case.lungs())
 
     def segment(self, loaded: LoadedCase) -> Segmented:
@@ -115,10 +127,12 @@ class CaseWork:
         lesions = tuple(measure_lesions(found.lesion))
         rows = tuple(finding_rows(case.case_id, lesions, found.findings))
         outputs = _write(case, folder, found, rows, loaded.ct, options)
+        others, said = self.formats.write(case, folder, found.lesion, lesions)
+        write_volume(found.lesion, folder / MASK)
         of_lesions = (f"lesion {row['lesion']}: {row['origin']}, score {row['score']:.2f}" for row in rows)
-        loaded.record.decisions += [*found.decisions, *of_lesions]
-        loaded.record.finish(folder / MASK, outputs)
-        return Segmented(case.case_id, folder, lesions, rows, found.decisions, is_new=True)
+        loaded.record.decisions += [*found.decisions, *said, *of_lesions]
+        loaded.record.finish(folder / MASK, [*outputs, *others])
+        return Segmented(case.case_id, folder, lesions, rows, (*found.decisions, *said), is_new=True)
 
 
 def _write(
@@ -143,7 +157,6 @@ def _write(
     if found.probability is not None:
         write_volume(found.probability, folder / PROBABILITY, scale=1 / PARTS)
         outputs.append(folder / PROBABILITY)
-    write_volume(found.lesion, folder / MASK)
     return outputs
 
 

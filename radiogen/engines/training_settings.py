@@ -10,7 +10,14 @@ from radiogen.preprocess.priors import PriorName
 
 
 class TrainingSettings(Settings):
-    """How a network is trained. Optimiser, epochs and rate of the paper are unpublished: our choice."""
+    """How a network is trained. Optimiser, epochs and rate of the paper are unpublished: our choice.
+
+    Attributes:
+        optimizer: `adamw` or `sgd`.
+        learning_rate: At the start.
+        weight_decay: Of the optimiser.
+        epochs: How long.
+    """
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: PositiveFloat = 1e-3

@@ -13,7 +13,7 @@ from radiogen.features.deep import LEVELS
 class FeatureOptions(Settings):
     """Which features are computed."""
 
-    levels: tuple[str, ...] = LEVELS
+    levels: tuple[str, ...] = LEVELS  # of the network, from which deep features are taken
     ring_mm: tuple[float, float] | None = None  # lung between these distances from the lesion's surface
     lungs: bool = False  # pool over both lungs as well
     paper: bool = False  # the published 8192 in their place

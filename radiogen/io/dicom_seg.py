@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from highdicom.seg import Segmentation
 
 
+BY_HIGHDICOM = "SEG read by highdicom"
+
+
 class EmptySegmentError(OutlineError):
     """A segment that is listed and has no voxel."""
 
@@ -155,7 +158,7 @@ def _read_frames(seg: SegFile, number: int, places: list[FramePlace]) -> tuple[l
     refusal = seg.strict
     if not isinstance(refusal, str):
         try:
-            return _by_highdicom(refusal, number), "SEG read by highdicom"
+            return _by_highdicom(refusal, number), BY_HIGHDICOM
         except Exception as error:  # doubled, turned or uneven frames among others
             refusal = _short(error)
     try:

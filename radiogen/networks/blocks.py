@@ -64,12 +64,23 @@ class Attention(nn.Module):
 
     def forward(self, encoded: Tensor, prior: Tensor, predicted: Tensor | None = None) -> Tensor:
         size = encoded.shape[2:]  # (d, h, w)
-        where = functional.interpolate(prior, size=size, mode=self.resize)  # (B, 1, d, h, w)
+        where = resized(prior, size, self.resize)  # (B, 1, d, h, w)
         if predicted is not None:
             finer = functional.interpolate(predicted, size=size, mode="trilinear")
             where = torch.cat([where, finer], dim=1)  # (B, 2, d, h, w)
         a = torch.sigmoid(normed(self.conv(where), self.norm))  # (B, C, d, h, w)
         return torch.addcmul(encoded, encoded, a) if self.alpha is None else encoded * (self.alpha + a)
+
+
+def resized(prior: Tensor, size: torch.Size, how: PriorResize) -> Tensor:
+    """A prior at the size (d, h, w) of an encoder, which divides its own.
+
+    ONNX knows no pooling to a size: a recording takes the same means by their windows.
+    """
+    if how == "area" and is_traced():
+        window = [int(n) // int(m) for n, m in zip(prior.shape[2:], size, strict=True)]
+        return functional.avg_pool3d(prior, window)
+    return functional.interpolate(prior, size=size, mode=how)
 
 
 def normed(x: Tensor, norm: nn.Module) -> Tensor:

@@ -25,7 +25,19 @@ SIZE_STEP = 16
 
 
 class RASegSettings(Settings):
-    """Widths and switches of RA-Seg; the defaults are the published network of 70,599,240 weights."""
+    """Widths and switches of RA-Seg; the defaults are the published network of 70,599,240 weights.
+
+    Attributes:
+        in_channels: One for each CT window.
+        encoder_widths: Channels of encoder 1 to 4; each halves the size.
+        recurrent_widths: Channels of the ConvLSTM layers.
+        decoder_widths: Channels of decoder 4 to 2.
+        both_ways: The recurrence walks the slices in both directions.
+        gate: What the attention `a` makes of a skip `e`: `boost` e (1 + a), `learned` e (alpha + a).
+        gate_norm: Norm within the attention.
+        prior_resize: How the prior is made smaller: single points of it, or means.
+        dropout: Share of the channels that training leaves out.
+    """
 
     in_channels: PositiveInt = 1
     full_width: int = Field(0, ge=0, description="width of a stage at full resolution; 0 leaves it out")

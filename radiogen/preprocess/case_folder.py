@@ -23,7 +23,7 @@ from radiogen.preprocess.lungs import find_lungs
 from radiogen.preprocess.outline_choice import OutlineChoice
 from radiogen.preprocess.outlines import LesionLabels, read_lesions
 from radiogen.preprocess.sources import CaseSource
-from radiogen.provenance import RunRecord, file_sha256, short_hash, write_json
+from radiogen.provenance import RunRecord, file_sha256, write_json
 from radiogen.volume import array_of, pixels_sha256, voxel_ml
 
 SCHEMA_VERSION = 1
@@ -45,11 +45,6 @@ class CasePlan:
     keep_dates: bool
     options: Mapping[str, Any]  # for the run record
 
-    @property
-    def source_id(self) -> str:
-        """Stands for patient and series without showing them."""
-        return short_hash(f"{self.source.patient}\n{self.source.uid}")
-
 
 def is_done(plan: CasePlan, cases: Path) -> bool:
     """Whether the case is there, made from the same series.
@@ -61,7 +56,7 @@ def is_done(plan: CasePlan, cases: Path) -> bool:
     if not (folder / RECORD).is_file():
         return False
     made_from = read_case_json(folder).get("source", {}).get("id")
-    if made_from != plan.source_id:
+    if made_from != plan.source.id:
         raise CaseError(folder, "was made from another scan", "take --existing overwrite, or another folder")
     return True
 
@@ -131,7 +126,7 @@ def _about(
         "patient_id": plan.patient_id,
         "cohort": plan.cohort,
         "egfr": plan.egfr,
-        "source": {"kind": ct.kind, "id": plan.source_id, "files": len(files), "sha256": _combined(files)},
+        "source": {"kind": ct.kind, "id": plan.source.id, "files": len(files), "sha256": _combined(files)},
         "pixels_sha256": pixels_sha256(volume),
         "scanner": dict(ct.scanner),
         "geometry": {

@@ -50,6 +50,13 @@ class Preprocessing(Settings):
 
     `patches` keeps the spacing and looks at pieces of `size` voxels; `squeeze`, as published,
     presses the box of the lungs into `size` voxels, so that a voxel's size differs by patient.
+
+    Attributes:
+        windows: Each window of HU is one channel of the network.
+        spacing_mm: Voxels of `patches`, as (x, y, z).
+        layout: `patches` or `squeeze`.
+        size: Voxels that the network sees at once, as (slices, rows, columns).
+        margin_mm: Kept round the lungs.
     """
 
     windows: tuple[Window, ...] = (Window(),)

@@ -93,7 +93,7 @@ def _case_id(source: CaseSource, keep: bool) -> str:
         words = re.sub(r"[^A-Za-z0-9_-]+", "-", source.patient).strip("-")[:64]
         if CASE_ID.fullmatch(words):
             return words
-    return short_hash(f"{source.patient}\n{source.uid}")
+    return source.id
 
 
 def _without_collisions(plans: list[CasePlan]) -> list[CasePlan]:

@@ -16,7 +16,7 @@ from radiogen.io.nifti import is_volume_file
 from radiogen.preprocess.options import IngestOptions
 from radiogen.preprocess.series_choice import Patient, belongs_to_any, choose_series, gather_patients
 from radiogen.preprocess.volume_files import VolumePair, pair_volumes, scan_name
-from radiogen.provenance import file_sha256
+from radiogen.provenance import file_sha256, short_hash
 from radiogen.resources import OutlineKind
 from radiogen.runtime import Tick, no_tick
 
@@ -37,6 +37,15 @@ class CaseSource:
     passed_over: tuple[
         tuple[Series, str], ...
     ] = ()  # other series of the patient, and why they are not taken
+
+    @property
+    def id(self) -> str:
+        return scan_id(self.patient, self.uid)
+
+
+def scan_id(patient: str, uid: str) -> str:
+    """Stands for the patient and the volume of one scan without showing them."""
+    return short_hash(f"{patient}\n{uid}")
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ class ChannelSettings(Settings):
     target: TargetName = "keep"
     """What the share is of: the channels, the multiplications, or the memory of activations in training."""
     share: float = Field(0.5, ge=0, le=1)
+    """Of the dense network, at most."""
     scope: Scope = "layer"
     """`layer` narrows all layers alike and keeps the best channels of each; with `global` all channels
     compete, and the scores decide the widths too."""

@@ -243,7 +243,7 @@ def test_segment_writes_mask_table_and_picture(segment, tmp_path):
     assert answer.code == 0, answer.err
     (folder,) = (path for path in (tmp_path / "seg").iterdir() if path.is_dir())
     assert {path.name for path in folder.iterdir()} == {
-        *("lesion.nii.gz", "lesion.png", "lesion.run.json", "lesions.csv"),
+        *("lesion.ctbl", "lesion.nii.gz", "lesion.png", "lesion.run.json", "lesions.csv"),
     }
     assert len(rows_of(tmp_path / "seg" / "lesions.csv")) == answer.out.count("\tlesion ")
 
@@ -317,7 +317,9 @@ def test_segment_saves_probabilities_that_viewers_scale(segment, tmp_path):
     record = json.loads((folder / "lesion.run.json").read_text())
     assert "lesion_probability.nii.gz" in record["outputs"]
     assert segment("--prior", "lungs").code == 0  # other options: what this run does not make goes away
-    assert {path.name for path in folder.iterdir()} == {"lesion.nii.gz", "lesion.run.json", "lesions.csv"}
+    assert {path.name for path in folder.iterdir()} == {
+        *("lesion.ctbl", "lesion.nii.gz", "lesion.run.json", "lesions.csv"),
+    }
 
 
 def test_segment_refuses_a_setting_that_is_none(segment):
@@ -330,10 +332,13 @@ def test_segment_without_a_picture_writes_none(segment, tmp_path):
     assert not list((tmp_path / "seg").rglob("*.png"))
 
 
-def test_a_second_run_keeps_overwrites_or_refuses(segment):
+def test_a_second_run_keeps_overwrites_or_refuses(segment, tmp_path):
     assert segment().touched
     assert not any("lesion.nii.gz" in name or "run.json" in name for name in segment().touched)
-    assert any("run.json" in name for name in segment("--existing", "overwrite").touched)
+    (record,) = (tmp_path / "seg").glob("*/lesion.run.json")
+    before = record.stat().st_mtime_ns
+    assert segment("--existing", "overwrite").code == 0
+    assert record.stat().st_mtime_ns > before  # its bytes may be the same: seconds rounded to thousandths
     assert segment("--existing", "fail").refuses("existing")
 
 

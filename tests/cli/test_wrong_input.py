@@ -364,3 +364,14 @@ def test_an_interruption_exits_with_130(radiogen, monkeypatch, number):
     monkeypatch.setattr(doctor, "examine_machine", lambda: os.kill(os.getpid(), number))
     answer = radiogen("doctor")
     assert answer.code == 130 and len(answer.err.splitlines()) == 1
+
+
+def test_formats_that_cannot_be_are_refused(radiogen, segment, volume, scan, tiny_model):
+    assert segment("--format", "png").refuses("--format png", "dicom-seg")
+    assert segment("--format", "dicom-seg", "--prior", "lungs").refuses("made from")
+    assert radiogen("convert", volume, "-o", "out.dcm", "--to", "rtstruct").refuses("--reference")
+    assert radiogen("convert", volume, "-o", "out.txt").refuses("out.txt", "does not say what to write")
+    assert radiogen("convert", "absent.dcm", "-o", "out.nii", "--reference", scan).refuses("absent.dcm")
+    export = ("model", "export", tiny_model.folder, "-o", "out.onnx")
+    assert radiogen(*export, "--to", "onnx", "--size", "32").refuses("--size", "multiples of 16")
+    assert radiogen(*export, "--to", "torchscript").refuses("out.onnx", ".pt")

@@ -12,11 +12,11 @@ from pydicom import dcmread
 from radiogen.errors import ConfigError, OutputError
 from radiogen.io.cases import read_manifest
 from radiogen.io.clinical import read_clinical
+from radiogen.io.outline_trace import trace
 from radiogen.io.polygons import fill_polygons
 from radiogen.phantoms.cases import TINY
 from radiogen.phantoms.chest import make_chest
 from radiogen.phantoms.cohort import make_phantoms
-from radiogen.phantoms.dicom_outlines import trace
 from radiogen.phantoms.traits import draw_traits
 from radiogen.preprocess.ingest import ingest
 from radiogen.preprocess.options import IngestOptions

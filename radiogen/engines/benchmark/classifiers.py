@@ -38,7 +38,15 @@ _CHANCE = 100_003  # the seeds of scores and controls are not those of the weigh
 
 
 class ClassifierSettings(Settings):
-    """What decides the numbers of the classifier benchmark, beside images, criterion, sparsity and seed."""
+    """What decides the numbers of the classifier benchmark, beside images, criterion, sparsity and seed.
+
+    Attributes:
+        network: Name of the classifier.
+        width: Channels of its first stage; else the usual.
+        warmup: Against layer collapse, before the scoring.
+        scope: Over which weights the scores compete.
+        fisher_scale: What the Fisher term of fts and fbss is multiplied by.
+    """
 
     network: str = "resnet18"
     width: PositiveInt | None = None

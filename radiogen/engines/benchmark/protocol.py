@@ -21,7 +21,16 @@ _SCORING, _ORDER = 1, 2  # what a draw is for, so that no two purposes share the
 
 
 class ProtocolSettings(Settings):
-    """How a classifier is trained and tested; the defaults are those of arXiv:2502.11450."""
+    """How a classifier is trained and tested; the defaults are those of arXiv:2502.11450.
+
+    Attributes:
+        epochs: How long.
+        batch_size: Images in a mini-batch.
+        learning_rate: Of SGD, at the start.
+        momentum: Of SGD.
+        weight_decay: Of SGD.
+        drop_to: What the rate is multiplied by at each of `drop_at`.
+    """
 
     epochs: PositiveInt = 160
     batch_size: int = Field(512, ge=2)

@@ -70,7 +70,12 @@ def plan_variants(
 
 
 class SegmentationSettings(Settings):
-    """What decides the numbers of the segmentation benchmark, beside cases, variant and seed."""
+    """What decides the numbers of the segmentation benchmark, beside cases, variant and seed.
+
+    Attributes:
+        preset: Whose settings `run` was made from.
+        prior: Where the networks are told to look in the test.
+    """
 
     preset: str = "modern"
     run: RunSettings = RunSettings()

@@ -20,7 +20,7 @@ class EvaluateOptions(Settings):
     loosen: float = Field(0.0, ge=0, le=2)  # share by which the floors' boxes are longer than the lesions
     split: str | None = None  # only the cases of this split
     seed: int = Field(0, ge=0)  # of the bootstrap
-    bootstrap: int = Field(DRAWS, ge=100)
+    bootstrap: int = Field(DRAWS, ge=100)  # draws of patients for the intervals
 
     @field_validator("size_bins_mm")
     @classmethod
