@@ -91,7 +91,7 @@ def test_segment_writes_mask_table_picture_and_record(tiny_model, made_cases, tm
     assert len(report.done) == 4 and not report.failures
     for done in report.done:
         names = sorted(path.name for path in done.folder.iterdir())
-        assert names == ["lesion.nii.gz", "lesion.png", "lesion.run.json", "lesions.csv"]
+        assert names == ["lesion.ctbl", "lesion.nii.gz", "lesion.png", "lesion.run.json", "lesions.csv"]
         record = json.loads((done.folder / "lesion.run.json").read_text())
         assert record["options"]["prompt"] == "oracle" and record["model_hash"] == tiny_model.hash
     again = segment(made_cases, tmp_path, tiny_model, SegmentOptions(prior="box"))
