@@ -170,7 +170,7 @@ def _steps_for(are_cases: bool, egfr: Path | None) -> list[str]:
 
 def _about_networks(settings: "CohortSettings", starter: Path | None) -> str:
     """What has to be said of the choice of networks."""
-    from radiogen.cohorts.networks import all_members
+    from radiogen.engines.ensemble import all_members
 
     if starter is not None and settings.model == (starter,):
         return f"no --model given: the shipped model {starter.name} is used"

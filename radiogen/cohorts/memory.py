@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from math import prod
 from pathlib import Path
 
-from radiogen.cohorts.networks import all_members
 from radiogen.cohorts.one_case import CaseTask
 from radiogen.engines.effort import generous_memory_mb
+from radiogen.engines.ensemble import all_members
 from radiogen.engines.model_folder import read_model_config
 from radiogen.errors import RadiogenError
 from radiogen.io.nifti import read_grid

@@ -7,16 +7,11 @@ from pathlib import Path
 import torch
 
 from radiogen.cohorts.ledger import stamp
-from radiogen.engines.ensemble import load_models, member_folders
+from radiogen.engines.ensemble import all_members, load_models
 from radiogen.engines.model_folder import AnyModel, Model, ModelConfig, model_hash, read_model_config
 from radiogen.runtime import pick_device
 
 Folders = tuple[Path, ...]
-
-
-def all_members(folders: Iterable[Path]) -> list[Path]:
-    """The model folders that models and ensembles of a run come to; features are those of the first."""
-    return [member for folder in folders for member in member_folders(folder)]
 
 
 def read_networks(folders: Sequence[Path]) -> tuple[ModelConfig, str]:

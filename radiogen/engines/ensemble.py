@@ -1,7 +1,7 @@
 """Several models as one: an ensemble folder of K folds, or several model folders."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -54,14 +54,22 @@ def member_folders(folder: Path) -> list[Path]:
     return [folder / name for name in config.members]
 
 
+def all_members(folders: Iterable[Path]) -> list[Path]:
+    """The model folders that models and ensembles come to, in their order.
+
+    Raises:
+        ModelError: An ensemble.json cannot be used.
+    """
+    return [member for folder in folders for member in member_folders(folder)]
+
+
 def load_models(folders: Sequence[Path], device: torch.device) -> AnyModel:
     """Load a model folder, an ensemble folder, or several of either.
 
     Raises:
         ModelError: A folder is not whole, one comes twice, or the models see their input differently.
     """
-    every = [member for folder in folders for member in member_folders(folder)]
-    models = [load_model(folder, device) for folder in every]
+    models = [load_model(folder, device) for folder in all_members(folders)]
     return models[0] if len(models) == 1 else join(models, folders[0])
 
 

@@ -31,7 +31,7 @@ def keep_lesions(
     away = []
     for label in shapes.GetLabels():
         bounds = shapes.GetBoundingBox(label)
-        if share_near_lungs(lesion == label, lungs, Box(bounds[:3], bounds[3:])) < LEAST_NEAR:
+        if share_near_lungs(lesion, label, lungs, Box(bounds[:3], bounds[3:])) < LEAST_NEAR:
             away.append(label)
     if away:
         away_ml = sum(shapes.GetNumberOfPixels(label) for label in away) * voxel_ml(lesion)
@@ -42,11 +42,12 @@ def keep_lesions(
     return lesion, tuple(decisions)
 
 
-def share_near_lungs(part: sitk.Image, lungs: sitk.Image, box: Box) -> float:
-    """The share of a part that lies in the lungs or within `LUNG_MARGIN_MM` of them.
+def share_near_lungs(lesion: sitk.Image, label: int, lungs: sitk.Image, box: Box) -> float:
+    """The share of one part that lies in the lungs or within `LUNG_MARGIN_MM` of them.
 
     Args:
-        part: Mask, not empty.
+        lesion: Labels of the parts.
+        label: Of the part, which has voxels.
         lungs: Lung mask on the same grid.
         box: That holds the part.
     """
@@ -55,7 +56,7 @@ def share_near_lungs(part: sitk.Image, lungs: sitk.Image, box: Box) -> float:
     if not sitk.GetArrayViewFromImage(inside).any():
         return 0.0
     distance = sitk.SignedMaurerDistanceMap(inside, squaredDistance=False, useImageSpacing=True)
-    voxels = array_of(crop(part, room)) != 0
+    voxels = array_of(crop(lesion, room)) == label
     return float(np.mean(array_of(distance)[voxels] <= LUNG_MARGIN_MM))
 
 

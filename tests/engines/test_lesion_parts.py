@@ -43,5 +43,5 @@ def test_the_share_near_the_lungs_is_counted_in_millimetres():
     lesion = np.zeros_like(lungs)
     lesion[20, 25, 10:20] = True  # 2, 4, ... 20 mm from the last voxel of lung
     lungs_image, part = chest(lungs, lesion)
-    assert share_near_lungs(part, lungs_image, Box((10, 25, 20), (10, 1, 1))) == 0.5
-    assert share_near_lungs(part, part == 9, Box((10, 25, 20), (10, 1, 1))) == 0.0
+    assert share_near_lungs(part, 1, lungs_image, Box((10, 25, 20), (10, 1, 1))) == 0.5
+    assert share_near_lungs(part, 1, part == 9, Box((10, 25, 20), (10, 1, 1))) == 0.0
