@@ -140,6 +140,11 @@ def short_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def files_hash(*paths: Path) -> str:
+    """Twelve hexadecimal digits that stand for the content of files, in their order."""
+    return short_hash("".join(file_sha256(path) for path in paths))
+
+
 def record_path(result: Path) -> Path:
     """Where the run record of a result lies: `lesion.nii.gz` -> `lesion.run.json`, a folder holds its own.
 

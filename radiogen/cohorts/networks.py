@@ -8,7 +8,15 @@ import torch
 
 from radiogen.cohorts.ledger import stamp
 from radiogen.engines.ensemble import all_members, load_models
-from radiogen.engines.model_folder import AnyModel, Model, ModelConfig, model_hash, read_model_config
+from radiogen.engines.model_folder import (
+    CONFIG,
+    WEIGHTS,
+    AnyModel,
+    Model,
+    ModelConfig,
+    model_hash,
+    read_model_config,
+)
 from radiogen.runtime import pick_device
 
 Folders = tuple[Path, ...]
@@ -39,7 +47,7 @@ def network_of_features(folders: Folders, device: str) -> Model:
 
 def files_of(folders: Iterable[Path]) -> list[Path]:
     """The files that make the networks."""
-    return [folder / name for folder in all_members(folders) for name in ("model.safetensors", "config.json")]
+    return [folder / name for folder in all_members(folders) for name in (WEIGHTS, CONFIG)]
 
 
 @lru_cache(maxsize=1)

@@ -14,7 +14,7 @@ from radiogen.errors import ConfigError, ModelError, PruningError
 from radiogen.networks.raseg import RASeg, RASegSettings
 from radiogen.preprocess.network_input import Preprocessing
 from radiogen.preprocess.priors import AUTO_PRIORS, Look, PriorName
-from radiogen.provenance import file_sha256, short_hash, write_json, write_text
+from radiogen.provenance import files_hash, write_json, write_text
 from radiogen.pruning.sparse_files import load_tensors, save_tensors
 
 WEIGHTS, CONFIG, METRICS, CARD = "model.safetensors", "config.json", "metrics.json", "MODEL_CARD.md"
@@ -101,7 +101,7 @@ def read_model_config(folder: Path) -> ModelConfig:
 
 def model_hash(folder: Path) -> str:
     """One hash for weights and config of a model folder."""
-    return short_hash(file_sha256(folder / WEIGHTS) + file_sha256(folder / CONFIG))
+    return files_hash(folder / WEIGHTS, folder / CONFIG)
 
 
 def load_model(folder: Path, device: torch.device) -> Model:

@@ -221,7 +221,7 @@ writes `out/ct_lesion.nii.gz` on the grid of the CT.
   everywhere). It segments what the prior points at: with a bad prior its answer is bad.
 - The TorchScript file holds one size of window and needs torch alone; the window slides by MONAI's inferer.
 
-`radiogen segment` does more: it finds the lungs, looks lesion by lesion, looks at large boxes in coarser
-voxels, cuts off what lies far outside a box, leaves out small parts, numbers lesions and scores each. It
-smooths before it coarsens voxels and does not turn scans that lie flipped. So masks differ at the rim.
+`radiogen segment` does more: it finds the lungs, looks lesion by lesion, looks at a box in voxels of a size
+that suits it, cuts off what lies far outside a box, leaves out small parts, numbers lesions and scores each.
+It smooths before it coarsens voxels and does not turn scans that lie flipped. So masks differ at the rim.
 """

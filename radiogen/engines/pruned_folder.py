@@ -12,7 +12,7 @@ from radiogen.config import Settings, check_settings
 from radiogen.engines.presets import RunSettings
 from radiogen.errors import ConfigError, PruningError
 from radiogen.networks.raseg import RASeg, RASegSettings, build_raseg, weight_count
-from radiogen.provenance import file_sha256, short_hash
+from radiogen.provenance import files_hash
 from radiogen.pruning.mask_files import load_weight_masks
 from radiogen.pruning.sparse_files import load_tensors
 from radiogen.pruning.weight_masks import apply_weight_masks
@@ -107,5 +107,5 @@ def read_pruned(folder: Path) -> Pruned:
     except (ValueError, TypeError, ConfigError) as error:
         raise PruningError(folder / CONFIG, f"cannot be used: {error}", "prune again") from error
     masks = {} if of_channels else load_weight_masks(folder / MASKS)[0]
-    digest = short_hash(file_sha256(chosen) + file_sha256(folder / CONFIG))
+    digest = files_hash(chosen, folder / CONFIG)
     return Pruned(folder, config, masks, digest)

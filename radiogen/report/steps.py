@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from radiogen.provenance import file_sha256, short_hash
+from radiogen.provenance import files_hash
 from radiogen.report.case_places import remembered
 from radiogen.report.reading import Run
 from radiogen.resources import data_folder
@@ -106,6 +106,6 @@ def _model_names(folder: Path) -> dict[str, str]:
     found = {}
     for place in (*places, folder / "model", remembered(folder, "model")):
         if place and (place / WEIGHTS).is_file() and (place / CONFIG).is_file():
-            digest = short_hash(file_sha256(place / WEIGHTS) + file_sha256(place / CONFIG))
+            digest = files_hash(place / WEIGHTS, place / CONFIG)
             found[digest] = place.name
     return found
