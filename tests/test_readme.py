@@ -77,12 +77,12 @@ def test_the_commands_of_a_page_run_in_their_order(page, tmp_path, tiny_model, m
     )
     shutil.copytree(tiny_model.folder, tmp_path / "model")
     call_lesion_early(tmp_path / "model" / "config.json")
-    lines = re.findall(r"^    (radiogen .+)$", (DOCS / f"{page}.md").read_text(), flags=re.MULTILINE)
-    assert len(lines) >= 9
-    for line in lines:
+    commands = shown_commands((DOCS / f"{page}.md").read_text(encoding="utf-8"))
+    assert len(commands) >= 9
+    for words in commands:
         cases = [path.parent.name for path in (tmp_path / "seen").glob("*/lesion.nii.gz")]
-        code = type_command(line.replace("CASE", cases[0] if cases else "CASE"), tmp_path, monkeypatch)
-        assert code == 0, f"{line}\n{capsys.readouterr().err}"
+        typed = [word.replace("CASE", cases[0] if cases else "CASE") for word in words]
+        assert type_command(typed, tmp_path, monkeypatch) == 0, f"{typed}\n{capsys.readouterr().err}"
     assert {"model.onnx", "model.pt", "bundle", "lesion.rtstruct.dcm"} <= {
         path.name for path in tmp_path.iterdir()
     }
