@@ -23,9 +23,9 @@ def view(
     from radiogen.report.serving import ViewServer, read_shown
 
     with ViewServer(read_shown(paths), port) as server:
+        signal.signal(signal.SIGINT, lambda *_: Thread(target=server.shutdown).start())
         typer.echo(server.address)
         say("Ctrl-C ends it")
         if browser:
             webbrowser.open(server.address)
-        signal.signal(signal.SIGINT, lambda *_: Thread(target=server.shutdown).start())
         server.serve_forever(poll_interval=0.2)
