@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from radiogen.cohorts.holding import is_held
+from radiogen.errors import ConfigError
 from radiogen.provenance import short_hash, write_json
 
 HOME, SETTINGS, PLANNED, LOCK = ".cohort", "settings.json", "cases.json", "lock"
@@ -26,6 +28,7 @@ class Entry:
         outcome: `stopped`: nothing can be written, so the whole run ends.
         settings: Hash of all that decides its results.
         inputs, outputs: Stamps of its files.
+        made: The files of `outputs`, relative to the run.
         step, reason, way_out: Of a failure.
         seconds: By step, of what was computed now.
         peak_mb: The largest size of the worker so far.
@@ -37,6 +40,7 @@ class Entry:
     settings: str
     inputs: str = ""
     outputs: str = ""
+    made: tuple[str, ...] = ()
     step: str = ""
     reason: str = ""
     way_out: str = ""
@@ -61,7 +65,7 @@ class Ledger:
     """The hidden folder of a run."""
 
     def __init__(self, run: Path) -> None:
-        self.home = run / HOME
+        self.run, self.home = run.absolute(), run.absolute() / HOME
 
     def read(self, case_id: str) -> Entry | None:
         """What became of a case; None where nothing is known."""
@@ -86,9 +90,27 @@ class Ledger:
         """Marks of workers that began this case in this run and did not come to an end."""
         return sorted((self.home / "tries").glob(f"{case_id}.{token}.*"))
 
-    def settings(self) -> dict[str, Any] | None:
-        """The settings of the run; None where there is none."""
-        return self._content(SETTINGS)
+    def still_stands(self, entry: Entry) -> bool:
+        """Whether what came of a case is as it was left."""
+        made = [self.run / name for name in entry.made]
+        return entry.outcome == "failed" or (entry.outcome == "done" and entry.outputs == stamp(made))
+
+    def is_running(self) -> bool:
+        """Whether somebody works on the run now: a head, or a part of a job array."""
+        return any(is_held(lock) for lock in self.home.glob(f"{LOCK}*"))
+
+    def settings(self) -> dict[str, Any]:
+        """The settings of the run, as JSON.
+
+        Raises:
+            ConfigError: The folder holds no run, or one whose head has not got so far.
+        """
+        said = self._content(SETTINGS)
+        if said is None and self.is_running():
+            raise ConfigError(self.run, "is still looking through its source", "ask again in a while")
+        if said is None:
+            raise ConfigError(self.run, "holds no cohort run", "give the folder of radiogen cohort run -o")
+        return said
 
     def planned(self) -> dict[str, str]:
         """The cases of the run as its last head saw them: the hash of the settings by case id."""
@@ -98,7 +120,7 @@ class Ledger:
         """Write settings and cases for `retry` and `status`, unless they are there."""
         if self.planned() != planned:
             write_json(self.home / PLANNED, planned)
-        if self.settings() != settings:
+        if self._content(SETTINGS) != settings:
             write_json(self.home / SETTINGS, settings)
 
     def _content(self, name: str) -> dict[str, Any] | None:

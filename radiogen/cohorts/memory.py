@@ -7,7 +7,7 @@ from pathlib import Path
 from radiogen.cohorts.one_case import CaseTask
 from radiogen.engines.effort import generous_memory_mb
 from radiogen.engines.ensemble import all_members
-from radiogen.engines.model_folder import read_model_config
+from radiogen.engines.model_folder import WEIGHTS, read_model_config
 from radiogen.errors import RadiogenError
 from radiogen.io.nifti import read_grid
 from radiogen.runtime import free_memory_mb
@@ -29,7 +29,7 @@ def worker_memory_mb(tasks: Iterable[CaseTask]) -> float:
     members = all_members(settings.model)
     if not members:
         return IMPORTS_MB + volumes
-    weights = sum((member / "model.safetensors").stat().st_size for member in members) / 2**20
+    weights = sum((member / WEIGHTS).stat().st_size for member in members) / 2**20
     window = generous_memory_mb(read_model_config(members[0]).preprocessing.size, 1)
     return IMPORTS_MB + 2 * weights + max(volumes, window)
 

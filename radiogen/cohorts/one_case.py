@@ -80,12 +80,7 @@ def is_settled(task: CaseTask, entry: Entry | None) -> bool:
     """Whether nothing need be done: done or failed with these settings, and no file has changed since."""
     if entry is None or entry.settings != task.key or entry.inputs != stamp(task.inputs):
         return False
-    return still_stands(task, entry)
-
-
-def still_stands(task: CaseTask, entry: Entry) -> bool:
-    """Whether what came of a case is as it was left."""
-    return entry.outcome == "failed" or (entry.outcome == "done" and entry.outputs == stamp(task.outputs))
+    return Ledger(task.run).still_stands(entry)
 
 
 def run_case(task: CaseTask) -> Entry:
@@ -155,8 +150,10 @@ def _steps(task: CaseTask, ledger: Ledger) -> Entry:
             return stopped(task, error)
         reason, way_out = _why(task, error)
         entry = replace(entry, outcome="failed", step=step, reason=reason, way_out=way_out)
-    outputs = stamp(task.outputs) if entry.outcome == "done" else ""
-    return replace(entry, outputs=outputs, seconds=seconds, peak_mb=round(peak_memory_mb(), 1))
+    if entry.outcome == "done":
+        made = tuple(str(path.relative_to(task.run)) for path in task.outputs)
+        entry = replace(entry, made=made, outputs=stamp(task.outputs))
+    return replace(entry, seconds=seconds, peak_mb=round(peak_memory_mb(), 1))
 
 
 def _is_full(error: BaseException) -> bool:

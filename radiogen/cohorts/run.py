@@ -10,7 +10,7 @@ from pathlib import Path
 
 from radiogen.cohorts.cluster import run_on_cluster
 from radiogen.cohorts.gather import Failure, Gathering, gather
-from radiogen.cohorts.holding import held, is_held, waited_for
+from radiogen.cohorts.holding import held, waited_for
 from radiogen.cohorts.lanes import Work, run_in_lanes
 from radiogen.cohorts.ledger import LOCK, Entry, Ledger
 from radiogen.cohorts.memory import fitting_jobs
@@ -177,11 +177,6 @@ def _unpacked(source: Path, run: Path, part: tuple[int, int] | None) -> Abstract
     return unpacked(source, run / CASES)
 
 
-def is_running(ledger: Ledger) -> bool:
-    """Whether somebody works on the run now: a head, or a part of a job array."""
-    return any(is_held(lock) for lock in ledger.home.glob(f"{LOCK}*"))
-
-
 def _settled(settings: CohortSettings) -> CohortSettings:
     """Paths made absolute, so that workers and a later retry find them; features as the EGFR model wants."""
     names = ("source", "egfr", "clinical", "clinical_mapping")
@@ -208,10 +203,4 @@ def remembered(run: Path) -> CohortSettings:
     Raises:
         ConfigError: The folder holds no run, or one of another version.
     """
-    ledger = Ledger(run)
-    said = ledger.settings()
-    if said is None and is_running(ledger):
-        raise ConfigError(run, "is still looking through its source", "ask again in a while")
-    if said is None:
-        raise ConfigError(run, "holds no cohort run", "give the folder of radiogen cohort run -o")
-    return check_settings(CohortSettings, said, what=str(run))
+    return check_settings(CohortSettings, Ledger(run).settings(), what=str(run))

@@ -6,8 +6,6 @@ from pathlib import Path
 
 from radiogen.cohorts.holding import is_held
 from radiogen.cohorts.ledger import Ledger
-from radiogen.cohorts.one_case import CaseTask, still_stands
-from radiogen.cohorts.run import is_running, remembered
 from radiogen.cohorts.split import changes_since_split
 from radiogen.cohorts.twins import twins
 
@@ -34,12 +32,13 @@ def cohort_status(run: Path) -> Status:
     Raises:
         ConfigError: The folder holds no run.
     """
-    settings, ledger = remembered(run), Ledger(run)
+    ledger = Ledger(run)
+    settings = ledger.settings()
     counts: Counter[str] = Counter(dict.fromkeys(("done", "failed", "working", "waiting"), 0))
     working, failures, seconds, peak = [], [], [], 0.0
     for name, key in ledger.planned().items():
-        entry, task = ledger.read(name), CaseTask(run.absolute(), name, settings, key, token="")
-        if entry is not None and entry.settings == key and still_stands(task, entry):
+        entry = ledger.read(name)
+        if entry is not None and entry.settings == key and ledger.still_stands(entry):
             counts[entry.outcome] += 1
             peak = max(peak, entry.peak_mb)
             if entry.outcome == "done":
@@ -52,12 +51,12 @@ def cohort_status(run: Path) -> Status:
             working.append(name)
         else:
             counts["waiting"] += 1
-    folder = run / "cases" if "ingest" in settings.steps else settings.source
+    folder = run / "cases" if "ingest" in settings["steps"] else Path(settings["source"])
     pace = sum(seconds) / len(seconds) if seconds else None
     left = counts["waiting"] + counts["working"] / 2
     return Status(
         run=str(run),
-        is_running=is_running(ledger),
+        is_running=ledger.is_running(),
         counts=dict(counts),
         working=tuple(working),
         failures=tuple(failures),

@@ -78,6 +78,8 @@ def read_cohort(features: Path | None, clinical: Path | None, settings: EgfrSett
     rows = rows.reindex(index=ids, columns=list(CLINICAL_COLUMNS[1:])).astype(object)
     status, names = _join_status(features or clinical, table, rows["egfr"], settings)
     numbers, notes = _drop_empty(features, numbers, list(table.notes if table else ()))
+    if table is not None and table.about.get("patients_seen", ()) is None:
+        notes.append("whom the segmentation model learned from is not known: it may have seen these patients")
     reasons = _find_unusable(numbers, status)
     kept = reasons.index[reasons == ""]
     left_out = {str(why): int(count) for why, count in reasons.value_counts().items() if why}
@@ -154,14 +156,16 @@ def _find_unusable(numbers: pd.DataFrame, status: pd.Series) -> pd.Series:
     return reasons
 
 
-def check_overlap(features: Path | None, cohort: EgfrCohort, allowed: bool) -> int:
-    """How many patients the segmentation model behind the features had seen.
+def check_overlap(features: Path | None, cohort: EgfrCohort, allowed: bool) -> int | None:
+    """How many patients the segmentation model behind the features had seen; None where nobody knows.
 
     Raises:
         TableError: There are some, and they are not allowed.
     """
-    seen = set(map(str, cohort.about.get("patients_seen") or ()))
-    overlap = sorted(seen & set(cohort.patients))
+    seen = cohort.about.get("patients_seen", ())
+    if seen is None:
+        return None
+    overlap = sorted(set(map(str, seen)) & set(cohort.patients))
     if overlap and not allowed:
         raise TableError(
             features,

@@ -25,7 +25,7 @@ def summarise(
     candidates: dict[str, Candidate],
     outcomes: dict[str, OutOfFold],
     settings: EgfrSettings,
-    overlap: int,
+    overlap: int | None,
     sites: dict[str, Any],
     how: Judging,
     tick: Tick,
@@ -65,7 +65,7 @@ def summarise(
     return result
 
 
-def _notes(cohort: EgfrCohort, model: Candidate, overlap: int, gain: Difference | None) -> list[str]:
+def _notes(cohort: EgfrCohort, model: Candidate, overlap: int | None, gain: Difference | None) -> list[str]:
     notes = list(cohort.notes)
     notes += [f"{count} patients left out: {why}" for why, count in cohort.left_out.items()]
     patients, columns = model.inputs.shape

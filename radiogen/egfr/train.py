@@ -127,7 +127,9 @@ def _blocks_of(model: Candidate) -> list[str]:
     ]
 
 
-def _describe_model(cohort: EgfrCohort, model: Candidate, said: OutOfFold, overlap: int) -> dict[str, Any]:
+def _describe_model(
+    cohort: EgfrCohort, model: Candidate, said: OutOfFold, overlap: int | None
+) -> dict[str, Any]:
     thresholds = [member.threshold_ for member in said.models]
     settings, about = model.settings, cohort.about
     name = "logistic" if model.baseline else settings.classifier

@@ -70,10 +70,20 @@ def compare_pruned(first: Path, second: Path) -> tuple[list[Overlap], Overlap]:
         second: Another of the same network.
 
     Raises:
-        PruningError: One cannot be read, or they are of different networks; the layer is named.
+        PruningError: One cannot be read, they are of different networks (the layer is named), or of weights
+            and of channels.
     """
-    masks = read_masks(first), read_masks(second)
-    return overlap_table(*masks), overlap(*masks)
+    one, two = read_masks(first), read_masks(second)
+    if _of_channels(one) != _of_channels(two):
+        channels, weights = (first, second) if _of_channels(one) else (second, first)
+        raise PruningError(
+            channels, f"keeps channels, {weights.name} weights", "compare two of one --structure"
+        )
+    return overlap_table(one, two), overlap(one, two)
+
+
+def _of_channels(masks: WeightMasks) -> bool:
+    return all(mask.ndim == 1 for mask in masks.values())
 
 
 def read_masks(path: Path) -> WeightMasks:

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median, quantiles
+from statistics import mean, quantiles
 from typing import Any
 
 from radiogen.engines.evaluation.prompts import PROMPTS
+from radiogen.engines.evaluation.sentences import say_floor
+from radiogen.engines.evaluation.summary import against_floors
+from radiogen.measures.floors import FLOORS
 from radiogen.report.figures import figure
 from radiogen.report.reading import Row, Run, Training
 
@@ -24,7 +27,7 @@ class Floor:
 
 @dataclass(frozen=True)
 class SegmentationAnswer:
-    """The median Dice of one prompt, beside its floors."""
+    """The mean Dice of one prompt, beside its floors."""
 
     prompt: str
     about_prompt: str
@@ -33,18 +36,8 @@ class SegmentationAnswer:
     low: float  # lower quartile
     high: float  # upper quartile
     floors: tuple[Floor, ...]
+    verdict: str  # as `radiogen evaluate` words it
     without_figure: int
-
-    @property
-    def verdict(self) -> str:
-        """How the median stands beside the best floor."""
-        if not self.floors:
-            return "No floor was measured beside it."
-        best = max(self.floors, key=lambda floor: floor.dice)
-        gap = self.dice - best.dice
-        if gap <= 0:
-            return f"The network does not beat the floor “{best.name}” ({best.dice:.3f})."
-        return f"{gap:.3f} above the best floor, “{best.name}” ({best.dice:.3f})."
 
 
 @dataclass(frozen=True)
@@ -78,7 +71,7 @@ class Flow:
 
 
 def answer_segmentation(evaluation: Sequence[Row]) -> list[SegmentationAnswer]:
-    """The median Dice of each prompt of an evaluation; empty where no case has a Dice."""
+    """The mean Dice of each prompt of an evaluation; empty where no case has a Dice."""
     by_prompt: dict[str, list[Row]] = {}
     for row in evaluation:
         by_prompt.setdefault(row.get("prompt") or "", []).append(row)
@@ -94,10 +87,11 @@ def answer_segmentation(evaluation: Sequence[Row]) -> list[SegmentationAnswer]:
                     prompt=prompt or "not recorded",
                     about_prompt=PROMPTS.get(prompt, ""),
                     cases=len(dice),
-                    dice=median(dice),
+                    dice=mean(dice),
                     low=low,
                     high=high,
                     floors=_floors(measured),
+                    verdict=_beside_floors(measured, column),
                     without_figure=len(rows) - len(measured),
                 )
             )
@@ -115,8 +109,17 @@ def _floors(rows: Sequence[Row]) -> tuple[Floor, ...]:
         values = _values(rows, column)
         if column.startswith(FLOOR) and values and all(0 <= value <= 1 for value in values):
             name = column.removeprefix(FLOOR).removesuffix("_dice").replace("_", " ")
-            floors.append(Floor(name, median(values)))
+            floors.append(Floor(name, mean(values)))
     return tuple(floors)
+
+
+def _beside_floors(rows: Sequence[Row], column: str) -> str:
+    numbers = [
+        {"patient_id": row.get("patient_id") or row.get("case_id"), "dice": figure(row.get(column))}
+        | {name: figure(row.get(name)) for name in FLOORS}
+        for row in rows
+    ]
+    return say_floor(against_floors(numbers))
 
 
 def _values(rows: Sequence[Row], column: str) -> list[float]:

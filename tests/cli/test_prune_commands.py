@@ -122,12 +122,17 @@ def test_compare_says_what_is_shared_and_what_chance_would_share(prune, radiogen
     assert both["kept_both"] == pytest.approx(both["expected_both"], rel=0.15)
 
 
-def test_what_cannot_be_shown_or_compared_is_refused(prune, radiogen, tmp_path):
+def test_what_cannot_be_shown_or_compared_is_refused(prune, radiogen, cases, small, tmp_path):
     prune("pruned")
     prune("other", "--set", "network.decoder_widths=[6, 4, 3]")
     assert radiogen("prune", "compare", "pruned", "other").refuses("decoder4.conv.weight", "masks")
     assert radiogen("prune", "compare", "pruned", "absent").refuses("absent")
     assert radiogen("prune", "compare", "pruned", tmp_path).refuses("holds no weight masks")
+    narrow = ("--structure", "channel", "--keep", "0.7", "--step", "1", "--samples", "6", "--device", "cpu")
+    assert radiogen("prune", cases, "-o", "narrow", *small, *narrow).code == 0
+    assert radiogen("prune", "compare", "pruned", "narrow").refuses(
+        "narrow", "keeps channels, pruned weights"
+    )
     assert radiogen("prune", "show", tmp_path).refuses("not a pruned folder")
     (tmp_path / "pruned" / "layers.csv").write_text("name,weights\nstem,many\n")
     assert radiogen("prune", "show", "pruned").refuses("layers.csv")

@@ -8,7 +8,6 @@ import pytest
 
 from radiogen.cohorts.holding import held, is_held
 from radiogen.cohorts.ledger import Ledger
-from radiogen.cohorts.run import is_running
 from radiogen.errors import OutputError
 
 
@@ -36,5 +35,5 @@ def test_who_holds_it_longer_is_named_after_a_moment(tmp_path):
 def test_a_part_of_a_job_array_counts_as_running(tmp_path):
     ledger = Ledger(tmp_path)
     with held(ledger.home / "lock", shared=True), held(ledger.home / "lock.1-of-2"):
-        assert is_running(ledger)
-    assert not is_running(ledger)
+        assert ledger.is_running()
+    assert not ledger.is_running()

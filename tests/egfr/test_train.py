@@ -101,6 +101,13 @@ def test_features_of_a_network_that_saw_the_patients_are_refused_unless_allowed(
     assert "saw 2 of the patients" in (tmp_path / "out" / "MODEL_CARD.md").read_text()
 
 
+def test_a_network_of_which_nobody_knows_whom_it_saw_is_not_said_to_have_seen_nobody(tables, tmp_path):
+    features, clinical = tables(about={**ABOUT, "patients_seen": None})
+    done = train_egfr(features, tmp_path / "out", clinical, QUICK.model_copy(update={"permutations": 0}))
+    assert done.validation["overlap_with_segmentation_training"] is None
+    assert "may have seen these patients" in (tmp_path / "out" / "MODEL_CARD.md").read_text()
+
+
 def test_too_few_patients_of_a_class_leave_nothing_behind(tables, tmp_path):
     def change(features, clinical):
         for row in clinical[6:]:

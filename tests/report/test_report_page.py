@@ -13,11 +13,13 @@ from radiogen.report.flow import NEVER_THERE
 from radiogen.report.page import ReportOptions, report
 
 
-def test_median_dice_stands_with_its_prompt_beside_the_floors(run_folder):
+def test_mean_dice_stands_with_its_prompt_beside_the_floors(run_folder):
     text = text_of(write_page(run_folder))
-    assert "Median Dice, 2 cases · prompt oracle 0.750 quartiles 0.725 to 0.775" in text
-    assert "0.140 above the best floor, “ellipsoid” (0.610)." in text
-    assert "The network does not beat the floor “ellipsoid” (0.610)." in text  # prompt auto
+    assert "Mean Dice, 2 cases · prompt oracle 0.750 quartiles 0.725 to 0.775" in text
+    floor = "Above the floor (the ellipsoid in the box, 0.610) in"
+    assert f"{floor} 2 of 2 cases; the mean difference is +0.140 (-0.495 to +0.775)" in text
+    assert "the interval holds zero: no gain over the floor is shown." in text
+    assert f"{floor} 0 of 1 cases; the mean difference is -0.110" in text  # prompt auto
     assert "1 evaluated row without a Dice" in text
 
 
@@ -27,7 +29,8 @@ def test_floors_are_of_the_cases_that_have_a_dice(run_folder):
         {"case_id": "b", "prompt": "auto", "dice": "", "floor_box": "0.9"},
     ]
     write_rows(run_folder / "evaluation.csv", rows)
-    assert "0.200 above the best floor, “box” (0.400)." in text_of(write_page(run_folder))
+    text = text_of(write_page(run_folder))
+    assert "Above the floor (the box filled, 0.400) in 1 of 1 cases; the mean difference is +0.200" in text
 
 
 def test_cases_without_a_prediction_are_pointed_out(run_folder):
