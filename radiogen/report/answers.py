@@ -33,6 +33,7 @@ class SegmentationAnswer:
     about_prompt: str
     cases: int
     dice: float
+    middle: float  # the median
     low: float  # lower quartile
     high: float  # upper quartile
     floors: tuple[Floor, ...]
@@ -81,13 +82,14 @@ def answer_segmentation(evaluation: Sequence[Row]) -> list[SegmentationAnswer]:
         measured = [row for row in rows if figure(row.get(column)) is not None]
         if measured:
             dice = _values(measured, column)
-            low, _, high = quantiles(dice, n=4, method="inclusive") if len(dice) > 1 else dice * 3
+            low, middle, high = quantiles(dice, n=4, method="inclusive") if len(dice) > 1 else dice * 3
             answers.append(
                 SegmentationAnswer(
                     prompt=prompt or "not recorded",
                     about_prompt=PROMPTS.get(prompt, ""),
                     cases=len(dice),
                     dice=mean(dice),
+                    middle=middle,
                     low=low,
                     high=high,
                     floors=_floors(measured),

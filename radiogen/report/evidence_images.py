@@ -183,8 +183,9 @@ def flow(files: Files) -> Iterator[Evidence]:
 
 def segmentation_performance(files: Files) -> Iterator[Evidence]:
     for answer in answer_segmentation(files.run.evaluation):
-        text = f"Prompt {answer.prompt}: mean Dice {show(answer.dice)}, quartiles {show(answer.low)}"
-        text += f" to {show(answer.high)}, {answer.cases} cases. {answer.verdict}"
+        text = f"Prompt {answer.prompt}: mean Dice {show(answer.dice)}, median {show(answer.middle)}"
+        text += f", quartiles {show(answer.low)} to {show(answer.high)}"
+        text += f", {answer.cases} cases. {answer.verdict}"
         yield Evidence(text, "evaluation.csv: prompt, dice, floor_*")
     for each in files.run.evaluation_summary.get("prompts") or ():
         if figure(each.get("dice_mean")) is not None:

@@ -42,6 +42,13 @@ def dies_in_the_middle_of_one(task: CaseTask) -> Entry:
     return run_case(task)
 
 
+def loses_the_scheduler(task: CaseTask) -> Entry:
+    """The scheduler is killed in the middle of one certain case."""
+    if task.case_id == FATAL:
+        os.kill(int((task.run.parent / "scheduler.pid").read_text()), signal.SIGKILL)
+    return run_case(task)
+
+
 AT_WORK: list[str] = []
 MOST: list[int] = []
 

@@ -1,7 +1,14 @@
 """A Dask cluster gives the bytes that processes give, whatever happens to its workers."""
 
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
 import pytest
-from cohorts.cohort_workers import FATAL, MOST, counted, dies_in_the_middle_of_one
+from cohorts.cohort_workers import FATAL, MOST, counted, dies_in_the_middle_of_one, loses_the_scheduler
 from cohorts.conftest import BROKEN, results
 
 from radiogen.cohorts.run import Spread, run_cohort
@@ -27,6 +34,43 @@ def test_workers_that_are_killed_cost_at_most_their_own_case(plain_run, settings
         assert len((run / ".deaths").read_text().split()) == 3
         mended = run_cohort(settings, run, spread, retry=True)
     assert mended.done == 1 and [row["case_id"] for row in mended.failures] == [BROKEN]
+    assert results(run) == results(plain_run)
+
+
+@contextmanager
+def started_by_hand(home):
+    """A scheduler and a worker in processes of their own; its address. scheduler.pid says whom to kill."""
+    common = ("--scheduler-file", home / "scheduler.json", "--no-dashboard")
+    kinds = [("dask_scheduler", *common, "--host", "127.0.0.1", "--port", "0")]
+    kinds += [("dask_worker", *common, "--nthreads", "1", "--no-nanny", "--memory-limit", "0")]
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", f"distributed.cli.{kind}", *map(str, words)],
+            cwd=home,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        for kind, *words in kinds
+    ]
+    (home / "scheduler.pid").write_text(str(started[0].pid))
+    try:
+        while not (home / "scheduler.json").is_file():
+            time.sleep(0.1)
+        address = json.loads((home / "scheduler.json").read_text())["address"]
+        with distributed.Client(address, set_as_default=False) as client:
+            client.wait_for_workers(1, timeout=60)
+        yield address
+    finally:
+        for process in started:
+            process.kill()
+            process.wait(20)
+
+
+def test_a_scheduler_that_is_lost_in_the_middle_ends_the_run_in_one_line(plain_run, settings, tmp_path):
+    run = tmp_path / "run"
+    with started_by_hand(tmp_path) as address, pytest.raises(ConfigError, match="was lost"):
+        run_cohort(settings, run, Spread(scheduler=address), work=loses_the_scheduler)
+    assert run_cohort(settings, run).done >= 3
     assert results(run) == results(plain_run)
 
 

@@ -15,7 +15,7 @@ from radiogen.report.page import ReportOptions, report
 
 def test_mean_dice_stands_with_its_prompt_beside_the_floors(run_folder):
     text = text_of(write_page(run_folder))
-    assert "Mean Dice, 2 cases · prompt oracle 0.750 quartiles 0.725 to 0.775" in text
+    assert "Mean Dice, 2 cases · prompt oracle 0.750 median 0.750, quartiles 0.725 to 0.775" in text
     floor = "Above the floor (the ellipsoid in the box, 0.610) in"
     assert f"{floor} 2 of 2 cases; the mean difference is +0.140 (-0.495 to +0.775)" in text
     assert "the interval holds zero: no gain over the floor is shown." in text
