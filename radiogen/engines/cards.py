@@ -15,7 +15,8 @@ NOT_FOR = (
     "Not for clinical use: no diagnosis, staging, planning or dose; nobody has examined it as a device.",
     "Not for lesions outside the lungs, for other modalities, or for scanners and protocols unlike those of "
     "its cohorts before radiogen evaluate has measured it there.",
-    "Not for features of the patients it has seen, where these are tested: radiogen refuses that.",
+    "Not for features of the patients it has seen, where these are tested: radiogen refuses that where it "
+    "knows them.",
 )
 
 
