@@ -49,7 +49,11 @@ class ChannelSettings(Settings):
 
 
 def choose_channels(
-    channels: Channels, scores: Mapping[str, Tensor], share_of: ShareOf, settings: ChannelSettings
+    channels: Channels,
+    scores: Mapping[str, Tensor],
+    share_of: ShareOf,
+    settings: ChannelSettings,
+    most: Widths | None = None,
 ) -> dict[str, Tensor]:
     """Keep as many of the highest scores as the target allows.
 
@@ -61,6 +65,7 @@ def choose_channels(
         scores: One number a channel by group name; higher means keep.
         share_of: What a network of other widths takes of what the dense one takes; wider ones take more.
         settings: Target, scope, floor and step.
+        most: No width becomes wider than this, where channels have left before; the network's own by default.
 
     Returns:
         Booleans over the channels of each group.
@@ -79,7 +84,8 @@ def choose_channels(
     if settings.scope == "global":
         floors = {name: step * math.ceil(settings.floor * width / step) for name, width in widths.items()}
         lowest = {name: min(sizes[name], max(step, floor)) for name, floor in floors.items()}
-        curves = {name: _sorted_scores(channels, scores, name) for name in sizes}
+        most = most or sizes
+        curves = {name: _sorted_scores(channels, scores, name)[: most[name]] for name in sizes}
         widths = _widen(lowest, _steps(curves, lowest, step), channels, settings, fits, on=True)
     return {group.name: _highest(scores[group.name], widths[group.width_name]) for group in channels.groups}
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from radiogen.errors import PruningError
 from radiogen.pruning.prunable import TRANSPOSED
@@ -60,6 +60,10 @@ class Channels:
     def widths(self) -> dict[str, int]:
         """Channels of each width in the network as it is."""
         return {group.width_name: group.size for group in self.groups}
+
+    def widths_of(self, kept: Mapping[str, Tensor]) -> dict[str, int]:
+        """How many channels of each width are kept, by booleans over those of each group."""
+        return {group.width_name: int(kept[group.name].sum()) for group in self.groups}
 
 
 def made_by(model: nn.Module, layer: str, offsets: Sequence[int] = (0,)) -> list[Slice]:

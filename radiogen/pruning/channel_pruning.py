@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from radiogen.errors import PruningError
-from radiogen.pruning.channel_choice import ChannelSettings, check_reachable, choose_channels
+from radiogen.pruning.channel_choice import ChannelSettings, check_reachable
 from radiogen.pruning.channel_groups import Channels, Widths, check_groups
+from radiogen.pruning.channel_rounds import choose_in_rounds
 from radiogen.pruning.channel_scores import score_channels, sum_over_channels
 from radiogen.pruning.channel_surgery import kept_state
 from radiogen.pruning.controls import redraw_weights, shuffle_within_layers
@@ -17,7 +18,7 @@ from radiogen.pruning.costs import Cost, measure_cost
 from radiogen.pruning.macs import weight_uses
 from radiogen.pruning.prunable import prunable
 from radiogen.pruning.scoring import Scoring
-from radiogen.pruning.settings import CriterionSettings
+from radiogen.pruning.settings import SYNFLOW_ROUNDS, CriterionSettings
 from radiogen.pruning.signatures import Batch, Loss, Scores, read_batches
 
 
@@ -100,18 +101,23 @@ def prune_channels(
         return after.training_mb / before.training_mb
 
     before = cost(channels.widths)
-    target, criterion = _agreed(target, criterion)
+    target, criterion, rounds = _agreed(target, criterion)
     check_reachable(channels, share_of, target)  # before the work of scoring
-    scoring = score_channels(model, batches, loss, channels.groups, criterion, generator)
-    scores = _per_flop(model, inputs, channels, scoring.scores) if target.per_flop else scoring.scores
-    kept = choose_channels(channels, scores, share_of, target)
+    last: list[Scoring] = []
+
+    def score(network: nn.Module) -> Scores:
+        last[:] = [score_channels(network, batches, loss, channels.groups, criterion, generator)]
+        found = last[0].scores
+        return _per_flop(model, inputs, channels, found) if target.per_flop else found
+
+    kept = choose_in_rounds(model, channels, share_of, target, rounds, score)
     if target.control == "shuffle":
         kept = shuffle_within_layers(kept, generator)
-    widths = kept_widths(channels, kept)
+    widths = channels.widths_of(kept)
     source = redrawn(model, generator) if target.control == "reinit" else model
     network = cut(source, channels, kept)
     return ChannelPruned(
-        network, kept, widths, compare_layers(model, network, inputs), before, cost(widths), scoring
+        network, kept, widths, compare_layers(model, network, inputs), before, cost(widths), last[0]
     )
 
 
@@ -124,14 +130,9 @@ def cut(model: nn.Module, channels: Channels, kept: Mapping[str, Tensor]) -> nn.
         kept: Booleans over the channels of each group; groups of one width keep equally many.
     """
     first = next(model.parameters())
-    network = channels.resized(kept_widths(channels, kept)).to(first.device, first.dtype)
+    network = channels.resized(channels.widths_of(kept)).to(first.device, first.dtype)
     network.load_state_dict(kept_state(model, channels.groups, kept))
     return network.train(model.training)
-
-
-def kept_widths(channels: Channels, kept: Mapping[str, Tensor]) -> dict[str, int]:
-    """How many channels of each width are kept."""
-    return {group.width_name: int(kept[group.name].sum()) for group in channels.groups}
 
 
 def redrawn(model: nn.Module, generator: torch.Generator) -> nn.Module:
@@ -144,16 +145,16 @@ def redrawn(model: nn.Module, generator: torch.Generator) -> nn.Module:
 
 def _agreed(
     target: ChannelSettings, criterion: CriterionSettings
-) -> tuple[ChannelSettings, CriterionSettings]:
-    """One scope and one share for both; the plain narrow network of the control needs no scores."""
-    if criterion.reference or (criterion.rounds or 1) > 1:
-        what = "reference" if criterion.reference else f"rounds {criterion.rounds}"
-        raise PruningError(what, "is for single weights", "leave it out with structure channel")
+) -> tuple[ChannelSettings, CriterionSettings, int]:
+    """One scope and one share for both, and how many rounds; a plain narrow network needs no scores."""
+    if criterion.reference:
+        raise PruningError("reference", "is for single weights", "leave it out with structure channel")
     if target.control == "uniform-width":
         target = target.model_copy(update={"scope": "layer"})
-        criterion = criterion.model_copy(update={"criterion": "random"})
+        criterion = criterion.model_copy(update={"criterion": "random", "rounds": 1})
+    rounds = criterion.rounds or (SYNFLOW_ROUNDS if criterion.criterion == "synflow" else 1)
     same = {"scope": target.scope, "sparsity": 1 - target.share, "rounds": 1}
-    return target, criterion.model_copy(update=same)
+    return target, criterion.model_copy(update=same), rounds
 
 
 def compare_layers(dense: nn.Module, small: nn.Module, inputs: Sequence[Tensor]) -> list[ChannelRow]:

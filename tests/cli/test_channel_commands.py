@@ -3,8 +3,10 @@
 import json
 
 import pytest
+import torch
 
 from radiogen.engines.pruned_folder import read_pruned
+from radiogen.pruning.mask_files import load_weight_masks
 
 CHANNEL = ("--structure", "channel", "--samples", "2", "--device", "cpu")
 
@@ -32,6 +34,16 @@ def test_it_prints_each_layer_before_and_after_and_the_totals(thin, radiogen):
     assert shown.out.splitlines() == lines[:21]
     about = json.loads(radiogen("prune", "show", "pruned", "--json").out)
     assert about["about"]["share"] == 0.6 and about["layers"][1]["width_after"] == network.encoder_widths[0]
+
+
+def test_rounds_decide_which_channels_are_kept(thin, tmp_path):
+    thin("once", "--keep", "0.7")
+    thin("thrice", "--keep", "0.7", "--rounds", "3")
+    files = [tmp_path / folder / "channel_masks.safetensors" for folder in ("once", "thrice")]
+    kept, about = zip(*map(load_weight_masks, files), strict=True)
+    assert [each["rounds"] for each in about] == [None, 3]
+    assert any(not torch.equal(mask, kept[1][name]) for name, mask in kept[0].items())
+    assert [int(m.sum()) for m in kept[0].values()] == [int(m.sum()) for m in kept[1].values()]
 
 
 def test_training_segmenting_and_showing_take_it_like_any_other(thin, radiogen, cases, small):
@@ -89,7 +101,6 @@ def test_targets_that_do_not_go_together_are_wrong_usage(radiogen, cases, words)
     [
         (("--keep", "0.1"), ("--keep 0.1", "cannot be reached", "smaller step")),
         (("--keep", "0.5", "--reference"), ("reference", "single weights")),
-        (("--keep", "0.5", "--rounds", "3"), ("rounds 3", "single weights")),
         (("--keep", "0.5", "--control", "random-layerwise"), ("control",)),
         (("--keep", "0.5", "--scope", "layer", "--per-flop"), ("per_flop", "global")),
     ],

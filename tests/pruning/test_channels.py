@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from radiogen.errors import PruningError
+from radiogen.pruning import channel_pruning
 from radiogen.pruning.channel_choice import ChannelSettings, choose_channels
 from radiogen.pruning.channel_groups import ChannelGroup, Channels, Slice, check_groups, made_by, read_by
 from radiogen.pruning.channel_pruning import cut, prune_channels
+from radiogen.pruning.channel_rounds import choose_in_rounds
 from radiogen.pruning.channel_scores import score_channels, sum_over_channels
 from radiogen.pruning.channel_surgery import zero_channels
 from radiogen.pruning.costs import measure_cost
@@ -239,6 +241,76 @@ def test_global_moves_channels_to_the_layer_that_scores_higher_but_not_below_the
     assert first == 32 and second + 2 * third <= 16
 
 
+def test_a_channel_that_left_in_an_early_round_is_zero_and_does_not_come_back():
+    wide = nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 1))
+    group = ChannelGroup("g", 4, tuple(made_by(wide, "0")), tuple(read_by(wide, "1")))
+    seen = []
+
+    def score(network):
+        seen.append(network[0].weight.detach().abs().sum(1) > 0)
+        return {"g": torch.tensor([4.0, 3.0, 2.0, 1.0] if len(seen) == 1 else [1.0, 2.0, 9.0, 9.0])}
+
+    channels = Channels((group,), lambda _: wide)
+    target = ChannelSettings(share=0.25, step=1)
+    kept = choose_in_rounds(wide, channels, lambda widths: widths["g"] / 4, target, 2, score)
+    assert [each.tolist() for each in seen] == [[True] * 4, [True, True, False, False]]
+    assert kept["g"].tolist() == [False, True, False, False]
+    assert (wide[0].weight != 0).all()  # the rounds worked on a copy
+
+
+@given(
+    sizes=strategies.lists(strategies.integers(4, 40), min_size=2, max_size=4),
+    share=strategies.floats(0.3, 1),
+    scope=strategies.sampled_from(["layer", "global"]),
+    rounds=strategies.integers(1, 6),
+    seed=strategies.integers(0, 99),
+)
+def test_rounds_keep_fewer_and_fewer_and_end_within_the_target(sizes, share, scope, rounds, seed):
+    channels, generator = twins(*sizes), torch.Generator().manual_seed(seed)
+    total = sum(group.size for group in channels.groups)
+    asked = []
+
+    def share_of(each):
+        return sum(each[group.width_name] for group in channels.groups) / total
+
+    def score(network):
+        asked.append(network)
+        return {group.name: torch.rand(group.size, generator=generator) for group in channels.groups}
+
+    settings = ChannelSettings(share=share, step=1, scope=scope)
+    kept = choose_in_rounds(nn.Identity(), channels, share_of, settings, rounds, score)
+    assert len(asked) == rounds
+    assert share_of(channels.widths_of(kept)) <= share
+    once = choose_channels(channels, score(None), share_of, settings)
+    if scope == "layer":
+        assert channels.widths_of(once) == channels.widths_of(kept)
+
+
+def test_rounds_decide_which_channels_stay_and_synflow_takes_its_hundred(monkeypatch):
+    model, batches, asked = unet(8, 12, 8), images(), []
+
+    def run(**criterion):
+        asked.clear()
+        settings = ChannelSettings(share=0.4, step=1)
+        how = CriterionSettings(**criterion)
+        return prune_channels(
+            model, batches, squares, unet_channels(model), settings, how, torch.Generator().manual_seed(0)
+        ).kept
+
+    counted = channel_pruning.score_channels
+    monkeypatch.setattr(channel_pruning, "score_channels", lambda *given: asked.append(1) or counted(*given))
+    once = run(criterion="fts")
+    assert len(asked) == 1
+    in_five = run(criterion="fts", rounds=5)
+    assert len(asked) == 5
+    assert any(not torch.equal(once[name], in_five[name]) for name in once)
+    assert {name: int(mask.sum()) for name, mask in once.items()} == {
+        name: int(mask.sum()) for name, mask in in_five.items()
+    }
+    run(criterion="synflow")
+    assert len(asked) == 100
+
+
 @pytest.mark.parametrize(("target", "share"), [("keep", 0.6), ("flops", 0.4), ("memory", 0.8)])
 def test_each_target_is_met_and_the_rows_add_up(target, share):
     model, batches = unet(12, 24, 8), images()
@@ -309,14 +381,14 @@ def test_layers_that_couple_their_channels_and_wrong_descriptions_are_named():
     with pytest.raises(PruningError, match=r"up\.weight: has no 10 channels of bottom from 3 on axis 0"):
         group = ChannelGroup("bottom", 10, (), (Slice("up.weight", 0, 3),))
         check_groups(unet(), [group])
-    with pytest.raises(PruningError, match="rounds 3: is for single weights"):
+    with pytest.raises(PruningError, match="reference: is for single weights"):
         prune_channels(
             unet(),
             images(),
             squares,
             unet_channels(unet()),
             ChannelSettings(),
-            CriterionSettings(rounds=3),
+            CriterionSettings(reference=True),
             torch.Generator(),
         )
 
