@@ -28,6 +28,9 @@ from radiogen.preprocess.network_input import to_network_grid
 from radiogen.preprocess.priors import BoxMm, Look, box_region, box_voxels, grown
 from radiogen.volume import resample_to, widened
 
+FARTHEST_BOX_MM = (
+    40.0  # from the lungs as they were found: a lobe may have collapsed, a mass may lie centrally
+)
 BOX_MARGIN_MM = 5.0  # a lesion may reach this far out of its box,
 BOX_MARGIN_SHARE = 0.15  # but no more than this share of the shortest side of a box that somebody gave
 MAP_BYTES = 3  # a voxel of the scanner's grid: labels twice, and the probability
@@ -176,8 +179,11 @@ class _Work:
             margin_mm = margin_of(box)
             here, there = box_region(box, self.sample.ct), box_region(box, self.ct, margin_mm)
             corners, way_out = f"box {box.low} to {box.high} mm", "give x0,y0,z0,x1,y1,z1 in LPS mm"
-            if not lungs_are_near(self.lungs, box_region(box, self.ct, LUNG_MARGIN_MM)):
+            if not lungs_are_near(self.lungs, box_region(box, self.ct, FARTHEST_BOX_MM)):
                 raise ConfigError(corners, "lies outside the lungs", way_out)
+            if not lungs_are_near(self.lungs, box_region(box, self.ct, LUNG_MARGIN_MM)):
+                near = f"no lung was found within {LUNG_MARGIN_MM:g} mm of it"
+                said.append(f"box {label}: {near}; the network has learned lesions in and at the lungs")
             if here is None or there is None:
                 raise ConfigError(corners, "holds no voxel of the lungs' box", way_out)
             zoom = self._zoom(here.array_slices())

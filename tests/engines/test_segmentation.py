@@ -13,7 +13,7 @@ from radiogen.engines.segmentation import Prompt, SegmentationSettings, segment_
 from radiogen.errors import CaseError, ConfigError, ModelError, OutputError
 from radiogen.io.cases import find_cases
 from radiogen.io.nifti import read_mask, write_volume
-from radiogen.preprocess.priors import BoxMm, box_round
+from radiogen.preprocess.priors import BoxMm, box_region, box_round
 from radiogen.volume import array_of, same_grid, volume_like
 
 
@@ -77,6 +77,27 @@ def test_a_box_outside_the_lungs_is_refused(knowing_model, case):
     box = BoxMm(tuple(corner), tuple(corner + 20))
     with pytest.raises(ConfigError, match="outside the lungs"):
         segment_volume(knowing_model, case.ct(), case.lungs(), Prompt("box", (box,)))
+
+
+def without_lungs_within(case, box, margin_mm):
+    """The lungs of a case as a threshold sees them where the lobe round a box has collapsed."""
+    lungs = array_of(case.lungs()).copy()
+    near = box_region(box, case.ct(), margin_mm)
+    lungs[near.array_slices()] = 0
+    assert lungs.any()
+    return volume_like(lungs, case.ct())
+
+
+def test_a_box_in_a_collapsed_lobe_is_looked_at_and_it_is_said_that_no_lung_was_found_there(
+    knowing_model, case
+):
+    box = box_round(case.lesion(), 1)
+    prompt, collapsed = Prompt("box", (box,)), without_lungs_within(case, box, 25)
+    found = segment_volume(knowing_model, case.ct(), collapsed, prompt)
+    assert any("box 1: no lung was found within 10 mm" in line for line in found.decisions)
+    assert array_of(found.lesion).any()
+    with pytest.raises(ConfigError, match="outside the lungs"):
+        segment_volume(knowing_model, case.ct(), without_lungs_within(case, box, 60), prompt)
 
 
 def test_what_is_small_is_left_out_and_said(knowing_model, case):
