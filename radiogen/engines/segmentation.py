@@ -182,8 +182,8 @@ class _Work:
             if not lungs_are_near(self.lungs, box_region(box, self.ct, FARTHEST_BOX_MM)):
                 raise ConfigError(corners, "lies outside the lungs", way_out)
             if not lungs_are_near(self.lungs, box_region(box, self.ct, LUNG_MARGIN_MM)):
-                near = f"no lung was found within {LUNG_MARGIN_MM:g} mm of it"
-                said.append(f"box {label}: {near}; the network has learned lesions in and at the lungs")
+                alone = f"no lung was found within {LUNG_MARGIN_MM:g} mm of it"
+                said.append(f"box {label}: {alone}; the network has learned lesions in and at the lungs")
             if here is None or there is None:
                 raise ConfigError(corners, "holds no voxel of the lungs' box", way_out)
             zoom = self._zoom(here.array_slices())
