@@ -28,9 +28,7 @@ from radiogen.preprocess.network_input import to_network_grid
 from radiogen.preprocess.priors import BoxMm, Look, box_region, box_voxels, grown
 from radiogen.volume import resample_to, widened
 
-FARTHEST_BOX_MM = (
-    40.0  # from the lungs as they were found: a lobe may have collapsed, a mass may lie centrally
-)
+FARTHEST_BOX_MM = 40.0  # from the lungs that were found: a lobe may have collapsed, a mass may lie centrally
 BOX_MARGIN_MM = 5.0  # a lesion may reach this far out of its box,
 BOX_MARGIN_SHARE = 0.15  # but no more than this share of the shortest side of a box that somebody gave
 MAP_BYTES = 3  # a voxel of the scanner's grid: labels twice, and the probability
