@@ -70,7 +70,7 @@ def test_a_scheduler_that_is_lost_in_the_middle_ends_the_run_in_one_line(plain_r
     run = tmp_path / "run"
     with started_by_hand(tmp_path) as address, pytest.raises(ConfigError, match="was lost"):
         run_cohort(settings, run, Spread(scheduler=address), work=loses_the_scheduler)
-    assert run_cohort(settings, run).done >= 3
+    assert run_cohort(settings, run).done >= 2  # those that were never handed out
     assert results(run) == results(plain_run)
 
 
