@@ -65,7 +65,7 @@ class Ledger:
     """The hidden folder of a run."""
 
     def __init__(self, run: Path) -> None:
-        self.run, self.home = run.absolute(), run.absolute() / HOME
+        self.run, self.home = run, run / HOME
 
     def read(self, case_id: str) -> Entry | None:
         """What became of a case; None where nothing is known."""
@@ -92,7 +92,7 @@ class Ledger:
 
     def still_stands(self, entry: Entry) -> bool:
         """Whether what came of a case is as it was left."""
-        made = [self.run / name for name in entry.made]
+        made = [self.run.absolute() / name for name in entry.made]
         return entry.outcome == "failed" or (entry.outcome == "done" and entry.outputs == stamp(made))
 
     def is_running(self) -> bool:

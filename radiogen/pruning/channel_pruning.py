@@ -18,7 +18,7 @@ from radiogen.pruning.costs import Cost, measure_cost
 from radiogen.pruning.macs import weight_uses
 from radiogen.pruning.prunable import prunable
 from radiogen.pruning.scoring import Scoring
-from radiogen.pruning.settings import SYNFLOW_ROUNDS, CriterionSettings
+from radiogen.pruning.settings import CriterionSettings
 from radiogen.pruning.signatures import Batch, Loss, Scores, read_batches
 
 
@@ -103,12 +103,13 @@ def prune_channels(
     before = cost(channels.widths)
     target, criterion, rounds = _agreed(target, criterion)
     check_reachable(channels, share_of, target)  # before the work of scoring
+    flops = _flops(model, inputs, channels) if target.per_flop else {}
     last: list[Scoring] = []
 
     def score(network: nn.Module) -> Scores:
         last[:] = [score_channels(network, batches, loss, channels.groups, criterion, generator)]
         found = last[0].scores
-        return _per_flop(model, inputs, channels, found) if target.per_flop else found
+        return {name: found[name].double().cpu() / count for name, count in flops.items()} or found
 
     kept = choose_in_rounds(model, channels, share_of, target, rounds, score)
     if target.control == "shuffle":
@@ -152,9 +153,8 @@ def _agreed(
     if target.control == "uniform-width":
         target = target.model_copy(update={"scope": "layer"})
         criterion = criterion.model_copy(update={"criterion": "random", "rounds": 1})
-    rounds = criterion.rounds or (SYNFLOW_ROUNDS if criterion.criterion == "synflow" else 1)
     same = {"scope": target.scope, "sparsity": 1 - target.share, "rounds": 1}
-    return target, criterion.model_copy(update=same), rounds
+    return target, criterion.model_copy(update=same), criterion.round_count
 
 
 def compare_layers(dense: nn.Module, small: nn.Module, inputs: Sequence[Tensor]) -> list[ChannelRow]:
@@ -180,8 +180,8 @@ def _numbers(network: nn.Module, inputs: Sequence[Tensor]) -> dict[str, tuple[in
     return found
 
 
-def _per_flop(model: nn.Module, inputs: Sequence[Tensor], channels: Channels, scores: Scores) -> Scores:
-    """Scores divided by the multiplications that leave with each channel."""
+def _flops(model: nn.Module, inputs: Sequence[Tensor], channels: Channels) -> dict[str, Tensor]:
+    """The multiplications that leave with each channel, by group name."""
     on_meta = copy.deepcopy(model).to("meta").eval()
     given = [torch.empty_like(tensor, device="meta") for tensor in inputs]
     parameters = dict(model.named_parameters())
@@ -189,5 +189,4 @@ def _per_flop(model: nn.Module, inputs: Sequence[Tensor], channels: Channels, sc
         name: torch.tensor(float(count), dtype=torch.float64).expand(parameters[name].shape)
         for name, count in weight_uses(on_meta, given).items()
     }
-    flops = {group.name: sum_over_channels(uses, group) for group in channels.groups}
-    return {name: score.double().cpu() / flops[name] for name, score in scores.items()}
+    return {group.name: sum_over_channels(uses, group) for group in channels.groups}

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from radiogen.pruning.channel_choice import ChannelSettings, ShareOf, choose_channels
@@ -37,13 +38,12 @@ def choose_in_rounds(
     """
     network = copy.deepcopy(model) if rounds > 1 else model
     made = {group.name: group.made for group in channels.groups}
-    kept: dict[str, Tensor] = {}
+    kept = {group.name: torch.ones(group.size, dtype=torch.bool) for group in channels.groups}
     for number in range(1, rounds + 1):
-        zero_channels(network, {name: made[name] for name in kept}, kept)
+        zero_channels(network, made, kept)
         scores = {name: one.cpu() for name, one in score(network).items()}
         for name, mask in kept.items():
             scores[name] = scores[name].masked_fill(~mask, -math.inf)
         now = target.model_copy(update={"share": target.share ** (number / rounds)})
-        widths = channels.widths_of(kept) if kept else channels.widths
-        kept = choose_channels(channels, scores, share_of, now, most=widths)
+        kept = choose_channels(channels, scores, share_of, now, most=channels.widths_of(kept))
     return kept

@@ -91,7 +91,7 @@ def score_task(task: ScoringTask) -> Scoring:
 
 def _score(task: ScoringTask) -> Scoring:
     criterion = CRITERIA[task.settings.criterion]
-    rounds = task.settings.rounds or 1
+    rounds = task.settings.round_count
     if rounds == 1 or task.settings.criterion == "synflow":
         return criterion(task)
     last: list[Scoring] = []

@@ -68,6 +68,11 @@ class CriterionSettings(Settings):
     reference: bool = False
     """Reproduce the published code: its rule by names, its signs, its counting, its order among ties."""
 
+    @property
+    def round_count(self) -> int:
+        """How many rounds there are, given or usual for the criterion."""
+        return self.rounds or (SYNFLOW_ROUNDS if self.criterion == "synflow" else 1)
+
 
 @dataclass(frozen=True)
 class ScoringTask:

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from radiogen.pruning.rounds import score_in_rounds
-from radiogen.pruning.settings import SYNFLOW_ROUNDS, ScoringTask
+from radiogen.pruning.settings import ScoringTask
 from radiogen.pruning.signatures import Batch, Loss, Scores, WeightMasks, read_batches
 
 
@@ -34,7 +34,7 @@ def synflow(task: ScoringTask) -> Scores:
     def flow(masks: WeightMasks) -> Scores:
         return flow_scores(network, example, names, task.loss, masks)
 
-    return score_in_rounds(flow, task.settings, rounds=task.settings.rounds or SYNFLOW_ROUNDS)
+    return score_in_rounds(flow, task.settings, rounds=task.settings.round_count)
 
 
 def positive_copy(model: nn.Module) -> nn.Module:
