@@ -40,8 +40,19 @@ def has_channels_last(tensor: Tensor) -> bool:
     return tensor.permute(0, 2, 3, 4, 1).is_contiguous()
 
 
+def can_swap(module: nn.Module) -> bool:
+    """Whether a convolution of volumes has many channels before it and after it too few for oneDNN."""
+    if not isinstance(module, nn.Conv3d) or not is_plain_float(module.weight) or module.groups != 1:
+        return False
+    fits = {*module.stride, *module.dilation} == {1} and module.out_channels < _VECTOR <= module.in_channels
+    sizes = zip(padding_of(module), module.kernel_size, strict=True)
+    return fits and all(p < k for p, k in sizes)
+
+
 def output_of(module: nn.Module, x: Tensor) -> Tensor:
     """What comes out of a layer."""
+    if has_channels_last(x) and fits_in_pairs(module, x):
+        return _in_pairs(module, x)
     if not is_narrow_at_its_end(module) or x.dim() != 5:
         return type(module).forward(module, x)  # type: ignore[no-any-return]
     weight, bias, padding = module.get_parameter("weight"), module.bias, padding_of(module)
@@ -57,6 +68,50 @@ def output_of(module: nn.Module, x: Tensor) -> Tensor:
     shifted = [by_plane[:, :, k, k * dilation[0] : k * dilation[0] + depth] for k in range(reach)]
     found = torch.stack(shifted).sum(0)
     return found if bias is None else found + bias.view(-1, 1, 1, 1)  # type: ignore[operator]
+
+
+def fits_in_pairs(module: nn.Module, x: Tensor) -> bool:
+    """Whether a layer gives so few channels that those of two voxels fit where oneDNN works on those of one.
+
+    That goes for convolutions that keep the size along x and for transposed ones that double it.
+    """
+    if not isinstance(module, nn.Conv3d | nn.ConvTranspose3d) or not is_plain_float(module.weight):
+        return False
+    few = _VECTOR // 4 < module.out_channels <= _VECTOR // 2 and module.groups == 1
+    along_x = (module.kernel_size[2], module.stride[2], padding_of(module)[2], module.output_padding[2])
+    if module.transposed:
+        return few and along_x == (3, 2, 1, 1)
+    return few and along_x == (3, 1, 1, 0) and module.dilation[2] == 1 and x.shape[4] % 2 == 0
+
+
+def _in_pairs(module: Any, x: Tensor) -> Tensor:
+    """A layer of volumes with channels last that gives two neighbours along x at once, as channels.
+
+    They lie in memory as they should. A third of the products is with zeros, and no channel is filled up.
+    """
+    weight, out, padding = module.weight, module.out_channels, padding_of(module)
+    bias = None if module.bias is None else module.bias.repeat(2)
+    if (
+        module.transposed
+    ):  # of two voxels the left one sees one voxel of the input, the right one also the next
+        wide = weight.new_zeros(*weight.shape[:1], 2 * out, *weight.shape[2:4], 2)
+        wide[:, :out, ..., 1] = weight[..., 1]
+        wide[:, out:] = weight[..., ::2]
+        steps = (*module.stride[:2], 1)
+        beyond = (*module.output_padding[:2], 0)
+        x, padding = F.pad(x, [0, 1]), [*padding[:2], 1]
+        pairs = F.conv_transpose3d(
+            channels_last(x), channels_last(wide), bias, steps, padding, beyond, 1, module.dilation
+        )
+    else:  # four voxels of the input: the left one sees the first three, the right one the last three
+        wide = weight.new_zeros(2 * out, *weight.shape[1:4], 4)
+        wide[:out, ..., :3] = weight
+        wide[out:, ..., 1:] = weight
+        steps = (*module.stride[:2], 2)
+        pairs = F.conv3d(x, channels_last(wide), bias, steps, padding, module.dilation)
+    rows, _, depth, height, width = pairs.shape
+    voxels = channels_last(pairs).permute(0, 2, 3, 4, 1).reshape(rows, depth, height, 2 * width, out)
+    return voxels.permute(0, 4, 1, 2, 3)
 
 
 def sloped(x: Tensor, slope: float) -> Tensor:

@@ -79,6 +79,43 @@ def test_channels_that_come_last_give_what_double_precision_gives(count: int, me
         model.norm.bias.uniform_(-0.5, 0.5)
     generator = torch.Generator().manual_seed(1)
     draws = [(torch.randn(1, 2, 16, 6, 10, generator=generator), torch.zeros(1, 2)) for _ in range(count)]
+    assert_as_in_double_precision(model, draws, memory_mb)
+
+
+class SixteenOnOneSide(nn.Module):
+    """What oneDNN's vectors of 16 channels ask for: pairs of voxels, changed places, slabs at strides."""
+
+    def __init__(self, padding: int) -> None:
+        super().__init__()
+        self.down = nn.Conv3d(16, 20, 3, stride=2, padding=1)
+        self.deeper = nn.Conv3d(20, 18, (3, 3, 1), stride=(2, 1, 2), padding=(1, 0, 0))
+        self.up = nn.ConvTranspose3d(18, 16, 3, stride=2, padding=1, output_padding=1)
+        self.larger = nn.ConvTranspose3d(16, 8, 3, stride=(1, 2, 2), padding=1, output_padding=(0, 1, 1))
+        self.wide = nn.Conv3d(8, 16, 3, padding=1)
+        self.join = nn.Conv3d(16, 8, 3, padding=(padding, 1, 1), bias=False)
+        self.bent = nn.Conv3d(16, 5, 3, padding=(2, 0, 1), dilation=(2, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = torch.tanh(self.wide(self.larger(torch.tanh(self.up(self.deeper(torch.tanh(self.down(x))))))))
+        joined, bent = self.join(wide), self.bent(wide)
+        return torch.cat([part.square().mean(dim=(2, 3, 4)) for part in (joined, bent)], dim=1)
+
+
+@pytest.mark.parametrize("depth", [16, 12])  # 12 does not part into slabs on its way down
+@pytest.mark.parametrize("padding", [0, 1, 2])
+def test_vectors_of_sixteen_channels_are_filled_with_the_right_ones(depth: int, padding: int) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = SixteenOnOneSide(padding)
+    generator = torch.Generator().manual_seed(1)
+    draws = [(torch.randn(1, 16, depth, 8, 6, generator=generator), torch.zeros(1, 13)) for _ in range(5)]
+    assert_as_in_double_precision(model, draws, memory_mb=512)
+
+
+def assert_as_in_double_precision(
+    model: nn.Module, draws: list[tuple[Tensor, Tensor]], memory_mb: int
+) -> None:
+    """The native engine in float32 gives the moments of the plain loop in float64."""
     settings = MomentSettings(engine="native", memory_mb=memory_mb)
     found = measure_moments(model, draws, half_squares, prunable(model), settings)
     model = model.double()
