@@ -38,6 +38,7 @@ from radiogen.preprocess.network_input import scale_windows
 from radiogen.runtime import Tick, free_memory_mb, no_tick, peak_memory_mb
 from radiogen.volume import AIR_HU, FloatArray
 
+TOGETHER_ON_CPU = 2  # windows; torch keeps oneDNN's kernels from a lone volume with few channels
 Voxels = npt.NDArray[np.bool_]
 HalfArray = npt.NDArray[np.float16]
 
@@ -46,7 +47,9 @@ class InferenceSettings(Settings):
     """How the networks look at a case."""
 
     overlap: float = Field(OVERLAP, ge=0, lt=1, description="share of a window that the next one covers too")
-    batch: PositiveInt = Field(1, description="windows in one call; more than 1 pays on a GPU")
+    batch: PositiveInt | None = Field(
+        None, description="windows in one call; null is 2 for torch on a CPU, else 1; more pays on a GPU"
+    )
     engine: Engine = Field("torch", description="what computes the network on a CPU")
     tta: bool = Field(False, description="also look at the seven mirror images, and average")
 
@@ -79,7 +82,8 @@ class Inference:
         self.device = next(self.networks[0].parameters()).device
         self.looks = len(self.networks) * (len(FLIPS) if self.settings.tta else 1)
         self.size: tuple[int, ...] = model.config.preprocessing.size
-        self.batch = self.settings.batch
+        pays = self.device.type == "cpu" and self.settings.engine == "torch"
+        self.batch = self.settings.batch or (TOGETHER_ON_CPU if pays else 1)
         self.decisions: list[str] = []  # about memory, in this case
         self._told, self._later_mb = False, 0.0
         self._pace = Pace(self.device)
@@ -197,7 +201,8 @@ class Inference:
             old, new = (" x ".join(map(str, each)) for each in (self.size, size))
             self.decisions.append(f"{why}: windows of {new} instead of {old}")
         else:
-            self.decisions.append(f"{why}: {batch} windows at once instead of {self.batch}")
+            count = "1 window" if batch == 1 else f"{batch} windows"
+            self.decisions.append(f"{why}: {count} at once instead of {self.batch}")
         self.size, self.batch = size, batch
         self._pace = Pace(self.device)
         self._make_calls()

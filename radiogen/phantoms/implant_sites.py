@@ -1,4 +1,4 @@
-"""Where a made lesion may sit in a patch of CT: free, on a vessel, at the wall, at the hilum."""
+"""Where a made lesion may sit in a patch of CT: free, on a vessel, at the wall or hilum, beyond the lungs."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,10 @@ Lungs = npt.NDArray[np.bool_]
 LEAST_LUNG_ML = 3.0
 VESSEL_HU = -450.0  # mean over 2 x 2 x 2 voxels inside a lung: a vessel or the hilum
 SITES = {"free": 0.26, "vessel": 0.14, "wall": 0.36, "fissure": 0.06, "hilum": 0.18}
+SOFT_TISSUE_HU = (-150.0, 250.0)
+BEYOND = 0.4  # share of the tumours that are large enough whose middle lies in mediastinum or chest wall
+BEYOND_LEAST_MM = 10.0  # radius of such a tumour
+BEYOND_MOST_MM = 20.0  # how far its middle may lie outside the lungs
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,7 @@ class Ground:
     room_mm: FloatArray  # distance to the lungs' surface, negative inside
     hu: FloatArray
     free: Lungs  # lung where a lesion may have its centre
+    beyond: Lungs  # soft tissue near the lungs where a tumour may have it
     space: Space  # of the patch, millimetres
 
 
@@ -41,11 +46,6 @@ def survey(
     free = _halve(allowed.astype(np.float32)) > 0.75
     if not free.any():
         return None
-    if central:
-        half = tuple(slice(n // 4, n - n // 4) for n in free.shape)
-        middle = np.zeros_like(free)
-        middle[half] = free[half]
-        free = middle if middle.any() else free
     step = 2 * np.array(spacing_mm[::-1])
     room = -np.asarray(ndimage.distance_transform_edt(inside, step), dtype=np.float32)
     if not inside.all():
@@ -59,7 +59,14 @@ def survey(
         (np.arange(h, dtype=np.float32) * y)[None, :, None],
         (np.arange(d, dtype=np.float32) * z)[:, None, None],
     )
-    return Ground(room, _halve(hu), free, space)
+    half_hu, (least, most) = _halve(hu), SOFT_TISSUE_HU
+    beyond = (room > 0) & (room < BEYOND_MOST_MM) & (half_hu > least) & (half_hu < most)
+    if central:
+        half = tuple(slice(n // 4, n - n // 4) for n in free.shape)
+        middle = np.zeros_like(free)
+        middle[half] = True
+        free, beyond = free & middle if (free & middle).any() else free, beyond & middle
+    return Ground(room, half_hu, free, beyond, space)
 
 
 def room_around(ground: Ground, where: Slices) -> FloatArray:
@@ -76,9 +83,15 @@ def room_around(ground: Ground, where: Slices) -> FloatArray:
     return np.asarray(field, dtype=np.float32)
 
 
-def draw_site(ground: Ground, radius_mm: float, generator: np.random.Generator) -> tuple[str, Point]:
+def draw_site(
+    ground: Ground, radius_mm: float, solid: bool, generator: np.random.Generator
+) -> tuple[str, Point]:
     """A site and the centre of the lesion there, as (x, y, z) in the patch's millimetres."""
     site = str(generator.choice(list(SITES), p=list(SITES.values())))
+    if solid and radius_mm >= BEYOND_LEAST_MM and generator.random() < BEYOND:
+        found = np.flatnonzero(ground.beyond & (ground.room_mm < 0.7 * radius_mm))
+        if len(found):
+            return "beyond", _point(ground, found, generator)
     depth = -ground.room_mm
     dense = ground.hu > VESSEL_HU
     wanted = {
@@ -93,9 +106,13 @@ def draw_site(ground: Ground, radius_mm: float, generator: np.random.Generator) 
         site, found = "wall", np.flatnonzero(ground.free & (depth < max(radius_mm, 5)))
     if len(found) == 0:
         site, found = "free", np.flatnonzero(ground.free)
-    place = np.array(np.unravel_index(int(generator.choice(found)), depth.shape))
+    return site, _point(ground, found, generator)
+
+
+def _point(ground: Ground, found: npt.NDArray[np.int64], generator: np.random.Generator) -> Point:
+    place = np.array(np.unravel_index(int(generator.choice(found)), ground.room_mm.shape))
     z, y, x = (2 * place + generator.uniform(0, 1, 3)) * ground.space.step_mm[::-1]
-    return site, (float(x), float(y), float(z))
+    return float(x), float(y), float(z)
 
 
 def _halve(array: FloatArray) -> FloatArray:

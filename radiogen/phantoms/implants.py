@@ -22,6 +22,7 @@ from radiogen.volume import FloatArray
 
 BoolArray = npt.NDArray[np.bool_]
 BONE_HU = 200.0
+AIRWAY_HU = -700.0  # outside the lungs: trachea and bronchi, and what lies outside the body
 OUT_OF_REACH_MM = 50.0
 KINDS = {"solid": 0.64, "part-solid": 0.18, "ground glass": 0.18}
 MOST_GLASS_MM = 20.0  # radius; a larger cloud is not outlined as a tumour
@@ -82,7 +83,7 @@ def implant_lesion(
     ground = survey(painted, inside, spacing_mm, taken, central)
     if ground is None:
         return None
-    forbidden = (painted > BONE_HU) & ~inside
+    forbidden = ((painted > BONE_HU) | (painted < AIRWAY_HU)) & ~inside
     if taken is not None:
         forbidden |= np.asarray(taken, dtype=bool)
     drawn = _draw_outline(painted, ground, forbidden, sizes_mm, taken, generator)
@@ -126,13 +127,14 @@ def _draw_outline(
         kind = (
             str(generator.choice(list(KINDS), p=list(KINDS.values()))) if radius < MOST_GLASS_MM else "solid"
         )
-        least_aerated = LEAST_AERATED if radius < MASS_MM else LEAST_AERATED_MASS
-        name, center = draw_site(ground, radius, generator)
+        name, center = draw_site(ground, radius, kind == "solid", generator)
+        is_mass = radius >= MASS_MM or name == "beyond"
+        least_aerated = LEAST_AERATED_MASS if is_mass else LEAST_AERATED
         form = draw_form(center, radius, name, generator)
         low, high = form.reach_mm
         where, space = ground.space.around(low - 14, high + 14)
         room = room_around(ground, where)
-        grows = _draw_growth(space, radius, generator) if kind == "solid" else 0
+        grows = _draw_growth(space, radius, name, generator) if kind == "solid" else 0
         distance = form_distance(space, form, generator)
         outer = np.maximum(distance, room - grows)
         outer[forbidden[where]] = OUT_OF_REACH_MM
@@ -144,8 +146,14 @@ def _draw_outline(
     return None
 
 
-def _draw_growth(space: Space, radius_mm: float, generator: np.random.Generator) -> FloatArray:
-    """How far the lesion may leave the lungs, in millimetres: mostly not at all, sometimes into the wall."""
+def _draw_growth(space: Space, radius_mm: float, site: str, generator: np.random.Generator) -> FloatArray:
+    """How far the lesion may leave the lungs, in millimetres: mostly not at all, sometimes into the wall.
+
+    A tumour whose middle lies beyond the lungs ends there where its form does, or as far out as it has grown.
+    """
+    if site == "beyond":
+        furthest = radius_mm * generator.uniform(0.8, 3)
+        return np.asarray(furthest * (1 + 0.3 * smooth_noise(space, 15, generator)), dtype=np.float32)
     is_mass = radius_mm >= MASS_MM
     furthest = max(12.0, radius_mm) if is_mass else 12.0
     invades = generator.random() < (0.55 if is_mass else 0.25)

@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from engines.oracles import CopyOfPrior, Greedy, oracle
 from engines.test_where_masks_land import chest, dice
@@ -35,7 +37,8 @@ def test_when_memory_is_not_enough_windows_get_smaller_and_it_is_said(error):
     found = segment_volume(masked(network), ct, lungs, Prompt("mask", mask=lesion))
     assert dice(found.lesion, lesion) > 0.88
     assert set(network.windows) == {(32, 32, 64)}
-    assert found.decisions[:2] == (
+    assert found.decisions[:3] == (
+        "memory was not enough: 1 window at once instead of 2",
         "memory was not enough: windows of 32 x 64 x 64 instead of 64 x 64 x 64",
         "memory was not enough: windows of 32 x 32 x 64 instead of 32 x 64 x 64",
     )
@@ -49,6 +52,27 @@ def test_fewer_windows_at_once_come_before_smaller_ones():
     found = segment_volume(model, ct, lungs, Prompt("mask", mask=lesion), settings)
     assert found.decisions[0] == "memory was not enough: 2 windows at once instead of 4"
     assert dice(found.lesion, lesion) > 0.88
+
+
+@pytest.mark.parametrize(("asked", "taken"), [({}, 2), ({"engine": "compile"}, 1), ({"batch": 3}, 3)])
+def test_a_cpu_takes_two_windows_at_once_unless_told_otherwise(asked, taken):
+    model = masked(CopyOfPrior())
+    assert inference.Inference(model, SegmentationSettings(**asked)).batch == taken
+
+
+def test_windows_answer_the_same_alone_and_two_at_once():
+    ct, lungs, _ = chest("upright")
+    settings = tiny_settings("preprocessing.spacing_mm=[3, 3, 3]")
+    model = masked(build_raseg(settings.network, seed=0), (32, 32, 32))
+    one, two = (
+        segment_volume(
+            model, ct, lungs, Prompt("lungs"), SegmentationSettings(batch=batch), keep_probability=True
+        )
+        for batch in (1, None)
+    )
+    alone, together = (sitk.GetArrayFromImage(found.probability) for found in (one, two))
+    assert np.abs(together.astype(int) - alone).max() <= 1  # 255ths; another kernel may round otherwise
+    assert len(np.unique(alone)) > 2
 
 
 def test_a_device_too_small_for_the_smallest_window_is_an_error():
