@@ -8,8 +8,9 @@ that do not count. "plain, as it comes" leaves glibc as it is, as a user would h
 keep large blocks (runtime.keep_large_blocks), as the commands of radiogen do. Ratios are processor seconds
 (wall seconds in brackets) of a plain side to those of the row; on a busy machine the former say more. Faults
 are minor page faults of one repeat; MiB is the peak beyond what the process held before the network was made,
-weights included; peak share is the work (2 operations a MAC) against a matrix product of 2048 x 2048, by
-processor seconds. Equal probabilities are checked first. Prints a Markdown table for each piece of work.
+weights included; tensors is the MiB of new tensors that were there at once, whatever the heap made of them;
+peak share is the work (2 operations a MAC) against a matrix product of 2048 x 2048, by processor seconds.
+Equal probabilities are checked first. Prints a Markdown table for each piece of work.
 """
 
 import argparse
@@ -110,8 +111,9 @@ def print_table(work: str, size: int, threads: int, found: dict[str, Measured]) 
     cost = gmacs(work, size)
     print(f"\n{work} at {size} cubed, {threads} threads, {cost:.1f} GMAC; "
           f"matrix product {peak:.0f} GFLOP/s (wall), {by_cpu:.0f} (processor)\n")  # fmt: skip
-    print("| side | wall s | processor s | against as it comes | against blocks kept | faults | MiB "
-          "| peak share | first s |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |")  # fmt: skip
+    titles = "side|wall s|processor s|against as it comes|against blocks kept"
+    titles += "|faults|MiB|tensors|peak share|first s"
+    print(f"| {titles.replace('|', ' | ')} |\n|{' --- |' * (titles.count('|') + 1)}")
     for name, side in found.items():
         ratios = [
             f"{found[base].cpu / side.cpu:.2f} ({found[base].wall / side.wall:.2f})"
@@ -119,7 +121,8 @@ def print_table(work: str, size: int, threads: int, found: dict[str, Measured]) 
         ]
         share = 2 * cost / side.cpu / by_cpu
         print(f"| {name} | {side.wall:.2f} | {side.cpu:.2f} | {' | '.join(ratios)} | {max(side.faults)} "
-              f"| {side.peak_mb:.0f} | {share:.0%} | {side.first_s:.1f} |", flush=True)  # fmt: skip
+              f"| {side.peak_mb:.0f} | {side.tensors_mb:.0f} | {share:.0%} | {side.first_s:.1f} |",
+              flush=True)  # fmt: skip
 
 
 def main() -> None:

@@ -6,10 +6,12 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from radiogen.runtime import keep_large_blocks, peak_memory_mb
 
@@ -35,6 +37,9 @@ class Measured:
     faults: list[int] = field(default_factory=list)  # minor page faults
     first_s: float = 0.0  # wall seconds of making it and doing it once
     peak_mb: float = 0.0  # MiB at the peak, beyond what the process held before the work was made
+    tensors_mb: float = (
+        0.0  # MiB of new tensors that one repeat held at once; the rest of the peak is the heap's
+    )
 
     @property
     def wall(self) -> float:
@@ -81,6 +86,9 @@ def side_by_side(sides: Sequence[Side], threads: int, repeats: int, warm: int = 
                     found[name].cpu_s.append(cpu)
                     found[name].faults.append(faults)
                 found[name].peak_mb = peak
+        for name, _, pipe in workers:
+            pipe.send("tensors")
+            found[name].tensors_mb = pipe.recv()
     finally:
         for _, process, _ in workers:
             process.terminate()
@@ -98,11 +106,20 @@ def _serve(side: Side, threads: int, pipe: Connection) -> None:
     work = side.make(*side.given)
     work()
     pipe.send(time.perf_counter() - began)
-    while True:
-        pipe.recv()
+    while pipe.recv() == "once":
         faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         wall, cpu = time.perf_counter(), time.process_time()
         work()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
         pipe.send((wall, cpu, faults, peak_memory_mb() - before))
+    pipe.send(most_tensors_mb(work))
+
+
+def most_tensors_mb(work: Callable[[], object]) -> float:
+    """MiB of tensors made by some work that were there at once, at most, whatever the heap makes of them."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
+        work()
+    events: Any = watched.profiler.kineto_results.events()  # type: ignore[union-attr]
+    sizes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
+    return max(accumulate((size for _, size in sizes), initial=0)) / 2**20
