@@ -22,7 +22,7 @@ help:
 	@echo "make docs    build the site of docs/ into build/site, without a network; any warning is an error"
 	@echo "make docs-serve  the same on a local address, anew at every change"
 	@echo "make starter-check  what models/raseg-starter is worth on true lesions and on unseen phantoms (minutes)"
-	@echo "make starter-model  train models/raseg-starter on the CPU (about an hour and three quarters; goes on where it was)"
+	@echo "make starter-model  train models/raseg-starter on the CPU (about two hours; goes on where it was)"
 	@echo "make clean   remove what was built (not $(VENV))"
 
 venv: $(STAMP)

@@ -138,9 +138,9 @@ class PatchDataset(Dataset[Patch]):
         d, h, w = (max(s, min(s + ROOM, int(n))) for n, s in zip(lengths, size, strict=True))
         piece = self._piece(case, (d, h, w), None, False, placing, zoom)
         middle = [n // 2 for n in piece.hu.shape]
-        made = implant_lesion(
-            piece.hu, piece.lungs > 0, piece.spacing_mm, making, sizes_mm, piece.lesion > 0, central
-        )
+        outside = {"always": True, "box": central, "never": False}[self.training.synthetic_outside]
+        inside, taken = piece.lungs > 0, piece.lesion > 0
+        made = implant_lesion(piece.hu, inside, piece.spacing_mm, making, sizes_mm, taken, central, outside)
         if made is not None:
             label = np.int16(piece.lesion.max() + 1)
             hidden = making.random() < 0.5  # lung masks by threshold often leave a lesion out

@@ -54,6 +54,9 @@ class TrainingSettings(Settings):
     augmentation: Augmentation = Augmentation()
     synthetic_lesions: float = Field(0.0, ge=0, le=1, description="share of patches that get a made lesion")
     synthetic_mm: tuple[PositiveFloat, PositiveFloat] = Field((4.0, 90.0), description="their diameters")
+    synthetic_outside: Literal["always", "box", "never"] = Field(
+        "box", description="which patches may get a made tumour whose middle lies outside the lungs"
+    )
     cohort_draws: dict[str, PositiveInt] = Field(
         {}, description="how often as much cases of a cohort are drawn"
     )

@@ -27,7 +27,7 @@ class Ground:
     room_mm: FloatArray  # distance to the lungs' surface, negative inside
     hu: FloatArray
     free: Lungs  # lung where a lesion may have its centre
-    beyond: Lungs  # soft tissue near the lungs where a tumour may have it
+    beyond: Lungs | None  # soft tissue near the lungs where a tumour may have it
     space: Space  # of the patch, millimetres
 
 
@@ -37,6 +37,7 @@ def survey(
     spacing_mm: tuple[float, float, float],
     taken: Lungs | None,
     central: bool = False,
+    outside: bool = True,
 ) -> Ground | None:
     """Measure a patch; None where it holds too little lung. `central`: centres in its inner half, if any."""
     allowed = lungs if taken is None else lungs & ~taken
@@ -66,7 +67,7 @@ def survey(
         middle = np.zeros_like(free)
         middle[half] = True
         free, beyond = free & middle if (free & middle).any() else free, beyond & middle
-    return Ground(room, half_hu, free, beyond, space)
+    return Ground(room, half_hu, free, beyond if outside else None, space)
 
 
 def room_around(ground: Ground, where: Slices) -> FloatArray:
@@ -88,7 +89,8 @@ def draw_site(
 ) -> tuple[str, Point]:
     """A site and the centre of the lesion there, as (x, y, z) in the patch's millimetres."""
     site = str(generator.choice(list(SITES), p=list(SITES.values())))
-    if solid and radius_mm >= BEYOND_LEAST_MM and generator.random() < BEYOND:
+    large = solid and radius_mm >= BEYOND_LEAST_MM
+    if large and ground.beyond is not None and generator.random() < BEYOND:
         found = np.flatnonzero(ground.beyond & (ground.room_mm < 0.7 * radius_mm))
         if len(found):
             return "beyond", _point(ground, found, generator)

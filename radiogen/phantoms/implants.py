@@ -63,6 +63,7 @@ def implant_lesion(
     sizes_mm: tuple[float, float] = (4.0, 90.0),
     taken: BoolArray | None = None,
     central: bool = False,
+    outside: bool = True,
 ) -> Implanted | None:
     """Lay one made lesion into a patch of CT.
 
@@ -74,13 +75,14 @@ def implant_lesion(
         sizes_mm: Diameters of the ball of the lesion's volume before lungs and patch cut it, log-uniform.
         taken: Voxels that stay as they are, such as another lesion; the new one does not touch them.
         central: Its centre lies in the inner half of the patch on each axis, where there is lung.
+        outside: A large solid one may have its centre in mediastinum or chest wall.
 
     Returns:
         The patch with the lesion, or None where there is too little lung for one.
     """
     inside = np.asarray(lungs, dtype=bool)
     painted = np.array(hu, dtype=np.float32)
-    ground = survey(painted, inside, spacing_mm, taken, central)
+    ground = survey(painted, inside, spacing_mm, taken, central, outside)
     if ground is None:
         return None
     forbidden = ((painted > BONE_HU) | (painted < AIRWAY_HU)) & ~inside

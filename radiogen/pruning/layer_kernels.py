@@ -77,11 +77,11 @@ def fits_in_pairs(module: nn.Module, x: Tensor) -> bool:
     """
     if not isinstance(module, nn.Conv3d | nn.ConvTranspose3d) or not is_plain_float(module.weight):
         return False
-    few = _VECTOR // 4 < module.out_channels <= _VECTOR // 2 and module.groups == 1
+    few = _VECTOR // 4 < module.out_channels <= _VECTOR // 2 and module.groups == module.dilation[2] == 1
     along_x = (module.kernel_size[2], module.stride[2], padding_of(module)[2], module.output_padding[2])
     if module.transposed:
         return few and along_x == (3, 2, 1, 1)
-    return few and along_x == (3, 1, 1, 0) and module.dilation[2] == 1 and x.shape[4] % 2 == 0
+    return few and along_x == (3, 1, 1, 0) and x.shape[4] % 2 == 0
 
 
 def _in_pairs(module: Any, x: Tensor) -> Tensor:
@@ -89,29 +89,33 @@ def _in_pairs(module: Any, x: Tensor) -> Tensor:
 
     They lie in memory as they should. A third of the products is with zeros, and no channel is filled up.
     """
-    weight, out, padding = module.weight, module.out_channels, padding_of(module)
-    bias = None if module.bias is None else module.bias.repeat(2)
-    if (
-        module.transposed
-    ):  # of two voxels the left one sees one voxel of the input, the right one also the next
-        wide = weight.new_zeros(*weight.shape[:1], 2 * out, *weight.shape[2:4], 2)
-        wide[:, :out, ..., 1] = weight[..., 1]
-        wide[:, out:] = weight[..., ::2]
-        steps = (*module.stride[:2], 1)
-        beyond = (*module.output_padding[:2], 0)
-        x, padding = F.pad(x, [0, 1]), [*padding[:2], 1]
-        pairs = F.conv_transpose3d(
-            channels_last(x), channels_last(wide), bias, steps, padding, beyond, 1, module.dilation
-        )
-    else:  # four voxels of the input: the left one sees the first three, the right one the last three
-        wide = weight.new_zeros(2 * out, *weight.shape[1:4], 4)
-        wide[:out, ..., :3] = weight
-        wide[out:, ..., 1:] = weight
-        steps = (*module.stride[:2], 2)
-        pairs = F.conv3d(x, channels_last(wide), bias, steps, padding, module.dilation)
-    rows, _, depth, height, width = pairs.shape
-    voxels = channels_last(pairs).permute(0, 2, 3, 4, 1).reshape(rows, depth, height, 2 * width, out)
+    pairs = channels_last(_pairs_of_doubled(module, x) if module.transposed else _pairs_of_kept(module, x))
+    rows, channels, depth, height, width = pairs.shape
+    voxels = pairs.permute(0, 2, 3, 4, 1).reshape(rows, depth, height, 2 * width, channels // 2)
     return voxels.permute(0, 4, 1, 2, 3)
+
+
+def _pairs_of_kept(module: Any, x: Tensor) -> Tensor:
+    """A convolution: of four voxels a pair's left one sees the first three, its right one the last three."""
+    weight, out = module.weight, module.out_channels
+    wide = weight.new_zeros(2 * out, *weight.shape[1:4], 4)
+    wide[:out, ..., :3] = weight
+    wide[out:, ..., 1:] = weight
+    bias = None if module.bias is None else module.bias.repeat(2)
+    steps, padding = (*module.stride[:2], 2), padding_of(module)
+    return F.conv3d(x, channels_last(wide), bias, steps, padding, module.dilation)
+
+
+def _pairs_of_doubled(module: Any, x: Tensor) -> Tensor:
+    """A transposed convolution: a pair's left voxel sees one voxel of the input, its right one the next too."""
+    weight, out = module.weight, module.out_channels
+    wide = weight.new_zeros(len(weight), 2 * out, *weight.shape[2:4], 2)
+    wide[:, :out, ..., 1] = weight[..., 1]
+    wide[:, out:] = weight[..., ::2]
+    bias = None if module.bias is None else module.bias.repeat(2)
+    steps, beyond = (*module.stride[:2], 1), (*module.output_padding[:2], 0)
+    padding, x = (*padding_of(module)[:2], 1), channels_last(F.pad(x, [0, 1]))
+    return F.conv_transpose3d(x, channels_last(wide), bias, steps, padding, beyond, 1, module.dilation)
 
 
 def sloped(x: Tensor, slope: float) -> Tensor:

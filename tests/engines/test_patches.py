@@ -35,7 +35,7 @@ class Made:
         self.hu, self.lesion, self.kind = hu, lesion, "solid"
 
 
-def cube(hu, lungs, spacing_mm, generator, sizes_mm, taken=None, central=False):
+def cube(hu, lungs, spacing_mm, generator, sizes_mm, taken=None, central=False, outside=True):
     """A cube of five voxels somewhere in the lungs."""
     free = np.argwhere(lungs & ~taken)
     middle = free[generator.integers(len(free))]
@@ -182,12 +182,24 @@ def test_a_small_made_lesion_is_seen_in_voxels_as_fine_as_its_box_gets_in_use(ca
     for number in range(30):
         data[0, number]
     longest = 32 * 3.0  # mm of the window on its shortest axis
-    for _, _, spacing_mm, _, sizes_mm, _, central in seen:
+    for _, _, spacing_mm, _, sizes_mm, _, central, _ in seen:
         zoom = spacing_mm[0] / 3.0
         share = sizes_mm[0] / longest / zoom
         assert central and np.allclose(spacing_mm, np.array((3.0, 3.0, 3.5)) * zoom)
         assert 0.3 - 1e-4 <= share <= 0.75 + 1e-4 or zoom == pytest.approx(0.4) or zoom == 1.0
     assert {round(one[2][0], 2) for one in seen} > {1.2}
+
+
+@pytest.mark.parametrize("prior", ["box", "lungs"])
+@pytest.mark.parametrize("where", ["always", "box", "never"])
+def test_made_tumours_lie_outside_the_lungs_where_they_may(cases, monkeypatch, prior, where):
+    seen = []
+    monkeypatch.setattr(patches_module, "implant_lesion", lambda *a: seen.append(a[-1]) or cube(*a))
+    settings = (f"training.priors=[{prior}]", f"training.synthetic_outside={where}")
+    data = dataset(cases, PLAIN, *settings, "training.synthetic_lesions=1")
+    for number in range(5):
+        data[0, number]
+    assert set(seen) == {where == "always" or (where, prior) == ("box", "box")}
 
 
 def test_a_true_lesion_by_the_wall_stays_in_the_middle_of_its_finer_patch(cases):

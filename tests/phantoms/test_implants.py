@@ -84,6 +84,12 @@ def test_a_part_of_the_tumours_lies_mostly_beyond_the_lungs(tumours):
     assert np.mean(outside == 0) > 0.2
 
 
+def test_none_lies_mostly_beyond_the_lungs_where_it_may_not(patch):
+    for seed in range(60):
+        one = implant_lesion(*patch, SPACING_MM, np.random.default_rng(seed), (20, 40), outside=False)
+        assert one is None or one.lesion[:, :, 44:].sum() < 0.6 * one.lesion.sum()
+
+
 def test_lesions_touch_the_wall_often_and_grow_into_it_sometimes(patch, sixty):
     beyond = [one.lesion[:, :, 44:].any() for one in sixty]
     deep = [one.lesion[:, :, 47:].any() for one in sixty]
