@@ -107,7 +107,7 @@ def _pairs_of_kept(module: Any, x: Tensor) -> Tensor:
 
 
 def _pairs_of_doubled(module: Any, x: Tensor) -> Tensor:
-    """A transposed convolution: a pair's left voxel sees one voxel of the input, its right one the next too."""
+    """A transposed convolution: a pair's left voxel sees one voxel of the input, its right one two."""
     weight, out = module.weight, module.out_channels
     wide = weight.new_zeros(len(weight), 2 * out, *weight.shape[2:4], 2)
     wide[:, :out, ..., 1] = weight[..., 1]
