@@ -37,9 +37,7 @@ class Measured:
     faults: list[int] = field(default_factory=list)  # minor page faults
     first_s: float = 0.0  # wall seconds of making it and doing it once
     peak_mb: float = 0.0  # MiB at the peak, beyond what the process held before the work was made
-    tensors_mb: float = (
-        0.0  # MiB of new tensors that one repeat held at once; the rest of the peak is the heap's
-    )
+    tensors_mb: float = 0.0  # MiB of new tensors that one repeat held at once
 
     @property
     def wall(self) -> float:

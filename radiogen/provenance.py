@@ -54,6 +54,13 @@ def whole_file(target: Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
+def clear_drafts(folder: Path) -> None:
+    """Remove files that processes were writing when they were killed: our drafts and those of safetensors."""
+    for pattern in (f"{DRAFT}*", ".tmp??????"):
+        for draft in folder.glob(pattern):
+            draft.unlink()
+
+
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """A draft beside the folder, renamed when it is whole.

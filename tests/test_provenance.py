@@ -9,6 +9,7 @@ from radiogen import __version__
 from radiogen.errors import OutputError
 from radiogen.provenance import (
     RunRecord,
+    clear_drafts,
     file_sha256,
     is_done,
     record_path,
@@ -68,6 +69,14 @@ def test_an_interruption_leaves_the_old_file_as_it_was(tmp_path):
         raise KeyboardInterrupt
     assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
     assert target.read_text() == "old"
+
+
+def test_what_killed_processes_were_writing_is_cleared_away_and_nothing_else(tmp_path):
+    left, kept = (".writing-ab12.json", ".tmpbOSVGH"), (".tmp", ".tmpfolder.json", "mask.safetensors")
+    for name in (*left, *kept):
+        (tmp_path / name).touch()
+    clear_drafts(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(kept)
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):

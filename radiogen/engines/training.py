@@ -21,7 +21,7 @@ from radiogen.engines.training_plan import TrainingPlan
 from radiogen.engines.validation import validate
 from radiogen.errors import TrainingError
 from radiogen.networks.raseg import RASeg
-from radiogen.provenance import DRAFT
+from radiogen.provenance import clear_drafts
 from radiogen.pruning.holding import assert_held, hold_weight_masks
 from radiogen.runtime import (
     Tick,
@@ -170,8 +170,7 @@ class Training:
     def _resume(self) -> Progress:
         path = self.folder / CHECKPOINT
         if is_first_process():
-            for draft in self.folder.glob(f"{DRAFT}*"):  # of a process that was killed while it wrote
-                draft.unlink()
+            clear_drafts(self.folder)
         wait_for_all()
         if not path.is_file():
             return Progress()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from radiogen.errors import OutputError
-from radiogen.provenance import record_path, write_json
+from radiogen.provenance import clear_drafts, record_path, write_json
 
 ABOUT, RUNS = "benchmark.json", "runs"
 Existing = Literal["skip", "overwrite", "fail"]
@@ -39,8 +39,7 @@ def open_benchmark(out: Path, about: Mapping[str, Any], existing: Existing) -> P
             changed = ", ".join(name for name in wanted if there.get(name) != wanted[name])
             way_out = "choose another folder or --existing overwrite"
             raise OutputError(out, f"holds a benchmark with another {changed}", way_out)
-    for draft in (out / RUNS).glob(".writing-*"):  # left by a run that was killed
-        draft.unlink()
+    clear_drafts(out / RUNS)
     if out.is_dir():
         record_path(out).unlink(missing_ok=True)
     write_json(out / ABOUT, wanted)
