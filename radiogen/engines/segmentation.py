@@ -31,6 +31,7 @@ from radiogen.volume import resample_to, widened
 FARTHEST_BOX_MM = 40.0  # from the lungs that were found: a lobe may have collapsed, a mass may lie centrally
 BOX_MARGIN_MM = 5.0  # a lesion may reach this far out of its box,
 BOX_MARGIN_SHARE = 0.15  # but no more than this share of the shortest side of a box that somebody gave
+BOX_WAY_OUT = "give x0,y0,z0,x1,y1,z1 in LPS mm"
 MAP_BYTES = 3  # a voxel of the scanner's grid: labels twice, and the probability
 
 
@@ -120,7 +121,11 @@ class _Work:
     ) -> None:
         config = inference.model.config
         asked = None if prompt.mask is None else resample_to(prompt.mask, ct, outside=0, nearest=True)
-        regions = [region for box in prompt.boxes if (region := box_region(box, ct))]
+        self.near_lungs = [
+            lungs_are_near(lungs, box_region(box, ct, FARTHEST_BOX_MM)) for box in prompt.boxes
+        ]
+        near = [box for box, is_near in zip(prompt.boxes, self.near_lungs, strict=True) if is_near]
+        regions = [region for box in near if (region := box_region(box, ct))]
         self.inference, self.ct, self.lungs, self.prompt = inference, ct, lungs, prompt
         self.settings = settings
         self.sample = to_network_grid(ct, lungs, asked, config.preprocessing, regions)
@@ -171,19 +176,20 @@ class _Work:
         return mask
 
     def _boxes(self) -> list[str]:
-        """One window and one lesion a box; where two lesions meet, the more probable one wins."""
+        """One window and one lesion a box; where two lesions meet, the more probable one wins.
+
+        A box where nothing can be looked for is left out and said, unless it is the only one.
+        """
         said = []
-        for label, box in enumerate(self.prompt.boxes, start=1):
+        for label, (box, is_near) in enumerate(zip(self.prompt.boxes, self.near_lungs, strict=True), start=1):
             margin_mm = margin_of(box)
             here, there = box_region(box, self.sample.ct), box_region(box, self.ct, margin_mm)
-            corners, way_out = f"box {box.low} to {box.high} mm", "give x0,y0,z0,x1,y1,z1 in LPS mm"
-            if not lungs_are_near(self.lungs, box_region(box, self.ct, FARTHEST_BOX_MM)):
-                raise ConfigError(corners, "lies outside the lungs", way_out)
+            if here is None or there is None or not is_near:
+                said.append(self._left_out(label, box, is_near))
+                continue
             if not lungs_are_near(self.lungs, box_region(box, self.ct, LUNG_MARGIN_MM)):
                 alone = f"no lung was found within {LUNG_MARGIN_MM:g} mm of it"
                 said.append(f"box {label}: {alone}; the network has learned lesions in and at the lungs")
-            if here is None or there is None:
-                raise ConfigError(corners, "holds no voxel of the lungs' box", way_out)
             zoom = self._zoom(here.array_slices())
             near = window_about(here.array_slices(), self.hu.shape, zoomed(self.inference.size, zoom))
             prior = box_voxels(box, crop_grid(self.sample.ct, box_of(near)))
@@ -191,7 +197,15 @@ class _Work:
             self.laid[label] = Laid(piece, f"box {label}")
             if not self.filled.lay(piece, label, there, grown(box, margin_mm)):
                 said.append(f"box {label}: nothing above the threshold {self.filled.threshold:g}")
+        if not self.laid:
+            raise ConfigError("boxes", "lie outside the lungs, all of them", BOX_WAY_OUT)
         return said
+
+    def _left_out(self, label: int, box: BoxMm, is_near: bool) -> str:
+        reason = "holds no voxel of the lungs' box" if is_near else "lies outside the lungs"
+        if len(self.prompt.boxes) == 1:
+            raise ConfigError(f"box {box.low} to {box.high} mm", reason, BOX_WAY_OUT)
+        return f"box {label}, {box.low} to {box.high} mm, {reason}: left out"
 
     def _auto(self) -> list[str]:
         """The lungs first, then a box round each candidate (docs/decisions/0041)."""

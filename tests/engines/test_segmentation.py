@@ -79,6 +79,17 @@ def test_a_box_outside_the_lungs_is_refused(knowing_model, case):
         segment_volume(knowing_model, case.ct(), case.lungs(), Prompt("box", (box,)))
 
 
+def test_a_box_outside_the_lungs_does_not_take_the_others_of_the_case_with_it(knowing_model, case):
+    corner = np.array(case.ct().GetOrigin())
+    outside, inside = BoxMm(tuple(corner), tuple(corner + 20)), box_round(case.lesion(), 1)
+    alone = segment_volume(knowing_model, case.ct(), case.lungs(), Prompt("box", (inside,)))
+    both = segment_volume(knowing_model, case.ct(), case.lungs(), Prompt("box", (outside, inside)))
+    assert any(line.startswith("box 1, ") and "left out" in line for line in both.decisions)
+    np.testing.assert_array_equal(array_of(both.lesion), 2 * array_of(alone.lesion))
+    with pytest.raises(ConfigError, match="outside the lungs, all of them"):
+        segment_volume(knowing_model, case.ct(), case.lungs(), Prompt("box", (outside, outside)))
+
+
 def without_lungs_within(case, box, margin_mm):
     """The lungs of a case as a threshold sees them where the lobe round a box has collapsed."""
     lungs = array_of(case.lungs()).copy()

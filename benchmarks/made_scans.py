@@ -1,0 +1,72 @@
+"""Whole scans with made lesions, as case folders: what `candidate_limits.py` reads beside phantoms.
+
+    python benchmarks/made_scans.py build/starter/cases build/made \\
+        --cohorts lung_4d lidc_idri pyradiomics_tests
+
+Each scan of the cohorts is written several times, with other lesions each time. Its own lesions stay where
+they are, no made one touches them; they are not in the outline but in `own_lesion.nii.gz`, so that what is
+found there can be left out of the count. The lungs are found anew, in the scan with the lesions.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from radiogen.io.cases import Case, find_cases, write_manifest
+from radiogen.io.nifti import write_volume
+from radiogen.phantoms.implants import implant_lesion
+from radiogen.preprocess.lungs import find_lungs
+from radiogen.provenance import write_json
+from radiogen.volume import array_of, volume_like
+
+
+def make(case: Case, copy: int, out: Path, options: argparse.Namespace) -> dict[str, str] | None:
+    """One scan with its made lesions; None if there was no room for any."""
+    ct, own = case.ct(), array_of(case.lesion()) > 0
+    hu, lungs, lesion = (
+        array_of(ct).astype(np.float32),
+        array_of(case.lungs()) > 0,
+        np.zeros(own.shape, np.uint8),
+    )
+    chance = np.random.default_rng([options.seed, copy, *case.case_id.encode()])
+    for label in range(1, options.lesions + 1):
+        taken = own | (lesion > 0)
+        made = implant_lesion(hu, lungs, ct.GetSpacing(), chance, tuple(options.sizes), taken)
+        if made is not None:
+            hu, lesion[made.lesion] = made.hu, label
+    if not lesion.any():
+        return None
+    name = f"{case.case_id}-made{copy}"
+    scan = volume_like(np.rint(hu).astype(np.int16), ct)
+    found, _ = find_lungs(scan)
+    for volume, file in (
+        (scan, "ct"),
+        (volume_like(lesion, ct), "lesion"),
+        (volume_like(own.astype(np.uint8), ct), "own_lesion"),
+        (found, "lungs"),
+    ):
+        write_volume(volume, out / name / f"{file}.nii.gz")
+    about = {"case_id": name, "patient_id": case.patient_id, "cohort": case.cohort, "egfr": ""}
+    write_json(out / name / "case.json", about | {"source": {"kind": "made lesions", "seed": options.seed}})
+    paths = {kind: f"{name}/{kind}.nii.gz" for kind in ("ct", "lesion", "lungs")}
+    return about | {"split": ""} | paths
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("cases", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--cohorts", nargs="+", required=True)
+    parser.add_argument("--copies", type=int, default=8)
+    parser.add_argument("--lesions", type=int, default=2, help="tried for each copy")
+    parser.add_argument("--sizes", type=float, nargs=2, default=(5.0, 110.0), help="diameters in millimetres")
+    parser.add_argument("--seed", type=int, default=77)
+    options = parser.parse_args()
+    scans = [case for case in find_cases(options.cases) if case.cohort in options.cohorts]
+    rows = [make(case, copy, options.out, options) for case in scans for copy in range(options.copies)]
+    write_manifest(options.out, [row for row in rows if row is not None])
+
+
+if __name__ == "__main__":
+    main()
