@@ -100,6 +100,10 @@ def _training_lines(training: TrainingSettings, metrics: Mapping[str, Any]) -> l
         low, high = training.synthetic_mm
         share = f"{training.synthetic_lesions:.0%} of the patches get a made lesion, {low:g} to {high:g} mm"
         lines.append(f"- Synthetic lesions: {share}.")
+    if training.lungs_empty:
+        lines.append(
+            f"- Of the patches without a box {training.lungs_empty:.0%} lie anywhere and get no made lesion."
+        )
     if metrics.get("epochs"):
         last, kept = metrics["epochs"][-1], metrics.get("kept_epoch", metrics["epochs"][-1]["epoch"])
         lines.append(

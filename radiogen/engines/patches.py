@@ -72,8 +72,11 @@ class PatchDataset(Dataset[Patch]):
         settings = self.training.augmentation
         prior_name = self.training.priors[planning.integers(len(self.training.priors))]
         makes = planning.random() < self.training.synthetic_lesions
+        unasked = prior_name in ("lungs", "none")
         empty = None
-        if prior_name == "box" and self.training.box_empty and planning.random() < self.training.box_empty:
+        if unasked and self.training.lungs_empty and planning.random() < self.training.lungs_empty:
+            piece = self._piece(case, self._size, None, False, placing)
+        elif prior_name == "box" and self.training.box_empty and planning.random() < self.training.box_empty:
             piece, empty = self._with_empty_box(case, placing, making)
         elif makes:
             piece = self._with_made_lesion(case, prior_name == "box", placing, making)

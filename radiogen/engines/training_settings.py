@@ -50,6 +50,12 @@ class TrainingSettings(Settings):
         le=1,
         description="share of boxes drawn round tissue without a lesion, where nothing is found",
     )
+    lungs_empty: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of patches without box or mask that lie anywhere over lung and get no made lesion",
+    )
     lung_share: float = Field(0.2, gt=0, le=1, description="least share of lung in a patch without a lesion")
     augmentation: Augmentation = Augmentation()
     synthetic_lesions: float = Field(0.0, ge=0, le=1, description="share of patches that get a made lesion")

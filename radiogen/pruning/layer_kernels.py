@@ -1,5 +1,6 @@
 """The kernels of one layer that are fast on a CPU, beside those that torch takes by itself."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -7,10 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from radiogen.errors import PruningError
+from radiogen.pruning import voxel_pairs
+from radiogen.pruning.memory_order import channels_last, has_channels_last, said_channels_last
+from radiogen.pruning.voxel_pairs import VECTOR, Geometry
 
 CONVOLVE: dict[int, Any] = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}  # by the axes of a weight
 FEW = 8  # channels; below that oneDNN has no good kernel for one of the three passes
-_VECTOR = 16  # channels that oneDNN works on together, and fills up with zeros
 
 
 def is_plain_float(tensor: Tensor) -> bool:
@@ -25,97 +28,41 @@ def wants_channels_last(module: nn.Module) -> bool:
     """
     if not isinstance(module, nn.Conv3d | nn.ConvTranspose3d) or not is_plain_float(module.weight):
         return False
-    return bool(torch._C._has_mkldnn) and 1 < module.out_channels < _VECTOR
-
-
-def channels_last(tensor: Tensor) -> Tensor:
-    """A volume with its channels innermost."""
-    return tensor.contiguous(memory_format=torch.channels_last_3d) if tensor.dim() == 5 else tensor
-
-
-def has_channels_last(tensor: Tensor) -> bool:
-    """Whether a tensor is a volume with its channels innermost, and could lie in memory otherwise."""
-    if tensor.dim() != 5 or tensor.is_contiguous():
-        return False
-    return tensor.permute(0, 2, 3, 4, 1).is_contiguous()
+    return bool(torch._C._has_mkldnn) and 1 < module.out_channels < VECTOR
 
 
 def can_swap(module: nn.Module) -> bool:
     """Whether a convolution of volumes has many channels before it and after it too few for oneDNN."""
     if not isinstance(module, nn.Conv3d) or not is_plain_float(module.weight) or module.groups != 1:
         return False
-    fits = {*module.stride, *module.dilation} == {1} and module.out_channels < _VECTOR <= module.in_channels
+    fits = {*module.stride, *module.dilation} == {1} and module.out_channels < VECTOR <= module.in_channels
     sizes = zip(padding_of(module), module.kernel_size, strict=True)
     return fits and all(p < k for p, k in sizes)
 
 
-def output_of(module: nn.Module, x: Tensor) -> Tensor:
+def output_of(module: Any, x: Tensor) -> Tensor:
     """What comes out of a layer."""
-    if has_channels_last(x) and fits_in_pairs(module, x):
-        return _in_pairs(module, x)
+    if has_channels_last(x) and _is_plain_volume(module):
+        how = _geometry(module, module.output_padding)
+        if not module.transposed and voxel_pairs.can_keep(x, module.weight, how):
+            return voxel_pairs.keep(x, module.weight, module.bias, how)
+        if module.transposed and voxel_pairs.can_double(module.weight, how):
+            return voxel_pairs.double(x, module.weight, module.bias, how)
     if not is_narrow_at_its_end(module) or x.dim() != 5:
         return type(module).forward(module, x)  # type: ignore[no-any-return]
-    weight, bias, padding = module.get_parameter("weight"), module.bias, padding_of(module)
+    weight, bias, padding = module.weight, module.bias, padding_of(module)
     out, reach = weight.shape[0], weight.shape[2]
-    if out * reach > _VECTOR:
+    if out * reach > VECTOR:
         return type(module).forward(module, x)  # type: ignore[no-any-return]
     planes = weight.transpose(1, 2).flatten(0, 1).unsqueeze(2)  # each plane of the kernel is a channel
-    dilation: tuple[int, ...] = module.dilation  # type: ignore[assignment]
+    dilation: tuple[int, ...] = module.dilation
     by_plane = F.conv3d(x, planes, None, 1, (0, *padding[1:]), (1, *dilation[1:]))
     by_plane = by_plane.view(len(x), out, reach, *by_plane.shape[2:])
     by_plane = F.pad(by_plane, [0, 0, 0, 0, padding[0], padding[0]])
     depth = by_plane.shape[3] - dilation[0] * (reach - 1)
     shifted = [by_plane[:, :, k, k * dilation[0] : k * dilation[0] + depth] for k in range(reach)]
     found = torch.stack(shifted).sum(0)
-    return found if bias is None else found + bias.view(-1, 1, 1, 1)  # type: ignore[operator]
-
-
-def fits_in_pairs(module: nn.Module, x: Tensor) -> bool:
-    """Whether a layer gives so few channels that those of two voxels fit where oneDNN works on those of one.
-
-    That goes for convolutions that keep the size along x and for transposed ones that double it.
-    """
-    if not isinstance(module, nn.Conv3d | nn.ConvTranspose3d) or not is_plain_float(module.weight):
-        return False
-    few = _VECTOR // 4 < module.out_channels <= _VECTOR // 2 and module.groups == module.dilation[2] == 1
-    along_x = (module.kernel_size[2], module.stride[2], padding_of(module)[2], module.output_padding[2])
-    if module.transposed:
-        return few and along_x == (3, 2, 1, 1)
-    return few and along_x == (3, 1, 1, 0) and x.shape[4] % 2 == 0
-
-
-def _in_pairs(module: Any, x: Tensor) -> Tensor:
-    """A layer of volumes with channels last that gives two neighbours along x at once, as channels.
-
-    They lie in memory as they should. A third of the products is with zeros, and no channel is filled up.
-    """
-    pairs = channels_last(_pairs_of_doubled(module, x) if module.transposed else _pairs_of_kept(module, x))
-    rows, channels, depth, height, width = pairs.shape
-    voxels = pairs.permute(0, 2, 3, 4, 1).reshape(rows, depth, height, 2 * width, channels // 2)
-    return voxels.permute(0, 4, 1, 2, 3)
-
-
-def _pairs_of_kept(module: Any, x: Tensor) -> Tensor:
-    """A convolution: of four voxels a pair's left one sees the first three, its right one the last three."""
-    weight, out = module.weight, module.out_channels
-    wide = weight.new_zeros(2 * out, *weight.shape[1:4], 4)
-    wide[:out, ..., :3] = weight
-    wide[out:, ..., 1:] = weight
-    bias = None if module.bias is None else module.bias.repeat(2)
-    steps, padding = (*module.stride[:2], 2), padding_of(module)
-    return F.conv3d(x, channels_last(wide), bias, steps, padding, module.dilation)
-
-
-def _pairs_of_doubled(module: Any, x: Tensor) -> Tensor:
-    """A transposed convolution: a pair's left voxel sees one voxel of the input, its right one two."""
-    weight, out = module.weight, module.out_channels
-    wide = weight.new_zeros(len(weight), 2 * out, *weight.shape[2:4], 2)
-    wide[:, :out, ..., 1] = weight[..., 1]
-    wide[:, out:] = weight[..., ::2]
-    bias = None if module.bias is None else module.bias.repeat(2)
-    steps, beyond = (*module.stride[:2], 1), (*module.output_padding[:2], 0)
-    padding, x = (*padding_of(module)[:2], 1), channels_last(F.pad(x, [0, 1]))
-    return F.conv_transpose3d(x, channels_last(wide), bias, steps, padding, beyond, 1, module.dilation)
+    return found if bias is None else found + bias.view(-1, 1, 1, 1)
 
 
 def sloped(x: Tensor, slope: float) -> Tensor:
@@ -147,10 +94,35 @@ def input_gradient(module: Any, x: Tensor, dy: Tensor) -> Tensor:
         weight = module.weight.flip(*range(2, module.weight.dim())).transpose(0, 1)
         reach = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
         padding = [r - p for r, p in zip(reach, padding_of(module), strict=True)]
-        weight = channels_last(weight) if has_channels_last(x) else weight
+        if has_channels_last(x):
+            how = Geometry((1, 1, 1), tuple(padding), module.dilation)
+            dy, weight = said_channels_last(dy), channels_last(weight)
+            if voxel_pairs.can_keep(dy, weight, how):
+                return voxel_pairs.keep(dy, weight, None, how)
         found: Tensor = CONVOLVE[weight.dim()](dy, weight, None, 1, padding, module.dilation)
         return found
+    if has_channels_last(x) and _is_plain_volume(module) and not module.transposed:
+        how = _geometry(module)
+        beyond = _left_over(x, dy, module.kernel_size, how)
+        if voxel_pairs.can_double(module.weight, replace(how, output_padding=beyond)):
+            return voxel_pairs.double(dy, module.weight, None, replace(how, output_padding=beyond))
     return convolution_backward(module, x, dy, module.weight, 1, [True, False, False])[0]
+
+
+def _is_plain_volume(module: nn.Module) -> bool:
+    """Whether a layer is a convolution of volumes or a transposed one, in one group, float32, on a CPU."""
+    kinds = nn.Conv3d | nn.ConvTranspose3d
+    return isinstance(module, kinds) and module.groups == 1 and is_plain_float(module.weight)
+
+
+def _geometry(module: Any, output_padding: tuple[int, ...] = (0, 0, 0)) -> Geometry:
+    return Geometry(module.stride, tuple(padding_of(module)), module.dilation, output_padding)
+
+
+def _left_over(x: Tensor, dy: Tensor, kernel: tuple[int, ...], how: Geometry) -> tuple[int, ...]:
+    """Voxels at the far end of each axis that a strided convolution did not come to."""
+    sizes = zip(x.shape[2:], dy.shape[2:], kernel, how.stride, how.padding, how.dilation, strict=True)
+    return tuple(n - ((m - 1) * s - 2 * p + d * (k - 1) + 1) for n, m, k, s, p, d in sizes)
 
 
 def is_narrow_at_its_end(module: nn.Module) -> bool:

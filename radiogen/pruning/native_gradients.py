@@ -12,13 +12,13 @@ from radiogen.errors import PruningError
 from radiogen.pruning.instance_norm import instance_norm, is_stock_instance_norm
 from radiogen.pruning.joined import joined_loss
 from radiogen.pruning.layer_kernels import (
-    channels_last,
     input_gradient,
     is_narrow_at_its_end,
     output_of,
     sloped,
     wants_channels_last,
 )
+from radiogen.pruning.memory_order import channels_last
 from radiogen.pruning.moments import MomentSums
 from radiogen.pruning.prunable import PRUNABLE_MODULES
 from radiogen.pruning.signatures import Batch, Loss

@@ -10,10 +10,10 @@ from radiogen.pruning.layer_kernels import (
     FEW,
     can_swap,
     convolution_backward,
-    has_channels_last,
     is_plain_float,
     padding_of,
 )
+from radiogen.pruning.memory_order import has_channels_last
 from radiogen.pruning.moments import MomentSums
 
 Use = tuple[Tensor, Tensor]

@@ -235,6 +235,18 @@ def test_boxes_without_a_lesion_ask_for_nothing_and_hold_none(cases):
     assert sum(bool(plain[0, number][2].any()) for number in range(20)) > 15
 
 
+def test_patches_of_lungs_without_a_lesion_come_as_often_as_asked_and_leave_those_with_boxes_alone(cases):
+    of_lungs = (LUNGS_ONLY, "training.synthetic_lesions=1", "training.priors=[lungs, none]")
+    empty = []
+    for share in (0, 0.5, 1):
+        data = dataset(cases, *of_lungs, f"training.lungs_empty={share}")
+        empty.append(sum(not data[0, number][2].any() for number in range(24)))
+    assert empty[0] < 4 < empty[1] < 20 < empty[2] == 24
+    of_boxes = ("training.priors=[box]", "training.synthetic_lesions=0.5")
+    with_some, without = dataset(cases, *of_boxes, "training.lungs_empty=1"), dataset(cases, *of_boxes)
+    assert all(same(with_some[0, number], without[0, number]) for number in range(6))
+
+
 def test_where_no_lesion_finds_room_lungs_or_nothing_stand_in_for_the_box(cases, monkeypatch):
     monkeypatch.setattr(patches_module, "implant_lesion", lambda *_: None)
     data = dataset(cases, LUNGS_ONLY, "training.priors=[box, none]", "training.synthetic_lesions=1")

@@ -112,6 +112,35 @@ def test_vectors_of_sixteen_channels_are_filled_with_the_right_ones(depth: int, 
     assert_as_in_double_precision(model, draws, memory_mb=512)
 
 
+class EightWithTwoReaders(nn.Module):
+    """Eight channels whose gradients come back from a stride and from a narrow end."""
+
+    def __init__(self, stride: tuple[int, int, int], dilation: int) -> None:
+        super().__init__()
+        self.first = nn.Conv3d(2, 8, 3, padding=1)
+        self.norm = nn.InstanceNorm3d(8, affine=True)
+        self.down = nn.Conv3d(8, 12, 3, stride=stride, padding=(0, 1, 1))
+        self.last = nn.Conv3d(8, 1, 3, padding=(dilation, 1, 1), dilation=(dilation, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        read = torch.tanh(self.norm(self.first(x)))
+        parts = (self.down(read), self.last(read))
+        return torch.cat([part.square().mean(dim=(2, 3, 4)) for part in parts], dim=1)
+
+
+@pytest.mark.parametrize("width", [6, 7])  # of 7 a stride leaves nothing over, and it makes no pairs
+@pytest.mark.parametrize(("stride", "dilation"), [((2, 2, 2), 1), ((1, 3, 2), 2)])
+def test_gradients_come_back_in_pairs_of_voxels(
+    stride: tuple[int, int, int], dilation: int, width: int
+) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = EightWithTwoReaders(stride, dilation)
+    generator = torch.Generator().manual_seed(1)
+    draws = [(torch.randn(1, 2, 9, 8, width, generator=generator), torch.zeros(1, 13)) for _ in range(5)]
+    assert_as_in_double_precision(model, draws, memory_mb=512)
+
+
 def assert_as_in_double_precision(
     model: nn.Module, draws: list[tuple[Tensor, Tensor]], memory_mb: int
 ) -> None:
