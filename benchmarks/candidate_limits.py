@@ -10,6 +10,7 @@ the mask, which is false where it holds none of any. Dice is that of the scan. W
 
 import argparse
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ LIMITS = (0.5, 0.6, 0.65, 0.7, 0.74, 0.76, 0.78, 0.8, 0.82, 0.84, 0.86, 0.88, 0.
 LARGE_ML = 20.0
 
 
-def count(case: Case, folder: Path) -> list[dict[str, float]]:
+def count(case: Case, folder: Path, limits: Sequence[float]) -> list[dict[str, float]]:
     """Lesions, those found, those of them that are large, false ones, and Dice: for each limit."""
     outline, found = array_of(case.lesion()), array_of(read_mask(folder / "lesion.nii.gz")).copy()
     if (case.folder / "own_lesion.nii.gz").is_file():
@@ -38,7 +39,7 @@ def count(case: Case, folder: Path) -> list[dict[str, float]]:
     labels, sizes = np.unique(outline[outline > 0], return_counts=True)
     large = sizes * voxel_ml(case.lesion()) >= LARGE_ML
     counts = []
-    for limit in LIMITS:
+    for limit in limits:
         kept = [label for label in np.unique(found) if label and scores[label] >= limit]
         mask = np.isin(found, kept)
         hit = np.array([bool(mask[outline == label].any()) for label in labels], dtype=bool)
@@ -80,22 +81,23 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("cases", type=Path, nargs="+")
+    parser.add_argument("--limits", type=float, nargs="+", default=LIMITS, help="the first is segmented with")
     options = parser.parse_args()
     keep_large_blocks()
     model = load_model(options.model, torch.device("cpu"))
-    how = SegmentationSettings.model_validate({"auto": {"least_candidate": LIMITS[0]}})
+    how = SegmentationSettings.model_validate({"auto": {"least_candidate": options.limits[0]}})
     for cases in options.cases:
         work = options.work / cases.name
         segment(cases, work / "auto", model, SegmentOptions(prior="auto", how=how, picture=False))
         outlined = [case for case in find_cases(cases) if case.has_lesion]
-        each = [count(case, work / "auto" / case.case_id) for case in outlined]
+        each = [count(case, work / "auto" / case.case_id, options.limits) for case in outlined]
         boxed = dice_in_boxes(cases, work / "box", model, outlined)
         print(
             f"{cases.name}: {len(each)} scans; Dice in the boxes {np.mean(boxed):.3f} ({len(boxed)} lesions)"
         )
         print(f"| limit | found | of {LARGE_ML:g} ml and more | false a scan | Dice of the scan |")
         print("| --- | --- | --- | --- | --- |")
-        for number, limit in enumerate(LIMITS):
+        for number, limit in enumerate(options.limits):
             at = {name: [counts[number][name] for counts in each] for name in each[0][0]}
             found = (
                 f"{sum(at['found'])} of {sum(at['lesions'])} | {sum(at['large found'])} of {sum(at['large'])}"

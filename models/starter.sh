@@ -15,6 +15,4 @@ ingest "$data/lung_4d_113" --cohort lung_4d --roi "Tumor.*|LN.*"
 ingest "$data/lidc_idri_partial/LIDC-IDRI-0001" --cohort lidc_idri --agreement 0.25
 ingest "$data/pyradiomics_lung1/lung1_image.nrrd" --cohort pyradiomics_tests \
     --outline "$data/pyradiomics_lung1/lung1_label.nrrd"
-radiogen train "$work/cases" -o "$work/first" --preset small --config "$here/starter.yaml" --device cpu --seed 4
-radiogen train "$work/cases" -o "$model" --preset small --config "$here/starter_lungs.yaml" --device cpu --seed 5 \
-    --start "$work/first"
+radiogen train "$work/cases" -o "$model" --preset small --config "$here/starter.yaml" --device cpu --seed 4
