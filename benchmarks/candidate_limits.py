@@ -24,7 +24,7 @@ from radiogen.io.nifti import read_mask
 from radiogen.runtime import keep_large_blocks
 from radiogen.volume import array_of, voxel_ml
 
-LIMITS = (0.5, 0.6, 0.65, 0.7, 0.74, 0.76, 0.78, 0.8, 0.82, 0.84, 0.86, 0.88, 0.9)
+LIMITS = (0.5, 0.6, 0.65, 0.7, 0.74, 0.76, 0.78, 0.8, 0.82, 0.83, 0.84, 0.86, 0.88, 0.9)
 LARGE_ML = 20.0
 
 

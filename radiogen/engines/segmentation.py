@@ -83,7 +83,7 @@ def segment_volume(
         keep_probability: Also give the probabilities.
 
     Raises:
-        ConfigError: A box or mask that does not reach the lungs.
+        ConfigError: A mask that does not reach the lungs, or boxes of which none does.
         CaseError: The lung mask is empty.
         DeviceError: There is too little memory.
     """
