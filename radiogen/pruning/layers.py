@@ -132,7 +132,10 @@ def check_collapse(table: list[LayerRow], allow: bool = False) -> None:
     Raises:
         PruningError: A layer has collapsed; it is named.
     """
-    cure = "lower --sparsity, take --scope layer or --warmup epoch, or accept it with --allow-collapse"
+    cure = (
+        "lower --sparsity, take --scope layer, --warmup epoch or --criterion random, "
+        "or accept it with --allow-collapse"
+    )
     for row in table:
         if allow:
             return
