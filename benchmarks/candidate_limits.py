@@ -21,6 +21,7 @@ from radiogen.engines.segment import SegmentOptions, segment
 from radiogen.engines.segmentation import SegmentationSettings
 from radiogen.io.cases import Case, find_cases
 from radiogen.io.nifti import read_mask
+from radiogen.measures.overlap import dice_of
 from radiogen.runtime import keep_large_blocks
 from radiogen.volume import array_of, voxel_ml
 
@@ -50,9 +51,7 @@ def count(case: Case, folder: Path, limits: Sequence[float]) -> list[dict[str, f
                 "found": int(hit.sum()),
                 "large found": int((hit & large).sum()),
                 "false": sum(not outline[found == label].any() for label in kept),
-                "dice": 2
-                * np.count_nonzero(mask & (outline > 0))
-                / max(1, np.count_nonzero(mask) + sizes.sum()),
+                "dice": dice_of(mask, outline > 0),
             }
         )
     return counts
@@ -70,9 +69,7 @@ def dice_in_boxes(cases: Path, work: Path, model: AnyModel, outlined: list[Case]
             there, own = outline == label, np.bincount(mask[outline == label], minlength=1)
             named = 1 + int(np.argmax(own[1:])) if own[1:].any() else 0
             drawn = mask == named if named else np.zeros_like(there)
-            dice.append(
-                2 * np.count_nonzero(drawn & there) / (np.count_nonzero(drawn) + np.count_nonzero(there))
-            )
+            dice.append(dice_of(drawn, there))
     return dice
 
 

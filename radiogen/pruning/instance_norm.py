@@ -42,12 +42,12 @@ class _InstanceNorm(torch.autograd.Function):
         inverse = (variance + eps).rsqrt()
         scale = inverse if weight is None else inverse * weight
         shift = -mean * scale if bias is None else torch.addcmul(bias, mean, scale, value=-1)
-        ctx.save_for_backward(x, mean, inverse, weight)
+        ctx.save_for_backward(x, mean, inverse, scale)
         return _volumes(torch.addcmul(_wide(shift, rows), rows, _wide(scale, rows)), x.shape)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
-        x, mean, inverse, weight = ctx.saved_tensors
+        x, mean, inverse, scale = ctx.saved_tensors
         rows, changes = _rows(x), _rows(dy)
         wide_mean, wide_inverse = _wide(mean, rows)[:, 0], _wide(inverse, rows)[:, 0]
         columns = [
@@ -60,11 +60,10 @@ class _InstanceNorm(torch.autograd.Function):
             _by_channel(torch.stack(each), x.shape[1]).sum(1) for each in zip(*columns, strict=True)
         )
         voxels = x.shape[2:].numel()
-        scale = inverse if weight is None else inverse * weight
         slope = -scale * inverse * along / voxels
         level = -scale * total / voxels - slope * mean
         dx = torch.addcmul(_wide(level, rows), rows, _wide(slope, rows)).addcmul_(changes, _wide(scale, rows))
-        by_weight = None if weight is None or not ctx.needs_input_grad[1] else along.sum(0)
+        by_weight = along.sum(0) if ctx.needs_input_grad[1] else None
         by_bias = total.sum(0) if ctx.needs_input_grad[2] else None
         return _volumes(dx, dy.shape), by_weight, by_bias, None
 

@@ -1,6 +1,5 @@
 """The kernels of one layer that are fast on a CPU, beside those that torch takes by itself."""
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -102,10 +101,9 @@ def input_gradient(module: Any, x: Tensor, dy: Tensor) -> Tensor:
         found: Tensor = CONVOLVE[weight.dim()](dy, weight, None, 1, padding, module.dilation)
         return found
     if has_channels_last(x) and _is_plain_volume(module) and not module.transposed:
-        how = _geometry(module)
-        beyond = _left_over(x, dy, module.kernel_size, how)
-        if voxel_pairs.can_double(module.weight, replace(how, output_padding=beyond)):
-            return voxel_pairs.double(dy, module.weight, None, replace(how, output_padding=beyond))
+        how = _geometry(module, _left_over(module, x, dy))
+        if voxel_pairs.can_double(module.weight, how):
+            return voxel_pairs.double(dy, module.weight, None, how)
     return convolution_backward(module, x, dy, module.weight, 1, [True, False, False])[0]
 
 
@@ -115,14 +113,15 @@ def _is_plain_volume(module: nn.Module) -> bool:
     return isinstance(module, kinds) and module.groups == 1 and is_plain_float(module.weight)
 
 
-def _geometry(module: Any, output_padding: tuple[int, ...] = (0, 0, 0)) -> Geometry:
+def _geometry(module: Any, output_padding: tuple[int, ...]) -> Geometry:
     return Geometry(module.stride, tuple(padding_of(module)), module.dilation, output_padding)
 
 
-def _left_over(x: Tensor, dy: Tensor, kernel: tuple[int, ...], how: Geometry) -> tuple[int, ...]:
+def _left_over(module: Any, x: Tensor, dy: Tensor) -> tuple[int, ...]:
     """Voxels at the far end of each axis that a strided convolution did not come to."""
-    sizes = zip(x.shape[2:], dy.shape[2:], kernel, how.stride, how.padding, how.dilation, strict=True)
-    return tuple(n - ((m - 1) * s - 2 * p + d * (k - 1) + 1) for n, m, k, s, p, d in sizes)
+    kernel = zip(module.kernel_size, module.stride, padding_of(module), module.dilation, strict=True)
+    sizes = zip(x.shape[2:], dy.shape[2:], kernel, strict=True)
+    return tuple(n - ((m - 1) * s - 2 * p + d * (k - 1) + 1) for n, m, (k, s, p, d) in sizes)
 
 
 def is_narrow_at_its_end(module: nn.Module) -> bool:

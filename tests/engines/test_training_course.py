@@ -61,12 +61,16 @@ def test_it_stops_when_validation_gets_no_better_and_keeps_the_best(made_cases, 
 
 def test_the_card_tells_cohorts_priors_and_made_lesions(made_cases, tmp_path):
     settings = tiny_settings(
-        *SHORT, "training.synthetic_lesions=0.5", "training.priors=[box, box, box, none]"
+        *SHORT,
+        "training.synthetic_lesions=0.5",
+        "training.priors=[box, box, box, none]",
+        "training.lungs_empty=0.4",
     )
     train(made_cases, tmp_path / "model", settings, TrainOptions(preset="small"), CPU)
     card = (tmp_path / "model" / "MODEL_CARD.md").read_text()
     for said in ("| phantoms | 4 | 4 | outlined lesions |", "box 75%, none 25%", "50% of the patches"):
         assert said in card
+    assert "Of the patches without a box 40% lie anywhere and get no made lesion" in card
     assert "Not for clinical use" in card and "## What it is not for" in card
 
 
