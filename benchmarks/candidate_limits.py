@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from radiogen.engines.model_folder import AnyModel, load_model
-from radiogen.engines.segment import SegmentOptions, segment
-from radiogen.engines.segmentation import SegmentationSettings
+from radiogen.model.folder import AnyModel, load_model
+from radiogen.segmentation.segment import SegmentOptions, segment
+from radiogen.segmentation.volume import SegmentationSettings
 from radiogen.io.cases import Case, find_cases
 from radiogen.io.nifti import read_mask
 from radiogen.measures.overlap import dice_of

@@ -19,9 +19,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from radiogen.engines.losses import segmentation_loss
-from radiogen.engines.presets import load_preset
-from radiogen.engines.raseg_channels import raseg_channels
+from radiogen.training.losses import segmentation_loss
+from radiogen.training.presets import load_preset
+from radiogen.training.raseg_channels import raseg_channels
 from radiogen.networks.raseg import RASeg, RASegSettings, build_raseg
 from radiogen.pruning.channel_choice import ChannelSettings
 from radiogen.pruning.channel_pruning import prune_channels

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-from radiogen.engines.model_folder import Model, ModelConfig
-from radiogen.engines.presets import load_preset
+from radiogen.model.folder import Model, ModelConfig
+from radiogen.training.presets import load_preset
 from radiogen.features.case import measure_case
 from radiogen.features.settings import FeatureOptions
 from radiogen.io.cases import Case

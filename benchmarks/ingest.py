@@ -26,8 +26,8 @@ import numpy as np
 from pydicom import Dataset, FileMetaDataset, dcmread
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from radiogen.io.dicom_files import find_dicom
-from radiogen.io.dicom_headers import CT_IMAGE
+from radiogen.io.dicom.files import find_dicom
+from radiogen.io.dicom.headers import CT_IMAGE
 from radiogen.runtime import cpu_count
 
 SIDES = {
@@ -40,9 +40,9 @@ def work(side: str, series: Path, out: Path) -> None:
     """One side, in this process; prints its seconds and the peak memory as JSON."""
     kind, _, packed = side.partition(" ")
     if kind == "radiogen":
-        from radiogen.io.dicom_volumes import group_series
+        from radiogen.io.dicom.dicom_volumes import group_series
         from radiogen.io.nifti import write_volume
-        from radiogen.preprocess.ct import read_ct
+        from radiogen.ingestion.ct import read_ct
     elif kind == "SimpleITK":
         import SimpleITK as sitk
     elif kind == "pydicom":

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from radiogen.engines.model_folder import load_model
-from radiogen.engines.patches import PatchDataset
-from radiogen.engines.prepared import learnable, prepare
-from radiogen.engines.presets import load_preset
+from radiogen.model.folder import load_model
+from radiogen.training.patches import PatchDataset
+from radiogen.training.prepared import learnable, prepare
+from radiogen.training.presets import load_preset
 from radiogen.io.cases import find_cases
 from radiogen.runtime import keep_large_blocks
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from radiogen.io.cases import Case, find_cases, write_manifest
 from radiogen.io.nifti import write_volume
-from radiogen.phantoms.implants import implant_lesion
-from radiogen.preprocess.lungs import find_lungs
+from radiogen.training.synthetic_lesions import implant_lesion
+from radiogen.ingestion.lungs import find_lungs
 from radiogen.provenance import write_json
 from radiogen.volume import array_of, volume_like
 

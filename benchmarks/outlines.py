@@ -22,7 +22,7 @@ from pydicom import Dataset, FileMetaDataset, dcmread
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from radiogen.io.contours import lay_contours
-from radiogen.io.rtstruct import contours_of, read_rtstruct
+from radiogen.io.dicom.rtstruct import contours_of, read_rtstruct
 
 RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
 SIZE, SPACING = (512, 512, 300), (0.78, 0.78, 1.0)

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import torch
 
-from radiogen.engines.augmentation import Augmentation
-from radiogen.engines.patches import PatchDataset
-from radiogen.engines.prepared import PreparedCase, prepare
-from radiogen.engines.presets import RunSettings, load_preset
+from radiogen.training.augmentation import Augmentation
+from radiogen.training.patches import PatchDataset
+from radiogen.training.prepared import PreparedCase, prepare
+from radiogen.training.presets import RunSettings, load_preset
 from radiogen.io.cases import find_cases
 from radiogen.phantoms.cases import tiny_cases
 from radiogen.phantoms.chest import ChestSize

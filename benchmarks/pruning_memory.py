@@ -18,7 +18,7 @@ from radiogen.pruning.criteria import score_weights
 from radiogen.pruning.layers import layer_table
 from radiogen.pruning.mask_files import save_weight_masks
 from radiogen.pruning.settings import CriterionSettings, MomentSettings
-from radiogen.pruning.sparse_files import save_tensors
+from radiogen.io.tensors import save_tensors
 from radiogen.pruning.weight_masks import apply_weight_masks, weight_masks
 from radiogen.runtime import keep_large_blocks, peak_memory_mb
 

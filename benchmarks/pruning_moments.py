@@ -19,8 +19,8 @@ from monai.networks.nets import UNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from radiogen.engines.losses import segmentation_loss
-from radiogen.engines.presets import load_preset
+from radiogen.training.losses import segmentation_loss
+from radiogen.training.presets import load_preset
 from radiogen.networks.classifiers import build_classifier
 from radiogen.networks.raseg import RASeg, build_raseg
 from radiogen.pruning.measuring import measure_moments

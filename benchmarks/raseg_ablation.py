@@ -15,11 +15,11 @@ from statistics import mean, stdev
 
 import torch
 
-from radiogen.engines.model_folder import load_model
-from radiogen.engines.prepared import prepare
-from radiogen.engines.presets import RunSettings, load_preset
-from radiogen.engines.train import TrainOptions, train
-from radiogen.engines.validation import validate
+from radiogen.model.folder import load_model
+from radiogen.training.prepared import prepare
+from radiogen.training.presets import RunSettings, load_preset
+from radiogen.training.train import TrainOptions, train
+from radiogen.training.validation import validate
 from radiogen.io.cases import find_cases
 from radiogen.networks.raseg import build_raseg, weight_count
 from radiogen.runtime import keep_large_blocks

@@ -30,13 +30,13 @@ from raseg_ablation import COARSE, PRIORS
 from side_by_side import Side, side_by_side
 from torch import Tensor, nn
 
-from radiogen.engines.losses import segmentation_loss
-from radiogen.engines.patches import PatchDataset
-from radiogen.engines.prepared import PreparedCase, prepare
-from radiogen.engines.presets import RunSettings, load_preset
-from radiogen.engines.step import make_optimizer
-from radiogen.engines.training_plan import TrainingPlan
-from radiogen.engines.validation import validate
+from radiogen.training.losses import segmentation_loss
+from radiogen.training.patches import PatchDataset
+from radiogen.training.prepared import PreparedCase, prepare
+from radiogen.training.presets import RunSettings, load_preset
+from radiogen.training.step import make_optimizer
+from radiogen.training.plan import TrainingPlan
+from radiogen.training.validation import validate
 from radiogen.io.cases import find_cases
 from radiogen.networks.raseg import InTraining, RASeg, build_raseg, weight_count
 from radiogen.pruning.macs import count_macs

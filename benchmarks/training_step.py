@@ -18,9 +18,9 @@ import time
 import torch
 from torch import nn
 
-from radiogen.engines.presets import load_preset
-from radiogen.engines.step import Step, make_optimizer
-from radiogen.engines.training_plan import Batch
+from radiogen.training.presets import load_preset
+from radiogen.training.step import Step, make_optimizer
+from radiogen.training.plan import Batch
 from radiogen.networks.dropout import SampleDropout
 from radiogen.networks.raseg import build_raseg, weight_count
 from radiogen.runtime import keep_large_blocks, peak_memory_mb

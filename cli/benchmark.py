@@ -59,10 +59,10 @@ def pruning(
     import json
 
     from radiogen.config import load_settings
-    from radiogen.engines.benchmark.classifiers import ClassifierSettings
-    from radiogen.engines.benchmark.plans import read_grid
-    from radiogen.engines.benchmark.pruning import benchmark_pruning, default_values
-    from radiogen.engines.benchmark.runs import check_devices
+    from radiogen.benchmark.classifiers import ClassifierSettings
+    from radiogen.benchmark.plans import read_grid
+    from radiogen.benchmark.pruning import benchmark_pruning, default_values
+    from radiogen.benchmark.runs import check_devices
     from radiogen.runtime import keep_large_blocks
 
     grid = read_grid(criteria, sparsities, seeds, controls, controls_of)
@@ -112,11 +112,11 @@ def segmentation_pruning(
     """Train RA-Seg dense and pruned, and compare Dice on the cases of the split test, size and speed."""
     import json
 
-    from radiogen.engines.benchmark.plans import read_grid, shares
-    from radiogen.engines.benchmark.runs import check_devices
-    from radiogen.engines.benchmark.segmentation import benchmark_segmentation
-    from radiogen.engines.benchmark.variants import SegmentationSettings, plan_variants
-    from radiogen.engines.presets import load_preset
+    from radiogen.benchmark.plans import read_grid, shares
+    from radiogen.benchmark.runs import check_devices
+    from radiogen.benchmark.segmentation import benchmark_segmentation
+    from radiogen.benchmark.variants import SegmentationSettings, plan_variants
+    from radiogen.training.presets import load_preset
     from radiogen.runtime import keep_large_blocks
 
     grid = read_grid(criteria, sparsities, seeds)

@@ -10,7 +10,7 @@ from .console import finish, progress, say
 from .options import AsJson, Existing, Quiet, Seed
 
 if TYPE_CHECKING:
-    from radiogen.preprocess.options import IngestOptions
+    from radiogen.ingestion.options import IngestOptions
 
 Resample = Literal["refuse", "resample"]
 
@@ -56,7 +56,7 @@ def ingest(
 ) -> None:
     """Turn scans and outlines into checked case folders; prints each case and where it came from."""
     from radiogen.config import check_settings
-    from radiogen.preprocess.options import IngestOptions
+    from radiogen.ingestion.options import IngestOptions
 
     values = dict(
         outline=outline, clinical=clinical, clinical_mapping=clinical_mapping, cohort=cohort,
@@ -75,7 +75,7 @@ def ingest(
 
 def make_cases(source: Path, out: Path, options: "IngestOptions", quiet: bool) -> None:
     """Ingest, and say what came of it: each case and where it came from, decisions, failures."""
-    from radiogen.preprocess.ingest import ingest as ingest_source
+    from radiogen.ingestion.ingest import ingest as ingest_source
 
     with progress(quiet) as tick:
         made = ingest_source(source, out, options, tick)
@@ -93,7 +93,7 @@ def make_cases(source: Path, out: Path, options: "IngestOptions", quiet: bool) -
 def _show(source: Path, out: Path | None, options: "IngestOptions", as_json: bool, quiet: bool) -> None:
     from dataclasses import asdict
 
-    from radiogen.preprocess.listing import list_sources
+    from radiogen.ingestion.listing import list_sources
 
     with progress(quiet) as tick:
         listing = list_sources(source, options, out, tick)

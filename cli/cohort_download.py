@@ -12,7 +12,7 @@ from .options import Quiet
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from radiogen.cohorts.series_rows import SeriesRow
+    from radiogen.cohorts.index import SeriesRow
     from radiogen.resources import CohortCard
 
 
@@ -80,7 +80,7 @@ def _bring(
 ) -> None:  # fmt: skip
     from radiogen.cohorts.download import download as bring
     from radiogen.cohorts.download import plan_download
-    from radiogen.cohorts.series_rows import patients_of
+    from radiogen.cohorts.index import patients_of
 
     plan = plan_download(rows, out)
     _tell(cards, rows, quiet=False)
@@ -105,7 +105,7 @@ def _bring(
 
 
 def _tell(cards: "Sequence[CohortCard]", rows: "Sequence[SeriesRow]", quiet: bool) -> None:
-    from radiogen.cohorts.series_rows import licences_of
+    from radiogen.cohorts.index import licences_of
     from radiogen.resources import licence_terms
 
     for card in cards:

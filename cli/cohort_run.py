@@ -34,7 +34,7 @@ def ingest(
     quiet: Quiet = False,
 ) -> None:
     """Turn the scans of a cohort into checked case folders, by its own rules."""
-    from radiogen.preprocess.options import IngestOptions
+    from radiogen.ingestion.options import IngestOptions
 
     make_cases(_scans_of(name, source), out, IngestOptions(cohort=name, clinical=clinical, jobs=jobs), quiet)
 
@@ -77,7 +77,7 @@ def run(
     from radiogen.cohorts.run import run_cohort
     from radiogen.cohorts.settings import CohortSettings
     from radiogen.config import load_settings
-    from radiogen.engines.model_catalogue import starter_model
+    from radiogen.model.model_catalogue import starter_model
     from radiogen.io.cases import is_case_source
 
     source, cohort = _source(name, scans, cohort)
@@ -170,7 +170,7 @@ def _steps_for(are_cases: bool, egfr: Path | None) -> list[str]:
 
 def _about_networks(settings: "CohortSettings", starter: Path | None) -> str:
     """What has to be said of the choice of networks."""
-    from radiogen.engines.ensemble import all_members
+    from radiogen.model.ensemble import all_members
 
     if starter is not None and settings.model == (starter,):
         return f"no --model given: the shipped model {starter.name} is used"

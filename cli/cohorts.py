@@ -64,7 +64,7 @@ def init(
     quiet: Quiet = False,
 ) -> None:
     """Start the card of your own cohort from its folder; complete it in an editor."""
-    from radiogen.cohorts.card_start import start_card
+    from radiogen.cohorts.cards import start_card
 
     with progress(quiet) as tick:
         card = start_card(folder, out, tick)

@@ -41,7 +41,7 @@ def convert(
     quiet: Quiet = False,
 ) -> None:
     """Convert a mask to another format; reads it back and says how well it is found."""
-    from radiogen.preprocess.convert import convert as convert_mask
+    from radiogen.ingestion.convert import convert as convert_mask
 
     done = convert_mask(source, out, to, reference, roi, segment, series, made_by, keep_patient, code)
     for decision in done.decisions:

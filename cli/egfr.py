@@ -145,7 +145,7 @@ def classify_egfr(
 
             answer = classify(source, egfr, out, clinical, clinical_mapping, abstain, tick=tick)
         else:
-            from radiogen.engines.segment import SegmentOptions
+            from radiogen.segmentation.segment import SegmentOptions
             from radiogen.pipeline import examine
 
             if segmentation is None:

@@ -67,10 +67,10 @@ def _evaluate_masks(
     predicted: Path, reference: Path, out: Path | None, rules: dict[str, Any], as_json: bool, quiet: bool
 ) -> None:
     from radiogen.config import check_settings
-    from radiogen.engines.evaluate import evaluate as evaluate_masks
-    from radiogen.engines.evaluation.sentences import say_prompt
-    from radiogen.engines.evaluation.settings import EvaluateOptions
-    from radiogen.engines.evaluation.summary import for_json
+    from radiogen.evaluation.evaluate import evaluate as evaluate_masks
+    from radiogen.evaluation.sentences import say_prompt
+    from radiogen.evaluation.settings import EvaluateOptions
+    from radiogen.evaluation.summary import for_json
 
     options = check_settings(EvaluateOptions, rules, what="radiogen evaluate")
     with progress(quiet) as tick:
@@ -109,9 +109,9 @@ def _evaluate_jitter(
     quiet: bool,
 ) -> None:
     from radiogen.config import check_settings
-    from radiogen.engines.evaluation.jitter import JitterOptions, jitter_curve
-    from radiogen.engines.evaluation.jitter_summary import say_curve
-    from radiogen.engines.model_folder import load_model
+    from radiogen.evaluation.jitter import JitterOptions, jitter_curve
+    from radiogen.evaluation.jitter_summary import say_curve
+    from radiogen.model.folder import load_model
     from radiogen.runtime import keep_large_blocks, pick_device
 
     options = check_settings(JitterOptions, shaken, what="radiogen evaluate --jitter")

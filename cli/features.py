@@ -43,7 +43,7 @@ def extract_features(
 ) -> None:
     """Deep, shape and intensity features of every lesion."""
     from radiogen.config import check_settings
-    from radiogen.engines.model_folder import load_model
+    from radiogen.model.folder import load_model
     from radiogen.features.extract import extract_features as extract
     from radiogen.features.settings import FeatureOptions, parse_ring
     from radiogen.runtime import keep_large_blocks, pick_device

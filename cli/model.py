@@ -18,7 +18,7 @@ def list_models(
     as_json: AsJson = False,
 ) -> None:
     """List the models of a folder, or those that radiogen ships."""
-    from radiogen.engines.model_catalogue import find_models
+    from radiogen.model.model_catalogue import find_models
 
     found = find_models(folder)
     if as_json:
@@ -33,7 +33,7 @@ def list_models(
 @app.command()
 def show(folder: Annotated[Path, typer.Argument(help="Model folder.")], as_json: AsJson = False) -> None:
     """Show the card (or the config) of a model."""
-    from radiogen.engines.model_folder import CARD, read_model_config
+    from radiogen.model.folder import CARD, read_model_config
 
     config = read_model_config(folder)
     typer.echo(
@@ -47,7 +47,7 @@ def import_checkpoint(
     out: Annotated[Path, typer.Option("--output", "-o", help="Model folder to write.")],
 ) -> None:
     """Turn a checkpoint of the published RA-Seg code into a model folder."""
-    from radiogen.engines.model_import import import_published
+    from radiogen.model.importing import import_published
 
     config = import_published(checkpoint, out)
     typer.echo(f"{out}\twidths {config.network.encoder_widths}")
@@ -62,7 +62,7 @@ def export(
     quiet: Quiet = False,
 ) -> None:
     """Write a model for programs without radiogen, compared with torch; says how far off it is."""
-    from radiogen.engines.model_export import export_model, parse_size
+    from radiogen.model.exporting import export_model, parse_size
 
     done = export_model(folder, out, to, parse_size(size) if size else None)
     apart = f"{done.probability_apart:.1e} in a probability, {done.logit_apart:.1e} in a logit"

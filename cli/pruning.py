@@ -66,9 +66,9 @@ def prune(
     share of the patches.
     """
     from radiogen.config import check_settings
-    from radiogen.engines.presets import load_preset
-    from radiogen.engines.prune import PruneOptions, check_scoring
-    from radiogen.engines.prune import prune as prune_network
+    from radiogen.training.presets import load_preset
+    from radiogen.training.prune import PruneOptions, check_scoring
+    from radiogen.training.prune import prune as prune_network
     from radiogen.runtime import is_first_process, keep_large_blocks, pick_device
 
     if (per_flop or step) and structure == "weight":
@@ -140,7 +140,7 @@ def show(
     import json
     from dataclasses import asdict
 
-    from radiogen.engines.pruned_table import show_pruned
+    from radiogen.training.pruned_table import show_pruned
 
     table = show_pruned(pruned)
     if as_json:
@@ -165,7 +165,7 @@ def compare(
     import json
     from dataclasses import asdict
 
-    from radiogen.engines.pruned_table import compare_pruned
+    from radiogen.training.pruned_table import compare_pruned
 
     layers, over_all = compare_pruned(first, second)
     if as_json:

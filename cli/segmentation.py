@@ -57,12 +57,12 @@ def segment(
 ) -> None:
     """Segment lesions on the scanner's grid; prints each lesion with its volume, diameter and score."""
     from radiogen.config import load_settings
-    from radiogen.engines.ensemble import load_models
-    from radiogen.engines.model_catalogue import starter_model
-    from radiogen.engines.segment import SegmentOptions
-    from radiogen.engines.segment import segment as segment_source
-    from radiogen.engines.segment_formats import parse_formats
-    from radiogen.engines.segmentation import SegmentationSettings
+    from radiogen.model.ensemble import load_models
+    from radiogen.model.model_catalogue import starter_model
+    from radiogen.segmentation.segment import SegmentOptions
+    from radiogen.segmentation.segment import segment as segment_source
+    from radiogen.segmentation.formats import parse_formats
+    from radiogen.segmentation.volume import SegmentationSettings
     from radiogen.runtime import keep_large_blocks, pick_device
 
     given = {"smallest_ml": smallest_ml, "tta": tta, "engine": engine}

@@ -11,8 +11,8 @@ from .options import Cases, Config, Device, Existing, Overrides, Preset, Quiet, 
 if TYPE_CHECKING:
     import torch
 
-    from radiogen.engines.presets import RunSettings
-    from radiogen.engines.train_options import TrainOptions
+    from radiogen.training.presets import RunSettings
+    from radiogen.training.options import TrainOptions
 
 
 def train(
@@ -47,8 +47,8 @@ def train(
 
     Under torchrun (several GPUs, several machines) every process takes its share of each step.
     """
-    from radiogen.engines.presets import load_preset
-    from radiogen.engines.train import TrainOptions
+    from radiogen.training.presets import load_preset
+    from radiogen.training.train import TrainOptions
     from radiogen.runtime import is_first_process, keep_large_blocks, pick_device
 
     priors = {"box": "[box]", "lungs": "[lungs]", "mixed": "[box, lungs, none]"}
@@ -92,7 +92,7 @@ class _Work:
         self.device, self.quiet = device, quiet
 
     def train_one(self) -> None:
-        from radiogen.engines.train import train as train_network
+        from radiogen.training.train import train as train_network
         from radiogen.runtime import is_first_process
 
         with progress(self.quiet, self._opening()) as tick:
@@ -106,7 +106,7 @@ class _Work:
         typer.echo(self.out)
 
     def train_every_fold(self) -> None:
-        from radiogen.engines.train_folds import train_folds
+        from radiogen.training.train_folds import train_folds
         from radiogen.runtime import is_first_process
 
         with progress(self.quiet, self._opening()) as tick:
@@ -118,7 +118,7 @@ class _Work:
         typer.echo(self.out)
 
     def try_out(self, every_fold: bool) -> None:
-        from radiogen.engines.dry_run import dry_run
+        from radiogen.training.dry_run import dry_run
         from radiogen.runtime import is_first_process
 
         with progress(self.quiet) as tick:

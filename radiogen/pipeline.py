@@ -4,8 +4,8 @@ from pathlib import Path
 
 from radiogen.egfr.classify import Classification, classify_egfr
 from radiogen.egfr.persistence import load_model as load_egfr
-from radiogen.engines.model_folder import load_model
-from radiogen.engines.segment import CASES, SegmentOptions, segment
+from radiogen.model.folder import load_model
+from radiogen.segmentation.segment import CASES, SegmentOptions, segment
 from radiogen.features.extract import extract_features
 from radiogen.features.settings import FeatureOptions
 from radiogen.io.cases import is_case_source

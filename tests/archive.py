@@ -11,7 +11,7 @@ import boto3
 import pydicom
 from moto.server import ThreadedMotoServer
 
-from radiogen.cohorts.series_rows import COLUMNS
+from radiogen.cohorts.index import COLUMNS
 
 BUCKET = "made-archive"
 CARD = """

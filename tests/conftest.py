@@ -49,8 +49,8 @@ def tiny_model(made_cases, tmp_path_factory):
     import torch
     from engines.tiny_run import tiny_settings
 
-    from radiogen.engines.model_folder import load_model
-    from radiogen.engines.train import TrainOptions, train
+    from radiogen.model.folder import load_model
+    from radiogen.training.train import TrainOptions, train
 
     folder = tmp_path_factory.mktemp("trained") / "model"
     train(made_cases, folder, tiny_settings(), TrainOptions(preset="small"), torch.device("cpu"))

@@ -16,8 +16,8 @@ from shown_commands import options_of, shown_commands, understand
 
 from radiogen.cohorts.settings import CohortSettings
 from radiogen.config import load_settings
-from radiogen.engines.presets import load_preset
-from radiogen.engines.segmentation import SegmentationSettings
+from radiogen.training.presets import load_preset
+from radiogen.segmentation.volume import SegmentationSettings
 
 ROOT = Path(__file__).parents[1]
 DOCS, SITE = ROOT / "docs", ROOT / "docs" / "site"

@@ -98,11 +98,11 @@ def test_imports_run_downwards(importer):
 
 
 def test_a_reach_upwards_or_sideways_is_seen():
-    assert not is_allowed("radiogen.io.nifti", "radiogen.engines.train")
+    assert not is_allowed("radiogen.io.nifti", "radiogen.training.train")
     assert not is_allowed("radiogen.io.nifti", "radiogen.networks.raseg")
     assert not is_allowed("radiogen.runtime", "radiogen.config")
     assert is_allowed("radiogen.config", "radiogen.errors")
-    assert is_allowed("radiogen.io.rtstruct", "radiogen.io.contours")
+    assert is_allowed("radiogen.io.dicom.rtstruct", "radiogen.io.contours")
 
 
 def test_neighbours_import_each_other_in_one_direction_only():

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from shown_commands import call_lesion_early, shown_commands, type_command
 
-from radiogen.engines.segment_case import MASK
-from radiogen.engines.train import train
+from radiogen.segmentation.segment_case import MASK
+from radiogen.training.train import train
 from radiogen.io.nifti import read_mask
 from radiogen.phantoms.cases import TINY
 from radiogen.phantoms.cohort import make_phantoms

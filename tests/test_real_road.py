@@ -9,19 +9,19 @@ import pytest
 import torch
 from engines.tiny_run import tiny_settings
 
-from radiogen.engines.model_folder import Model, load_model
-from radiogen.engines.segment import Segmented, SegmentOptions, segment
-from radiogen.engines.segmentation import BOX_MARGIN_MM
-from radiogen.engines.train import TrainOptions, train
+from radiogen.model.folder import Model, load_model
+from radiogen.segmentation.segment import Segmented, SegmentOptions, segment
+from radiogen.segmentation.volume import BOX_MARGIN_MM
+from radiogen.training.train import TrainOptions, train
 from radiogen.io.cases import Case, find_cases
 from radiogen.io.nifti import read_mask
 from radiogen.measures.floors import faces_of, floors, loosen
 from radiogen.measures.lesions import measure_lesions
 from radiogen.measures.matching import number_lesions
 from radiogen.phantoms.cases import tiny_cases
-from radiogen.preprocess.ingest import ingest
-from radiogen.preprocess.options import IngestOptions
-from radiogen.preprocess.priors import box_round, box_voxels
+from radiogen.ingestion.ingest import ingest
+from radiogen.ingestion.options import IngestOptions
+from radiogen.model.priors import box_round, box_voxels
 from radiogen.volume import array_of, same_grid, voxel_ml
 
 TUMOUR = "Tumor_c40"

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from radiogen.engines.model_catalogue import starter_model
-from radiogen.engines.model_folder import CARD, load_model
-from radiogen.engines.segmentation import Prompt, segment_volume
+from radiogen.model.model_catalogue import starter_model
+from radiogen.model.folder import CARD, load_model
+from radiogen.segmentation.volume import Prompt, segment_volume
 from radiogen.io.cases import Case, find_cases
-from radiogen.preprocess.ingest import ingest
-from radiogen.preprocess.options import IngestOptions
-from radiogen.preprocess.priors import BoxMm, box_round
+from radiogen.ingestion.ingest import ingest
+from radiogen.ingestion.options import IngestOptions
+from radiogen.model.priors import BoxMm, box_round
 from radiogen.volume import array_of
 
 

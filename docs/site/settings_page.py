@@ -18,12 +18,12 @@ from radiogen.cli.main import app
 
 from radiogen.cohorts.settings import CohortSettings
 from radiogen.egfr.settings import EgfrSettings
-from radiogen.engines.benchmark.classifiers import ClassifierSettings
-from radiogen.engines.benchmark.variants import SegmentationSettings as BenchmarkSegmentation
-from radiogen.engines.evaluation.settings import EvaluateOptions
-from radiogen.engines.presets import PRESETS, RunSettings, load_preset
-from radiogen.engines.segment_case import SegmentOptions
-from radiogen.engines.segmentation import SegmentationSettings
+from radiogen.benchmark.classifiers import ClassifierSettings
+from radiogen.benchmark.variants import SegmentationSettings as BenchmarkSegmentation
+from radiogen.evaluation.settings import EvaluateOptions
+from radiogen.training.presets import PRESETS, RunSettings, load_preset
+from radiogen.segmentation.segment_case import SegmentOptions
+from radiogen.segmentation.volume import SegmentationSettings
 from radiogen.features.settings import FeatureOptions
 from radiogen.pruning.channel_choice import ChannelSettings
 from radiogen.pruning.settings import CriterionSettings

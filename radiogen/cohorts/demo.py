@@ -9,20 +9,20 @@ from radiogen.cohorts.split import split_cases
 from radiogen.egfr.classify import classify_egfr
 from radiogen.egfr.settings import EgfrSettings
 from radiogen.egfr.train import EgfrTraining, train_egfr
-from radiogen.engines.evaluate import Evaluation, evaluate
-from radiogen.engines.evaluation.settings import EvaluateOptions
-from radiogen.engines.model_folder import load_model
-from radiogen.engines.presets import RunSettings, load_preset
-from radiogen.engines.prune import PruneOptions, prune
-from radiogen.engines.segment import SegmentOptions, segment
-from radiogen.engines.train import TrainOptions, train
+from radiogen.evaluation.evaluate import Evaluation, evaluate
+from radiogen.evaluation.settings import EvaluateOptions
+from radiogen.model.folder import load_model
+from radiogen.training.presets import RunSettings, load_preset
+from radiogen.training.prune import PruneOptions, prune
+from radiogen.segmentation.segment import SegmentOptions, segment
+from radiogen.training.train import TrainOptions, train
 from radiogen.errors import ConfigError, OutputError
 from radiogen.features.extract import extract_features
 from radiogen.features.settings import FeatureOptions
 from radiogen.io.cases import MANIFEST
 from radiogen.phantoms.cohort import keep_phantoms
-from radiogen.preprocess.ingest import ingest
-from radiogen.preprocess.options import IngestOptions
+from radiogen.ingestion.ingest import ingest
+from radiogen.ingestion.options import IngestOptions
 from radiogen.provenance import RunRecord, record_path
 from radiogen.pruning.settings import CriterionSettings
 from radiogen.report.page import report

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from radiogen.cohorts.buckets import Bucket, RemoteFile, file_md5
-from radiogen.cohorts.series_rows import SeriesRow
+from radiogen.cohorts.index import SeriesRow
 from radiogen.errors import OutputError, RadiogenError, SeriesError
 from radiogen.provenance import DRAFT
 from radiogen.runtime import Tick, no_tick

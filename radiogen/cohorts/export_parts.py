@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from radiogen.config import Settings
-from radiogen.engines.train_options import TrainOptions, choose_cases
+from radiogen.training.options import TrainOptions, choose_cases
 from radiogen.errors import CaseError
 from radiogen.io.cases import Case, find_cases
 from radiogen.io.nifti import write_volume

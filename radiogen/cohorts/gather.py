@@ -12,12 +12,12 @@ from radiogen.cohorts.settings import CohortSettings
 from radiogen.cohorts.tables import LESIONS_TABLE, PATIENTS_TABLE, read_rows, write_tables
 from radiogen.egfr.classify import classify_egfr
 from radiogen.egfr.persistence import load_model as load_egfr
-from radiogen.engines.findings import write_lesions_csv
+from radiogen.segmentation.lesions import write_lesions_csv
 from radiogen.features.extract import extract_features
 from radiogen.io.cases import MANIFEST, cases_of_split
 from radiogen.io.clinical import read_clinical
-from radiogen.preprocess.ingest import list_cases
-from radiogen.preprocess.plans import Clinical
+from radiogen.ingestion.ingest import list_cases
+from radiogen.ingestion.plans import Clinical
 from radiogen.provenance import (
     FAILURE_COLUMNS,
     record_path,

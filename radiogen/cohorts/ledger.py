@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from radiogen.cohorts.holding import is_held
+from radiogen.locks import is_held
 from radiogen.errors import ConfigError
 from radiogen.provenance import short_hash, write_json
 

@@ -5,9 +5,9 @@ from math import prod
 from pathlib import Path
 
 from radiogen.cohorts.one_case import CaseTask
-from radiogen.engines.effort import generous_memory_mb
-from radiogen.engines.ensemble import all_members
-from radiogen.engines.model_folder import WEIGHTS, read_model_config
+from radiogen.segmentation.effort import generous_memory_mb
+from radiogen.model.ensemble import all_members
+from radiogen.model.folder import WEIGHTS, read_model_config
 from radiogen.errors import RadiogenError
 from radiogen.io.nifti import read_grid
 from radiogen.runtime import free_memory_mb

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from radiogen.cohorts.ledger import stamp
-from radiogen.engines.ensemble import all_members, load_models
-from radiogen.engines.model_folder import (
+from radiogen.model.ensemble import all_members, load_models
+from radiogen.model.folder import (
     CONFIG,
     WEIGHTS,
     AnyModel,

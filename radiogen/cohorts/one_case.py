@@ -13,19 +13,19 @@ from pathlib import Path
 import torch
 
 from radiogen import __version__
-from radiogen.cohorts.holding import waited_for
+from radiogen.locks import waited_for
 from radiogen.cohorts.ledger import TRIES, Entry, Ledger, stamp
 from radiogen.cohorts.networks import network_of_features, networks_of
 from radiogen.cohorts.settings import CohortSettings
-from radiogen.engines.inference import Inference
-from radiogen.engines.segment import chosen_prior
-from radiogen.engines.segment_case import CaseWork, LoadedCase
-from radiogen.engines.segment_formats import FILES, Format, FormatWriter
+from radiogen.segmentation.inference import Inference
+from radiogen.segmentation.segment import chosen_prior
+from radiogen.segmentation.segment_case import CaseWork, LoadedCase
+from radiogen.segmentation.formats import FILES, Format, FormatWriter
 from radiogen.errors import CaseError, OutputError, RadiogenError
 from radiogen.features.extract import keep_features
 from radiogen.io.cases import Case, find_cases
-from radiogen.preprocess.case_folder import CasePlan
-from radiogen.preprocess.ingest import ingest_one
+from radiogen.ingestion.case_folder import CasePlan
+from radiogen.ingestion.ingest import ingest_one
 from radiogen.runtime import peak_memory_mb
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)

@@ -8,13 +8,13 @@ from radiogen import __version__
 from radiogen.cohorts.networks import read_networks
 from radiogen.cohorts.one_case import CASES, CaseTask
 from radiogen.cohorts.settings import CohortSettings
-from radiogen.engines.model_folder import check_prior
-from radiogen.engines.segment import chosen_prior
+from radiogen.model.folder import check_prior
+from radiogen.segmentation.segment import chosen_prior
 from radiogen.errors import ConfigError
 from radiogen.io.cases import cases_of_split, is_case_source
-from radiogen.preprocess.case_folder import CasePlan
-from radiogen.preprocess.plans import Clinical, plan_cases, read_patients
-from radiogen.preprocess.sources import find_sources
+from radiogen.ingestion.case_folder import CasePlan
+from radiogen.ingestion.plans import Clinical, plan_cases, read_patients
+from radiogen.ingestion.sources import find_sources
 from radiogen.provenance import short_hash
 from radiogen.resources import cohort_card
 from radiogen.runtime import Tick

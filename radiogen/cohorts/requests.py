@@ -6,7 +6,7 @@ from pathlib import Path
 
 from radiogen.cohorts.idc_index import packaged_index
 from radiogen.cohorts.series_lists import is_series_list, read_series_list
-from radiogen.cohorts.series_rows import SeriesRow, of_patients, patients_of, read_series_rows
+from radiogen.cohorts.index import SeriesRow, of_patients, patients_of, read_series_rows
 from radiogen.cohorts.series_selection import SeriesWanted, chosen_series, cohort_series, wanted_series
 from radiogen.errors import ConfigError, TableError
 from radiogen.resources import CohortCard, cohort_card, cohort_names

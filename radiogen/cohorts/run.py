@@ -10,8 +10,8 @@ from pathlib import Path
 
 from radiogen.cohorts.cluster import run_on_cluster
 from radiogen.cohorts.gather import Failure, Gathering, gather
-from radiogen.cohorts.holding import held, waited_for
-from radiogen.cohorts.lanes import Work, run_in_lanes
+from radiogen.locks import held, waited_for
+from radiogen.pool import Work, run_in_lanes
 from radiogen.cohorts.ledger import LOCK, Entry, Ledger
 from radiogen.cohorts.memory import fitting_jobs
 from radiogen.cohorts.one_case import CASES, CaseTask, is_settled, run_case
@@ -20,7 +20,7 @@ from radiogen.cohorts.settings import CohortSettings
 from radiogen.config import check_settings
 from radiogen.errors import ConfigError, OutputError
 from radiogen.features.settings import FeatureOptions
-from radiogen.io.dicom_zip import unpacked
+from radiogen.io.dicom.zip import unpacked
 from radiogen.provenance import leave_no_trace
 from radiogen.runtime import Tick, no_tick
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from radiogen.cohorts.series_rows import COLUMNS
+from radiogen.cohorts.index import COLUMNS
 from radiogen.errors import TableError
 from radiogen.io.tables import read_text_table
 

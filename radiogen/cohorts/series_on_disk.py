@@ -9,9 +9,9 @@ from typing import Literal
 import pydicom
 from pydicom.errors import InvalidDicomError
 
-from radiogen.cohorts.series_rows import SeriesRow
+from radiogen.cohorts.index import SeriesRow
 from radiogen.errors import SeriesError
-from radiogen.io.dicom_files import walk_files
+from radiogen.io.dicom.files import walk_files
 from radiogen.runtime import Tick, no_tick
 
 TAGS = ["SeriesInstanceUID", "SOPInstanceUID"]

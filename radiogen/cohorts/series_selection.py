@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from radiogen.cohorts.series_rows import SeriesRow, licences_of, of_patients, patients_of
+from radiogen.cohorts.index import SeriesRow, licences_of, of_patients, patients_of
 from radiogen.errors import ConfigError, TableError
 from radiogen.resources import CohortCard, SeriesRule, licence_terms
 

@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from radiogen.cohorts.holding import is_held
+from radiogen.locks import is_held
 from radiogen.cohorts.ledger import Ledger
 from radiogen.cohorts.split import changes_since_split
 from radiogen.cohorts.twins import twins

@@ -24,7 +24,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from radiogen.egfr.bags import EachInstance
 from radiogen.egfr.cleaning import VaryingColumns
-from radiogen.egfr.familiarity import Familiarity
+from radiogen.egfr.ood import Familiarity
 from radiogen.egfr.harmonise import SiteHarmonizer
 from radiogen.egfr.heads import GatedAttentionHead, MlpHead
 from radiogen.egfr.reductions import LinearReduction

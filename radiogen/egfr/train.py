@@ -10,7 +10,7 @@ from radiogen.egfr.card import write_card
 from radiogen.egfr.classifiers import CLASSIFIERS
 from radiogen.egfr.cohort import EgfrCohort, check_overlap, read_cohort
 from radiogen.egfr.external import ExternalJudgement, check_external, judge_external
-from radiogen.egfr.familiarity import Familiarity
+from radiogen.egfr.ood import Familiarity
 from radiogen.egfr.folds import draw_folds
 from radiogen.egfr.judgement import increment
 from radiogen.egfr.persistence import save_model

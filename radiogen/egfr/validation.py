@@ -12,7 +12,7 @@ from sklearn.base import clone
 
 from radiogen.egfr.candidates import Candidate
 from radiogen.egfr.folds import derive_seed, draw_folds
-from radiogen.egfr.remembering import key_of, remember
+from radiogen.cache import key_of, remember
 from radiogen.egfr.statistics import auc, logit
 from radiogen.egfr.tuning import TunedClassifier, raw_scores
 from radiogen.errors import ConfigError

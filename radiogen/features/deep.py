@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from radiogen.engines.model_folder import Model
+from radiogen.model.folder import Model
 from radiogen.errors import ConfigError
 from radiogen.features.regions import Voxels
 from radiogen.features.views import View, prior_of, run_views
-from radiogen.preprocess.network_input import NetworkInput
+from radiogen.model.network_input import NetworkInput
 
 LEVELS = ("encoder2", "decoder3", "decoder2")
 KINDS = ("mean", "std", "max")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from radiogen.engines.model_folder import Model
+from radiogen.model.folder import Model
 from radiogen.errors import CaseError, OutputError, RadiogenError
 from radiogen.features.case import KEYS, CaseRows, Row, measure_case
 from radiogen.features.files import check_ending, perturbed_path, write_features

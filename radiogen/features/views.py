@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from radiogen.engines.model_folder import Model
+from radiogen.model.folder import Model
 from radiogen.errors import ConfigError
 from radiogen.features.regions import Voxels, bounds
 from radiogen.networks.raseg import SIZE_STEP
-from radiogen.preprocess.network_input import NetworkInput, to_array
+from radiogen.model.network_input import NetworkInput, to_array
 from radiogen.volume import FloatArray, array_of
 
 

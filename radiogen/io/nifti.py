@@ -10,7 +10,7 @@ import SimpleITK as sitk
 
 from radiogen.errors import VolumeError
 from radiogen.io.gzip_files import BLOCK, UNREADABLE, open_unpacked, read_exactly, write_gzip
-from radiogen.io.itk_volume import read_itk
+from radiogen.io.itk import read_itk
 from radiogen.io.nifti_header import NiftiHeader, read_nifti_header
 from radiogen.io.upright_grid import UprightGrid, upright_grid
 from radiogen.provenance import whole_file

@@ -6,8 +6,8 @@ import numpy as np
 from pydicom import Dataset
 from pydicom.uid import RTStructureSetStorage
 
-from radiogen.io.dicom_scan import DicomScan, ScanSlice, without_chance
-from radiogen.io.make_rtstruct import Structure, put_structures
+from radiogen.io.dicom.scan import DicomScan, ScanSlice, without_chance
+from radiogen.io.dicom.write_rtstruct import Structure, put_structures
 from radiogen.phantoms.chest import Chest
 from radiogen.phantoms.dicom_objects import Study, new_object
 from radiogen.volume import array_of

@@ -12,7 +12,7 @@ from radiogen.errors import PruningError
 from radiogen.pruning.measuring import measure_moments
 from radiogen.pruning.settings import GRASP_TEMPERATURE, ScoringTask
 from radiogen.pruning.signatures import Batch, Loss, Scores, loss_of, read_batches
-from radiogen.pruning.spread import add_up, add_up_counts, own_share
+from radiogen.distributed import add_up, add_up_counts, own_share
 from radiogen.pruning.state import as_found
 
 

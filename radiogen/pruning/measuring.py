@@ -10,7 +10,7 @@ from radiogen.pruning.engine_choice import Plan, choose_plan
 from radiogen.pruning.moments import Moments, MomentSums, loop_chunk
 from radiogen.pruning.settings import MomentSettings
 from radiogen.pruning.signatures import Batch, Loss, read_batches
-from radiogen.pruning.spread import own_share
+from radiogen.distributed import own_share
 from radiogen.pruning.state import as_found
 from radiogen.pruning.workers import Workers
 

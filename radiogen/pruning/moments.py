@@ -16,7 +16,7 @@ from radiogen.pruning.signatures import (
     refuse_not_finite,
     sample_count,
 )
-from radiogen.pruning.spread import add_up, add_up_counts
+from radiogen.distributed import add_up, add_up_counts
 from radiogen.pruning.state import as_found
 
 

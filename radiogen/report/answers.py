@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from statistics import mean, quantiles
 from typing import Any
 
-from radiogen.engines.evaluation.prompts import PROMPTS
-from radiogen.engines.evaluation.sentences import say_floor
-from radiogen.engines.evaluation.summary import against_floors
+from radiogen.evaluation.prompts import PROMPTS
+from radiogen.evaluation.sentences import say_floor
+from radiogen.evaluation.summary import against_floors
 from radiogen.measures.floors import FLOORS
 from radiogen.report.figures import figure
 from radiogen.report.reading import Row, Run, Training

@@ -12,9 +12,9 @@ import SimpleITK as sitk
 from radiogen.errors import CaseError, RadiogenError
 from radiogen.io.cases import Case
 from radiogen.io.nifti import read_grid, read_mask
-from radiogen.report.case_facts import CaseFacts, measure_case, read_masks
-from radiogen.report.mosaic import as_data, draw_mosaic
-from radiogen.report.suspicion import LEVELS, Finding, Suspicion, judge
+from radiogen.ingestion.case_facts import CaseFacts, measure_case, read_masks
+from radiogen.drawing.mosaic import as_data, draw_mosaic
+from radiogen.ingestion.qc import LEVELS, Finding, Suspicion, judge
 from radiogen.runtime import Tick, cpu_count, no_tick
 from radiogen.volume import same_grid
 

@@ -8,7 +8,7 @@ from typing import Any
 from radiogen import __version__
 from radiogen.errors import RadiogenError
 from radiogen.io.cases import Case
-from radiogen.io.panels import COLORS
+from radiogen.drawing.panels import COLORS
 from radiogen.provenance import RunRecord, record_path, write_text
 from radiogen.report import answers
 from radiogen.report.case_places import find_ct_cases, find_masks, remembered
@@ -17,10 +17,10 @@ from radiogen.report.distributions import draw_distributions
 from radiogen.report.examined import Examined, examine_all, masks_of
 from radiogen.report.figures import figure
 from radiogen.report.flow import draw_flow
-from radiogen.report.pictures import embed_pictures
+from radiogen.report.stills import embed_pictures
 from radiogen.report.reading import Row, Run, read_run
 from radiogen.report.steps import count_steps
-from radiogen.report.stills import draw_still, lighten
+from radiogen.report.stills_part import draw_still, lighten
 from radiogen.report.templates import template
 from radiogen.report.viewer import Viewer, make_viewer
 from radiogen.runtime import Tick, no_tick

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from radiogen import __version__
 from radiogen.io.cases import find_cases
-from radiogen.io.panels import COLORS
+from radiogen.drawing.panels import COLORS
 from radiogen.provenance import RunRecord, write_text
-from radiogen.report.case_facts import BINS
+from radiogen.ingestion.case_facts import BINS
 from radiogen.report.examined import Examined, examine_all
 from radiogen.report.reading import Row, read_failures
-from radiogen.report.suspicion import LEVELS
+from radiogen.ingestion.qc import LEVELS
 from radiogen.report.templates import template
 from radiogen.runtime import Tick, no_tick
 

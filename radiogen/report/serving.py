@@ -15,7 +15,7 @@ from radiogen.io.cases import find_cases
 from radiogen.io.nifti import is_volume_file, read_mask, read_volume
 from radiogen.report.case_places import MASK, find_ct_cases
 from radiogen.report.examined import masks_of
-from radiogen.report.stills import draw_still
+from radiogen.report.stills_part import draw_still
 from radiogen.report.templates import template
 from radiogen.report.viewer import make_viewer_of_whole
 from radiogen.volume import same_grid

@@ -99,7 +99,7 @@ def _unique(values: Iterable[Any]) -> list[str]:
 def _model_names(folder: Path) -> dict[str, str]:
     """Names of the models that are shipped or lie in the run, by the hash that records carry.
 
-    The hash is that of `radiogen.engines.model_folder.model_hash`, which would bring torch along.
+    The hash is that of `radiogen.model.folder.model_hash`, which would bring torch along.
     """
     shipped = data_folder("models")
     places = [*(each for each in sorted(shipped.iterdir()) if each.is_dir())] if shipped.is_dir() else []

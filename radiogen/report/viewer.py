@@ -9,8 +9,8 @@ from typing import Any
 
 import SimpleITK as sitk
 
-from radiogen.io.panels import COLORS, LUNG, SOFT_TISSUE, Window, color_of
-from radiogen.io.planes import Point, patient_axes, widest_cut
+from radiogen.drawing.panels import COLORS, LUNG, SOFT_TISSUE, Window, color_of
+from radiogen.drawing.planes import Point, patient_axes, widest_cut
 from radiogen.measures.lesions import measure_lesions
 from radiogen.report.viewer_volumes import (
     DRAWN_ROUND,

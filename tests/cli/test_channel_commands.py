@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from radiogen.engines.pruned_folder import read_pruned
+from radiogen.training.pruned_folder import read_pruned
 from radiogen.pruning.mask_files import load_weight_masks
 
 CHANNEL = ("--structure", "channel", "--samples", "2", "--device", "cpu")

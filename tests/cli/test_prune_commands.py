@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from radiogen.engines.pruned_folder import read_pruned
+from radiogen.training.pruned_folder import read_pruned
 from radiogen.pruning.comparing import overlap
 from radiogen.pruning.mask_files import load_weight_masks
 

@@ -60,7 +60,7 @@ def test_what_the_guide_shows_can_be_typed(radiogen, cases, small, line):
 
 
 def test_settings_that_the_guide_names_are_there(radiogen):
-    from radiogen.engines.training_settings import TrainingSettings
+    from radiogen.training.settings import TrainingSettings
 
     named = set(re.findall(r"`training\.(\w+)", GUIDE))
     assert named and named <= set(TrainingSettings.model_fields)

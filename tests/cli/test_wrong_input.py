@@ -14,7 +14,7 @@ import torch
 from dicom_phantom import ct_slices, rtstruct, save, square, write_ct
 from egfr.made_tables import make_rows, write_rows
 
-from radiogen.engines import doctor
+from radiogen import doctor
 from radiogen.io.cases import find_cases
 from radiogen.io.nifti import read_volume, write_volume
 

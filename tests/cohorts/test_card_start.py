@@ -5,12 +5,12 @@ import shutil
 import pytest
 from dicom_phantom import write_ct
 
-from radiogen.cohorts.card_start import look_at, start_card
+from radiogen.cohorts.cards import look_at, start_card
 from radiogen.errors import ConfigError, OutputError, RadiogenError
 from radiogen.phantoms.cases import TINY
 from radiogen.phantoms.cohort import make_phantoms
-from radiogen.preprocess.ingest import ingest
-from radiogen.preprocess.options import IngestOptions
+from radiogen.ingestion.ingest import ingest
+from radiogen.ingestion.options import IngestOptions
 from radiogen.resources import cohort_card
 
 

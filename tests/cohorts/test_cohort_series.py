@@ -8,7 +8,7 @@ import pytest
 
 from radiogen.cohorts.card_text import card_lines
 from radiogen.cohorts.requests import find_request
-from radiogen.cohorts.series_rows import patients_of, read_series_rows
+from radiogen.cohorts.index import patients_of, read_series_rows
 from radiogen.cohorts.series_selection import SeriesWanted, cohort_series, wanted_series
 from radiogen.errors import ConfigError
 from radiogen.io.clinical import read_clinical

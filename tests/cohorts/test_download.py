@@ -16,8 +16,8 @@ from radiogen.cohorts.series_selection import SeriesWanted
 from radiogen.errors import OutputError
 from radiogen.phantoms.cases import TINY
 from radiogen.phantoms.cohort import make_phantoms
-from radiogen.preprocess.ingest import ingest
-from radiogen.preprocess.options import IngestOptions
+from radiogen.ingestion.ingest import ingest
+from radiogen.ingestion.options import IngestOptions
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from monai.data import load_decathlon_datalist
 
 from radiogen.cohorts.export_parts import ExportOptions
 from radiogen.cohorts.exports import export_cases
-from radiogen.engines.train_options import TrainOptions, choose_cases
+from radiogen.training.options import TrainOptions, choose_cases
 from radiogen.errors import CaseError, ConfigError, OutputError
 from radiogen.io.cases import find_cases, read_manifest, write_manifest
 from radiogen.io.nifti import read_mask, read_volume, write_volume

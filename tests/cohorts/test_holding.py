@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from radiogen.cohorts.holding import held, is_held
+from radiogen.locks import held, is_held
 from radiogen.cohorts.ledger import Ledger
 from radiogen.errors import OutputError
 

@@ -10,7 +10,7 @@ from radiogen.cohorts.memory import fitting_jobs, worker_memory_mb
 from radiogen.cohorts.planning import plan_tasks
 from radiogen.cohorts.run import Spread, run_cohort
 from radiogen.cohorts.settings import STEPS
-from radiogen.engines.model_catalogue import starter_model
+from radiogen.model.model_catalogue import starter_model
 from radiogen.runtime import no_tick
 
 

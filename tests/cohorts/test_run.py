@@ -196,7 +196,7 @@ def test_a_killed_worker_a_second_head_and_a_sigterm(plain_run, settings, tmp_pa
 
 
 def test_the_name_of_a_machine_stays_in_its_lock(settings, tmp_path, monkeypatch):
-    monkeypatch.setattr("radiogen.cohorts.holding.socket.gethostname", lambda: "node-of-the-hospital")
+    monkeypatch.setattr("radiogen.locks.socket.gethostname", lambda: "node-of-the-hospital")
     run_cohort(settings, tmp_path / "run")
     holders = [path for path in (tmp_path / "run").rglob("*")
                if path.is_file() and b"node-of-the-hospital" in path.read_bytes()]  # fmt: skip

@@ -8,16 +8,16 @@ import pytest
 from cohorts.conftest import results
 from cohorts.test_run_commands import typed
 
-from radiogen.cohorts.card_start import start_card
+from radiogen.cohorts.cards import start_card
 from radiogen.cohorts.run import Spread, run_cohort
 from radiogen.cohorts.status import cohort_status
-from radiogen.engines.ensemble import load_models, write_ensemble
-from radiogen.engines.model_folder import load_model
+from radiogen.model.ensemble import load_models, write_ensemble
+from radiogen.model.folder import load_model
 from radiogen.errors import ConfigError, SeriesError
 from radiogen.phantoms.cases import tiny_cases
 from radiogen.phantoms.chest import ChestSize
 from radiogen.phantoms.cohort import make_phantoms
-from radiogen.pruning.sparse_files import load_tensors, save_tensors
+from radiogen.io.tensors import load_tensors, save_tensors
 from radiogen.runtime import pick_device
 
 

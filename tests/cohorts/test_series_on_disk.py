@@ -6,7 +6,7 @@ import pytest
 from dicom_phantom import CT, file_of, uid
 
 from radiogen.cohorts.series_on_disk import look_through
-from radiogen.cohorts.series_rows import read_series_rows
+from radiogen.cohorts.index import read_series_rows
 from radiogen.errors import SeriesError
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from radiogen.cohorts.requests import find_request
 from radiogen.cohorts.series_lists import read_series_list
-from radiogen.cohorts.series_rows import SeriesRow, read_series_rows
+from radiogen.cohorts.index import SeriesRow, read_series_rows
 from radiogen.cohorts.series_selection import SeriesWanted
 from radiogen.errors import ConfigError, RadiogenError, TableError
 from radiogen.resources import cohort_card, licence_terms

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from radiogen.egfr.familiarity import Familiarity
+from radiogen.egfr.ood import Familiarity
 
 
 @parametrize_with_checks([Familiarity()])

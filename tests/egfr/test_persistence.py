@@ -12,7 +12,7 @@ import skops.io
 from sklearn.naive_bayes import GaussianNB
 
 from radiogen.egfr.classifiers import CLASSIFIERS, make_classifier
-from radiogen.egfr.familiarity import Familiarity
+from radiogen.egfr.ood import Familiarity
 from radiogen.egfr.persistence import CONFIG, HEAD, PIPELINE, load_model, save_model
 from radiogen.egfr.settings import EgfrSettings
 from radiogen.errors import ModelError

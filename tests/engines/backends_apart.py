@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from radiogen.engines import backends
-from radiogen.engines.backends import make_backend
-from radiogen.engines.network_calls import network_call
+from radiogen.model import backends
+from radiogen.model.backends import make_backend
+from radiogen.segmentation.network_calls import network_call
 from radiogen.errors import ConfigError, DeviceError, MissingPackageError
 from radiogen.networks.raseg import RASegSettings, build_raseg
 

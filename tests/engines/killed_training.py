@@ -9,8 +9,8 @@ import torch
 from engines.tiny_run import tiny_settings
 
 from radiogen import provenance
-from radiogen.engines import training as training_module
-from radiogen.engines.train import TrainOptions, train
+from radiogen.training import loop as training_module
+from radiogen.training.train import TrainOptions, train
 
 EVERY_STEP = tiny_settings(
     *("training.checkpoint_minutes=0", "training.ema_decay=0.9"),

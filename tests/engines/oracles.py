@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from engines.tiny_run import tiny_settings
 
-from radiogen.engines.model_folder import Model, ModelConfig
+from radiogen.model.folder import Model, ModelConfig
 
 
 class SoftTissueInPrior(torch.nn.Module):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from radiogen.engines.augmentation import (
+from radiogen.training.augmentation import (
     Augmentation,
     along,
     another_kernel,
@@ -12,8 +12,8 @@ from radiogen.engines.augmentation import (
     lower_dose,
     thicker_slices,
 )
-from radiogen.engines.presets import load_preset
-from radiogen.engines.warp import CONTROL_MM, bend, draw_warp, spline_rows, turn_and_scale
+from radiogen.training.presets import load_preset
+from radiogen.training.warp import CONTROL_MM, bend, draw_warp, spline_rows, turn_and_scale
 
 SPACING = (1.5, 1.5, 2.0)
 SHAPE = (32, 40, 48)

@@ -7,7 +7,7 @@ import torch
 from engines.oracles import SoftTissueInPrior, oracle
 from engines.test_where_masks_land import chest
 
-from radiogen.engines.automatic import (
+from radiogen.segmentation.automatic import (
     AutoSettings,
     Candidate,
     find_candidates,
@@ -16,9 +16,9 @@ from radiogen.engines.automatic import (
     mean_probability,
     only_seen_before,
 )
-from radiogen.engines.inference import Piece
-from radiogen.engines.segmentation import Prompt, SegmentationSettings, segment_volume
-from radiogen.preprocess.network_input import NetworkInput
+from radiogen.segmentation.inference import Piece
+from radiogen.segmentation.volume import Prompt, SegmentationSettings, segment_volume
+from radiogen.model.network_input import NetworkInput
 from radiogen.volume import Box, array_of, volume_like
 
 WHOLE = (slice(0, 12), slice(0, 20), slice(0, 20))

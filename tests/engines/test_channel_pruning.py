@@ -8,14 +8,14 @@ from engines.tiny_run import tiny_settings
 from safetensors.torch import load_file
 from torch import nn
 
-from radiogen.engines.losses import segmentation_loss
-from radiogen.engines.model_folder import load_model, read_model_config
-from radiogen.engines.presets import load_preset
-from radiogen.engines.prune import PruneOptions, prune
-from radiogen.engines.pruned_folder import read_pruned
-from radiogen.engines.raseg_channels import raseg_channels
-from radiogen.engines.segment import SegmentOptions, segment
-from radiogen.engines.train import TrainOptions, train
+from radiogen.training.losses import segmentation_loss
+from radiogen.model.folder import load_model, read_model_config
+from radiogen.training.presets import load_preset
+from radiogen.training.prune import PruneOptions, prune
+from radiogen.training.pruned_folder import read_pruned
+from radiogen.training.raseg_channels import raseg_channels
+from radiogen.segmentation.segment import SegmentOptions, segment
+from radiogen.training.train import TrainOptions, train
 from radiogen.errors import ConfigError, OutputError, PruningError
 from radiogen.features.extract import FeatureOptions, extract_features
 from radiogen.networks.raseg import RASeg, RASegSettings, build_raseg

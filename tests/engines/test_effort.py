@@ -10,9 +10,9 @@ from engines.oracles import CopyOfPrior, Greedy, oracle
 from engines.test_where_masks_land import chest, dice
 from engines.tiny_run import tiny_settings
 
-from radiogen.engines import inference
-from radiogen.engines.effort import fitting, is_out_of_memory, window_memory_mb
-from radiogen.engines.segmentation import Prompt, SegmentationSettings, segment_volume
+from radiogen.segmentation import inference
+from radiogen.segmentation.effort import fitting, is_out_of_memory, window_memory_mb
+from radiogen.segmentation.volume import Prompt, SegmentationSettings, segment_volume
 from radiogen.errors import DeviceError
 from radiogen.networks.raseg import build_raseg
 from radiogen.runtime import free_memory_mb, memory_gb

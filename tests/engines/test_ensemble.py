@@ -9,9 +9,9 @@ import torch
 from engines.oracles import CopyOfPrior, oracle
 from engines.test_where_masks_land import chest
 
-from radiogen.engines.ensemble import join, load_models, write_ensemble
-from radiogen.engines.model_folder import load_model, model_hash
-from radiogen.engines.segmentation import Prompt, segment_volume
+from radiogen.model.ensemble import join, load_models, write_ensemble
+from radiogen.model.folder import load_model, model_hash
+from radiogen.segmentation.volume import Prompt, segment_volume
 from radiogen.errors import ModelError
 
 CPU = torch.device("cpu")

@@ -9,8 +9,8 @@ import pytest
 import SimpleITK as sitk
 
 from radiogen.config import check_settings
-from radiogen.engines.evaluate import COLUMNS, LESION_COLUMNS, evaluate
-from radiogen.engines.evaluation.settings import EvaluateOptions
+from radiogen.evaluation.evaluate import COLUMNS, LESION_COLUMNS, evaluate
+from radiogen.evaluation.settings import EvaluateOptions
 from radiogen.errors import CaseError, ConfigError, OutputError, VolumeError
 
 

@@ -11,15 +11,15 @@ import SimpleITK as sitk
 import torch
 
 from radiogen.config import check_settings
-from radiogen.engines.evaluation import jitter as jitter_module
-from radiogen.engines.evaluation.jitter import JitterOptions, box_mm, jitter_curve
-from radiogen.engines.evaluation.jitter_summary import level_rows, say_curve
-from radiogen.engines.model_folder import Model
+from radiogen.evaluation import jitter as jitter_module
+from radiogen.evaluation.jitter import JitterOptions, box_mm, jitter_curve
+from radiogen.evaluation.jitter_summary import level_rows, say_curve
+from radiogen.model.folder import Model
 from radiogen.errors import CaseError, ConfigError, ModelError, OutputError
 from radiogen.io.cases import Case, find_cases
 from radiogen.measures.floors import FLOORS, Faces, faces_of
 from radiogen.measures.matching import number_lesions
-from radiogen.preprocess.priors import box_round
+from radiogen.model.priors import box_round
 from radiogen.volume import array_of
 
 QUICK = JitterOptions(levels=(0.0, 0.2), draws=2)

@@ -11,17 +11,18 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from radiogen.engines import model_export, onnx_file
-from radiogen.engines.inference import Inference, InferenceSettings
-from radiogen.engines.model_export import export_model, parse_size
-from radiogen.engines.model_folder import Model, ModelConfig, load_model, save_model
-from radiogen.engines.presets import load_preset
-from radiogen.engines.raseg_channels import raseg_channels
-from radiogen.engines.script_file import load_script
+from radiogen.model import exporting as model_export
+from radiogen.model import onnx as onnx_file
+from radiogen.segmentation.inference import Inference, InferenceSettings
+from radiogen.model.exporting import export_model, parse_size
+from radiogen.model.folder import Model, ModelConfig, load_model, save_model
+from radiogen.training.presets import load_preset
+from radiogen.training.raseg_channels import raseg_channels
+from radiogen.model.script_file import load_script
 from radiogen.errors import ConfigError, MissingPackageError, ModelError, OutputError
 from radiogen.io.nifti import write_volume
 from radiogen.networks.raseg import RASegSettings, build_raseg
-from radiogen.preprocess.network_input import Preprocessing
+from radiogen.model.network_input import Preprocessing
 from radiogen.pruning.channel_pruning import cut
 
 CPU = torch.device("cpu")
@@ -238,7 +239,7 @@ def test_what_cannot_be_exported_is_refused_in_one_line(tmp_path, monkeypatch):
 def test_an_export_starts_no_openvino(tmp_path):
     made_model(tmp_path / "model", "paper")
     code = (
-        "import sys; from pathlib import Path; from radiogen.engines.model_export import export_model;"
+        "import sys; from pathlib import Path; from radiogen.model.exporting import export_model;"
         "export_model(Path('model'), Path('out.pt'), 'torchscript', (32, 32, 32));"
         "assert not any(name.startswith('openvino') for name in sys.modules)"
     )

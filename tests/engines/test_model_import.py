@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from radiogen.engines.model_catalogue import find_models
-from radiogen.engines.model_folder import load_model
-from radiogen.engines.model_import import import_published
+from radiogen.model.model_catalogue import find_models
+from radiogen.model.folder import load_model
+from radiogen.model.importing import import_published
 from radiogen.errors import ModelError, OutputError
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from radiogen.engines.network_calls import FLIPS, averaged
+from radiogen.segmentation.network_calls import FLIPS, averaged
 
 
 def says(logit):

@@ -8,10 +8,10 @@ import torch
 from engines.tiny_run import tiny_settings
 from torch.utils.data import DataLoader
 
-from radiogen.engines import patches as patches_module
-from radiogen.engines.patches import EpochSampler, PatchDataset
-from radiogen.engines.pieces import read_padded
-from radiogen.engines.prepared import PreparedCase, prepare
+from radiogen.training import patches as patches_module
+from radiogen.training.patches import EpochSampler, PatchDataset
+from radiogen.training.pieces import read_padded
+from radiogen.training.prepared import PreparedCase, prepare
 from radiogen.errors import CaseError, ConfigError
 from radiogen.io.cases import find_cases
 from radiogen.phantoms.cases import tiny_cases

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radiogen.engines.places import BLOCK, count_blocks, first_voxels, lung_places, move_on
-from radiogen.engines.warp import Reading
+from radiogen.training.places import BLOCK, count_blocks, first_voxels, lung_places, move_on
+from radiogen.training.warp import Reading
 
 CASE = (41, 50, 63)
 PATCH = (16, 32, 32)

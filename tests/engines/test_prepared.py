@@ -9,12 +9,12 @@ import SimpleITK as sitk
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from radiogen.engines import prepared as prepared_module
-from radiogen.engines.prepared import checksum, learnable, near_lesion, prepare, read_about
+from radiogen.training import prepared as prepared_module
+from radiogen.training.prepared import checksum, learnable, near_lesion, prepare, read_about
 from radiogen.errors import CaseError
 from radiogen.io.cases import find_cases
 from radiogen.phantoms.cases import tiny_case
-from radiogen.preprocess.network_input import Preprocessing, to_network_grid
+from radiogen.model.network_input import Preprocessing, to_network_grid
 from radiogen.volume import array_of, volume_like
 
 SETTINGS = Preprocessing(spacing_mm=(8, 7, 6), layout="patches", size=(32, 32, 32))

@@ -3,8 +3,8 @@
 import numpy as np
 from scipy.ndimage import find_objects
 
-from radiogen.engines.prior_augmentation import drawn_box, rough_mask
-from radiogen.engines.training_settings import TrainingSettings
+from radiogen.training.prior_augmentation import drawn_box, rough_mask
+from radiogen.training.settings import TrainingSettings
 
 EXACT = TrainingSettings(box_jitter=0, box_loosen=0, box_careless=0)
 

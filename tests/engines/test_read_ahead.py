@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from radiogen.engines.read_ahead import read_ahead
+from radiogen.read_ahead import read_ahead
 
 
 def test_everything_comes_in_order_with_what_was_read():

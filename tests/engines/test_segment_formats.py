@@ -13,14 +13,14 @@ from pydicom import dcmread
 
 from radiogen.cohorts.run import run_cohort
 from radiogen.cohorts.settings import CohortSettings
-from radiogen.engines.segment import SegmentOptions, segment
-from radiogen.engines.segment_formats import parse_formats
+from radiogen.segmentation.segment import SegmentOptions, segment
+from radiogen.segmentation.formats import parse_formats
 from radiogen.errors import CaseError, ConfigError
 from radiogen.io.nifti import read_grid, read_mask, write_volume
 from radiogen.phantoms.cases import TINY
 from radiogen.phantoms.cohort import make_phantoms
-from radiogen.preprocess.ingest import ingest
-from radiogen.preprocess.options import IngestOptions
+from radiogen.ingestion.ingest import ingest
+from radiogen.ingestion.options import IngestOptions
 from radiogen.volume import array_of
 
 EVERY = parse_formats("nifti,dicom-seg,rtstruct,sr")

@@ -7,13 +7,13 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from radiogen.engines.model_folder import Model
-from radiogen.engines.segment import SegmentOptions, segment
-from radiogen.engines.segmentation import Prompt, SegmentationSettings, segment_volume
+from radiogen.model.folder import Model
+from radiogen.segmentation.segment import SegmentOptions, segment
+from radiogen.segmentation.volume import Prompt, SegmentationSettings, segment_volume
 from radiogen.errors import CaseError, ConfigError, ModelError, OutputError
 from radiogen.io.cases import find_cases
 from radiogen.io.nifti import read_mask, write_volume
-from radiogen.preprocess.priors import BoxMm, box_region, box_round
+from radiogen.model.priors import BoxMm, box_region, box_round
 from radiogen.volume import array_of, same_grid, volume_like
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from radiogen.engines.sliding import NO_LESION, cut, inside, slide, windows_over
+from radiogen.segmentation.sliding import NO_LESION, cut, inside, slide, windows_over
 
 CPU = torch.device("cpu")
 

@@ -6,16 +6,16 @@ import pytest
 import torch
 from engines.tiny_run import tiny_settings
 
-from radiogen.engines import training as training_module
-from radiogen.engines.model_folder import load_model
-from radiogen.engines.prune import PruneOptions, prune
-from radiogen.engines.train import TrainOptions, train
-from radiogen.engines.train_options import choose_cases
+from radiogen.training import loop as training_module
+from radiogen.model.folder import load_model
+from radiogen.training.prune import PruneOptions, prune
+from radiogen.training.train import TrainOptions, train
+from radiogen.training.options import choose_cases
 from radiogen.errors import ConfigError, ModelError, OutputError, PruningError, TrainingError
 from radiogen.io.cases import find_cases
 from radiogen.pruning.mask_files import load_weight_masks
 from radiogen.pruning.settings import CriterionSettings
-from radiogen.pruning.sparse_files import load_tensors
+from radiogen.io.tensors import load_tensors
 
 CPU = torch.device("cpu")
 OPTIONS = TrainOptions(preset="small")

@@ -8,16 +8,16 @@ import torch
 from engines.tiny_run import tiny_settings
 from torch import nn
 
-from radiogen.engines import dry_run as dry_run_module
-from radiogen.engines import train as train_module
-from radiogen.engines import training as training_module
-from radiogen.engines.averaging import averaged_copy
-from radiogen.engines.dry_run import dry_run
-from radiogen.engines.train import TrainOptions, train
-from radiogen.engines.train_folds import train_folds
+from radiogen.training import dry_run as dry_run_module
+from radiogen.training import train as train_module
+from radiogen.training import loop as training_module
+from radiogen.training.averaging import averaged_copy
+from radiogen.training.dry_run import dry_run
+from radiogen.training.train import TrainOptions, train
+from radiogen.training.train_folds import train_folds
 from radiogen.errors import ConfigError, OutputError, TrainingError
 from radiogen.io.cases import find_cases
-from radiogen.pruning.sparse_files import load_tensors
+from radiogen.io.tensors import load_tensors
 
 CPU = torch.device("cpu")
 FOLDS = TrainOptions(preset="small", folds=2)
@@ -77,7 +77,7 @@ def test_the_card_tells_cohorts_priors_and_made_lesions(made_cases, tmp_path):
 def test_folds_become_an_ensemble_in_which_each_case_is_measured_once(made_cases, tmp_path, monkeypatch):
     out, settings = tmp_path / "ensemble", tiny_settings(*SHORT)
     whole = train_module.train_one
-    monkeypatch.setattr("radiogen.engines.train_folds.train_one", die_in("fold1", whole))
+    monkeypatch.setattr("radiogen.training.train_folds.train_one", die_in("fold1", whole))
     with pytest.raises(KeyboardInterrupt):
         train_folds(made_cases, out, settings, FOLDS, CPU)
     assert not (out / "ensemble.json").exists()

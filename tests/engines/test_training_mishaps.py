@@ -7,10 +7,10 @@ import pytest
 import torch
 from engines.tiny_run import tiny_settings
 
-from radiogen.engines import step as step_module
-from radiogen.engines.checkpoint import read_checkpoint_about
-from radiogen.engines.patches import PatchDataset
-from radiogen.engines.train import TrainOptions, train
+from radiogen.training import step as step_module
+from radiogen.training.checkpoint import read_checkpoint_about
+from radiogen.training.patches import PatchDataset
+from radiogen.training.train import TrainOptions, train
 from radiogen.errors import CaseError, ConfigError, MissingPackageError, TrainingError
 
 CPU = torch.device("cpu")

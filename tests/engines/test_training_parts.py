@@ -8,15 +8,15 @@ from engines.tiny_run import TINY, tiny_settings
 from monai.losses import DiceCELoss
 from side_by_side import run_two
 
-from radiogen.engines.losses import dice_ce
-from radiogen.engines.prune import PruneOptions, prune
-from radiogen.engines.step import Step, make_optimizer
-from radiogen.engines.train import TrainOptions, train
-from radiogen.engines.training_plan import Batch
+from radiogen.training.losses import dice_ce
+from radiogen.training.prune import PruneOptions, prune
+from radiogen.training.step import Step, make_optimizer
+from radiogen.training.train import TrainOptions, train
+from radiogen.training.plan import Batch
 from radiogen.networks.raseg import build_raseg
 from radiogen.pruning.mask_files import load_weight_masks
 from radiogen.pruning.settings import CriterionSettings
-from radiogen.pruning.sparse_files import load_tensors
+from radiogen.io.tensors import load_tensors
 
 CPU = torch.device("cpu")
 

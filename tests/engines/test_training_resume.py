@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from engines.killed_training import EVERY_STEP, FOLDS
 
-from radiogen.engines.train import train
+from radiogen.training.train import train
 from radiogen.provenance import DRAFT
-from radiogen.pruning.sparse_files import load_tensors
+from radiogen.io.tensors import load_tensors
 
 TESTS = Path(__file__).parents[1]
 # Each epoch of the fold has two steps and a validation; a new process counts its checkpoints from one.

@@ -7,10 +7,10 @@ from engines.oracles import CopyOfPrior, SoftTissueInPrior, oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from radiogen.engines import scanner_grid
-from radiogen.engines.segmentation import Prompt, segment_volume
-from radiogen.preprocess import network_input
-from radiogen.preprocess.priors import BoxMm, box_region, box_round, box_voxels
+from radiogen.segmentation import scanner_grid
+from radiogen.segmentation.volume import Prompt, segment_volume
+from radiogen.model import network_input
+from radiogen.model.priors import BoxMm, box_region, box_round, box_voxels
 from radiogen.volume import array_of, bounding_box, crop, same_grid
 
 

@@ -9,12 +9,12 @@ import SimpleITK as sitk
 import torch
 from engines.oracles import CopyOfPrior, oracle
 
-from radiogen.engines.losses import dice_of_patches_ce
-from radiogen.engines.segmentation import Prompt, segment_volume
-from radiogen.engines.validation import validate
-from radiogen.engines.zoom import LEAST_ZOOM, MOST_ZOOM, zoom_for, zoomed
-from radiogen.preprocess.network_input import Preprocessing
-from radiogen.preprocess.priors import BoxMm, box_voxels
+from radiogen.training.losses import dice_of_patches_ce
+from radiogen.segmentation.volume import Prompt, segment_volume
+from radiogen.training.validation import validate
+from radiogen.segmentation.zoom import LEAST_ZOOM, MOST_ZOOM, zoom_for, zoomed
+from radiogen.model.network_input import Preprocessing
+from radiogen.model.priors import BoxMm, box_voxels
 from radiogen.volume import array_of, volume_like
 
 FILLS = (0.3, 0.75)  # of the preset

@@ -1,6 +1,6 @@
 """Settings small enough to train in a second."""
 
-from radiogen.engines.presets import RunSettings, load_preset
+from radiogen.training.presets import RunSettings, load_preset
 
 TINY = (
     "network.full_width=2",

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from radiogen.errors import VolumeError
-from radiogen.io.class_images import read_image_set
+from radiogen.benchmark.images import read_image_set
 
 IMAGE = np.arange(3072, dtype=np.uint32).astype(np.uint8)  # red rows, then green, then blue
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pydicom import Dataset, Sequence, dcmread
 from pydicom.datadict import keyword_dict
 
-from radiogen.io.dicom_about import TAGS, describe
+from radiogen.io.dicom.acquisition import TAGS, describe
 
 
 def header(**elements):

@@ -6,9 +6,10 @@ import os
 import pytest
 from dicom_phantom import ct_slices, rtstruct, save, square, write_ct
 
-from radiogen.io import dicom_files, dicom_index
-from radiogen.io.dicom_files import find_dicom
-from radiogen.io.dicom_index import HeaderIndex
+from radiogen.io.dicom import files as dicom_files
+from radiogen.io.dicom import dicom_index
+from radiogen.io.dicom.files import find_dicom
+from radiogen.io.dicom.dicom_index import HeaderIndex
 
 
 @pytest.fixture

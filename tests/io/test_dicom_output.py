@@ -20,20 +20,20 @@ from pydicom.config import disable_value_validation
 
 from radiogen.errors import SeriesError
 from radiogen.io.contours import lay_contours
-from radiogen.io.dicom_files import find_dicom
-from radiogen.io.dicom_new import Maker, Outlines, write_dicom
-from radiogen.io.dicom_scan import read_scan
-from radiogen.io.dicom_seg import read_seg, segment_mask
-from radiogen.io.dicom_series import read_series
-from radiogen.io.dicom_volumes import group_series
-from radiogen.io.make_rtstruct import make_rtstruct
-from radiogen.io.make_seg import make_seg
-from radiogen.io.make_sr import make_sr
-from radiogen.io.mask_grid import lay_mask
+from radiogen.io.dicom.files import find_dicom
+from radiogen.io.dicom.objects import Maker, Outlines, write_dicom
+from radiogen.io.dicom.scan import read_scan
+from radiogen.io.dicom.seg import read_seg, segment_mask
+from radiogen.io.dicom.series import read_series
+from radiogen.io.dicom.dicom_volumes import group_series
+from radiogen.io.dicom.write_rtstruct import make_rtstruct
+from radiogen.io.dicom.write_seg import make_seg
+from radiogen.io.dicom.make_sr import make_sr
+from radiogen.io.masks import lay_mask
 from radiogen.io.outline_place import CtReference, check_frame
 from radiogen.io.outline_trace import trace
 from radiogen.io.polygons import fill_polygons
-from radiogen.io.rtstruct import contours_of, read_rtstruct
+from radiogen.io.dicom.rtstruct import contours_of, read_rtstruct
 from radiogen.measures.lesions import measure_lesions
 from radiogen.volume import array_of, volume_like
 

@@ -22,11 +22,12 @@ from pydicom.uid import (
 )
 
 from radiogen.errors import SeriesError
-from radiogen.io import dicom_decode, dicom_headers
-from radiogen.io.dicom_decode import Decoders, undecodable
-from radiogen.io.dicom_files import find_dicom
-from radiogen.io.dicom_series import read_series
-from radiogen.io.dicom_volumes import group_series
+from radiogen.io.dicom import decode as dicom_decode
+from radiogen.io.dicom import headers as dicom_headers
+from radiogen.io.dicom.decode import Decoders, undecodable
+from radiogen.io.dicom.files import find_dicom
+from radiogen.io.dicom.series import read_series
+from radiogen.io.dicom.dicom_volumes import group_series
 
 LARGE = np.clip(box_hu((41, 37, 5)), -1000, 1000)  # JPEG 2000 takes no smaller image
 JPEG_LOSSLESS = "1.2.840.10008.1.2.4.70"

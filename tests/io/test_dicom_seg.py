@@ -11,12 +11,12 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import RLELossless
 
 from radiogen.errors import OutlineError
-from radiogen.io import seg_stack
-from radiogen.io.dicom_files import find_dicom
-from radiogen.io.dicom_seg import read_seg, segment_mask
-from radiogen.io.dicom_series import read_series
-from radiogen.io.dicom_volumes import group_series
-from radiogen.io.mask_grid import lay_mask
+from radiogen.io.dicom import seg_stack
+from radiogen.io.dicom.files import find_dicom
+from radiogen.io.dicom.seg import read_seg, segment_mask
+from radiogen.io.dicom.series import read_series
+from radiogen.io.dicom.dicom_volumes import group_series
+from radiogen.io.masks import lay_mask
 
 STRICT = "SEG read by highdicom"
 

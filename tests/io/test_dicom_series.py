@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from pydicom.uid import RLELossless
 
 from radiogen.errors import SeriesError
-from radiogen.io.dicom_files import find_dicom
-from radiogen.io.dicom_series import read_series
-from radiogen.io.dicom_volumes import group_series
+from radiogen.io.dicom.files import find_dicom
+from radiogen.io.dicom.series import read_series
+from radiogen.io.dicom.dicom_volumes import group_series
 
 
 def read(folder):

@@ -7,12 +7,12 @@ import pytest
 from dicom_phantom import box_hu, ct_slices, files_in, rtstruct, save, square, write_ct
 
 from radiogen.errors import OutputError, RadiogenError, SeriesError
-from radiogen.io import dicom_zip
+from radiogen.io.dicom import zip as dicom_zip
 from radiogen.io.cases import find_cases
-from radiogen.io.dicom_zip import unpacked
-from radiogen.preprocess.ingest import ingest
-from radiogen.preprocess.listing import list_sources
-from radiogen.preprocess.options import IngestOptions
+from radiogen.io.dicom.zip import unpacked
+from radiogen.ingestion.ingest import ingest
+from radiogen.ingestion.listing import list_sources
+from radiogen.ingestion.options import IngestOptions
 from radiogen.volume import array_of
 
 

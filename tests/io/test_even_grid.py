@@ -6,9 +6,9 @@ import SimpleITK as sitk
 from dicom_phantom import ORIGIN, box_hu, ct_slices, save
 
 from radiogen.errors import SeriesError
-from radiogen.io.dicom_files import find_dicom
-from radiogen.io.dicom_series import SeriesRules, read_series
-from radiogen.io.dicom_volumes import group_series
+from radiogen.io.dicom.files import find_dicom
+from radiogen.io.dicom.series import SeriesRules, read_series
+from radiogen.io.dicom.dicom_volumes import group_series
 
 BOTH = SeriesRules(gaps="resample", tilt="resample")
 

@@ -6,11 +6,11 @@ import SimpleITK as sitk
 from lidc_phantom import grid, ring, roi, write_xml
 
 from radiogen.errors import OutlineError
-from radiogen.io.dicom_files import find_dicom
-from radiogen.io.dicom_series import read_series
-from radiogen.io.dicom_volumes import group_series
-from radiogen.io.lidc_nodules import find_nodules
-from radiogen.io.lidc_xml import read_lidc_xml
+from radiogen.io.dicom.files import find_dicom
+from radiogen.io.dicom.series import read_series
+from radiogen.io.dicom.dicom_volumes import group_series
+from radiogen.io.dicom.lidc import find_nodules
+from radiogen.io.dicom.lidc_xml import read_lidc_xml
 
 BLOCK = [roi(1, ring(3, 3, 5, 5))]  # 3 x 3 pixels
 

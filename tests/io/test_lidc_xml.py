@@ -5,7 +5,7 @@ import pytest
 from lidc_phantom import ring, roi, write_xml
 
 from radiogen.errors import OutlineError
-from radiogen.io.lidc_xml import RATINGS, lidc_series_uid, read_lidc_xml
+from radiogen.io.dicom.lidc_xml import RATINGS, lidc_series_uid, read_lidc_xml
 
 
 def test_readers_nodules_ratings_and_holes_are_told_apart(tmp_path):

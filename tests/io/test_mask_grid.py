@@ -5,7 +5,7 @@ import pytest
 import SimpleITK as sitk
 
 from radiogen.errors import OutlineError
-from radiogen.io.mask_grid import lay_mask
+from radiogen.io.masks import lay_mask
 from radiogen.volume import Box, array_of, crop, grid_with_spacing, resample_to
 
 SOURCE = Path("mask.nii.gz")

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from radiogen.errors import VolumeError
-from radiogen.io.panels import LUNG, Panel, Shown, color_of, draw_panel
-from radiogen.io.picture import write_picture
-from radiogen.io.planes import cut_planes, patient_axes
+from radiogen.drawing.panels import LUNG, Panel, Shown, color_of, draw_panel
+from radiogen.drawing.pictures import write_picture
+from radiogen.drawing.planes import cut_planes, patient_axes
 
 
 def chest() -> tuple[sitk.Image, sitk.Image]:

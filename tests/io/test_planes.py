@@ -7,7 +7,7 @@ import pytest
 import SimpleITK as sitk
 
 from radiogen.errors import VolumeError
-from radiogen.io.planes import body_edges_mm, cut_planes, patient_axes, widest_cut
+from radiogen.drawing.planes import body_edges_mm, cut_planes, patient_axes, widest_cut
 
 EVERY_ORIENTATION = [
     "".join(letters) for pairs in permutations(("LR", "PA", "SI")) for letters in product(*pairs)

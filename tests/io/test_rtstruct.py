@@ -4,7 +4,7 @@ from dicom_phantom import rtstruct, save, square, uid
 from pydicom import dcmread
 
 from radiogen.errors import OutlineError
-from radiogen.io.rtstruct import contours_of, read_rtstruct
+from radiogen.io.dicom.rtstruct import contours_of, read_rtstruct
 
 
 def write(rois, folder, change=None):

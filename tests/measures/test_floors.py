@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from radiogen.io.itk_volume import read_itk
+from radiogen.io.itk import read_itk
 from radiogen.measures.floors import FLOORS, Faces, faces_of, floors, jitter, lesion_floors, loosen
 from radiogen.measures.matching import number_lesions
 from radiogen.volume import array_of

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from radiogen.engines.presets import PRESETS, load_preset
+from radiogen.training.presets import PRESETS, load_preset
 from radiogen.errors import ConfigError, VolumeError
 from radiogen.networks.blocks import Attention
 from radiogen.networks.memory_layout import volumes_channels_last

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from radiogen.phantoms.implant_tissue import draw_noise, measure_noise
-from radiogen.phantoms.implants import implant_lesion
+from radiogen.training.implant_tissue import draw_noise, measure_noise
+from radiogen.training.synthetic_lesions import implant_lesion
 
 SPACING_MM = (1.5, 1.5, 2.0)
 SHAPE = (48, 64, 64)
@@ -141,7 +141,7 @@ def test_sizes_follow_what_is_asked_for(patch):
 
 @pytest.mark.parametrize("sigma", [0.45, 0.7])
 def test_noise_is_measured_back(sigma):
-    from radiogen.phantoms.implant_tissue import Noise
+    from radiogen.training.implant_tissue import Noise
 
     made = draw_noise(SHAPE, Noise(20.0, (sigma, sigma, sigma)), np.random.default_rng(0))
     found = measure_noise(50 + made)

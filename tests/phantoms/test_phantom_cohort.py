@@ -18,8 +18,8 @@ from radiogen.phantoms.cases import TINY
 from radiogen.phantoms.chest import make_chest
 from radiogen.phantoms.cohort import make_phantoms
 from radiogen.phantoms.traits import draw_traits
-from radiogen.preprocess.ingest import ingest
-from radiogen.preprocess.options import IngestOptions
+from radiogen.ingestion.ingest import ingest
+from radiogen.ingestion.options import IngestOptions
 from radiogen.volume import array_of, same_grid
 
 CT = "1.2.840.10008.5.1.4.1.1.2"

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from radiogen.errors import OutputError
 from radiogen.io.nifti import write_volume
-from radiogen.preprocess import case_folder
-from radiogen.preprocess.certificate import certify
-from radiogen.preprocess.ingest import ingest
+from radiogen.ingestion import case_folder
+from radiogen.ingestion.certificate import certify
+from radiogen.ingestion.ingest import ingest
 
 
 def scan(turn=0.3, size=(6, 5, 4), spacing=(0.7, 0.8, 2.5)):

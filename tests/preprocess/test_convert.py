@@ -9,9 +9,9 @@ from pydicom.config import disable_value_validation
 
 from radiogen.errors import ConfigError, OutlineError, OutputError, SeriesError
 from radiogen.io.nifti import read_mask, write_volume
-from radiogen.io.rtstruct import read_rtstruct
-from radiogen.preprocess import convert as module
-from radiogen.preprocess.convert import convert
+from radiogen.io.dicom.rtstruct import read_rtstruct
+from radiogen.ingestion import convert as module
+from radiogen.ingestion.convert import convert
 from radiogen.volume import array_of, same_grid
 
 SIZE = (15, 9, 7)

@@ -15,8 +15,8 @@ from pydicom import dcmread
 
 from radiogen.errors import RadiogenError
 from radiogen.io.outline_place import CtReference
-from radiogen.preprocess.outline_choice import OutlineChoice
-from radiogen.preprocess.outlines import LesionLabels, read_lesions
+from radiogen.ingestion.outline_choice import OutlineChoice
+from radiogen.ingestion.outlines import LesionLabels, read_lesions
 
 pytestmark = pytest.mark.fuzz
 KINDS = ["BINARY", "FRACTIONAL", "LABELMAP", "rtstruct", "lidc-xml"]

@@ -19,9 +19,9 @@ from radiogen.errors import (
 )
 from radiogen.io.cases import find_cases, read_manifest
 from radiogen.io.nifti import write_volume
-from radiogen.preprocess import case_folder
-from radiogen.preprocess.ingest import ingest
-from radiogen.preprocess.options import IngestOptions
+from radiogen.ingestion import case_folder
+from radiogen.ingestion.ingest import ingest
+from radiogen.ingestion.options import IngestOptions
 from radiogen.volume import array_of
 
 

@@ -5,9 +5,9 @@ from dicom_phantom import box_hu, ct_slices, files_in, rtstruct, save, square, w
 
 from radiogen.errors import SeriesError
 from radiogen.io.cases import find_cases
-from radiogen.preprocess.ingest import ingest
-from radiogen.preprocess.listing import list_sources
-from radiogen.preprocess.options import IngestOptions
+from radiogen.ingestion.ingest import ingest
+from radiogen.ingestion.listing import list_sources
+from radiogen.ingestion.options import IngestOptions
 from radiogen.volume import array_of
 
 

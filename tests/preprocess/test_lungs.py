@@ -8,7 +8,7 @@ from radiogen.errors import ConfigError, MissingPackageError
 from radiogen.phantoms.cases import TINY
 from radiogen.phantoms.chest import make_chest
 from radiogen.phantoms.traits import draw_traits
-from radiogen.preprocess.lungs import LEFT, RIGHT, find_lungs, lungs
+from radiogen.ingestion.lungs import LEFT, RIGHT, find_lungs, lungs
 from radiogen.volume import Box, array_of, crop, same_grid, volume_like
 
 

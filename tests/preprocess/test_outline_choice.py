@@ -4,7 +4,7 @@ import pytest
 
 from radiogen.config import check_settings
 from radiogen.errors import ConfigError, OutlineError
-from radiogen.preprocess.outline_choice import OutlineChoice, choose_named, choose_segments
+from radiogen.ingestion.outline_choice import OutlineChoice, choose_named, choose_segments
 from radiogen.resources import OutlineRule, cohort_card
 
 

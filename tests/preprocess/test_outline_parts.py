@@ -5,7 +5,7 @@ import pytest
 import SimpleITK as sitk
 
 from radiogen.errors import OutlineError
-from radiogen.preprocess.outline_parts import Part, lesions_of
+from radiogen.ingestion.outline_parts import Part, lesions_of
 from radiogen.volume import array_of
 
 SOURCE = Path("plan.dcm")

@@ -10,8 +10,8 @@ from pydicom import dcmread
 from radiogen.errors import OutlineError
 from radiogen.io.nifti import write_volume
 from radiogen.io.outline_place import CtReference
-from radiogen.preprocess.outline_choice import OutlineChoice
-from radiogen.preprocess.outlines import read_lesions
+from radiogen.ingestion.outline_choice import OutlineChoice
+from radiogen.ingestion.outlines import read_lesions
 from radiogen.volume import array_of
 
 CT_OF_PHANTOM = CtReference(

@@ -8,12 +8,12 @@ import SimpleITK as sitk
 from dicom_phantom import save, seg
 from pydicom import Dataset, dcmread
 
-from radiogen.io.dicom_files import find_dicom
-from radiogen.io.dicom_series import read_series
-from radiogen.io.dicom_volumes import group_series
+from radiogen.io.dicom.files import find_dicom
+from radiogen.io.dicom.series import read_series
+from radiogen.io.dicom.dicom_volumes import group_series
 from radiogen.io.outline_place import CtReference
-from radiogen.preprocess.outline_choice import OutlineChoice
-from radiogen.preprocess.outlines import read_lesions
+from radiogen.ingestion.outline_choice import OutlineChoice
+from radiogen.ingestion.outlines import read_lesions
 from radiogen.volume import array_of, voxel_ml
 
 

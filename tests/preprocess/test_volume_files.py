@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from radiogen.preprocess.volume_files import pair_volumes
+from radiogen.ingestion.volume_files import pair_volumes
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pruning_networks import classifier, cross_entropy, half_squares, images, mixed, volumes
 from torch import Tensor, nn
 
-from radiogen.engines.losses import segmentation_loss
+from radiogen.training.losses import segmentation_loss
 from radiogen.errors import PruningError
 from radiogen.networks.raseg import RASegSettings, build_raseg
 from radiogen.pruning.criteria import score_weights

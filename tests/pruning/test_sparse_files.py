@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from radiogen.engines.checkpoint import Learned, load_checkpoint, read_checkpoint_about, save_checkpoint
-from radiogen.engines.presets import load_preset
+from radiogen.training.checkpoint import Learned, load_checkpoint, read_checkpoint_about, save_checkpoint
+from radiogen.training.presets import load_preset
 from radiogen.errors import PruningError
 from radiogen.networks.raseg import build_raseg
 from radiogen.pruning.criteria import scores
 from radiogen.pruning.holding import hold_weight_masks
 from radiogen.pruning.settings import CriterionSettings
-from radiogen.pruning.sparse_files import HEADER, PLACES, load_tensors, read_about, save_tensors
+from radiogen.io.tensors import HEADER, PLACES, load_tensors, read_about, save_tensors
 from radiogen.pruning.weight_masks import apply_weight_masks, weight_masks
 
 DTYPES = st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.int64])

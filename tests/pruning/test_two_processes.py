@@ -8,11 +8,11 @@ from engines.tiny_run import TINY, tiny_settings
 from pruning_networks import classifier, cross_entropy, images
 from side_by_side import run_two
 
-from radiogen.engines.prune import PruneOptions, prune
-from radiogen.engines.pruned_table import compare_pruned
+from radiogen.training.prune import PruneOptions, prune
+from radiogen.training.pruned_table import compare_pruned
 from radiogen.pruning.criteria import scores
 from radiogen.pruning.settings import CriterionSettings
-from radiogen.pruning.sparse_files import load_tensors
+from radiogen.io.tensors import load_tensors
 
 TESTS = Path(__file__).parents[1]
 

@@ -12,7 +12,7 @@ from torch.optim import SGD
 from radiogen.pruning.criteria import score_weights
 from radiogen.pruning.holding import assert_held, hold_weight_masks
 from radiogen.pruning.settings import CriterionSettings, MomentSettings
-from radiogen.pruning.sparse_files import save_tensors
+from radiogen.io.tensors import save_tensors
 from radiogen.pruning.weight_masks import weight_masks
 from radiogen.runtime import together
 

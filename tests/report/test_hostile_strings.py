@@ -9,8 +9,8 @@ from report.page_reader import read
 
 from radiogen.phantoms.cases import TINY
 from radiogen.phantoms.cohort import make_phantoms
-from radiogen.preprocess.ingest import ingest
-from radiogen.preprocess.options import IngestOptions
+from radiogen.ingestion.ingest import ingest
+from radiogen.ingestion.options import IngestOptions
 from radiogen.provenance import write_json
 from radiogen.report.page import report
 from radiogen.report.qc import qc

@@ -2,7 +2,7 @@
 
 from report.made_run import draw_png
 
-from radiogen.report.pictures import embed_pictures
+from radiogen.report.stills import embed_pictures
 
 
 def test_heavy_pictures_are_made_smaller_and_light_ones_are_left(tmp_path):

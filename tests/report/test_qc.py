@@ -10,10 +10,10 @@ from radiogen.errors import CaseError
 from radiogen.io.cases import find_cases, read_manifest
 from radiogen.io.nifti import read_volume, write_volume
 from radiogen.provenance import write_json
-from radiogen.report.case_facts import BINS, CaseFacts, LesionFacts, LungFacts, measure_case, read_masks
-from radiogen.report.mosaic import draw_mosaic
+from radiogen.ingestion.case_facts import BINS, CaseFacts, LesionFacts, LungFacts, measure_case, read_masks
+from radiogen.drawing.mosaic import draw_mosaic
 from radiogen.report.qc import qc
-from radiogen.report.suspicion import judge
+from radiogen.ingestion.qc import judge
 from radiogen.volume import array_of, volume_like
 
 LUNGS = LungFacts(right_ml=2500, left_ml=2200, median_hu=-840, cut=(0.0, 0.0))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from radiogen.engines.benchmark.protocol import (
+from radiogen.benchmark.protocol import (
     Epoch,
     Images,
     ProtocolSettings,
@@ -15,7 +15,7 @@ from radiogen.engines.benchmark.protocol import (
     train_classifier,
 )
 from radiogen.errors import TrainingError
-from radiogen.io.class_images import LabelledImages
+from radiogen.benchmark.images import LabelledImages
 from radiogen.networks.classifiers import build_classifier
 
 CPU = torch.device("cpu")

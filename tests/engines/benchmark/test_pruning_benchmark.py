@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from radiogen.engines.benchmark import classifiers
-from radiogen.engines.benchmark.classifiers import ClassifierSettings
-from radiogen.engines.benchmark.plans import Grid
-from radiogen.engines.benchmark.pruning import benchmark_pruning
+from radiogen.benchmark import classifiers
+from radiogen.benchmark.classifiers import ClassifierSettings
+from radiogen.benchmark.plans import Grid
+from radiogen.benchmark.pruning import benchmark_pruning
 from radiogen.errors import OutputError, TrainingError
 from radiogen.pruning.comparing import overlap
 from radiogen.pruning.mask_files import load_weight_masks

@@ -8,10 +8,10 @@ import torch
 from engines.tiny_run import tiny_settings
 
 from radiogen.cohorts.split import split_cases
-from radiogen.engines.benchmark import variants
-from radiogen.engines.benchmark.segmentation import benchmark_segmentation, segmentation_table
-from radiogen.engines.benchmark.timing import time_networks
-from radiogen.engines.benchmark.variants import SegmentationSettings, Variant, plan_variants
+from radiogen.benchmark import variants
+from radiogen.benchmark.segmentation import benchmark_segmentation, segmentation_table
+from radiogen.benchmark.timing import time_networks
+from radiogen.benchmark.variants import SegmentationSettings, Variant, plan_variants
 from radiogen.errors import CaseError, ConfigError
 from radiogen.io.cases import find_cases, read_manifest, write_manifest
 from radiogen.networks.raseg import build_raseg

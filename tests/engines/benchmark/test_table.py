@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from radiogen.engines.benchmark.plans import Grid, Plan, plan_runs, read_grid
-from radiogen.engines.benchmark.table import accuracy_table
+from radiogen.benchmark.plans import Grid, Plan, plan_runs, read_grid
+from radiogen.benchmark.table import accuracy_table
 from radiogen.errors import ConfigError
 
 KEPT = {"snip": [1, 1, 0, 0], "fts": [1, 0, 1, 0], "shuffle": [0, 1, 0, 1]}

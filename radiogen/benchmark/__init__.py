@@ -1,0 +1,1 @@
+"""The papers' pruning protocols, and pruned RA-Segs against dense ones."""

@@ -1,0 +1,186 @@
+"""One run of the classifier benchmark: score, prune, train, test."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import nn
+
+from radiogen.config import Settings
+from radiogen.benchmark.plans import DENSE, Plan
+from radiogen.benchmark.protocol import (
+    Epoch,
+    Images,
+    ProtocolSettings,
+    ScoringSet,
+    accuracy,
+    classification_loss,
+    train_classifier,
+)
+from radiogen.benchmark.images import ImageSet, read_image_set
+from radiogen.networks.classifiers import OUTPUT_LAYER, build_classifier
+from radiogen.provenance import RunRecord, write_json
+from radiogen.pruning.controls import CONTROLS
+from radiogen.pruning.criteria import score_weights
+from radiogen.pruning.layers import layer_table
+from radiogen.pruning.mask_files import save_weight_masks
+from radiogen.pruning.prunable import prunable
+from radiogen.pruning.scoring import Scoring
+from radiogen.pruning.settings import CriterionSettings, FisherScale, Scope
+from radiogen.pruning.signatures import WeightMasks
+from radiogen.pruning.warmup import WarmUpSettings, warm_up
+from radiogen.pruning.weight_masks import apply_weight_masks, weight_masks
+
+_CHANCE = 100_003  # the seeds of scores and controls are not those of the weights
+
+
+class ClassifierSettings(Settings):
+    """What decides the numbers of the classifier benchmark, beside images, criterion, sparsity and seed.
+
+    Attributes:
+        network: Name of the classifier.
+        width: Channels of its first stage; else the usual.
+        warmup: Against layer collapse, before the scoring.
+        scope: Over which weights the scores compete.
+        fisher_scale: What the Fisher term of fts and fbss is multiplied by.
+    """
+
+    network: str = "resnet18"
+    width: PositiveInt | None = None
+    training: ProtocolSettings = ProtocolSettings()
+    warmup: Literal["none", "bn", "epoch"] = "epoch"
+    scope: Scope = "global"
+    fisher_scale: FisherScale = "batch"
+    samples: int = Field(10, ge=1, description="images of each class that are scored")
+    scoring_batch: int = Field(1, ge=1, description="images in a mini-batch of the scoring, one in the paper")
+
+
+@dataclass(frozen=True)
+class ClassifierBench:
+    """A classifier benchmark in its folder; called with a plan, it does that run."""
+
+    source: Path
+    side: int
+    limit: int | None
+    settings: ClassifierSettings
+    runs: Path  # folder of the results
+
+    def __call__(self, plan: Plan, device: torch.device) -> None:
+        """Write NAME.safetensors (weight masks), NAME.json (the result), NAME.run.json (last).
+
+        Raises:
+            RadiogenError: The run cannot be done.
+        """
+        record = RunRecord("benchmark pruning", self.options(plan), seed=plan.seed, device=str(device))
+        images = read_images(self.source, self.side, self.limit)
+        run = _Run(plan, self.settings, images, device)
+        result, masks = run.perform()
+        outputs = [self.result(plan)]
+        if masks:
+            save_weight_masks(self.masks(plan), masks, self.options(plan))
+            outputs.append(self.masks(plan))
+        write_json(self.result(plan), result)
+        record.finish(self.result(plan), outputs)
+
+    def result(self, plan: Plan) -> Path:
+        """The file of a run's numbers."""
+        return self.runs / f"{plan.name}.json"
+
+    def masks(self, plan: Plan) -> Path:
+        """The file of a run's weight masks."""
+        return self.runs / f"{plan.name}.safetensors"
+
+    def options(self, plan: Plan) -> dict[str, Any]:
+        """What makes one run another run; images and settings are the benchmark's."""
+        return {
+            "criterion": plan.criterion,
+            "control": plan.control,
+            "sparsity": plan.sparsity,
+            "seed": plan.seed,
+        }
+
+
+@lru_cache(maxsize=1)
+def read_images(source: Path, side: int, limit: int | None) -> ImageSet:
+    """The images of a benchmark, read once in a process."""
+    return read_image_set(source, side).limited(limit)
+
+
+class _Run:
+    """The stations of one run."""
+
+    def __init__(
+        self, plan: Plan, settings: ClassifierSettings, images: ImageSet, device: torch.device
+    ) -> None:
+        self.plan, self.settings = plan, settings
+        self.train = Images(images.train, images.train, device)
+        self.test = Images(images.test, images.train, device)
+        channels, classes = images.train.pixels.shape[1], len(images.classes)
+        self.network = build_classifier(settings.network, channels, classes, plan.seed, settings.width)
+        self.network.to(device)
+        self.generator = torch.Generator().manual_seed(plan.seed + _CHANCE)
+
+    def perform(self) -> tuple[dict[str, Any], WeightMasks]:
+        """The numbers of the run, and its weight masks; none of a dense network."""
+        plan, training = self.plan, self.settings.training
+        warm = WarmUpSettings(
+            kind=self.settings.warmup,
+            rate=training.learning_rate,
+            momentum=training.momentum,
+            weight_decay=training.weight_decay,
+        )
+        first = Epoch(self.train, training, plan.seed, training.epochs)  # an epoch that training never sees
+        warm_up(self.network, first, classification_loss, warm, self.generator)
+        about, masks = (_about_dense(self.network), {}) if plan.criterion == DENSE else self._prune()
+        losses = train_classifier(self.network, self.train, training, masks, plan.seed)
+        result = {
+            "criterion": plan.criterion,
+            "control": plan.control,
+            "sparsity": plan.sparsity,
+            "seed": plan.seed,
+            "accuracy": round(accuracy(self.network, self.test), 4),
+            **about,
+            "loss": losses,
+        }
+        return result, masks
+
+    def _prune(self) -> tuple[dict[str, Any], WeightMasks]:
+        plan, settings = self.plan, self.settings
+        scoring_set = ScoringSet(self.train, settings.samples, settings.scoring_batch, plan.seed)
+        criterion = CriterionSettings.model_validate(
+            {
+                "criterion": plan.criterion,
+                "sparsity": plan.sparsity,
+                "scope": settings.scope,
+                "fisher_scale": settings.fisher_scale,
+            }
+        )
+        scoring = score_weights(
+            self.network, scoring_set, classification_loss, criterion, self.generator, [OUTPUT_LAYER]
+        )
+        masks = weight_masks(scoring.scores, plan.sparsity, settings.scope)
+        masks = CONTROLS[plan.control or "none"](self.network, masks, self.generator)
+        table = layer_table(self.network, masks, scoring_set, classification_loss)
+        apply_weight_masks(self.network, masks)
+        return {
+            "weights": sum(row.weights for row in table),
+            "kept": sum(row.kept for row in table),
+            "collapsed": [row.name for row in table if row.kept == 0 or row.is_cut],
+            **_about_scoring(scoring),
+        }, {name: mask.cpu() for name, mask in masks.items()}
+
+
+def _about_dense(network: nn.Module) -> dict[str, Any]:
+    weights = sum(weight.numel() for weight in prunable(network, [OUTPUT_LAYER]).values())
+    return {"weights": weights, "kept": weights, "collapsed": []}
+
+
+def _about_scoring(scoring: Scoring) -> dict[str, Any]:
+    terms = scoring.second_order
+    return {
+        "samples_scored": scoring.samples,
+        "second_to_first": terms.ratio if terms and terms.first else None,
+    }

@@ -1,0 +1,182 @@
+"""The papers' training of a classifier, dense or pruned, from images that lie in memory."""
+
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+from torch.nn import functional
+
+from radiogen.config import Settings
+from radiogen.errors import TrainingError
+from radiogen.benchmark.images import LabelledImages
+from radiogen.pruning.holding import assert_held, hold_weight_masks
+from radiogen.pruning.signatures import Batch
+
+PADDING = 4  # pixels that a crop may be shifted by
+ANSWER_BATCH = 512
+_SCORING, _ORDER = 1, 2  # what a draw is for, so that no two purposes share their chance
+
+
+class ProtocolSettings(Settings):
+    """How a classifier is trained and tested; the defaults are those of arXiv:2502.11450.
+
+    Attributes:
+        epochs: How long.
+        batch_size: Images in a mini-batch.
+        learning_rate: Of SGD, at the start.
+        momentum: Of SGD.
+        weight_decay: Of SGD.
+        drop_to: What the rate is multiplied by at each of `drop_at`.
+    """
+
+    epochs: PositiveInt = 160
+    batch_size: int = Field(512, ge=2)
+    learning_rate: PositiveFloat = 0.01
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    drop_at: tuple[float, ...] = Field((0.375, 0.75), description="shares of the epochs: 60 and 120 of 160")
+    drop_to: PositiveFloat = 0.2
+    augment: bool = Field(True, description="random crops and left-right flips")
+
+
+class Images:
+    """Labelled images on a device, standardised by the mean and deviation of the training images."""
+
+    def __init__(self, images: LabelledImages, of_training: LabelledImages, device: torch.device) -> None:
+        self.pixels = torch.from_numpy(images.pixels).to(device)
+        self.labels = torch.from_numpy(images.labels).to(device)
+        values = of_training.pixels.astype(np.float32)
+        shape = (1, -1, 1, 1)
+        mean, deviation = values.mean(axis=(0, 2, 3)), values.std(axis=(0, 2, 3))
+        self.mean = torch.from_numpy(mean).view(shape).to(device)
+        self.deviation = torch.from_numpy(np.maximum(deviation, 1e-6)).view(shape).to(device)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, places: Tensor) -> Batch:
+        """Images (N, C, H, W) and their labels (N,)."""
+        return (self.pixels[places] - self.mean) / self.deviation, self.labels[places]
+
+
+class ScoringSet:
+    """Mini-batches for scoring: so many images of each class, drawn by the seed, not augmented."""
+
+    def __init__(self, images: Images, per_class: int, batch_size: int, seed: int) -> None:
+        self.images, self.batch_size = images, batch_size
+        chance = np.random.default_rng([seed, _SCORING])
+        labels = images.labels.cpu().numpy()
+        drawn = [
+            chance.permutation(np.flatnonzero(labels == label))[:per_class] for label in np.unique(labels)
+        ]
+        self.places = torch.from_numpy(chance.permutation(np.concatenate(drawn)))
+
+    def __iter__(self) -> Iterator[Batch]:
+        for places in torch.split(self.places, self.batch_size):
+            yield self.images.take(places)
+
+
+class Epoch:
+    """The mini-batches of one epoch; their order and crops depend on (seed, epoch) alone."""
+
+    def __init__(self, images: Images, settings: ProtocolSettings, seed: int, number: int) -> None:
+        self.images, self.settings, self.seed, self.number = images, settings, seed, number
+
+    def __iter__(self) -> Iterator[Batch]:
+        chance = np.random.default_rng([self.seed, _ORDER, self.number])
+        order = torch.from_numpy(chance.permutation(len(self.images)))
+        for places in torch.split(order, self.settings.batch_size):
+            if len(places) < 2:
+                continue  # BatchNorm has no variance of one image
+            pixels, labels = self.images.take(places)
+            yield (crop_and_flip(pixels, chance) if self.settings.augment else pixels), labels
+
+
+def crop_and_flip(pixels: Tensor, chance: np.random.Generator) -> Tensor:
+    """Shift each image (N, C, H, W) by up to 4 pixels on zeros, and mirror every other one by chance."""
+    count, channels, height, width = pixels.shape
+    padded = functional.pad(pixels, (PADDING,) * 4)
+    top, left = chance.integers(0, 2 * PADDING + 1, size=(2, count))
+    is_flipped = chance.random(count) < 0.5
+    columns = left[:, None] + np.where(is_flipped[:, None], np.arange(width)[::-1], np.arange(width))
+    rows = top[:, None] + np.arange(height)
+    index = [
+        np.arange(count)[:, None, None, None],
+        np.arange(channels)[None, :, None, None],
+        rows[:, None, :, None],
+        columns[:, None, None, :],
+    ]
+    return padded[tuple(torch.from_numpy(part).to(pixels.device) for part in index)]
+
+
+def classification_loss(network: nn.Module, batch: Batch) -> Tensor:
+    """Mean cross-entropy of a mini-batch (images, labels)."""
+    pixels, labels = batch
+    return functional.cross_entropy(network(pixels), labels)
+
+
+def learning_rate(settings: ProtocolSettings, epoch: int) -> float:
+    """The rate of an epoch, lowered at each share of the epochs in `drop_at`.
+
+    >>> [round(learning_rate(ProtocolSettings(), epoch), 6) for epoch in (59, 60, 120)]
+    [0.01, 0.002, 0.0004]
+    """
+    passed = sum(epoch >= share * settings.epochs for share in settings.drop_at)
+    return settings.learning_rate * settings.drop_to**passed
+
+
+def train_classifier(
+    network: nn.Module,
+    images: Images,
+    settings: ProtocolSettings,
+    weight_masks: Mapping[str, Tensor],
+    seed: int,
+) -> list[float]:
+    """Train in place with SGD; weights outside the masks stay zero.
+
+    Returns:
+        The mean loss of each epoch.
+
+    Raises:
+        TrainingError: The loss is not finite.
+        PruningError: The masks are of another network.
+    """
+    optimizer = torch.optim.SGD(
+        network.parameters(),
+        settings.learning_rate,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+    )
+    held = hold_weight_masks(network, weight_masks, optimizer)
+    network.train()
+    losses = []
+    for epoch in range(settings.epochs):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(settings, epoch)
+        steps = []
+        for batch in Epoch(images, settings, seed, epoch):
+            loss = classification_loss(network, batch)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            steps.append(loss.detach())
+        losses.append(float(torch.stack(steps).mean()))
+        if not math.isfinite(losses[-1]):
+            raise TrainingError(f"epoch {epoch}", "the loss is not finite", "lower the learning_rate")
+    held.remove()
+    assert_held(network, weight_masks)
+    return losses
+
+
+def accuracy(network: nn.Module, images: Images) -> float:
+    """Per cent of the images that are classified right, in evaluation mode."""
+    network.eval()
+    right = 0
+    with torch.no_grad():
+        for places in torch.split(torch.arange(len(images)), ANSWER_BATCH):
+            pixels, labels = images.take(places)
+            right += int((network(pixels).argmax(dim=1) == labels).sum())
+    return 100 * right / len(images)

@@ -1,0 +1,189 @@
+"""Compare pruned RA-Segs with the dense one on a case folder: Dice, size, speed, memory."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from math import ceil
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from radiogen.benchmark.folder import Existing, open_benchmark
+from radiogen.benchmark.runs import Failure, perform_all
+from radiogen.benchmark.timing import example_inputs, time_networks
+from radiogen.benchmark.variants import SegmentationBench, SegmentationSettings, Variant
+from radiogen.model.folder import load_model, model_hash
+from radiogen.training.prepared import learnable
+from radiogen.errors import CaseError, ConfigError
+from radiogen.io.cases import Case, cases_of_split, find_cases
+from radiogen.measures.paired import paired_difference, spread
+from radiogen.networks.raseg import RASeg
+from radiogen.provenance import (
+    RunRecord,
+    file_sha256,
+    is_done,
+    leave_no_trace,
+    short_hash,
+    write_csv,
+    write_failures,
+    write_json,
+)
+from radiogen.pruning.costs import measure_cost
+from radiogen.runtime import Tick, no_tick, pick_device
+
+TABLE, COSTS, FAILURES = "table.csv", "costs.csv", "failures.csv"
+COLUMNS = (
+    *("structure", "criterion", "share", "seeds", "dice_mean", "dice_sd", "difference", "low", "high"),
+    *("dice_of_the_box", "prompt", "collapsed_runs", "weights", "not_zero", "checkpoint_mb"),
+)
+COST_COLUMNS = (
+    *("structure", "criterion", "share", "weights", "macs", "inference_mb", "training_mb"),
+    *("forward_ms", "step_ms", "train_minutes"),
+)
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SegmentationBenchmark:
+    """A finished benchmark: what the variants reach, what they cost, and the runs that failed."""
+
+    folder: Path
+    rows: list[Row]
+    costs: list[Row]
+    failures: list[Failure]
+
+
+def benchmark_segmentation(
+    cases: Path,
+    out: Path,
+    settings: SegmentationSettings,
+    variants: Sequence[Variant],
+    devices: Sequence[str] = ("cpu",),
+    jobs: int = 1,
+    existing: Existing = "skip",
+    tick: Tick = no_tick,
+) -> SegmentationBenchmark:
+    """Train every variant on the cases that are not of the split `test`, and segment those that are.
+
+    Writes `runs/` (pruned folder, model, masks, evaluation and result of each run), `table.csv`, `costs.csv`,
+    and `failures.csv` if runs failed. Killed at any moment, the same call goes on, trainings where they were.
+
+    Args:
+        cases: A case folder whose manifest marks cases as `test`.
+        out: Folder to write.
+        settings: Network, training, scoring, prior.
+        variants: What is compared; differences are those to the dense network of the same seed.
+        devices: Where the networks run; costs are measured on the first.
+        jobs: Runs at the same time, each in a process of its own.
+        existing: What happens to a benchmark that is there.
+        tick: Told of each finished run.
+
+    Raises:
+        CaseError: There are no cases to learn from or none to test on.
+        ConfigError: The network is not trained with the prior.
+        OutputError: The folder holds something else.
+    """
+    if settings.prior not in settings.run.training.priors:
+        there = " or ".join(settings.run.training.priors)
+        raise ConfigError(f"--prior {settings.prior}", "is not trained with", f"take --prior {there}")
+    learn, test = learnable(find_cases(cases))[0], cases_of_split(cases, "test")
+    if not any(case.has_lesion for case in test):
+        raise CaseError(cases, "has no test case with an outline", "ingest with outlines, or split anew")
+    about = {"cases": _hash_cases([*learn, *test]), "settings": settings.model_dump(mode="json")}
+    record = RunRecord("benchmark segmentation-pruning", about)
+    with leave_no_trace(out):
+        bench = SegmentationBench(cases, settings, open_benchmark(out, about, existing))
+        missing = [v for v in variants if not is_done(bench.result(v), asdict(v), [], None)]
+        failures = perform_all(missing, bench, devices, jobs, tick)
+    failed = {name for name, _, _ in failures}
+    results = {
+        variant: json.loads(bench.result(variant).read_text(encoding="utf-8"))
+        for variant in variants
+        if variant.name not in failed
+    }
+    rows = segmentation_table(results)
+    write_csv(out / TABLE, COLUMNS, rows)
+    costs = _costs(bench, list(results), len(learn), out / COSTS, devices[0], tick)
+    write_failures(out / FAILURES, "benchmark", failures)
+    record.device = ", ".join(devices)
+    record.finish(out, [out / TABLE, out / COSTS])
+    return SegmentationBenchmark(out, rows, costs, failures)
+
+
+def _hash_cases(cases: Sequence[Case]) -> str:
+    paths = [path for case in cases for path in (case.ct_path, case.lesion_path, case.lungs_path)]
+    files = [file_sha256(path) for path in paths if path.is_file()]
+    return short_hash(json.dumps([[(case.case_id, case.split) for case in cases], files]))
+
+
+def segmentation_table(results: dict[Variant, Row]) -> list[Row]:
+    """One row for each variant: Dice over seeds, its difference to the dense network paired by seed.
+
+    Args:
+        results: What the runs measured.
+
+    Returns:
+        Rows by COLUMNS; the interval is the 95 % one of the mean difference.
+    """
+    rows = []
+    for key, own in _by_variant(results).items():
+        dice = [results[variant]["dice"] for variant in own]
+        row: Row = {**dict.fromkeys(COLUMNS), **_named(key), "seeds": len(own)}
+        row |= {"dice_mean": mean(dice), "dice_sd": spread(dice)}
+        pairs = [(v, dense) for v in own if (dense := Variant("dense", "", 0.0, v.seed)) in results]
+        if key[0] != "dense" and pairs:
+            found = paired_difference(
+                [results[v]["dice"] for v, _ in pairs], [results[dense]["dice"] for _, dense in pairs]
+            )
+            row |= {"difference": found.mean, "low": found.low, "high": found.high}
+        first = results[own[0]]
+        row |= {name: first[name] for name in ("dice_of_the_box", "prompt", "weights", "not_zero")}
+        row["collapsed_runs"] = sum(bool(results[variant]["collapsed"]) for variant in own)
+        row["checkpoint_mb"] = first["checkpoint_bytes"] / 1e6
+        rows.append({name: round(v, 4) + 0.0 if isinstance(v, float) else v for name, v in row.items()})
+    return rows
+
+
+def _costs(
+    bench: SegmentationBench, done: Sequence[Variant], learn: int, path: Path, device: str, tick: Tick
+) -> list[Row]:
+    """One row for each variant, measured in turn on the network of its first seed, unless done already."""
+    firsts = {own[0].name: key for key, own in _by_variant(done).items()}
+    folders = {name: bench.runs / name / "model" for name in firsts}
+    options = {"models": {name: model_hash(folder) for name, folder in folders.items()}, "device": device}
+    beside = path.with_suffix(".json")
+    if not (is_done(path, options, [], None) and beside.is_file()):
+        record = RunRecord("benchmark costs", options, device=device)
+        where, run = pick_device(device), bench.settings.run
+        window, batch = run.preprocessing.size, run.training.batch_size
+        networks = {name: load_model(folder, where).network for name, folder in folders.items()}
+        seconds = time_networks(networks, window, batch, where, tick=tick)
+        steps = run.training.epochs * ceil(learn * run.training.patches_per_case / batch)
+        rows = []
+        for name, key in firsts.items():
+            settings = networks[name].settings
+            cost = measure_cost(partial(RASeg, settings), example_inputs(settings, window))
+            row = {**_named(key), **asdict(cost)}
+            row |= {"forward_ms": seconds[name].forward_ms, "step_ms": seconds[name].step_ms}
+            row["train_minutes"] = seconds[name].step_ms * steps / 60_000
+            rows.append({name: round(v, 2) if isinstance(v, float) else v for name, v in row.items()})
+        write_csv(path, COST_COLUMNS, rows)
+        write_json(beside, rows)
+        record.finish(path, [path, beside])
+    kept: list[Row] = json.loads(beside.read_text(encoding="utf-8"))
+    return kept
+
+
+Key = tuple[str, str, float]
+
+
+def _by_variant(variants: Iterable[Variant]) -> dict[Key, list[Variant]]:
+    found: dict[Key, list[Variant]] = {}
+    for variant in variants:
+        found.setdefault((variant.structure, variant.criterion, variant.share), []).append(variant)
+    return found
+
+
+def _named(key: Key) -> Row:
+    return dict(zip(("structure", "criterion", "share"), key, strict=True))

@@ -1,0 +1,195 @@
+"""Start the card of one's own cohort from a look into its folder; what is not known stays a comment."""
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pydicom
+import yaml
+
+from radiogen.errors import ConfigError, OutputError, RadiogenError
+from radiogen.io.clinical import read_clinical
+from radiogen.io.dicom.files import walk_files
+from radiogen.io.dicom.rtstruct import read_rtstruct
+from radiogen.ingestion.options import IngestOptions
+from radiogen.ingestion.sources import CaseSource, find_sources
+from radiogen.provenance import write_text
+from radiogen.resources import CohortCard, cohort_card, cohort_names
+from radiogen.runtime import Tick, no_tick
+
+TABLES = (".csv", ".tsv", ".parquet")
+MOST_NAMES = 12
+
+
+@dataclass(frozen=True)
+class FolderFacts:
+    """What a folder of scans holds.
+
+    Attributes:
+        scans: Scans that could be read, one a patient.
+        refused: Those that could not.
+        several: Patients with several CT series.
+        kinds: Outlines by kind.
+        names: What RTSTRUCTs or SEGs call their structures, by kind, and how often.
+        known: A shipped cohort all of whose pseudonyms these are, if there is one.
+        tables: Clinical tables, with the number of patients whose EGFR status they know.
+    """
+
+    scans: int
+    refused: int
+    several: int
+    kinds: dict[str, int]
+    names: dict[str, dict[str, int]]
+    known: str
+    tables: dict[Path, int]
+
+
+def look_at(folder: Path, tick: Tick = no_tick) -> FolderFacts:
+    """See what a cohort's folder holds.
+
+    Raises:
+        RadiogenError: It holds no CT.
+    """
+    sources = find_sources(folder, None, IngestOptions(), (), tick).sources
+    kinds: Counter[str] = Counter(one.outline.kind for one in sources if one.outline is not None)
+    names: dict[str, Counter[str]] = {}
+    for one in sources:
+        if one.outline is not None and one.outline.kind in ("rtstruct", "seg"):
+            names.setdefault(one.outline.kind, Counter()).update(_structures(one))
+    return FolderFacts(
+        scans=sum(one.problem is None for one in sources),
+        refused=sum(one.problem is not None for one in sources),
+        several=sum(bool(one.passed_over) for one in sources),
+        kinds=dict(kinds.most_common()),
+        names={kind: dict(found.most_common()) for kind, found in names.items()},
+        known=_known(sources),
+        tables=_tables(folder, {one.patient for one in sources}),
+    )
+
+
+def _structures(source: CaseSource) -> list[str]:
+    outline = source.outline
+    if outline is None:
+        return []
+    try:
+        if outline.kind == "rtstruct":
+            return [roi.name for roi in read_rtstruct(outline.path) if roi.drawn]
+        header = pydicom.dcmread(outline.path, stop_before_pixels=True)
+        return [str(one.get("SegmentLabel", "")) for one in header.get("SegmentSequence") or ()]
+    except (RadiogenError, OSError, ValueError, AttributeError):
+        return []  # ingest will say what is wrong with it
+
+
+def _known(sources: tuple[CaseSource, ...]) -> str:
+    for name in cohort_names():
+        card = cohort_card(name)
+        if sources and all(card.names_pseudonym(one.patient) for one in sources):
+            return name
+    return ""
+
+
+def _tables(folder: Path, patients: set[str]) -> dict[Path, int]:
+    found = {}
+    for path in (path for path in walk_files(folder) if path.suffix.lower() in TABLES):
+        try:
+            table = read_clinical(path)
+        except RadiogenError:
+            continue  # a table of something else
+        mine = table[table["patient_id"].isin(patients)]
+        if len(mine):
+            found[path] = int((mine["egfr"] != "").sum())
+    return found
+
+
+def start_card(folder: Path, out: Path, tick: Tick = no_tick) -> CohortCard:
+    """Write a card for the scans of a folder, to be completed by hand.
+
+    Args:
+        folder: Scans of the cohort.
+        out: New YAML file; its name becomes the cohort's.
+        tick: Is told of headers read.
+
+    Returns:
+        The card, as it will be read.
+
+    Raises:
+        ConfigError: The file's name is none of a card.
+        OutputError: The file is there already.
+        RadiogenError: The folder holds no CT.
+    """
+    if out.suffix not in (".yaml", ".yml"):
+        raise ConfigError(out, "is no name of a card", "end it in .yaml")
+    if out.exists():
+        raise OutputError(out, "is there already", "choose another name, or remove it")
+    facts = look_at(folder, tick)
+    write_text(out, _text(facts, folder, out))
+    return cohort_card(str(out))
+
+
+def _text(facts: FolderFacts, folder: Path, out: Path) -> str:
+    home = out.resolve().parent
+    lines = [
+        "# Of your own cohort; radiogen ingest --cohort THIS.yaml holds by it.",
+        f"# Found: {_found(facts)}.",
+        _pair("title", out.stem),
+        "licence: own  # or CC BY 4.0, ...: what others may do with it",
+        "# Ids become hashes unless PatientIDs are known to be pseudonyms; then say how they look:",
+        '# patient_id_pattern: "STUDY-\\\\d{3}"',
+    ]
+    if facts.known:
+        lines.append(f"# They look like those of {facts.known}: --cohort {facts.known} knows its rules.")
+    lines += ["source:", f"  {_pair('folder', Path(os.path.relpath(folder.resolve(), home)).as_posix())}"]
+    lines += _outline_lines(facts)
+    lines += _clinical_lines(facts, home)
+    lines += [
+        "# What is known to be bad:",
+        "# bad_outlines:",
+        "#   - {kind: rtstruct, patients: [ID], what: why}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _found(facts: FolderFacts) -> str:
+    outlines = ", ".join(f"{count} with {kind}" for kind, count in facts.kinds.items()) or "no outlines"
+    more = [f"{facts.scans} scans", outlines]
+    if facts.several:
+        more.append(f"{facts.several} patients with several CT series (radiogen ingest --list shows them)")
+    if facts.refused:
+        more.append(f"{facts.refused} that would be refused")
+    return ", ".join(more)
+
+
+def _outline_lines(facts: FolderFacts) -> list[str]:
+    if not facts.kinds:
+        return []
+    lines = ["outline:", f"  kinds: [{', '.join(facts.kinds)}]"]
+    for kind, key in (("rtstruct", "roi"), ("seg", "segment")):
+        names = facts.names.get(kind, {})
+        if not names:
+            continue
+        listed = ", ".join(f"{_quoted(name)} ({count})" for name, count in list(names.items())[:MOST_NAMES])
+        lines.append(f"  # structures: {listed}{', ...' if len(names) > MOST_NAMES else ''}")
+        lines.append(f'  # {key}: "GTV.*"  # pattern of the whole name that is the tumour')
+    return lines
+
+
+def _clinical_lines(facts: FolderFacts, home: Path) -> list[str]:
+    if not facts.tables:
+        return [
+            "# clinical:",
+            "#   table: clinical.csv  # beside this file",
+            "#   columns: {patient_id: MRN, egfr: EGFR result}  # where they are called otherwise",
+            "#   values: {egfr: {L858R: mutant}}",
+        ]
+    best = max(facts.tables, key=lambda path: facts.tables[path])
+    where = Path(os.path.relpath(best.resolve(), home)).as_posix()
+    return ["clinical:", f"  {_pair('table', where)}  # EGFR status of {facts.tables[best]} patients"]
+
+
+def _pair(key: str, value: str) -> str:
+    return yaml.safe_dump({key: value}, width=1000, allow_unicode=True).strip()
+
+
+def _quoted(name: str) -> str:
+    return repr(name.replace("\n", " ").replace("\r", " ")[:64])

@@ -1,0 +1,1 @@
+"""Planes of a CT, panels, pictures and plots: the one place that knows matplotlib."""

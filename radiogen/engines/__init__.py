@@ -1,1 +1,0 @@
-"""What runs a network: patches, loss, training, inference, model folders."""

@@ -1,1 +1,0 @@
-"""Benchmarks of pruning: classifiers by the papers' protocol, and RA-Seg on a case folder."""

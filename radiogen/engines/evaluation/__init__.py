@@ -1,1 +1,0 @@
-"""How good masks are: measured by case and lesion, summed up by prompt, written for a person."""

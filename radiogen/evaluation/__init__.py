@@ -1,0 +1,1 @@
+"""Lesion masks against reference masks: figures, floors, intervals, a page."""

@@ -1,0 +1,221 @@
+"""Measure one scan: its masks as a whole, and every lesion with its partner and its floors."""
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import isfinite, isnan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk
+
+from radiogen.evaluation.settings import EvaluateOptions
+from radiogen.errors import CaseError, VolumeError
+from radiogen.io.nifti import read_mask, read_volume
+from radiogen.measures.detection import Detection, count_matches
+from radiogen.measures.floors import FLOORS, Faces, faces_of, floors, lesion_floors, loosen
+from radiogen.measures.lesions import longest_diameter_mm
+from radiogen.measures.matching import Match, Numbered, match_lesions, number_lesions
+from radiogen.measures.overlap import Overlap, box_round_both, overlap_of
+from radiogen.volume import Box, array_of, crop, same_grid
+
+CT_FILE, LESION_TABLE = "ct.nii.gz", "lesions.csv"
+OVERLAP_COLUMNS = (
+    *("dice", "surface_dice", "hd95_mm", "assd_mm"),
+    *("predicted_ml", "reference_ml", "volume_error_ml", "volume_error_share"),
+)
+COLUMNS = (
+    *("case_id", "patient_id", "prompt", *OVERLAP_COLUMNS),
+    *("lesions", "lesions_found", "lesions_merged", "lesions_missed", "lesions_fragments", "lesions_false"),
+    *("sensitivity", "f1", "panoptic_quality", *FLOORS, "note"),
+)
+LESION_COLUMNS = (
+    *("case_id", "patient_id", "prompt", "outcome", "lesion", "predicted_lesion", "diameter_mm", "size_bin"),
+    *("iou", *OVERLAP_COLUMNS, "score", *FLOORS),
+)
+NO_LESION = "no lesion in the reference: judged by its false lesions alone"
+
+Row = dict[str, Any]
+Slices = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The row of a scan, a row a lesion, and the counts behind them."""
+
+    row: Row  # by COLUMNS
+    lesions: list[Row] = field(default_factory=list)  # by LESION_COLUMNS
+    detection: Detection | None = None  # None where one side has no mask
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """Both masks and the CT, cut to what the lesions and their boxes need."""
+
+    predicted: Numbered
+    reference: Numbered
+    boxes: list[Faces]
+    hu: npt.NDArray[Any] | None
+    spacing_mm: tuple[float, float, float]
+
+
+def measure_case(predicted: Path, reference: Path, options: EvaluateOptions) -> Measured:
+    """Measure a predicted mask against its reference.
+
+    A scan without a lesion in its reference has no Dice and no distance, for they would say nothing (Metrics
+    Reloaded): it counts by its false lesions. A lesion without partner has Dice 0 and infinite distances.
+
+    Args:
+        predicted: Mask; a lesions.csv beside it makes every label a lesion, and its column score, where there
+            is one, is taken over.
+        reference: Mask on the same grid; a ct.nii.gz beside it gives the floors by threshold.
+        options: The rules.
+
+    Returns:
+        Rows without case, patient and prompt.
+
+    Raises:
+        VolumeError: A file cannot be read, or the grids differ.
+        CaseError: The table of lesions cannot be used.
+    """
+    table = read_scores(predicted.with_name(LESION_TABLE))
+    scan = _read(predicted, reference, table is not None, options)
+    matches = match_lesions(scan.predicted, scan.reference, options.least_iou)
+    detection = count_matches(matches)
+    guessed, true = scan.predicted.numbers > 0, scan.reference.numbers > 0
+    overlap = overlap_of(guessed, true, scan.spacing_mm, options.tolerance_mm)
+    row: Row = {
+        **_numbers(overlap),
+        "lesions": detection.lesions,
+        "lesions_found": detection.found,
+        "lesions_merged": detection.merged,
+        "lesions_missed": detection.missed,
+        "lesions_fragments": detection.fragments,
+        "lesions_false": detection.false,
+        "sensitivity": detection.sensitivity,
+        "f1": detection.f1,
+        "panoptic_quality": detection.panoptic_quality,
+        **floors(scan.reference, scan.boxes, scan.hu),
+        "note": None if detection.lesions else NO_LESION,
+    }
+    if not detection.lesions:
+        row |= dict.fromkeys(("dice", "surface_dice", "hd95_mm", "assd_mm"))
+    return Measured(_rounded(row), _lesion_rows(scan, matches, table or {}, options), detection)
+
+
+def read_scores(table: Path) -> dict[int, float | None] | None:
+    """The score of each lesion label in a table of radiogen segment; None without such a table.
+
+    Raises:
+        CaseError: It is damaged, or a score is no number.
+    """
+    if not table.is_file():
+        return None
+    try:
+        with table.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        scores = {int(row["lesion"]): float(row["score"]) if row.get("score") else None for row in rows}
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise CaseError(table, "is not a table of lesions", "segment the case again, or remove it") from error
+    if not all(score is None or isfinite(score) for score in scores.values()):
+        raise CaseError(table, "holds a score that is no number", "segment the case again")
+    return scores
+
+
+def _read(predicted: Path, reference: Path, by_label: bool, options: EvaluateOptions) -> _Scan:
+    guess, truth = read_mask(predicted), read_mask(reference)
+    if not same_grid(guess, truth):
+        raise VolumeError(
+            predicted,
+            f"does not lie on the grid of {reference}",
+            "resample it to that grid by nearest neighbour, or segment the CT of the reference",
+        )
+    box = widen(box_round_both(guess, truth) or Box((0, 0, 0), (1, 1, 1)), truth, options.loosen / 2)
+    lesions = number_lesions(array_of(crop(truth, box)))
+    return _Scan(
+        predicted=number_lesions(array_of(crop(guess, box)), by_label),
+        reference=lesions,
+        boxes=[loosen(faces, options.loosen) for faces in faces_of(lesions)],
+        hu=_hu(reference, truth, box) if len(lesions) else None,
+        spacing_mm=truth.GetSpacing(),
+    )
+
+
+def widen(box: Box, grid: sitk.Image, share: float) -> Box:
+    """A box with a share of its size added at either end of each axis, as far as the grid reaches."""
+    grow = np.ceil(np.array(box.size) * share).astype(int)
+    start = np.maximum(np.array(box.start) - grow, 0)
+    size = np.minimum(np.array(box.end) + grow, grid.GetSize()) - start
+    x, y, z = start.tolist()
+    width, height, depth = size.tolist()
+    return Box((x, y, z), (width, height, depth))
+
+
+def _hu(reference: Path, truth: sitk.Image, box: Box) -> npt.NDArray[Any] | None:
+    path = reference.with_name(CT_FILE)
+    if not path.is_file():
+        return None
+    ct = read_volume(path)
+    if not same_grid(ct, truth):
+        raise VolumeError(path, f"does not lie on the grid of {reference.name}", "ingest the case again")
+    return array_of(crop(ct, box))
+
+
+def _lesion_rows(
+    scan: _Scan, matches: list[Match], scores: Mapping[int, float | None], options: EvaluateOptions
+) -> list[Row]:
+    rows = []
+    by_itself = lesion_floors(scan.reference, scan.boxes, scan.hu)
+    true_at, guessed_at = scan.reference.where(), scan.predicted.where()
+    for match in matches:
+        places = [true_at[match.reference - 1]] if match.reference else []
+        places += [guessed_at[match.predicted - 1]] if match.predicted else []
+        near = _union(places)
+        true = scan.reference.numbers[near] == (match.reference or -1)
+        guessed = scan.predicted.numbers[near] == (match.predicted or -1)
+        diameter_mm = _diameter_mm(true if match.reference else guessed, scan.spacing_mm)
+        row: Row = dict.fromkeys(LESION_COLUMNS)
+        row |= {
+            "outcome": match.outcome,
+            "lesion": scan.reference.name(match.reference) if match.reference else None,
+            "predicted_lesion": scan.predicted.name(match.predicted) if match.predicted else None,
+            "diameter_mm": diameter_mm,
+            "size_bin": options.size_bin(diameter_mm),
+        }
+        overlap = _numbers(overlap_of(guessed, true, scan.spacing_mm, options.tolerance_mm))
+        if match.reference:
+            row |= {"iou": match.iou, **overlap, **by_itself[match.reference - 1]}
+        else:
+            row["predicted_ml"] = overlap["predicted_ml"]
+        if match.predicted:
+            row["score"] = scores.get(scan.predicted.labels[match.predicted - 1])
+        rows.append(_rounded(row))
+    return rows
+
+
+def _numbers(overlap: Overlap) -> Row:
+    return {name: getattr(overlap, name) for name in OVERLAP_COLUMNS}
+
+
+def _rounded(row: Row) -> Row:
+    """Figures to four places; what is not known is None."""
+    return {
+        name: (None if isnan(value) else round(float(value), 4)) if isinstance(value, float) else value
+        for name, value in row.items()
+    }
+
+
+def _diameter_mm(lesion: npt.NDArray[np.bool_], spacing_mm: tuple[float, float, float]) -> float:
+    mask = sitk.GetImageFromArray(lesion.astype(np.uint8))
+    mask.SetSpacing(spacing_mm)
+    return longest_diameter_mm(mask)
+
+
+def _union(places: list[Slices]) -> Slices:
+    z, y, x = (
+        slice(min(side.start for side in sides), max(side.stop for side in sides))
+        for sides in zip(*places, strict=True)
+    )
+    return z, y, x

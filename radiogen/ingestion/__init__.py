@@ -1,0 +1,1 @@
+"""From scans of any source to checked case folders."""

@@ -1,0 +1,212 @@
+"""Measure what tells a sound case from an odd one: HU, lungs, lesions, extent."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk
+from scipy import ndimage
+from scipy.spatial import cKDTree
+
+from radiogen.io.cases import Case
+from radiogen.drawing.planes import PatientAxes, patient_axes
+from radiogen.measures.lesions import measure_lesions
+from radiogen.volume import voxel_ml
+
+AnyArray = npt.NDArray[Any]
+
+AIR_HU = (-1024, -850)  # outside the body, in the windpipe and in emphysema
+SOFT_TISSUE_HU = (-150, 150)  # fat, blood, muscle
+BINS = np.arange(-1050, 1575, 25)  # edges of the drawn histogram; beyond them counts to the last bin
+MOST_POINTS = 4000  # of a surface that distances are measured to
+
+
+@dataclass(frozen=True)
+class LungFacts:
+    """The lung mask: volumes, and how much of it the first and last slice cut.
+
+    Attributes:
+        right_ml: Volume of the right lung.
+        left_ml: Volume of the left lung.
+        median_hu: Of all voxels inside.
+        cut: Area on the lowest and on the highest slice, as a share of the largest area.
+    """
+
+    right_ml: float
+    left_ml: float
+    median_hu: float
+    cut: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class LesionFacts:
+    """One lesion: size, density, and where it lies to the lungs.
+
+    Attributes:
+        label: In the lesion mask.
+        volume_ml: Its volume.
+        diameter_mm: Its longest diameter.
+        median_hu: Of its voxels.
+        in_lungs: Share of it inside the lung mask; None without lungs.
+        from_lungs_mm: From its nearest voxel to the lung mask, 0 where they touch; None without lungs.
+        at_end: Whether the first or last slice holds a part of it.
+    """
+
+    label: int
+    volume_ml: float
+    diameter_mm: float
+    median_hu: float
+    in_lungs: float | None
+    from_lungs_mm: float | None
+    at_end: bool
+
+
+@dataclass(frozen=True)
+class CaseFacts:
+    """What was measured on one case.
+
+    Attributes:
+        slices: Number of axial slices.
+        spacing_mm: Along x, y, z of the patient.
+        extent_mm: From the lowest to the highest slice.
+        tilt_degrees: The largest angle between an axis of the volume and the patient's.
+        lowest_hu: The smallest value.
+        highest_hu: The largest value.
+        air: Share of the voxels in `AIR_HU`.
+        soft_tissue: Share of the voxels in `SOFT_TISSUE_HU`.
+        at_lowest: Share of the voxels that have the smallest value.
+        at_highest: Share of the voxels that have the largest value.
+        histogram: Voxels in each of `BINS`.
+        lungs: None where there is no lung mask.
+        lesions: Empty where no outline is known.
+    """
+
+    slices: int
+    spacing_mm: tuple[float, float, float]
+    extent_mm: float
+    tilt_degrees: float
+    lowest_hu: int
+    highest_hu: int
+    air: float
+    soft_tissue: float
+    at_lowest: float
+    at_highest: float
+    histogram: tuple[int, ...]
+    lungs: LungFacts | None = None
+    lesions: tuple[LesionFacts, ...] = field(default=())
+
+
+def read_masks(case: Case) -> dict[str, sitk.Image]:
+    """The masks that a case has, by name: `lungs`, `lesion`.
+
+    Raises:
+        RadiogenError: One is damaged or does not lie on the CT.
+    """
+    masks = {}
+    if case.lungs_path.is_file():
+        masks["lungs"] = case.lungs()
+    if case.has_lesion:
+        masks["lesion"] = case.lesion()
+    return masks
+
+
+def measure_case(ct: sitk.Image, masks: Mapping[str, sitk.Image]) -> CaseFacts:
+    """Measure a CT (int16 HU) and the masks on its grid that `read_masks` found."""
+    axes = patient_axes(ct)
+    hu = axes.laid(ct)
+    lungs = axes.laid(masks["lungs"]) if "lungs" in masks else None
+    if lungs is not None and not lungs.any():
+        lungs = None
+    x_mm, y_mm, z_mm = axes.spacing_mm
+    return CaseFacts(
+        slices=len(hu),
+        spacing_mm=(x_mm, y_mm, z_mm),
+        extent_mm=len(hu) * z_mm,
+        tilt_degrees=axes.tilt_degrees,
+        **_values(hu),
+        lungs=_lungs(hu, lungs, voxel_ml(ct)) if lungs is not None else None,
+        lesions=_lesions(hu, masks["lesion"], lungs, axes) if "lesion" in masks else (),
+    )
+
+
+def _values(hu: AnyArray) -> dict[str, Any]:
+    counts = np.zeros(65536, np.int64)
+    for plane in hu:  # one by one, since counting needs eight bytes a voxel
+        counts += np.bincount(plane.ravel().astype(np.int32) + 32768, minlength=65536)
+    there = np.flatnonzero(counts)
+    low, high, voxels = int(there[0]), int(there[-1]), hu.size
+    binned, _ = np.histogram(
+        np.clip(np.arange(65536) - 32768, BINS[0], BINS[-1]), bins=BINS, weights=counts.astype(float)
+    )
+    return {
+        "lowest_hu": low - 32768,
+        "highest_hu": high - 32768,
+        "air": _share(counts, AIR_HU),
+        "soft_tissue": _share(counts, SOFT_TISSUE_HU),
+        "at_lowest": float(counts[low]) / voxels,
+        "at_highest": float(counts[high]) / voxels,
+        "histogram": tuple(int(n) for n in binned),
+    }
+
+
+def _share(counts: AnyArray, bounds: tuple[int, int]) -> float:
+    return float(counts[bounds[0] + 32768 : bounds[1] + 32769].sum() / counts.sum())
+
+
+def _lungs(hu: AnyArray, lungs: AnyArray, ml: float) -> LungFacts:
+    areas = np.count_nonzero(lungs, axis=(1, 2))
+    largest = float(areas.max())
+    return LungFacts(
+        right_ml=float(np.count_nonzero(lungs == 1)) * ml,
+        left_ml=float(np.count_nonzero(lungs == 2)) * ml,
+        median_hu=float(np.median(hu[lungs > 0])),
+        cut=(float(areas[0]) / largest, float(areas[-1]) / largest),
+    )
+
+
+def _lesions(
+    hu: AnyArray, mask: sitk.Image, lungs: AnyArray | None, axes: PatientAxes
+) -> tuple[LesionFacts, ...]:
+    labels = axes.laid(mask)
+    surface = _surface(lungs, axes) if lungs is not None else None
+    found, boxes = [], ndimage.find_objects(labels)
+    for lesion in measure_lesions(mask):
+        box = boxes[lesion.label - 1]
+        inside = labels[box] == lesion.label
+        in_lungs, distance_mm = None, None
+        if lungs is not None and surface is not None:
+            in_lungs = float(np.mean(lungs[box][inside] > 0))
+            distance_mm = 0.0 if in_lungs else _distance_mm(inside, box, surface, axes)
+        found.append(
+            LesionFacts(
+                label=lesion.label,
+                volume_ml=lesion.volume_ml,
+                diameter_mm=lesion.longest_diameter_mm,
+                median_hu=float(np.median(hu[box][inside])),
+                in_lungs=in_lungs,
+                from_lungs_mm=distance_mm,
+                at_end=bool(box[0].start == 0 or box[0].stop == len(labels)),
+            )
+        )
+    return tuple(found)
+
+
+def _points_mm(inside: AnyArray, axes: PatientAxes, start: tuple[int, ...] = (0, 0, 0)) -> AnyArray:
+    """Some of the voxels, evenly taken, shape (n, 3), millimetres in the order z, y, x."""
+    points = np.argwhere(inside) + start
+    return np.asarray(points[:: len(points) // MOST_POINTS + 1] * np.array(axes.spacing_mm[::-1]))
+
+
+def _surface(lungs: AnyArray, axes: PatientAxes) -> cKDTree:
+    inside = lungs > 0
+    inner = inside.copy()
+    for axis in (1, 2):
+        inner &= np.roll(inside, 1, axis) & np.roll(inside, -1, axis)
+    return cKDTree(_points_mm(inside & ~inner, axes))
+
+
+def _distance_mm(inside: AnyArray, box: tuple[slice, ...], surface: cKDTree, axes: PatientAxes) -> float:
+    start = tuple(each.start for each in box)
+    return float(surface.query(_points_mm(inside, axes, start))[0].min())

@@ -1,0 +1,178 @@
+"""Convert a mask from one format to another, and check that another reader finds it in the same place."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import SimpleITK as sitk
+from scipy.ndimage import center_of_mass
+
+from radiogen.errors import ConfigError, OutputError
+from radiogen.io.colour_table import write_colour_table
+from radiogen.io.dicom.dicom_facts import OutlineFile
+from radiogen.io.dicom.objects import Maker, Outlines, write_dicom
+from radiogen.io.dicom.scan import DicomScan, one_line, read_scan
+from radiogen.io.dicom.seg import BY_HIGHDICOM
+from radiogen.io.dicom.write_rtstruct import make_rtstruct
+from radiogen.io.dicom.write_seg import make_seg
+from radiogen.io.nifti import NIFTI_ENDINGS, read_mask, write_volume
+from radiogen.ingestion.certificate import certify
+from radiogen.ingestion.references import ReferenceCt, read_reference
+from radiogen.ingestion.sources import outline_of, scan_id
+from radiogen.ingestion.structures import Labelled, read_labelled
+from radiogen.provenance import whole_file
+from radiogen.volume import array_of, same_grid, volume_like
+
+Code = Literal["neoplasm", "tissue"]
+Target = Literal["nifti", "dicom-seg", "rtstruct"]
+DICOM = ("dicom-seg", "rtstruct")
+WRITTEN_ENDINGS = (*NIFTI_ENDINGS, ".nrrd", ".mha")
+CENTRE_MM = 0.1  # how far the centroid of a structure may lie from where it was
+WITHOUT_CT = "refers to a CT series, and none is given"
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What was written, and how well another reader finds it.
+
+    Attributes:
+        files: The mask, and beside a volume file the colour table with the names.
+        names: Structures by label.
+        voxels: Of all structures.
+        reader: Who read it back.
+        centre_mm: The largest distance of a structure's centroid from where it was.
+        decisions: What was decided, in sentences.
+    """
+
+    files: tuple[Path, ...]
+    names: dict[int, str]
+    voxels: int
+    reader: str
+    centre_mm: float
+    decisions: tuple[str, ...]
+
+
+def convert(
+    source: Path,
+    out: Path,
+    to: Target | None = None,
+    reference: Path | None = None,
+    roi: str | None = None,
+    segment: str | None = None,
+    series: str | None = None,
+    made_by: str = "",
+    keep_patient: bool = False,
+    code: Code | None = None,
+) -> Converted:
+    """Convert a mask; voxels and place stay, which is checked by reading the result back.
+
+    Args:
+        source: NIfTI, NRRD or MHA mask, DICOM SEG or RTSTRUCT.
+        out: File to write; it appears when it was read back. Its ending says which volume file it is.
+        to: The format; needed where it ends in .dcm.
+        reference: The CT: a case folder, a volume file, or the DICOM folder that DICOM output needs.
+        roi: Which ROIs of an RTSTRUCT; else all.
+        segment: Which segments of a SEG; else all.
+        series: Which series of the reference.
+        made_by: The program that outlined, for DICOM; empty if a person did.
+        keep_patient: Copy the patient's identity from the reference into DICOM.
+        code: What a SEG says its segments are; else neoplasm of the lung where a mask file was given, and
+            tissue for the structures of an RTSTRUCT or SEG, which may be anything.
+
+    Raises:
+        ConfigError: Ending and format do not go together.
+        OutlineError: The mask cannot be read or does not fit the CT.
+        OutputError: The result cannot be written, or was not found in its place.
+    """
+    _check_target(source, out, to)
+    outline = outline_of(source)
+    ct = read_reference(reference, outline, series) if reference is not None else None
+    is_dicom = to in DICOM
+    if is_dicom and (ct is None or ct.series is None):
+        raise ConfigError(f"--to {to}", WITHOUT_CT, "give its DICOM folder with --reference")
+    read = read_labelled(outline, ct, roi, segment)
+    files = [out]
+    with whole_file(out) as draft:
+        if is_dicom and ct is not None:
+            maker = Maker(one_line(made_by), "not stated" if made_by else "")
+            code = code or ("neoplasm" if outline.kind == "mask" else "tissue")
+            make = make_seg if to == "dicom-seg" else make_rtstruct
+            outlines = Outlines(read.labels, read.names, maker, _scan(ct, keep_patient), code == "neoplasm")
+            write_dicom(make(outlines), draft)
+            back, reader = _dicom_again(read, draft, to == "dicom-seg", ct)
+        else:
+            write_volume(read.labels, draft)
+            back, reader = _volume_again(read, draft)
+        centre_mm = _check(read.labels, back, out, reader)
+    if not is_dicom:
+        files.append(_colours_beside(out))
+        write_colour_table(read.names, files[1])
+    voxels = int(np.count_nonzero(sitk.GetArrayViewFromImage(read.labels)))
+    return Converted(tuple(files), read.names, voxels, reader, centre_mm, read.decisions)
+
+
+def _check_target(source: Path, out: Path, to: Target | None) -> None:
+    name = out.name.lower()
+    if to is None and not name.endswith(WRITTEN_ENDINGS):
+        way_out = f"end it in {', '.join(WRITTEN_ENDINGS)}, or add --to dicom-seg or --to rtstruct"
+        raise ConfigError(f"-o {out.name}", "does not say what to write", way_out)
+    endings = (".dcm",) if to in DICOM else NIFTI_ENDINGS if to == "nifti" else WRITTEN_ENDINGS
+    if not name.endswith(endings):
+        raise ConfigError(f"-o {out.name}", f"is given with --to {to}", f"end it in {' or '.join(endings)}")
+    if out.exists() and source.exists() and out.samefile(source):
+        raise ConfigError(f"-o {out.name}", "is the mask itself", "choose another name")
+
+
+def _colours_beside(out: Path) -> Path:
+    ending = next(one for one in WRITTEN_ENDINGS if out.name.lower().endswith(one))
+    return out.with_name(out.name[: -len(ending)] + ".ctbl")
+
+
+def _scan(ct: ReferenceCt, keep_patient: bool) -> DicomScan:
+    if ct.series is None or ct.patient is None:
+        raise ConfigError("--reference", "is no DICOM", "give the DICOM folder of the CT")
+    scan = read_scan(ct.series)
+    return scan if keep_patient else scan.without_patient(scan_id(ct.patient.name, ct.series.name))
+
+
+def _dicom_again(read: Labelled, path: Path, is_seg: bool, ct: ReferenceCt) -> tuple[sitk.Image, str]:
+    """The labels that a DICOM file holds, and who read them."""
+    back = read_labelled(OutlineFile(path, "seg" if is_seg else "rtstruct"), ct, None, None)
+    order = np.zeros(256, np.uint8)  # DICOM numbers structures from 1
+    order[np.arange(1, len(read.names) + 1)] = list(read.names)
+    by_highdicom = any(line == BY_HIGHDICOM for line in back.decisions)
+    reader = "highdicom" if by_highdicom else "the reader of radiogen ingest"
+    return volume_like(order[array_of(back.labels)], back.labels), reader
+
+
+def _volume_again(read: Labelled, path: Path) -> tuple[sitk.Image, str]:
+    """The labels that a volume file holds, and who read them."""
+    if path.name.lower().endswith(NIFTI_ENDINGS):
+        return read_mask(path), str(certify([path], read.labels)["reader"])
+    return sitk.ReadImage(str(path)), f"SimpleITK {sitk.Version_VersionString()}"
+
+
+def _check(expected: sitk.Image, found: sitk.Image, out: Path, reader: str) -> float:
+    """How far off the centroids are at most, in mm.
+
+    Raises:
+        OutputError: A voxel is another, or the grid lies elsewhere.
+    """
+    way_out = "this is a fault of radiogen; report it with the mask's geometry"
+    if not same_grid(found, expected) or not np.array_equal(array_of(found), array_of(expected)):
+        raise OutputError(out, f"would not be found again voxel by voxel by {reader}", way_out)
+    labels = array_of(expected)
+    centres = center_of_mass(labels, labels, np.unique(labels[labels > 0]))
+    off_mm = max(
+        float(np.linalg.norm(np.subtract(_place(found, zyx), _place(expected, zyx)))) for zyx in centres
+    )
+    if off_mm > CENTRE_MM:
+        raise OutputError(out, f"would lie {off_mm:.2f} mm beside its place", way_out)
+    return off_mm
+
+
+def _place(grid: sitk.Image, zyx: Sequence[float]) -> tuple[float, ...]:
+    place: tuple[float, ...] = grid.TransformContinuousIndexToPhysicalPoint([float(v) for v in zyx[::-1]])
+    return place

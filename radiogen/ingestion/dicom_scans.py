@@ -1,0 +1,88 @@
+"""Find the DICOM scan that a case was made from, by the hash that its case.json keeps."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from radiogen.errors import CaseError, RadiogenError, SeriesError
+from radiogen.io.cases import Case
+from radiogen.io.dicom.files import find_dicom
+from radiogen.io.dicom.scan import DicomScan, read_scan
+from radiogen.io.dicom.dicom_volumes import Series
+from radiogen.io.dicom.zip import unpacked
+from radiogen.ingestion.series_choice import gather_patients
+from radiogen.ingestion.sources import CaseSource, scan_id
+from radiogen.runtime import Tick, no_tick
+
+
+@dataclass(frozen=True)
+class DicomScans:
+    """The scans of a DICOM folder by their hash; of one that cannot be referred to, the reason."""
+
+    scans: dict[str, DicomScan | RadiogenError]
+
+    def of_case(self, case: Case, keep_patient: bool) -> DicomScan:
+        """The scan that a case was made from; without the patient unless that is asked for.
+
+        Raises:
+            CaseError: It is not in the folder.
+            SeriesError: DICOM objects cannot refer to it.
+        """
+        source = case.about().get("source", {})
+        found = self.scans.get(str(source.get("id")))
+        if found is None:
+            wrong = "was made from a DICOM scan that --source does not hold"
+            raise CaseError(case.case_id, wrong, "give the folder that was ingested")
+        if isinstance(found, RadiogenError):
+            raise found
+        return found if keep_patient else found.without_patient(case.case_id)
+
+
+def check_made_from_dicom(case: Case) -> None:
+    """Refuse a case that has no DICOM slices to refer to.
+
+    Raises:
+        CaseError: It was made from a volume file.
+    """
+    kind = case.about().get("source", {}).get("kind")
+    if kind != "dicom":
+        wrong = (
+            f"was made from a {kind or 'volume'} file: there are no slices that DICOM output could refer to"
+        )
+        raise CaseError(case.case_id, wrong, "take --format nifti, or ingest the DICOM series")
+
+
+def find_scans(source: Path, home: Path, tick: Tick = no_tick) -> DicomScans:
+    """Look through a DICOM folder, or a zip of one; the header of one slice a series is read.
+
+    Args:
+        source: What was ingested.
+        home: Where a zip may be unpacked for a while.
+        tick: Is told of headers read.
+
+    Raises:
+        SeriesError: There is no CT series.
+    """
+    if not source.exists():
+        raise SeriesError(source, "does not exist", "give the DICOM folder that was ingested")
+    scans: dict[str, DicomScan | RadiogenError] = {}
+    with unpacked(source, home) as folder:
+        tree = find_dicom(folder, progress=partial(tick, "headers"))
+        for patient in gather_patients(tree):
+            for series in patient.series:
+                scans[scan_id(patient.name, series.name)] = _scan(series)
+    if not scans:
+        raise SeriesError(source, "holds no CT series", "give the DICOM folder that was ingested")
+    return DicomScans(scans)
+
+
+def scan_of(source: CaseSource) -> DicomScans:
+    """The scan of one case that is being ingested; none where it is a volume file."""
+    return DicomScans({source.id: _scan(source.ct)} if isinstance(source.ct, Series) else {})
+
+
+def _scan(series: Series) -> DicomScan | RadiogenError:
+    try:
+        return read_scan(series)
+    except RadiogenError as error:
+        return error

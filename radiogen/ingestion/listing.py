@@ -1,0 +1,119 @@
+"""Show what a source holds before anything is read: every CT series, which would be taken, and why."""
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from radiogen.errors import RadiogenError
+from radiogen.io.dicom.series import check_series
+from radiogen.io.dicom.dicom_volumes import Series
+from radiogen.io.dicom.zip import unpacked
+from radiogen.ingestion.case_folder import CasePlan
+from radiogen.ingestion.options import IngestOptions
+from radiogen.ingestion.plans import plan_cases
+from radiogen.ingestion.sources import find_sources
+from radiogen.resources import cohort_card
+from radiogen.runtime import Tick, no_tick
+
+ONLY = "the only CT of the patient"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One CT series of a source, or a volume file. Names no patient.
+
+    Attributes:
+        case_id: What its case would be called; candidates of one patient share it.
+        folder: Where its files lie.
+        series: SeriesInstanceUID, with `#2` for the second volume of it; for a volume file its name.
+        taken: Whether ingest would read this one.
+        why: Why it is taken or not, or why it would be refused.
+        outline: Kind of the outline that goes with it, empty without one.
+    """
+
+    case_id: str
+    folder: Path
+    series: str
+    taken: bool
+    why: str
+    slices: int | None = None
+    size: tuple[int, int] | None = None  # columns, rows
+    spacing_mm: tuple[float, float, float] | None = None
+    thickness_mm: float | None = None
+    kernel: str = ""
+    contrast: bool | None = None
+    image_type: str = ""
+    outline: str = ""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All candidates, those of one case together, and how many files of which kind are something else."""
+
+    candidates: tuple[Candidate, ...]
+    ignored: dict[str, int]
+
+
+def list_sources(
+    source: Path, options: IngestOptions, cases: Path | None = None, tick: Tick = no_tick
+) -> Listing:
+    """What `ingest` would make of a source; reads headers and writes no case.
+
+    Args:
+        source: As for `ingest`.
+        options: As for `ingest`.
+        cases: Folder of cases, where the index of a large tree is kept.
+        tick: Is told of headers read.
+
+    Raises:
+        RadiogenError: The source holds no CT, or an option does not fit.
+    """
+    card = cohort_card(options.cohort) if options.cohort else None
+    kinds = card.outline.kinds if card else ()
+    with unpacked(source, cases or Path(tempfile.gettempdir())) as folder:
+        found = find_sources(folder, cases, options, kinds, tick)
+        plans = plan_cases(found.sources, options, card, {})
+        candidates = [one for plan in plans for one in _of_case(plan, options)]
+        if folder != source:
+            candidates = [replace(one, folder=source) for one in candidates]
+        return Listing(tuple(candidates), found.ignored)
+
+
+def _of_case(plan: CasePlan, options: IngestOptions) -> Iterator[Candidate]:
+    source = plan.source
+    outline = source.outline.kind if source.outline else ""
+    problem = str(source.problem) if source.problem else ""
+    if isinstance(source.ct, Series):
+        why = "; ".join(source.decisions) or ONLY
+        try:
+            check_series(source.ct, options.rules)
+        except RadiogenError as error:
+            problem = str(error)
+        yield _candidate(plan.case_id, source.ct, not problem, problem or why, outline)
+    elif source.ct is not None or not source.passed_over:
+        name = source.ct.name if source.ct is not None else source.where.name
+        why = problem or "; ".join(source.decisions) or ONLY
+        yield Candidate(plan.case_id, source.where.parent, name, not problem, why, outline=outline)
+    for series, why in source.passed_over:
+        yield _candidate(plan.case_id, series, False, problem if source.ct is None else why, "")
+
+
+def _candidate(case_id: str, series: Series, taken: bool, why: str, outline: str) -> Candidate:
+    first, stack = series.slices[0], series.stack
+    x, y = first.pixel_spacing_mm
+    return Candidate(
+        case_id=case_id,
+        folder=series.folder,
+        series=series.name,
+        taken=taken,
+        why=why,
+        slices=len(series.slices),
+        size=first.size,
+        spacing_mm=(round(x, 4), round(y, 4), round(stack.usual_mm, 4)),
+        thickness_mm=first.thickness_mm,
+        kernel=first.kernel,
+        contrast=first.has_contrast,
+        image_type="/".join(first.image_type),
+        outline=outline,
+    )

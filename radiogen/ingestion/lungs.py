@@ -1,0 +1,241 @@
+"""Find the lungs of a CT by thresholds and morphology, or with the network of lungmask."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk
+
+from radiogen.errors import ConfigError
+from radiogen.optional import require
+from radiogen.ingestion.airways import find_airways
+from radiogen.volume import array_of, volume_like, voxel_ml
+
+RIGHT, LEFT = 1, 2
+WORK_SPACING_MM = 2.0
+LUNG_BELOW_HU = -400.0  # half way between lung (about -850) and soft tissue (about 40)
+GAS_BELOW_HU = -950.0  # bowel gas and the inside of a table are nearly air throughout
+BODY_ABOVE_HU = -500.0
+BONE_ABOVE_HU = 150.0
+RIB_MM = 2.5  # half the thickness of what is too thin to be a vertebra
+APART_MM = 50.0  # the middles of two lungs
+SPINE_MM = 40.0  # across; more bone than that in a column counts as that
+TABLE_MM = 4.0  # half the thickness of what is too thin to be body
+CLOSING_MM = 10.0  # takes in vessels at the hilum and lesions on the wall
+SMALLEST_ML = 30.0  # a part of a lung is larger
+ENCLOSED = 0.5  # share of a part's surface that lies on the body
+
+BoolArray = npt.NDArray[np.bool_]
+
+
+def find_lungs(volume: sitk.Image, method: str = "threshold") -> tuple[sitk.Image, list[str]]:
+    """The lung mask of a CT, and what there is to say about it.
+
+    Args:
+        volume: CT in HU, whole or a part of the chest.
+        method: `threshold`, or `lungmask` (U-Net R231, an extra).
+
+    Returns:
+        uint8, 0 / 1 right / 2 left, on the grid of `volume`, empty if there is no lung; sentences on volumes
+        and what looks odd.
+
+    Raises:
+        ConfigError: There is no such method.
+    """
+    if method not in METHODS:
+        raise ConfigError(f"lungs {method!r}", "is not known", f"take one of {', '.join(METHODS)}")
+    mask = METHODS[method](volume)
+    labels = array_of(mask)
+    right, left = (float((labels == side).sum()) * voxel_ml(mask) for side in (RIGHT, LEFT))
+    if right + left == 0:
+        return mask, [f"lungs by {method}: none were found"]
+    said = [f"lungs by {method}: right {right:.0f} ml, left {left:.0f} ml"]
+    if min(right, left) < 0.1 * max(right, left):
+        said.append(f"lungs: only the {'right' if right > left else 'left'} one was found")
+    ends = [name for name, k in (("bottom", 0), ("top", -1)) if labels[k].any()]
+    if ends:
+        said.append(f"lungs: cut off at the {' and the '.join(ends)} of the scan")
+    return mask, said
+
+
+def lungs(volume: sitk.Image) -> sitk.Image:
+    """Lungs by thresholds and morphology, on a copy of about 2 mm.
+
+    Air that the body encloses, without windpipe, bowel gas and table; split in two and closed by 10 mm.
+
+    Args:
+        volume: CT in HU.
+
+    Returns:
+        uint8, 0 / 1 right / 2 left, on the grid of `volume`; empty if there is no lung.
+    """
+    work = _shrink(volume)
+    hu = array_of(work)
+    body = _body(work)
+    air = _enclosed_air(work, body)
+    midline = _midline(work)
+    airways = find_airways(hu, air, work.GetSpacing(), midline)
+    parts = _lung_parts(volume_like((air & ~airways).astype(np.uint8), work), hu)
+    labels = _close_each(_sides(parts, midline, work), airways, work)
+    return _enlarge(labels, volume)
+
+
+def learned_lungs(volume: sitk.Image) -> sitk.Image:
+    """Lungs by the U-Net R231 of lungmask (Hofmanninger et al., Eur Radiol Exp 4:50, 2020).
+
+    Raises:
+        MissingPackageError: lungmask is not installed.
+    """
+    inferer = require("lungmask", extra="lungs").LMInferer()
+    labels: npt.NDArray[np.uint8] = inferer.apply(volume).astype(np.uint8)
+    return volume_like(labels, volume)
+
+
+METHODS: dict[str, Callable[[sitk.Image], sitk.Image]] = {"threshold": lungs, "lungmask": learned_lungs}
+
+
+def _shrink(volume: sitk.Image) -> sitk.Image:
+    factors = [max(1, round(WORK_SPACING_MM / spacing)) for spacing in volume.GetSpacing()]
+    factors = [min(factor, size) for factor, size in zip(factors, volume.GetSize(), strict=True)]
+    return sitk.Clamp(sitk.BinShrink(sitk.Cast(volume, sitk.sitkFloat32), factors), lowerBound=-1024)
+
+
+def _enlarge(labels: sitk.Image, volume: sitk.Image) -> sitk.Image:
+    fine = sitk.Image(volume.GetSize(), sitk.sitkUInt8)
+    fine.CopyInformation(volume)
+    for side in (RIGHT, LEFT):
+        share = sitk.Resample(
+            sitk.Cast(labels == side, sitk.sitkFloat32),
+            fine,
+            sitk.Transform(),
+            sitk.sitkLinear,
+            0.0,
+            sitk.sitkFloat32,
+            True,  # beyond the outermost voxel centres take the nearest
+        )
+        fine = sitk.Maximum(fine, sitk.Cast(share > 0.5, sitk.sitkUInt8) * side)
+    return fine
+
+
+def _body(work: sitk.Image) -> sitk.Image:
+    """The largest part that is not air, without what is as thin as a table."""
+    dense = work > BODY_ABOVE_HU
+    thick = _erode(dense, TABLE_MM)
+    parts = sitk.RelabelComponent(sitk.ConnectedComponent(thick))
+    return sitk.And(_dilate(parts == 1, TABLE_MM), dense)
+
+
+def _enclosed_air(work: sitk.Image, body: sitk.Image) -> BoolArray:
+    """Parts of the air whose surface lies on the body; the air around it does not."""
+    parts = sitk.ConnectedComponent(work < LUNG_BELOW_HU)
+    parts = sitk.RelabelComponent(parts, int(SMALLEST_ML / 3 / voxel_ml(work)))
+    labels = array_of(parts)
+    near = array_of(_dilate(body, 1.5 * max(work.GetSpacing()[:2]))).astype(bool)
+    count = int(labels.max()) + 1
+    cut = np.ones(labels.shape, dtype=bool)  # by the edge of the image within a slice
+    cut[:, 1:-1, 1:-1] = False
+    edge = (array_of(sitk.LabelContour(parts)) > 0) | cut
+    surface = np.bincount(labels[edge], minlength=count)
+    on_body = np.bincount(labels[edge & near & ~cut], minlength=count)
+    keep = on_body >= ENCLOSED * np.maximum(surface, 1)
+    keep[0] = False
+    return np.asarray(keep[labels])
+
+
+def _lung_parts(air: sitk.Image, hu: npt.NDArray[np.float32]) -> sitk.Image:
+    """Connected parts by size, without bowel gas and what is too small or lies below the lungs."""
+    smallest = int(SMALLEST_ML / voxel_ml(air))
+    parts = sitk.RelabelComponent(sitk.ConnectedComponent(air), smallest)
+    labels = array_of(parts)
+    kept: list[int] = []
+    slices = np.zeros(len(labels), dtype=bool)
+    for label in range(1, int(labels.max()) + 1):
+        inside = labels == label
+        its_slices = inside.any(axis=(1, 2))
+        is_gas = float(np.median(hu[inside])) < GAS_BELOW_HU
+        is_beside = not kept or (its_slices & slices).sum() >= 0.3 * its_slices.sum()
+        if not is_gas and is_beside:
+            kept.append(label)
+            slices |= its_slices
+    return volume_like(np.where(np.isin(labels, kept), labels, 0).astype(np.uint8), air)
+
+
+def _midline(work: sitk.Image) -> float:
+    """Column of the spine: where most slices hold thick bone, so that a cropped scan has one too."""
+    x_mm, y_mm, _ = work.GetSpacing()
+    bone = array_of(_erode(work > BONE_ABOVE_HU, RIB_MM))
+    bone_mm = np.minimum(bone.sum(axis=1) * y_mm, SPINE_MM).sum(axis=0)
+    width = max(1, round(SPINE_MM / x_mm))
+    smooth = np.convolve(bone_mm, np.ones(width) / width, mode="same")
+    return float(smooth.argmax()) if smooth.max() > 0 else (len(smooth) - 1) / 2
+
+
+def _sides(parts: sitk.Image, midline: float, work: sitk.Image) -> sitk.Image:
+    """Right and left: by the place between the two largest pieces, or by the spine if they lie alike."""
+    labels = array_of(parts)
+    pieces = [piece for label in np.unique(labels[labels > 0]) for piece in _split(labels == label, work)]
+    pieces.sort(key=lambda piece: -int(piece.sum()))
+    columns = [float(np.average(np.arange(labels.shape[2]), weights=p.sum(axis=(0, 1)))) for p in pieces]
+    if len(pieces) > 1 and abs(columns[0] - columns[1]) * work.GetSpacing()[0] > APART_MM:
+        midline = (columns[0] + columns[1]) / 2
+    toward_left = work.GetDirection()[0] > 0  # x grows to the patient's left
+    sides = np.zeros_like(labels)
+    for piece, column in zip(pieces, columns, strict=True):
+        sides[piece] = LEFT if (column > midline) == toward_left else RIGHT
+    return volume_like(sides, work)
+
+
+def _split(inside: BoolArray, work: sitk.Image) -> list[BoolArray]:
+    """Two lungs that touch, by watershed from their thickest places; one lung stays whole.
+
+    Two lungs lie beside each other: their middles are further apart in x than in y or z.
+    """
+    depth = -_distance(volume_like(inside.astype(np.uint8), work))
+    for cut_mm in np.arange(1.0, 31.0, 1.5):
+        parts = sitk.RelabelComponent(sitk.ConnectedComponent(depth > cut_mm))
+        labels = array_of(parts)
+        sizes = np.bincount(labels.ravel(), minlength=3)
+        if sizes[2] <= 0.2 * sizes[1]:
+            continue
+        middles = [np.argwhere(labels == label).mean(axis=0)[::-1] * work.GetSpacing() for label in (1, 2)]
+        x_mm, y_mm, z_mm = np.abs(middles[0] - middles[1])
+        if x_mm > max(APART_MM, y_mm, z_mm):
+            seeds = sitk.Cast(sitk.Mask(parts, parts <= 2), sitk.sitkUInt8)
+            basins = array_of(sitk.MorphologicalWatershedFromMarkers(-depth, seeds, markWatershedLine=False))
+            return [inside & (basins == 1), inside & (basins == 2)]
+    return [inside]
+
+
+def _close_each(sides: sitk.Image, airways: BoolArray, work: sitk.Image) -> sitk.Image:
+    """Close each lung by itself and fill its holes; neither grows into the other or the windpipe."""
+    closed = np.zeros(sides.GetSize()[::-1], dtype=np.uint8)
+    labels = array_of(sides)
+    for side in (RIGHT, LEFT):
+        lung = sides == side
+        if not array_of(lung).any():
+            continue
+        filled = array_of(sitk.BinaryFillhole(_close(lung, CLOSING_MM))).astype(bool)
+        closed[filled & (closed == 0) & ~airways & ((labels == 0) | (labels == side))] = side
+    return volume_like(closed, work)
+
+
+def _close(mask: sitk.Image, radius_mm: float) -> sitk.Image:
+    """Closing as if the mask went on behind the edge of the image as it meets it."""
+    reach = [int(np.ceil(radius_mm / spacing)) + 1 for spacing in mask.GetSpacing()]
+    margin = [min(n, size) for n, size in zip(reach, mask.GetSize(), strict=True)]
+    wide = sitk.ZeroFluxNeumannPad(mask, margin, margin)
+    closed = _erode(_dilate(wide, radius_mm), radius_mm)
+    return sitk.RegionOfInterest(closed, mask.GetSize(), margin)
+
+
+def _dilate(mask: sitk.Image, radius_mm: float) -> sitk.Image:
+    return _distance(mask) <= radius_mm
+
+
+def _erode(mask: sitk.Image, radius_mm: float) -> sitk.Image:
+    return _distance(mask == 0) > radius_mm
+
+
+def _distance(mask: sitk.Image) -> sitk.Image:
+    """Millimetres from the mask's outer voxels, 0 or less inside; far away everywhere if it is empty."""
+    return sitk.SignedMaurerDistanceMap(mask, squaredDistance=False, useImageSpacing=True)

@@ -1,0 +1,218 @@
+"""Turn any outline file into lesion labels on the grid of its CT, and say which part of it was taken."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from radiogen.errors import OutlineError
+from radiogen.io.contours import lay_contours
+from radiogen.io.dicom.seg import EmptySegmentError, SegFile, Segment, SegmentMask, read_seg, segment_mask
+from radiogen.io.dicom.lidc import NoduleReading, find_nodules
+from radiogen.io.dicom.lidc_xml import read_lidc_xml
+from radiogen.io.masks import lay_mask
+from radiogen.io.nifti import read_mask
+from radiogen.io.outline_place import CtReference, check_frame
+from radiogen.io.dicom.rtstruct import contours_of, read_rtstruct
+from radiogen.measures.lesions import MOST_LESIONS, split_lesions
+from radiogen.ingestion.outline_choice import LARGEST, OutlineChoice, choose_named, choose_segments
+from radiogen.ingestion.outline_parts import Part, lesions_of
+from radiogen.volume import array_of, volume_like, voxel_ml
+
+
+@dataclass(frozen=True)
+class LesionLabels:
+    """Lesions on the grid of a CT.
+
+    Attributes:
+        labels: uint8, 1..n by falling size.
+        decisions: What was decided, in sentences.
+        details: For case.json: the names of structures by lesion; of LIDC the readings by lesion, each with
+            reader, volume and nine ratings, and the nodules under 3 mm.
+    """
+
+    labels: sitk.Image
+    decisions: tuple[str, ...]
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_lesions(
+    path: Path, kind: str, ct: sitk.Image, choice: OutlineChoice, reference: CtReference | None = None
+) -> LesionLabels:
+    """Read an outline and lay it on a CT.
+
+    Args:
+        path: The outline file.
+        kind: rtstruct, seg, lidc-xml or mask.
+        ct: The grid.
+        choice: Which part is the tumour.
+        reference: What the outline may name of its CT; None where that was checked before.
+
+    Raises:
+        OutlineError: It cannot be read, names no tumour, is empty, or does not lie on the CT.
+    """
+    try:
+        lesions = _read(path, kind, ct, choice, reference)
+    except OutlineError as error:
+        if not choice.known:
+            raise
+        wrong = f"{error.wrong}; known of this patient: {choice.known}"
+        raise OutlineError(error.what, wrong, error.way_out) from error
+    if choice.known:
+        return replace(lesions, decisions=(*lesions.decisions, f"known of this patient: {choice.known}"))
+    return lesions
+
+
+def _read(
+    path: Path, kind: str, ct: sitk.Image, choice: OutlineChoice, reference: CtReference | None
+) -> LesionLabels:
+    if kind == "rtstruct":
+        return _rtstruct(path, ct, choice, reference)
+    if kind == "seg":
+        return _seg(path, ct, choice, reference)
+    if kind == "lidc-xml":
+        return _lidc(path, ct, choice, reference)
+    return _mask_file(path, ct, choice)
+
+
+def _rtstruct(
+    path: Path, ct: sitk.Image, choice: OutlineChoice, reference: CtReference | None
+) -> LesionLabels:
+    rois = [roi for roi in read_rtstruct(path) if roi.drawn]
+    if not rois:
+        raise OutlineError(path, "holds no closed contours", "give an RTSTRUCT with a drawn tumour")
+    names = [roi.name for roi in rois]
+    taken, why = choose_named(
+        names, choice.roi, choice.rule.roi, f"{path}: ROI", "--roi PATTERN", by_looks=True
+    )
+    said = [f"RTSTRUCT: {', '.join(names[i] for i in taken)} taken, {why}"]
+    parts = []
+    for roi in (rois[i] for i in taken):
+        drawn = contours_of(roi, path)
+        if reference is not None:
+            said += check_frame(roi.frame_uid, drawn.planes, ct, reference, path)
+        laid = lay_contours(drawn.contours, ct, path)
+        if not laid.inside.any():
+            raise OutlineError(path, f"{roi.name} encloses no voxel centre of the CT", "draw it larger")
+        ml = int(laid.inside.sum()) * voxel_ml(ct)
+        said.append(f"RTSTRUCT: {roi.name}: {ml:.3f} ml in voxels, {laid.polygon_ml:.3f} ml in polygons")
+        said += [f"RTSTRUCT: {roi.name}: {line}" for line in laid.decisions]
+        if roi.left_out:
+            said.append(f"RTSTRUCT: {roi.name}: {roi.left_out} points or open lines left out")
+        parts.append(Part(roi.name, laid.inside))
+    return _labelled(parts, ct, path, said)
+
+
+def _labelled(parts: list[Part], ct: sitk.Image, path: Path, said: list[str]) -> LesionLabels:
+    lesions = lesions_of(parts, ct, path)
+    said = list(dict.fromkeys([*said, *lesions.decisions]))
+    return LesionLabels(lesions.labels, tuple(said), {"names": list(lesions.names)})
+
+
+def _seg(path: Path, ct: sitk.Image, choice: OutlineChoice, reference: CtReference | None) -> LesionLabels:
+    seg = read_seg(path)
+    positions = reference.slice_positions if reference else {}
+    if choice.segment == LARGEST:
+        masks, why = _largest(seg, ct, positions)
+    else:
+        taken, why = choose_segments(seg.segments, choice, f"{path}: segment")
+        chosen = [seg.segments[i] for i in taken]
+        masks = [(one, segment_mask(seg, one.number, ct, positions)) for one in chosen]
+    said = [f"SEG: segment {', '.join(_named(segment) for segment, _ in masks)} taken, {why}"]
+    parts = []
+    for segment, found in masks:
+        said += found.decisions
+        if reference is not None:
+            said += check_frame(seg.frame_uid, found.planes, ct, reference, path)
+        laid, how = lay_mask(found.mask, ct, path, is_dicom=True)
+        said += how
+        parts.append(Part(segment.label or str(segment.number), array_of(laid).astype(bool)))
+    return _labelled(parts, ct, path, said)
+
+
+def _named(segment: Segment) -> str:
+    return f"{segment.number} {segment.label!r}"
+
+
+def _largest(
+    seg: SegFile, ct: sitk.Image, positions: Mapping[str, tuple[float, ...]]
+) -> tuple[list[tuple[Segment, SegmentMask]], str]:
+    found: list[tuple[float, Segment, SegmentMask]] = []
+    for segment in seg.segments:
+        try:
+            mask = segment_mask(seg, segment.number, ct, positions)
+        except EmptySegmentError:
+            continue
+        found.append((int(array_of(mask.mask).sum()) * voxel_ml(mask.mask), segment, mask))
+    if not found:
+        raise OutlineError(seg.path, "has only empty segments", "give another outline")
+    _, segment, mask = max(found, key=lambda one: one[0])
+    empty = len(seg.segments) - len(found)
+    left = f", {empty} empty ones left out" if empty else ""
+    return [(segment, mask)], f"the largest of {len(seg.segments)}{left}"
+
+
+def _lidc(path: Path, ct: sitk.Image, choice: OutlineChoice, reference: CtReference | None) -> LesionLabels:
+    if reference is not None and not reference.slice_positions:
+        wrong = "counts pixels of DICOM slices, this CT is a volume file"
+        raise OutlineError(path, wrong, "give the DICOM series it belongs to")
+    found = find_nodules(read_lidc_xml(path), ct, choice.agreement, path)
+    nodules = found.nodules
+    if not nodules:
+        raise OutlineError(path, "; ".join(found.decisions), "ask for less --agreement")
+    if len(nodules) > MOST_LESIONS:
+        wrong = f"holds {len(nodules)} nodules, a mask holds {MOST_LESIONS}"
+        raise OutlineError(path, wrong, "ask for more --agreement")
+    labels = np.zeros(ct.GetSize()[::-1], dtype=np.uint8)
+    for label, nodule in enumerate(nodules, start=1):
+        labels.ravel()[nodule.voxels] = label
+    details = {
+        "readings": [[_reading(one) for one in nodule.readings] for nodule in nodules],
+        "small_nodules": [asdict(small) for small in found.small],
+    }
+    return LesionLabels(volume_like(labels, ct), found.decisions, details)
+
+
+def _reading(one: NoduleReading) -> dict[str, Any]:
+    return {
+        "reader": one.reader,
+        "nodule": one.nodule,
+        "volume_ml": round(one.volume_ml, 4),
+        **one.ratings,
+    }
+
+
+def _mask_file(path: Path, ct: sitk.Image, choice: OutlineChoice) -> LesionLabels:
+    mask = read_mask(path)
+    said: list[str] = []
+    if choice.segment is not None:
+        label = _asked_label(mask, choice.segment, path)
+        mask = sitk.Cast(mask == label, sitk.sitkUInt8)
+        said.append(
+            f"mask: label {label} taken, {'the largest' if choice.segment == LARGEST else 'as asked'}"
+        )
+    laid, how = lay_mask(mask, ct, path)
+    counts = np.bincount(array_of(laid).ravel(), minlength=256)
+    found = [label for label in range(1, 256) if counts[label]]
+    said += how
+    if len(found) == 1:
+        return LesionLabels(split_lesions(laid), tuple(said))
+    said.append(f"mask: each of its {len(found)} labels is one lesion")
+    order = sorted(found, key=lambda label: (-counts[label], label))
+    renumber = np.zeros(256, dtype=np.uint8)
+    renumber[order] = np.arange(1, len(order) + 1)
+    return LesionLabels(volume_like(renumber[array_of(laid)], ct), tuple(said))
+
+
+def _asked_label(mask: sitk.Image, asked: str, path: Path) -> int:
+    counts = np.bincount(array_of(mask).ravel(), minlength=2)
+    counts[0] = 0
+    if asked == LARGEST and counts.any():
+        return int(np.argmax(counts))
+    if asked.isdecimal() and int(asked) < len(counts) and counts[int(asked)]:
+        return int(asked)
+    there = ", ".join(map(str, np.flatnonzero(counts)[:20].tolist())) or "none"
+    raise OutlineError(path, f"has no label {asked!r}, there are {there}", "give a number or largest")

@@ -1,0 +1,113 @@
+"""Name the cases of a source, and join them with the clinical table before names are hashed."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from radiogen.errors import CaseError, TableError
+from radiogen.io.cases import CASE_ID
+from radiogen.io.clinical import CLINICAL_COLUMNS, read_clinical
+from radiogen.ingestion.case_folder import CasePlan
+from radiogen.ingestion.options import IngestOptions
+from radiogen.ingestion.outline_choice import OutlineChoice
+from radiogen.ingestion.sources import CaseSource
+from radiogen.provenance import short_hash
+from radiogen.resources import CohortCard, OutlineRule
+
+Clinical = dict[str, dict[str, str]]  # by PatientID or scan name; values by column
+
+
+def read_patients(options: IngestOptions, card: CohortCard | None = None) -> Clinical:
+    """The clinical table that was asked for, or that the card names, by PatientID; empty without one.
+
+    Raises:
+        TableError: It does not fit.
+    """
+    path = options.clinical or (card.clinical_table if card else None)
+    if path is None:
+        return {}
+    table = read_clinical(path, options.clinical_mapping or (card.clinical.mapping if card else None))
+    rows = table.astype(object).where(table.notna(), "").to_dict("records")
+    return {row["patient_id"]: {name: _cell(row[name]) for name in CLINICAL_COLUMNS[1:]} for row in rows}
+
+
+def _cell(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def plan_cases(
+    sources: Sequence[CaseSource], options: IngestOptions, card: CohortCard | None, clinical: Clinical
+) -> list[CasePlan]:
+    """Give every source its ids and its EGFR status; two that would share an id get a problem instead.
+
+    Raises:
+        TableError: A clinical table was given and names none of the patients.
+    """
+    if clinical and not any(source.patient in clinical for source in sources):
+        raise TableError(
+            options.clinical or (card and card.clinical_table),
+            f"names none of the {len(sources)} patients",
+            "check its column of ids",
+        )
+    choice = OutlineChoice(
+        roi=options.roi,
+        segment=options.segment,
+        agreement=options.agreement,
+        rule=card.outline if card else OutlineRule(),
+    )
+    # Paths stay out of the record: folders are often named after patients.
+    paths = {"outline", "clinical", "clinical_mapping"}
+    said = options.model_dump(mode="json", exclude={*paths, "jobs", "existing"})
+    said |= {name: getattr(options, name) is not None for name in sorted(paths)}
+    if card is not None:
+        said |= {"cohort": card.name, "cohort_rule": card.outline.model_dump(mode="json")}
+    plans = []
+    for source in sources:
+        keep = options.id_from == "patient-id" or (card is not None and card.names_pseudonym(source.patient))
+        plan = CasePlan(
+            case_id=_case_id(source, keep),
+            patient_id=source.patient if keep else short_hash(source.patient),
+            cohort=card.name if card else "",
+            egfr=clinical.get(source.patient, {}).get("egfr", ""),
+            source=source,
+            choice=_knowing(choice, source, card),
+            lungs=options.lungs,
+            rules=options.rules,
+            keep_dates=options.keep_dates,
+            options=said,
+        )
+        plans.append(plan)
+    return _without_collisions(plans)
+
+
+def _knowing(choice: OutlineChoice, source: CaseSource, card: CohortCard | None) -> OutlineChoice:
+    if card is None or source.outline is None:
+        return choice
+    return choice.model_copy(update={"known": card.known_of(source.patient, source.outline.kind)})
+
+
+def _case_id(source: CaseSource, keep: bool) -> str:
+    if keep:
+        words = re.sub(r"[^A-Za-z0-9_-]+", "-", source.patient).strip("-")[:64]
+        if CASE_ID.fullmatch(words):
+            return words
+    return source.id
+
+
+def _without_collisions(plans: list[CasePlan]) -> list[CasePlan]:
+    counts = Counter(plan.case_id for plan in plans)
+    kept: list[CasePlan] = []
+    for plan in plans:
+        n = counts[plan.case_id]
+        if n > 1:
+            problem = CaseError(
+                plan.source.where,
+                f"{n} scans would be case {plan.case_id}",
+                "take --id-from hash, or one scan each",
+            )
+            unique = f"{plan.case_id[:48]}-{len(kept)}"
+            plan = replace(plan, case_id=unique, source=replace(plan.source, problem=problem))
+        kept.append(plan)
+    return kept

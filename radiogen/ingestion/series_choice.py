@@ -1,0 +1,192 @@
+"""Of all CT series of a patient choose one, and the outline that belongs to it."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from radiogen.errors import OutlineError, RadiogenError, SeriesError
+from radiogen.io.dicom.dicom_facts import OutlineFile, SliceFile
+from radiogen.io.dicom.files import DicomTree
+from radiogen.io.dicom.dicom_volumes import Series, group_series
+from radiogen.ingestion.series_rank import SeriesWish, rank_series, rule_in_words
+from radiogen.resources import OutlineKind
+
+DEFAULT_KINDS: tuple[OutlineKind, ...] = ("rtstruct", "seg", "lidc-xml")
+REFERS = "the outline refers to another"
+
+
+@dataclass(frozen=True)
+class Patient:
+    """All CT series of one patient, or the reason why they cannot be told from another's."""
+
+    name: str
+    series: tuple[Series, ...]
+    problem: RadiogenError | None = None
+
+    @property
+    def uid(self) -> str:
+        """The UID of the largest series."""
+        return self.series[0].uid
+
+    @property
+    def folder(self) -> Path:
+        return self.series[0].folder
+
+
+@dataclass(frozen=True)
+class SeriesChoice:
+    """The series that was taken, its outline if one is known, why, and why not the others."""
+
+    series: Series
+    outline: OutlineFile | None
+    decisions: tuple[str, ...]
+    passed_over: tuple[tuple[Series, str], ...] = ()
+
+
+def gather_patients(tree: DicomTree) -> list[Patient]:
+    """CT slices by patient; patients who share a series are one entry with a problem.
+
+    Slices without PatientID go by their study.
+    """
+    together = _Groups()
+    for item in tree.slices:
+        together.join(("patient", _name(item)), ("series", item.series_uid))
+    groups: dict[object, list[SliceFile]] = defaultdict(list)
+    for item in tree.slices:
+        groups[together.root(("patient", _name(item)))].append(item)
+    return [_patient(slices, tree) for slices in groups.values()]
+
+
+def _name(item: SliceFile) -> str:
+    return item.patient or item.study_uid
+
+
+def _patient(slices: list[SliceFile], tree: DicomTree) -> Patient:
+    series = tuple(group_series(slices))
+    folders = {item.path.parent for item in slices}
+    problem: RadiogenError | None = None
+    if len({_name(item) for item in slices}) > 1:
+        problem = SeriesError(
+            series[0].folder, "holds one series of several patients", "separate them, one folder a patient"
+        )
+    for path, reason in tree.damaged.items():
+        if problem is None and path.parent in folders:
+            problem = SeriesError(path, reason, "copy the file again, or leave it out")
+    return Patient(_name(slices[0]), series, problem)
+
+
+class _Groups:
+    """Things that belong together, directly or through others."""
+
+    def __init__(self) -> None:
+        self._parent: dict[object, object] = {}
+
+    def root(self, thing: object) -> object:
+        while (above := self._parent.setdefault(thing, thing)) != thing:
+            thing = above
+        return thing
+
+    def join(self, one: object, other: object) -> None:
+        self._parent[self.root(one)] = self.root(other)
+
+
+def choose_series(
+    patient: Patient,
+    outlines: Sequence[OutlineFile],
+    kinds: Sequence[OutlineKind] = (),
+    wish: SeriesWish | None = None,
+) -> SeriesChoice:
+    """Take the series that was asked for, else that of an outline, else the one with most slices.
+
+    Args:
+        patient: Its series.
+        outlines: Candidates, of this patient and of others; a mask file goes with any series.
+        kinds: Kinds of outlines in the order of preference.
+        wish: Series, rule, kernel and contrast that were asked for; a rule goes before an outline.
+
+    Raises:
+        SeriesError: No series is as asked for.
+        OutlineError: Several outlines belong to the series equally well.
+    """
+    wish = wish or SeriesWish()
+    left = wish.of(patient.series, patient.folder)
+    ranked = rank_series(left, wish.rule)
+    why, series = rule_in_words(wish.rule), ranked[0][0]
+    best = max((_match(o, one, patient) for o in outlines for one, _ in ranked), default=0)
+    if best and wish.rule is None:
+        series = max(
+            (one for one, _ in ranked if any(_match(o, one, patient) == best for o in outlines)),
+            key=lambda one: max(_share(o, one) for o in outlines),  # of equal ones max takes the first
+        )
+        why = "the outline refers to it" if best == 3 else why
+    passed_over = [(one, "it is not as asked for") for one in patient.series if one not in left]
+    passed_over += [(one, reason or REFERS) for one, reason in ranked if one is not series]
+    said = _why(series, len(ranked), why)
+    best = max((_match(o, series, patient) for o in outlines), default=0)
+    outline, more = _choose_outline(
+        [o for o in outlines if best and _match(o, series, patient) == best], kinds, series
+    )
+    if outline is not None and best == 2:
+        more.append("the outline refers to another series of the same frame of reference")
+    if outline is not None and best == 1 and outline.kind != "mask":
+        more.append("the outline does not say which CT it belongs to, only the patient")
+    return SeriesChoice(series, outline, (*said, *more), tuple(passed_over))
+
+
+def _why(series: Series, rivals: int, why: str) -> list[str]:
+    said = []
+    if rivals > 1:
+        said.append(f"of {rivals} CT series the one with {len(series.slices)} files taken, {why}")
+    if series.part:
+        said.append(f"volume {series.part} of its SeriesInstanceUID, told apart by {series.because}")
+    return said
+
+
+def _choose_outline(
+    mine: Sequence[OutlineFile], kinds: Sequence[OutlineKind], series: Series
+) -> tuple[OutlineFile | None, list[str]]:
+    if not mine:
+        return None, ["no outline was found"]
+    order: list[str] = list(kinds or DEFAULT_KINDS)
+    order += [kind for kind in ("mask", *DEFAULT_KINDS) if kind not in order]
+    said = []
+    drawn = [o for o in mine if not o.is_automatic] or list(mine)
+    if len(drawn) < len(mine):
+        said.append(f"{len(mine) - len(drawn)} automatic outlines left out")
+    first = min(drawn, key=lambda o: order.index(o.kind)).kind
+    chosen = [o for o in drawn if o.kind == first]
+    if len(drawn) > len(chosen):
+        said.append(f"{first} taken, {len(drawn) - len(chosen)} outlines of other kinds left out")
+    if len(chosen) > 1:
+        names = ", ".join(o.path.name for o in chosen[:5])
+        raise OutlineError(
+            series.folder, f"has {len(chosen)} outlines: {names}", "choose one with --outline FILE"
+        )
+    return chosen[0], said
+
+
+def _match(outline: OutlineFile, series: Series, patient: Patient) -> int:
+    """3: names the series; 2: shares its frame of reference; 1: names the patient alone; 0: not his."""
+    if outline.kind == "mask":
+        return 1
+    if series.uid in outline.series_uids:
+        return 3
+    is_his = outline.patient in ("", patient.name)
+    if not is_his:
+        return 0
+    if outline.frame_uids & series.frame_uids:
+        return 2
+    says_nothing = not outline.series_uids and not outline.frame_uids
+    return 1 if says_nothing and outline.patient == patient.name else 0
+
+
+def belongs_to_any(outline: OutlineFile, patients: Sequence[Patient]) -> bool:
+    """Whether an outline goes with a CT of these patients."""
+    return any(_match(outline, one, patient) for patient in patients for one in patient.series)
+
+
+def _share(outline: OutlineFile, series: Series) -> float:
+    """The share of a volume's images that the outline refers to, for volumes that share a UID."""
+    named = sum(item.sop_uid in outline.sop_uids for item in series.slices) if series.part else 0
+    return named / len(series.slices)

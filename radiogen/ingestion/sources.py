@@ -1,0 +1,238 @@
+"""Find what a source holds: one CT a patient, and the outline that belongs to it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from radiogen.errors import CaseError, OutlineError, RadiogenError, SeriesError, VolumeError
+from radiogen.io.cases import is_case_source
+from radiogen.io.dicom.dicom_facts import OutlineFile
+from radiogen.io.dicom.files import DicomTree, find_dicom, walk_files
+from radiogen.io.dicom.headers import read_facts, read_outline_file
+from radiogen.io.dicom.dicom_index import HeaderIndex
+from radiogen.io.dicom.dicom_volumes import Series
+from radiogen.io.nifti import is_volume_file
+from radiogen.ingestion.options import IngestOptions
+from radiogen.ingestion.series_choice import Patient, belongs_to_any, choose_series, gather_patients
+from radiogen.ingestion.volume_files import VolumePair, pair_volumes, scan_name
+from radiogen.provenance import file_sha256, short_hash
+from radiogen.resources import OutlineKind
+from radiogen.runtime import Tick, no_tick
+
+INDEX = ".headers.json.gz"  # beside the cases, for trees of many files
+
+
+@dataclass(frozen=True)
+class CaseSource:
+    """What one case is made of, or the reason why it cannot be made."""
+
+    patient: str  # PatientID or the name of the volume file; never shown unless known to be a pseudonym
+    uid: str  # of the CT volume, or the hash of the volume file
+    where: Path
+    ct: Series | Path | None = None
+    outline: OutlineFile | None = None
+    decisions: tuple[str, ...] = ()
+    problem: RadiogenError | None = None
+    passed_over: tuple[
+        tuple[Series, str], ...
+    ] = ()  # other series of the patient, and why they are not taken
+
+    @property
+    def id(self) -> str:
+        return scan_id(self.patient, self.uid)
+
+
+def scan_id(patient: str, uid: str) -> str:
+    """Stands for the patient and the volume of one scan without showing them."""
+    return short_hash(f"{patient}\n{uid}")
+
+
+@dataclass(frozen=True)
+class Found:
+    """The sources of all cases, and how many files of which kind were left out."""
+
+    sources: tuple[CaseSource, ...]
+    ignored: dict[str, int]
+
+
+def find_sources(
+    source: Path,
+    cases: Path | None,
+    options: IngestOptions,
+    kinds: Sequence[OutlineKind] = (),
+    tick: Tick = no_tick,
+) -> Found:
+    """Look through a file or folder for CT scans and outlines.
+
+    Args:
+        source: DICOM folder, volume file, or folder of volume files.
+        cases: Where cases will be written; not looked into. The index of a large tree is kept there.
+        options: Outline and series that were asked for.
+        kinds: Kinds of outlines in the order of preference.
+        tick: Is told of headers read.
+
+    Raises:
+        RadiogenError: There is no CT.
+    """
+    if not source.exists():
+        raise SeriesError(source, "does not exist", "give a DICOM folder or volume files")
+    if source.is_file():
+        return _one_file(source, options)
+    if is_case_source(source):
+        raise CaseError(source, "already holds cases", "give it to the next command as it is")
+    home = cases.resolve() if cases is not None else None
+    index = HeaderIndex(cases / INDEX) if cases is not None else None
+    tree = find_dicom(source, home, index, partial(tick, "headers"))
+    volumes = [path for path in tree.files if is_volume_file(path)]
+    if tree.slices:
+        patients = gather_patients(tree)
+        strangers = sum(not belongs_to_any(outline, patients) for outline in tree.outlines)
+        left_out = {"outline of a CT that is not here": strangers, "volume file beside DICOM": len(volumes)}
+        ignored = {**tree.ignored, **{kind: count for kind, count in left_out.items() if count}}
+        return Found(tuple(_dicom_sources(source, tree, patients, options, kinds)), ignored)
+    if volumes:
+        return _volume_folder(source, volumes, options)
+    raise _no_ct(source, tree)
+
+
+def _no_ct(source: Path, tree: DicomTree) -> RadiogenError:
+    for path, reason in tree.damaged.items():
+        return SeriesError(path, reason, "copy the file again")
+    others = ", ".join(f"{count} x {kind}" for kind, count in sorted(tree.ignored.items()))
+    others = ", ".join(filter(None, [others, f"{len(tree.outlines)} x outline" if tree.outlines else ""]))
+    found = f"only {others}" if others else "it is empty"
+    return SeriesError(source, f"holds no CT, {found}", "give a folder with CT slices or volume files")
+
+
+def _one_file(source: Path, options: IngestOptions) -> Found:
+    if not is_volume_file(source):
+        facts = read_facts(source)
+        if facts.slices and len(facts.slices) > 1:
+            tree = DicomTree()
+            tree.add(source, facts)
+            return Found(tuple(_dicom_sources(source, tree, gather_patients(tree), options, ())), {})
+        is_archive = source.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz")
+        way_out = "unpack it first" if is_archive else "give the folder of the DICOM series, or a volume file"
+        raise SeriesError(source, "is neither a folder nor a volume file", way_out)
+    pair = VolumePair(scan_name(source), source)
+    return Found((_volume_source(pair, _volume_outlines(options, 1)),), {})
+
+
+def _volume_folder(source: Path, files: list[Path], options: IngestOptions) -> Found:
+    pairs, lonely = pair_volumes(files)
+    if not pairs:
+        raise VolumeError(source, "holds masks but no CT volume", "give the folder with the scans")
+    asked = _volume_outlines(options, len(pairs))
+    sources = tuple(_volume_source(pair, asked) for pair in pairs)
+    return Found(sources, {"mask without a CT": lonely} if lonely else {})
+
+
+def _volume_outlines(options: IngestOptions, scans: int) -> dict[str, OutlineFile] | None:
+    """Outlines that were asked for, by the name of their scan; "" goes with the only scan."""
+    path = options.outline
+    if path is None:
+        return None
+    if path.is_dir():
+        return _masks_by_scan(path)
+    if scans > 1:
+        raise OutlineError(path, f"is one outline for {scans} scans", "give a folder of outlines")
+    return {"": outline_of(path)}
+
+
+def _masks_by_scan(folder: Path) -> dict[str, OutlineFile]:
+    files = (file for file in walk_files(folder) if is_volume_file(file))
+    return {scan_name(file): OutlineFile(file, "mask") for file in files}
+
+
+def outline_of(path: Path) -> OutlineFile:
+    """What kind of outline a file holds, and which CT it says it belongs to.
+
+    Raises:
+        OutlineError: It does not exist or is no outline.
+    """
+    if not path.is_file():
+        raise OutlineError(path, "is not a file", "give an RTSTRUCT, DICOM SEG, LIDC XML or mask file")
+    if is_volume_file(path):
+        return OutlineFile(path, "mask")
+    return read_outline_file(path)
+
+
+def _volume_source(pair: VolumePair, asked: dict[str, OutlineFile] | None) -> CaseSource:
+    uid = file_sha256(pair.ct)
+    if asked is not None:
+        outline = asked.get("") or asked.get(pair.name)
+        said = () if outline else ("no outline of this name was given",)
+        return CaseSource(pair.name, uid, pair.ct, pair.ct, outline, said)
+    if len(pair.masks) > 1:
+        names = ", ".join(path.name for path in pair.masks)
+        problem = OutlineError(pair.ct, f"has several masks: {names}", "choose one with --outline")
+        return CaseSource(pair.name, uid, pair.ct, problem=problem)
+    if not pair.masks:
+        return CaseSource(pair.name, uid, pair.ct, pair.ct, decisions=("no outline was found",))
+    return CaseSource(pair.name, uid, pair.ct, pair.ct, OutlineFile(pair.masks[0], "mask"))
+
+
+def _dicom_sources(
+    source: Path,
+    tree: DicomTree,
+    patients: list[Patient],
+    options: IngestOptions,
+    kinds: Sequence[OutlineKind],
+) -> Iterable[CaseSource]:
+    if options.series is not None:
+        patients = _with_series(source, patients, options.series)
+    masks: dict[str, OutlineFile] = {}
+    if options.outline is not None:
+        tree.outlines, masks = _asked_outlines(options.outline, len(patients))
+    used = set()
+    for patient in patients:
+        mask = masks.get("") or masks.get(patient.name)
+        try:
+            if patient.problem is not None:
+                raise patient.problem
+            choice = choose_series(patient, [mask] if mask else tree.outlines, kinds, options.wish)
+        except RadiogenError as problem:
+            passed_over = tuple((one, "see the reason") for one in patient.series)
+            yield CaseSource(
+                patient.name, patient.uid, patient.folder, problem=problem, passed_over=passed_over
+            )
+            continue
+        used.add(choice.outline)
+        series = choice.series
+        yield CaseSource(
+            patient.name,
+            series.name,
+            series.folder,
+            series,
+            choice.outline,
+            choice.decisions,
+            passed_over=choice.passed_over,
+        )
+    if options.outline is not None and used == {None}:
+        raise OutlineError(
+            options.outline, "refers to another CT than those of the source", "give the outline of this CT"
+        )
+
+
+def _with_series(source: Path, patients: list[Patient], asked: str) -> list[Patient]:
+    """The patients who have a series of that UID."""
+    having = [one for one in patients if any(asked in (two.uid, two.name) for two in one.series)]
+    if not having:
+        count = sum(len(one.series) for one in patients)
+        raise SeriesError(
+            source, f"holds {count} CT series, none is {asked}", "correct --series, --list shows them"
+        )
+    return having
+
+
+def _asked_outlines(path: Path, patients: int) -> tuple[list[OutlineFile], dict[str, OutlineFile]]:
+    """Outlines that were asked for: those that say which CT is theirs, and mask files by patient."""
+    if path.is_dir():
+        return find_dicom(path).outlines, _masks_by_scan(path)
+    outline = outline_of(path)
+    if outline.kind != "mask":
+        return [outline], {}
+    if patients > 1:
+        raise OutlineError(path, f"is one mask for {patients} patients", "give a folder of masks")
+    return [], {"": outline}

@@ -1,0 +1,140 @@
+"""Read a mask of any format as labels with names, all structures of the file, on the grid of a CT."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from radiogen.errors import OutlineError
+from radiogen.io.contours import lay_contours
+from radiogen.io.dicom.dicom_facts import OutlineFile
+from radiogen.io.dicom.scan import one_line
+from radiogen.io.dicom.seg import EmptySegmentError, read_seg, segment_mask
+from radiogen.io.masks import lay_mask
+from radiogen.io.nifti import read_mask
+from radiogen.io.outline_place import check_frame
+from radiogen.io.polygons import BoolArray
+from radiogen.io.dicom.rtstruct import contours_of, read_rtstruct
+from radiogen.measures.lesions import MOST_LESIONS
+from radiogen.ingestion.outline_choice import OutlineChoice, choose_named, choose_segments
+from radiogen.ingestion.references import ReferenceCt
+from radiogen.volume import array_of, volume_like
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Structures on one grid: uint8 labels, the name of each by rising label, and what was decided."""
+
+    labels: sitk.Image
+    names: dict[int, str]
+    decisions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Found:
+    label: int
+    name: str
+    inside: BoolArray
+
+
+def read_labelled(
+    outline: OutlineFile, reference: ReferenceCt | None, roi: str | None, segment: str | None
+) -> Labelled:
+    """Read all structures of a file, or those that were asked for.
+
+    A SEG gives its segment numbers as labels, an RTSTRUCT the numbers of its ROIs from 1 in the order of the
+    file, a mask file its own labels.
+
+    Args:
+        outline: The file and its kind.
+        reference: The CT; a mask file does without and keeps its grid.
+        roi: Name or pattern of ROIs.
+        segment: Name, pattern or number of segments.
+
+    Raises:
+        OutlineError: The file cannot be read, is empty, leaves the CT, or two structures share voxels.
+    """
+    path = outline.path
+    if outline.kind == "mask":
+        return _mask_file(path, reference)
+    if outline.kind not in ("rtstruct", "seg"):
+        raise OutlineError(path, "is LIDC XML, which converts to no single mask", "take radiogen ingest")
+    if reference is None:
+        wrong = f"is {'an RTSTRUCT' if outline.kind == 'rtstruct' else 'a SEG'}, which has no grid of its own"
+        raise OutlineError(path, wrong, "give its CT with --reference")
+    said: list[str] = []
+    found = (
+        _rois(path, reference, roi, said)
+        if outline.kind == "rtstruct"
+        else _segments(path, reference, segment, said)
+    )
+    return _one_mask(path, list(found), reference.grid, said)
+
+
+def _mask_file(path: Path, reference: ReferenceCt | None) -> Labelled:
+    mask = read_mask(path)
+    said: list[str] = []
+    if reference is not None:
+        mask, said = lay_mask(mask, reference.grid, path)
+    present = np.unique(sitk.GetArrayViewFromImage(mask)).tolist()
+    names = {label: f"Lesion {label}" for label in present if label}
+    if not names:
+        raise OutlineError(path, "is empty", "give a mask with at least one voxel")
+    return Labelled(mask, names, tuple(said))
+
+
+def _rois(path: Path, reference: ReferenceCt, asked: str | None, said: list[str]) -> Iterator[_Found]:
+    rois = [(n, roi) for n, roi in enumerate(read_rtstruct(path), start=1) if roi.drawn]
+    if not rois:
+        raise OutlineError(path, "holds no closed contours", "give an RTSTRUCT that is drawn")
+    if asked is not None:
+        names = [roi.name for _, roi in rois]
+        rois = [rois[i] for i in choose_named(names, asked, None, f"{path}: ROI", "--roi PATTERN")[0]]
+    for number, roi in rois:
+        drawn = contours_of(roi, path)
+        said += check_frame(roi.frame_uid, drawn.planes, reference.grid, reference.names, path)
+        laid = lay_contours(drawn.contours, reference.grid, path)
+        said += [f"{roi.name}: {line}" for line in laid.decisions]
+        if not laid.inside.any():
+            raise OutlineError(
+                path, f"{roi.name} encloses no voxel centre of the CT", "leave it out by --roi"
+            )
+        yield _Found(number, roi.name or f"ROI {number}", laid.inside)
+
+
+def _segments(path: Path, reference: ReferenceCt, asked: str | None, said: list[str]) -> Iterator[_Found]:
+    seg, grid, names = read_seg(path), reference.grid, reference.names
+    segments = list(seg.segments)
+    if asked is not None:
+        taken, _ = choose_segments(segments, OutlineChoice(segment=asked), f"{path}: segment")
+        segments = [segments[i] for i in taken]
+    for segment in segments:
+        try:
+            found = segment_mask(seg, segment.number, grid, names.slice_positions)
+        except EmptySegmentError:
+            said.append(f"segment {segment.number} {segment.label!r} is empty and left out")
+            continue
+        said += [*found.decisions, *check_frame(seg.frame_uid, found.planes, grid, names, path)]
+        laid, how = lay_mask(found.mask, grid, path, is_dicom=True)
+        said += how
+        yield _Found(segment.number, segment.label or f"segment {segment.number}", array_of(laid) != 0)
+
+
+def _one_mask(path: Path, found: list[_Found], grid: sitk.Image, said: list[str]) -> Labelled:
+    if not found:
+        raise OutlineError(path, "holds no voxel", "export it anew")
+    if max(one.label for one in found) > MOST_LESIONS:
+        raise OutlineError(
+            path, f"has structures beyond {MOST_LESIONS}", "choose some with --roi or --segment"
+        )
+    labels = np.zeros(grid.GetSize()[::-1], np.uint8)
+    for one in found:
+        if shared := labels[one.inside].astype(bool).sum():
+            other = next(o.name for o in found if (o.inside & one.inside).any())
+            wrong = f"{other!r} and {one.name!r} share {shared} voxels, which one mask cannot hold"
+            raise OutlineError(path, wrong, "choose one with --roi or --segment")
+        labels[one.inside] = one.label
+    names = {one.label: one_line(one.name) for one in sorted(found, key=lambda one: one.label)}
+    return Labelled(volume_like(labels, grid), names, tuple(dict.fromkeys(said)))

@@ -1,0 +1,188 @@
+"""Decode compressed slices in a process of their own, whose death is the error of one file only."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from threading import Event, Timer
+from types import TracebackType
+from typing import IO, Any, Self, cast
+
+import numpy as np
+import numpy.typing as npt
+from pydicom.uid import UID
+
+from radiogen.errors import SeriesError
+from radiogen.io.dicom.dicom_facts import DEFLATED, SliceFile
+from radiogen.runtime import cpu_count
+
+SECONDS = 60.0  # for one slice; a decoder that needs longer is stopped
+MOST_MEMORY = 8 << 30  # bytes of address space of a decoder
+_PIP = {
+    "JPEG 2000": "pylibjpeg-openjpeg",
+    "High-Throughput": "pylibjpeg-openjpeg",
+    "RLE": "pylibjpeg-rle",
+    "JPEG": "python-gdcm",
+}
+
+
+class Decoders:
+    """A few decoding processes, started when the first slice comes, ended with the `with` block."""
+
+    def __init__(self, count: int | None = None) -> None:
+        self._workers = [_Worker() for _ in range(count or min(4, cpu_count()))]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for worker in self._workers:
+            worker.stop()
+
+    def decode(self, slices: Sequence[SliceFile]) -> Iterator[npt.NDArray[Any]]:
+        """The stored numbers of each slice in turn, shape (rows, columns).
+
+        Raises:
+            SeriesError: A slice cannot be decoded, or its decoder died or took too long.
+        """
+        waiting: deque[tuple[_Worker, SliceFile]] = deque()
+        for n, item in enumerate(slices):
+            if len(waiting) == len(self._workers):
+                yield _answer(*waiting.popleft())
+            worker = self._workers[n % len(self._workers)]
+            worker.ask(item.path, item.frame, item.pixels.syntax == DEFLATED)
+            waiting.append((worker, item))
+        while waiting:
+            yield _answer(*waiting.popleft())
+
+
+def decode_frames(path: Path, frames: Iterable[int]) -> Iterator[npt.NDArray[Any]]:
+    """The stored numbers of some frames of one file in turn, shape (rows, columns).
+
+    Raises:
+        ValueError: A frame cannot be decoded, or its decoder died or took too long.
+    """
+    worker = _Worker()
+    try:
+        for frame in frames:
+            worker.ask(path, frame)
+            yield worker.answer()
+    except _DecodingError as error:
+        raise ValueError(f"its pixel data cannot be decoded: {str(error)[:200]}") from error
+    finally:
+        worker.stop()
+
+
+def _answer(worker: "_Worker", item: SliceFile) -> npt.NDArray[Any]:
+    try:
+        return worker.answer()
+    except _DecodingError as error:
+        raise undecodable(item, str(error)) from error
+
+
+def undecodable(item: SliceFile, why: str) -> SeriesError:
+    """The error of a slice that was not decoded, with the package to install if a decoder is missing."""
+    where = item.path.with_name(item.name)
+    name = UID(item.pixels.syntax).name
+    if "missing dependencies" in why or "no available" in why:
+        package = next((pip for word, pip in _PIP.items() if word in name), None)
+        if package:
+            return SeriesError(where, f"needs a decoder for {name}", f"pip install {package}")
+    if "no pixel data decoders" in why.lower() or "not supported" in why or "unknown transfer syntax" in why:
+        return SeriesError(
+            where, f"is stored as {name}, which nothing here decodes", "export it uncompressed"
+        )
+    if "less than expected" in why or "no pixel data" in why.lower():
+        return SeriesError(where, "is truncated: its pixel data ends early or is missing", "copy it again")
+    return SeriesError(
+        where, f"its pixel data cannot be decoded: {why[:200]}", "copy it again, or leave it out"
+    )
+
+
+class _DecodingError(Exception):
+    """What a decoder said, or how it ended."""
+
+
+class _Worker:
+    """One decoding process; asked by a line of JSON, it answers with a line of JSON and the bytes."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def ask(self, path: Path, frame: int, is_deflated: bool = False) -> None:
+        if self._process is None:
+            program = [sys.executable, "-c", "from radiogen.io.dicom.decode import serve; serve()"]
+            self._process = subprocess.Popen(
+                program,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )
+        questions = cast(IO[bytes], self._process.stdin)
+        with suppress(BrokenPipeError):  # it died; the answer says so
+            question = [os.fsdecode(path.absolute()), frame, is_deflated]
+            questions.write(json.dumps(question).encode() + b"\n")
+            questions.flush()
+
+    def answer(self) -> npt.NDArray[Any]:
+        process, is_late = cast("subprocess.Popen[bytes]", self._process), Event()
+
+        def end() -> None:
+            is_late.set()
+            process.kill()
+
+        timer = Timer(SECONDS, end)
+        timer.start()
+        try:
+            answers = cast(IO[bytes], process.stdout)
+            head = answers.readline()
+            about = json.loads(head) if head.endswith(b"\n") else {}
+            data = answers.read(about.get("bytes", 0))
+        finally:
+            timer.cancel()
+        if not about or len(data) < about.get("bytes", 0):
+            self.stop()
+            raise _DecodingError("it took too long" if is_late.is_set() else "it ended its decoder")
+        if "error" in about:
+            raise _DecodingError(about["error"])
+        return np.frombuffer(data, about["dtype"]).reshape(about["shape"])
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+
+def serve() -> None:
+    """Answer questions on stdin until it ends; what decoders print themselves goes nowhere."""
+    from pydicom import dcmread
+    from pydicom.pixels.utils import pixel_array
+
+    answers = os.fdopen(os.dup(1), "wb")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
+    warnings.simplefilter("ignore")
+    for line in sys.stdin:
+        path, frame, is_deflated = json.loads(line)
+        try:
+            # Of other files only the frame is read; of a deflated one pydicom would not find it.
+            source = dcmread(path) if is_deflated else path
+            array = np.ascontiguousarray(pixel_array(source, index=frame, raw=True))
+            about = {"shape": array.shape, "dtype": array.dtype.str, "bytes": array.nbytes}
+        except BaseException as error:  # decoders raise nearly anything
+            about = {"error": f"{' '.join(str(error).split()) or type(error).__name__}"}
+        answers.write(json.dumps(about).encode() + b"\n")
+        if "bytes" in about:
+            answers.write(array.tobytes())
+        answers.flush()

@@ -1,0 +1,193 @@
+"""Find the grid that the slices of a CT form, from their positions and orientations alone.
+
+Tolerances are relative to the spacing: a slice may lie EVEN of the slice spacing off its place, SIDEWAYS
+of a pixel beside the line through the others, and slices nearer than SAME_PLACE of the spacing share one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from radiogen.errors import SeriesError
+from radiogen.io.dicom.dicom_facts import SliceFile
+
+EVEN = 0.1
+SIDEWAYS = 0.25
+SAME_PLACE = 0.02
+TURNED = 1e-3  # difference of direction cosines
+SAME_SIZE = 1e-3  # relative difference of pixel spacings
+_NO_GAP_MM = 1e-4  # positions nearer than this are equal whatever the spacing: they are written in decimals
+
+Vectors = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Slices of one size and orientation in their order; files of one place stand together.
+
+    Attributes:
+        places: The slices along the normal, at least one a place.
+        axes: Directions of rows, columns and the normal, shape (3, 3), one a line.
+        heights_mm: Along the normal, from the first place.
+        shifts_mm: Sideways from the first place along rows and columns, shape (n, 2).
+        usual_mm: The usual distance of two places.
+    """
+
+    places: tuple[tuple[SliceFile, ...], ...]
+    axes: Vectors
+    heights_mm: Vectors
+    shifts_mm: Vectors
+    usual_mm: float
+
+    @property
+    def first(self) -> SliceFile:
+        return self.places[0][0]
+
+    @property
+    def even_mm(self) -> float:
+        """The spacing if it were even."""
+        return round(float(self.heights_mm[-1]) / max(len(self.places) - 1, 1), 6)
+
+    @property
+    def is_even(self) -> bool:
+        """Whether every slice lies where even spacing puts it."""
+        off = np.abs(self.heights_mm - self.even_mm * np.arange(len(self.places)))
+        return bool(off.max() <= EVEN * self.even_mm)
+
+    @property
+    def sideways_mm(self) -> float:
+        """How far a slice lies beside the first one's normal."""
+        return float(np.linalg.norm(self.shifts_mm, axis=1).max())
+
+    @property
+    def is_upright(self) -> bool:
+        """Whether the slices lie behind each other, not sheared by a tilted gantry."""
+        return self.sideways_mm <= SIDEWAYS * min(self.first.pixel_spacing_mm)
+
+    @property
+    def is_doubled(self) -> bool:
+        return any(len(place) > 1 for place in self.places)
+
+
+def stack_slices(slices: Sequence[SliceFile]) -> Stack:
+    """Order slices along their normal.
+
+    Args:
+        slices: At least one; alike as `check_alike` has it.
+    """
+    axes = _axes(slices[0])
+    positions = np.array([item.position_mm for item in slices])
+    heights = positions @ axes[2]
+    order = sorted(range(len(slices)), key=lambda i: (heights[i], slices[i].path, slices[i].frame))
+    gaps = np.diff(heights[order])
+    real = np.sort(gaps[gaps > _NO_GAP_MM])
+    usual = float(real[(len(real) - 1) // 2]) if len(real) else 0.0
+    places: list[list[int]] = []
+    for i in order:
+        if places and heights[i] - heights[places[-1][0]] <= max(SAME_PLACE * usual, _NO_GAP_MM):
+            places[-1].append(i)
+        else:
+            places.append([i])
+    firsts = [place[0] for place in places]
+    path = positions[firsts] - positions[firsts[0]]
+    real = np.sort(np.diff(heights[firsts]))
+    return Stack(
+        places=tuple(tuple(slices[i] for i in place) for place in places),
+        axes=axes,
+        heights_mm=path @ axes[2],
+        shifts_mm=path @ axes[:2].T,
+        usual_mm=float(real[(len(real) - 1) // 2]) if len(real) else 0.0,
+    )
+
+
+def _axes(item: SliceFile) -> Vectors:
+    row, column = np.array(item.orientation).reshape(2, 3)
+    row = row / np.linalg.norm(row)
+    normal = np.cross(row, column)
+    normal /= np.linalg.norm(normal)
+    return np.stack([row, np.cross(normal, row), normal])
+
+
+def are_parallel(one: SliceFile, other: SliceFile) -> bool:
+    """Whether two slices have the same directions of rows and columns."""
+    return bool(np.allclose(one.orientation, other.orientation, atol=TURNED))
+
+
+def check_alike(folder: Path, slices: Sequence[SliceFile]) -> None:
+    """Refuse slices that cannot lie in one volume.
+
+    Raises:
+        SeriesError: Several patients, sizes, pixel spacings or orientations, or skewed axes.
+    """
+    first = slices[0]
+    row, column = np.array(first.orientation).reshape(2, 3)
+    lengths = np.linalg.norm([row, column], axis=1)
+    if abs(float(row @ column)) > TURNED or np.abs(lengths - 1).max() > 1e-2:
+        raise SeriesError(
+            first.path, "its rows and columns are not at right angles", "export the series again"
+        )
+    for item in slices:
+        if item.patient != first.patient:
+            raise SeriesError(
+                folder,
+                f"one series holds two patients ({first.name} and {item.name})",
+                "separate the patients, one folder each",
+            )
+        spacing_differs = not np.allclose(item.pixel_spacing_mm, first.pixel_spacing_mm, rtol=SAME_SIZE)
+        if item.size != first.size or spacing_differs:
+            raise SeriesError(
+                item.path.with_name(item.name),
+                f"has {item.size} pixels of {item.pixel_spacing_mm} mm, {first.name} {first.size} of "
+                f"{first.pixel_spacing_mm} mm",
+                "keep one reconstruction in the folder",
+            )
+        if not are_parallel(item, first):
+            raise SeriesError(
+                item.path, f"is turned against {first.name}", "keep one orientation in the folder"
+            )
+
+
+def refuse_gaps(folder: Path, stack: Stack) -> SeriesError:
+    """The error of a stack that is not even: where slices are missing, or which lie unevenly."""
+    gaps, usual = np.diff(stack.heights_mm), stack.usual_mm
+    z = [place[0].position_mm[2] for place in stack.places]
+    steps = np.rint(gaps / usual)
+    for i in np.flatnonzero((steps >= 2) & (np.abs(gaps / usual - steps) <= EVEN * steps)):
+        return SeriesError(
+            folder,
+            f"{int(steps[i]) - 1} of the slices missing between z {z[i]:.2f} and {z[i + 1]:.2f} mm, they lie "
+            f"{usual:.2f} mm apart",
+            "give the whole series"
+            + (
+                ", or ingest it with --gaps resample to interpolate"
+                if gaps.max() <= widest_gap(stack)
+                else ""
+            ),
+        )
+    worst = int(np.argmax(np.abs(gaps - usual)))
+    return SeriesError(
+        folder,
+        f"slices at z {z[worst]:.2f} and {z[worst + 1]:.2f} mm lie {gaps[worst]:.2f} mm apart, the others "
+        f"{usual:.2f} mm",
+        "give a series with even spacing"
+        + (", or ingest it with --gaps resample to interpolate" if gaps.max() <= widest_gap(stack) else ""),
+    )
+
+
+def widest_gap(stack: Stack) -> float:
+    """The widest gap that may be interpolated: one missing slice, in mm."""
+    return 2 * stack.usual_mm * (1 + EVEN)
+
+
+def refuse_tilt(folder: Path, stack: Stack) -> SeriesError:
+    """The error of a stack that is sheared, with its angle."""
+    degrees = np.degrees(np.arctan2(np.linalg.norm(stack.shifts_mm[-1]), stack.heights_mm[-1]))
+    return SeriesError(
+        folder,
+        f"the slices are shifted sideways by up to {stack.sideways_mm:.1f} mm "
+        f"(gantry tilt of {degrees:.1f} degrees)",
+        "give a series without tilt, or ingest it with --tilt resample to make it upright",
+    )

@@ -1,0 +1,203 @@
+"""Say what one file is by its first bytes and its DICOM header, never by its name."""
+
+import os
+import warnings
+import zlib
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+from pydicom import Dataset, dcmread
+from pydicom.uid import UID
+
+from radiogen.errors import SeriesError
+from radiogen.io.dicom.dicom_facts import DEFLATED, FileFacts, OutlineFile
+from radiogen.io.dicom.dicom_frames import frames_of
+from radiogen.io.dicom.slices import DamagedHeaderError, NotHuError, slice_of, values_of, whole_number
+from radiogen.io.dicom.lidc_xml import is_lidc_xml, lidc_series_uid
+
+CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
+ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
+RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
+SEG = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+MOST_INFLATED = 1 << 30  # bytes; a deflated file that grows beyond is taken for a bomb
+
+_OUTLINE_KEYS = (
+    *("SOPClassUID", "Modality", "PatientID", "FrameOfReferenceUID", "ReferencedSeriesSequence"),
+    *("ReferencedFrameOfReferenceSequence", "SegmentSequence"),
+)
+# Without the 128-byte preamble a data set starts with group 0002 or 0008, little or big endian.
+_BARE_STARTS = (
+    *(b"\x08\x00\x00\x00", b"\x08\x00\x05\x00", b"\x08\x00\x08\x00", b"\x02\x00\x00\x00"),
+    *(b"\x02\x00\x01\x00", b"\x00\x08\x00\x05", b"\x00\x08\x00\x08", b"\x02\x00\x10\x00"),
+)
+
+
+def read_facts(path: Path) -> FileFacts:
+    """Read the header of one file. Whatever the file holds, there is an answer, never an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom warns of odd values that are not used here
+        try:
+            with path.open("rb") as file:
+                return _facts(path, file)
+        except OSError as error:
+            return FileFacts(damage=f"cannot be read: {error.strerror}")
+
+
+def read_outline_file(path: Path) -> OutlineFile:
+    """What one outline file says it belongs to.
+
+    Raises:
+        SeriesError: It is neither RTSTRUCT nor DICOM SEG nor LIDC XML.
+    """
+    facts = read_facts(path)
+    if facts.damage:
+        raise SeriesError(path, facts.damage, "copy the file again")
+    if facts.outline is None:
+        raise SeriesError(path, "is no outline", "give an RTSTRUCT, a DICOM SEG, a LIDC XML or a mask file")
+    return facts.outline
+
+
+def looks_like_dicom(head: bytes) -> bool:
+    """Whether the first bytes of a file (132 at least) are those of DICOM, with or without a preamble."""
+    return head[128:132] == b"DICM" or head[:4] in _BARE_STARTS
+
+
+def _facts(path: Path, file: BinaryIO) -> FileFacts:
+    head = file.read(2048)
+    if is_lidc_xml(head):
+        uid = lidc_series_uid(path)
+        return FileFacts(outline=OutlineFile(path, "lidc-xml", series_uids=frozenset({uid} - {""})))
+    if looks_like_dicom(head):
+        return _dicom_facts(path, file, head)
+    if path.suffix.lower() in (".dcm", ".dicom", ".ima"):
+        return FileFacts(damage="does not start like DICOM" if head else "is empty")
+    return FileFacts(ignored="not DICOM")
+
+
+def _dicom_facts(path: Path, file: BinaryIO, head: bytes) -> FileFacts:
+    certain = head[128:132] == b"DICM"
+    try:
+        stream = inflated(file, head)
+        stream.seek(0)
+        # Of outlines little is read, their sequences are long. Without a preamble reading must be forced.
+        tags = list(_OUTLINE_KEYS) if any(uid.encode() in head for uid in (RTSTRUCT, *SEG)) else None
+        header = dcmread(stream, stop_before_pixels=True, specific_tags=tags, force=not certain)
+        return _kind_of(path, stream, header, certain)
+    except NotHuError:
+        return FileFacts(ignored="CT that is not in HU")
+    except DamagedHeaderError as error:
+        return FileFacts(damage=str(error))
+    except Exception as error:  # damaged headers make pydicom raise nearly anything
+        if certain:
+            return FileFacts(damage=f"has a damaged header ({type(error).__name__})")
+        return FileFacts(ignored="not DICOM")
+
+
+def inflated(file: BinaryIO, head: bytes) -> BinaryIO:
+    """The file itself, or for the deflated syntax a copy whose inflated size was checked first."""
+    if DEFLATED.encode() not in head:
+        return file
+    file.seek(0)
+    whole = file.read()
+    start = 132 + 12 + int.from_bytes(whole[140:144], "little")  # behind the file meta group
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    size, rest = 0, whole[start:]
+    while rest and not inflater.eof:
+        size += len(inflater.decompress(rest, 1 << 24))
+        rest = inflater.unconsumed_tail
+        if size > MOST_INFLATED:
+            raise DamagedHeaderError(f"inflates to more than {MOST_INFLATED >> 30} GiB")
+    return BytesIO(whole)
+
+
+def _kind_of(path: Path, stream: BinaryIO, header: Dataset, certain: bool) -> FileFacts:
+    sop_class = str(header.get("SOPClassUID", ""))
+    if sop_class == CT_IMAGE:
+        return _ct_facts(path, stream, header)
+    if sop_class in ENHANCED_CT:
+        stream.seek(0)
+        whole = dcmread(stream, stop_before_pixels=True, force=not certain)
+        frames = frames_of(path, whole, stream, _file_size(stream))
+        if "LOCALIZER" in frames[0].image_type:
+            return FileFacts(ignored="localizer")
+        return FileFacts(slices=frames)
+    if sop_class == RTSTRUCT:
+        return FileFacts(outline=_rtstruct(path, header))
+    if sop_class in SEG:
+        return FileFacts(outline=_seg(path, header))
+    if sop_class or not certain:
+        return FileFacts(ignored=_name_of(sop_class, str(header.get("Modality", ""))))
+    if header.file_meta.get("MediaStorageSOPClassUID", "") in (CT_IMAGE, *ENHANCED_CT, ""):
+        return FileFacts(damage="ends within the header")
+    return FileFacts(ignored="other DICOM")
+
+
+def _ct_facts(path: Path, stream: BinaryIO, header: Dataset) -> FileFacts:
+    if "LOCALIZER" in [str(part).upper() for part in values_of(header, "ImageType")]:
+        return FileFacts(ignored="localizer")
+    if not whole_number(header, "Rows") or not whole_number(header, "Columns"):
+        return FileFacts(damage="ends within the header")
+    if not values_of(header, "ImagePositionPatient") or not values_of(header, "ImageOrientationPatient"):
+        return FileFacts(ignored="CT image without a position")
+    return FileFacts(slices=(slice_of(path, header, stream, _file_size(stream)),))
+
+
+def _file_size(stream: BinaryIO) -> int:
+    here = stream.tell()
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(here)
+    return size
+
+
+def _name_of(sop_class: str, modality: str) -> str:
+    if not sop_class:
+        return "not DICOM"
+    name = UID(sop_class).name
+    for part, kind in (
+        ("Secondary Capture", "secondary capture"),
+        ("Dose", "dose report"),
+        ("Directory", "DICOMDIR"),
+    ):
+        if part in name:
+            return kind
+    known = {"PT": "PET", "SR": "structured report"}
+    return known.get(modality, f"{modality if modality.isalnum() else 'other'} DICOM")
+
+
+def _rtstruct(path: Path, header: Dataset) -> OutlineFile:
+    frames, series, images = set(), set(), set()
+    for frame in header.get("ReferencedFrameOfReferenceSequence") or ():
+        frames.add(str(frame.get("FrameOfReferenceUID", "")))
+        for study in frame.get("RTReferencedStudySequence") or ():
+            for one in study.get("RTReferencedSeriesSequence") or ():
+                series.add(str(one.get("SeriesInstanceUID", "")))
+                images |= _images(one, "ContourImageSequence")
+    return OutlineFile(
+        path,
+        "rtstruct",
+        str(header.get("PatientID") or "").strip(),
+        frozenset(series - {""}),
+        frozenset(frames - {""}),
+        frozenset(images),
+    )
+
+
+def _images(series: Dataset, key: str) -> set[str]:
+    return {str(image.get("ReferencedSOPInstanceUID", "")) for image in series.get(key) or ()}
+
+
+def _seg(path: Path, header: Dataset) -> OutlineFile:
+    referenced = header.get("ReferencedSeriesSequence") or ()
+    series = {str(one.get("SeriesInstanceUID", "")) for one in referenced}
+    images = [_images(one, "ReferencedInstanceSequence") for one in referenced]
+    algorithms = [str(one.get("SegmentAlgorithmType", "")) for one in header.get("SegmentSequence") or ()]
+    return OutlineFile(
+        path,
+        "seg",
+        str(header.get("PatientID") or "").strip(),
+        frozenset(series - {""}),
+        frozenset({str(header.get("FrameOfReferenceUID", ""))} - {""}),
+        frozenset().union(*images),
+        is_automatic=bool(algorithms) and all(kind == "AUTOMATIC" for kind in algorithms),
+    )

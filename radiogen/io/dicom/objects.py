@@ -1,0 +1,149 @@
+"""Lesions as they become DICOM objects: names, who outlined them, what every object begins with."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.valuerep import DSfloat
+
+from radiogen import __version__
+from radiogen.io.dicom.scan import IDENTITY, DicomScan, uid_of
+from radiogen.io.polygons import BoolArray
+from radiogen.provenance import whole_file
+
+SERIES_NUMBERS = {"SEG": 9001, "RTSTRUCT": 9002, "SR": 9003}
+MANUFACTURER = "radiogen"
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Who outlined: a program with its version, or a person (an empty name)."""
+
+    name: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class Outlines:
+    """Lesions on the grid of a CT, ready to be written as DICOM.
+
+    Attributes:
+        labels: uint8, 0 background.
+        names: What each label that has voxels is called; by rising label.
+        maker: Who outlined them.
+        scan: The CT they lie on.
+        are_lesions: A SEG codes them as neoplasm of the lung, else as tissue.
+    """
+
+    labels: sitk.Image
+    names: dict[int, str]
+    maker: Maker
+    scan: DicomScan
+    are_lesions: bool = True
+
+    def uid(self, what: str) -> UID:
+        """The UID of something of these outlines: the same content gives the same UID."""
+        return uid_of(what, self._content)
+
+    @cached_property
+    def planes(self) -> list[int]:
+        """The planes that are not empty."""
+        found: list[int] = np.flatnonzero(sitk.GetArrayViewFromImage(self.labels).any(axis=(1, 2))).tolist()
+        return found
+
+    @cached_property
+    def _content(self) -> str:
+        voxels = sitk.GetArrayViewFromImage(self.labels)[self.planes]
+        digest = hashlib.sha256(voxels.data).hexdigest()
+        place = (
+            f"{self.planes}{self.labels.GetOrigin()}{self.labels.GetSpacing()}{self.labels.GetDirection()}"
+        )
+        identity = "\n".join(str(element) for element in self.scan.identity)
+        about = (f"{self.names}", f"{self.maker}", f"{self.are_lesions}", __version__, identity)
+        return "\n".join((self.scan.series_uid, digest, place, *about))
+
+    def tracking_uid(self, label: int) -> UID:
+        """The UID by which SEG and SR name one lesion."""
+        return self.uid(f"lesion {label}")
+
+    def inside(self, label: int) -> BoolArray:
+        """The voxels of one label, shape (z, y, x)."""
+        found: BoolArray = sitk.GetArrayViewFromImage(self.labels) == label
+        return found
+
+
+def new_item(outlines: Outlines, sop_class: UID, modality: str) -> Dataset:
+    """A data set with its file header and what it says of patient, study, series and maker."""
+    item = Dataset()
+    item.file_meta = FileMetaDataset()
+    item.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    item.file_meta.MediaStorageSOPClassUID = item.SOPClassUID = sop_class
+    item.file_meta.MediaStorageSOPInstanceUID = item.SOPInstanceUID = outlines.uid(modality)
+    put_identity(item, outlines.scan)
+    item.StudyInstanceUID, item.SeriesInstanceUID = (
+        outlines.scan.study_uid,
+        outlines.uid(f"{modality} series"),
+    )
+    item.Modality, item.SeriesNumber, item.InstanceNumber = modality, SERIES_NUMBERS[modality], 1
+    item.SeriesDate = item.ContentDate = item.InstanceCreationDate = outlines.scan.date
+    item.SeriesTime = item.ContentTime = item.InstanceCreationTime = outlines.scan.time
+    item.Manufacturer = item.ManufacturerModelName = MANUFACTURER
+    item.SoftwareVersions, item.DeviceSerialNumber = __version__, "-"
+    item.SeriesDescription = "radiogen lesions"
+    return item
+
+
+def write_dicom(item: Dataset, path: Path) -> None:
+    """Write a DICOM file whole."""
+    with whole_file(path) as draft:
+        item.save_as(draft, enforce_file_format=True)
+
+
+def put_identity(item: Dataset, scan: DicomScan) -> None:
+    """Give an object the patient and study of its scan, and nothing else of them."""
+    for name in (*IDENTITY, "PatientIdentityRemoved", "DeidentificationMethod", "SpecificCharacterSet"):
+        if name in scan.identity:
+            setattr(item, name, scan.identity.get(name))
+        elif name in item:
+            delattr(item, name)
+
+
+def source_images(outlines: Outlines, planes: Sequence[int]) -> list[Dataset]:
+    """The CT slices under some planes of the grid, as bare headers: UIDs, place, size, and the identity.
+
+    Of a grid whose planes are no slices (a resampled volume) all slices of the CT.
+    """
+    scan, grid = outlines.scan, outlines.labels
+    on_grid = scan.slices_on(grid)
+    under = [one for k in planes if (one := on_grid[k]) is not None]
+    if len(under) < len(planes):
+        under = list(scan.slices)
+    images = []
+    bare = Dataset()
+    put_identity(bare, scan)
+    for one in under:
+        image = Dataset({element.tag: element for element in bare})
+        image.SOPClassUID, image.SOPInstanceUID, image.Modality = scan.sop_class, one.uid, "CT"
+        image.StudyInstanceUID, image.SeriesInstanceUID = scan.study_uid, scan.series_uid
+        image.FrameOfReferenceUID, image.PositionReferenceIndicator = scan.frame_uid, ""
+        image.Columns, image.Rows = grid.GetSize()[:2]
+        image.ImagePositionPatient = decimals(one.position_mm)
+        direction = np.array(grid.GetDirection()).reshape(3, 3)
+        image.ImageOrientationPatient = decimals(direction[:, :2].T.ravel().tolist())
+        image.PixelSpacing = decimals(grid.GetSpacing()[1::-1])
+        image.SliceThickness = decimals(grid.GetSpacing()[2:])[0]
+        image.LossyImageCompression = "01" if scan.is_lossy else "00"
+        images.append(image)
+    return images
+
+
+def decimals(numbers: Sequence[float]) -> list[DSfloat]:
+    """Numbers as DICOM writes them, in 16 characters at most."""
+    return [DSfloat(float(v) + 0.0, auto_format=True) for v in numbers]

@@ -1,0 +1,185 @@
+"""The frames of a DICOM SEG as they stand in the file: segment, place in space, and pixels, one by one."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk
+from pydicom import Dataset
+from pydicom.uid import ExplicitVRBigEndian
+
+from radiogen.io.dicom.whole import is_compressed
+from radiogen.io.polygons import BoolArray, Points
+
+MOST_FRAME_PIXELS = 1 << 26  # 8192 x 8192
+MOST_PIXELS = 1 << 30  # of all frames, where they must be unpacked at once
+AnyArray = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class FramePlace:
+    """Where one frame lies.
+
+    Attributes:
+        index: Its number in the file, from 0.
+        segment: What it shows; None in a LABELMAP, whose pixels say it.
+        position_mm: Centre of the first pixel, LPS.
+        axes: Cosines along a row and along a column, shape (2, 3).
+        spacing_mm: x, y.
+        slice_uids: Images it was made from.
+    """
+
+    index: int
+    segment: int | None
+    position_mm: Points
+    axes: Points
+    spacing_mm: tuple[float, float]
+    slice_uids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame with its pixels, shape (rows, columns)."""
+
+    position_mm: Points
+    axes: Points
+    spacing_mm: tuple[float, float]
+    inside: BoolArray
+
+
+def segmentation_type(dataset: Dataset) -> str:
+    """BINARY, FRACTIONAL or LABELMAP."""
+    return str(dataset.get("SegmentationType") or "BINARY").strip().upper()
+
+
+def frame_places(
+    dataset: Dataset, ct: sitk.Image, slice_positions: Mapping[str, tuple[float, ...]]
+) -> list[FramePlace]:
+    """The places of all frames.
+
+    Args:
+        dataset: A SEG.
+        ct: Gives orientation and pixel spacing where the file has none.
+        slice_positions: Position by SOPInstanceUID, for frames that only name their source image.
+
+    Raises:
+        ValueError: The file holds other than what it claims.
+        Exception: It is damaged; pydicom raises nearly anything.
+    """
+    check_claims(dataset)
+    shared = (dataset.get("SharedFunctionalGroupsSequence") or [Dataset()])[0]
+    numbers = [int(one.get("SegmentNumber", n)) for n, one in enumerate(dataset.SegmentSequence, start=1)]
+    is_labelmap = segmentation_type(dataset) == "LABELMAP"
+    places = []
+    for index, group in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        segment = None if is_labelmap else _segment_number(group, shared, numbers)
+        places.append(_place(index, segment, group, shared, ct, slice_positions))
+    return places
+
+
+def check_claims(dataset: Dataset) -> None:
+    """Compare what the header claims with what the file holds, before anything is unpacked.
+
+    Raises:
+        ValueError: They differ.
+    """
+    frames, pixels = int(dataset.get("NumberOfFrames") or 1), int(dataset.Rows) * int(dataset.Columns)
+    groups = len(dataset.get("PerFrameFunctionalGroupsSequence") or ())
+    if frames != groups:
+        raise ValueError(f"it claims {frames} frames and places {groups}")
+    if not 0 < pixels <= MOST_FRAME_PIXELS:
+        raise ValueError(f"frames of {dataset.Rows} x {dataset.Columns} pixels")
+    if int(dataset.get("SamplesPerPixel") or 1) != 1 or int(dataset.BitsAllocated) not in (1, 8, 16):
+        raise ValueError("its pixels are no segments")
+    meta = getattr(dataset, "file_meta", {})
+    if meta.get("TransferSyntaxUID") == ExplicitVRBigEndian:
+        raise ValueError("it is big endian, which no SEG is")
+    held, needed = len(dataset.PixelData) * 8, frames * pixels * int(dataset.BitsAllocated)
+    if frames * pixels > MOST_PIXELS and is_compressed(dataset):
+        raise ValueError(f"it claims {frames} frames of {dataset.Rows} x {dataset.Columns} pixels")
+    if held < needed and not is_compressed(dataset):
+        raise ValueError(f"it claims {frames} frames, its pixels are those of {held * frames // needed}")
+
+
+def _segment_number(group: Dataset, shared: Dataset, numbers: Sequence[int]) -> int:
+    found = _item("SegmentIdentificationSequence", group, shared).get("ReferencedSegmentNumber")
+    if found is None and len(numbers) == 1:
+        return numbers[0]
+    if found is None:
+        raise ValueError("frames do not say which segment they show")
+    return int(found)
+
+
+def _place(
+    index: int,
+    segment: int | None,
+    group: Dataset,
+    shared: Dataset,
+    ct: sitk.Image,
+    slice_positions: Mapping[str, tuple[float, ...]],
+) -> FramePlace:
+    derived = _item("DerivationImageSequence", group, shared)
+    sources = tuple(str(one.ReferencedSOPInstanceUID) for one in derived.get("SourceImageSequence") or ())
+    position = _item("PlanePositionSequence", group, shared).get("ImagePositionPatient")
+    if position is None:
+        known = [slice_positions[uid] for uid in sources if uid in slice_positions]
+        if len(known) != 1:
+            raise ValueError("frames say neither where they lie nor on which slice")
+        position = known[0]
+    orientation = _item("PlaneOrientationSequence", group, shared).get("ImageOrientationPatient")
+    if orientation is None:
+        orientation = np.array(ct.GetDirection()).reshape(3, 3)[:, :2].T.ravel()
+    between = _item("PixelMeasuresSequence", group, shared).get("PixelSpacing")
+    rows_mm, columns_mm = (float(v) for v in (between if between is not None else ct.GetSpacing()[1::-1]))
+    if not 0 < min(rows_mm, columns_mm) <= max(rows_mm, columns_mm) < np.inf:
+        raise ValueError(f"pixels of {rows_mm} x {columns_mm} mm")
+    return FramePlace(
+        index,
+        segment,
+        np.array([float(v) for v in position]).reshape(3),
+        np.array([float(v) for v in orientation]).reshape(2, 3),
+        (columns_mm, rows_mm),
+        sources,
+    )
+
+
+def _item(name: str, group: Dataset, shared: Dataset) -> Dataset:
+    """The first item of a sequence that stands with the frame or with all frames."""
+    items = group.get(name) or shared.get(name) or [Dataset()]
+    found: Dataset = items[0]
+    return found
+
+
+def frames_of(dataset: Dataset, number: int, places: Sequence[FramePlace]) -> list[Frame]:
+    """The frames that show one segment, with their pixels; of fractional ones at least half of the maximum.
+
+    Raises:
+        Exception: The pixels are damaged; pydicom raises nearly anything.
+    """
+    mine = [place for place in places if place.segment in (None, number)]
+    kind = segmentation_type(dataset)
+    half = float(dataset.get("MaximumFractionalValue") or 1) / 2 if kind == "FRACTIONAL" else 0.5
+    frames = []
+    for place, pixels in zip(mine, _pixels(dataset, [place.index for place in mine]), strict=True):
+        inside = pixels == number if kind == "LABELMAP" else pixels >= half
+        frames.append(Frame(place.position_mm, place.axes, place.spacing_mm, inside))
+    return frames
+
+
+def _pixels(dataset: Dataset, wanted: Sequence[int]) -> Iterator[AnyArray]:
+    """Frames one after the other, shape (rows, columns), so that a file of many segments stays small."""
+    bits, shape = int(dataset.BitsAllocated), (int(dataset.Rows), int(dataset.Columns))
+    pixels = shape[0] * shape[1]
+    if bits != 1:
+        frames = np.frombuffer(
+            dataset.PixelData, dtype=f"<u{bits // 8}", count=pixels * int(dataset.NumberOfFrames)
+        )
+        yield from frames.reshape(-1, *shape)[list(wanted)]
+        return
+    stored = np.frombuffer(dataset.PixelData, dtype=np.uint8)
+    for index in wanted:  # frames follow each other bit by bit, not byte by byte
+        first, behind = index * pixels, (index + 1) * pixels
+        unpacked = np.unpackbits(stored[first // 8 : -(-behind // 8)], bitorder="little")
+        yield unpacked[first % 8 :][:pixels].reshape(shape)

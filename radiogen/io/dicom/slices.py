@@ -1,0 +1,233 @@
+"""Take from the header of a single-slice CT image where the slice lies and how its numbers are stored."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+from pydicom import Dataset
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
+from pydicom.uid import UID
+
+from radiogen.io.dicom.dicom_facts import SliceFile, StoredPixels
+
+NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")  # implicit, explicit, big endian
+BIG_ENDIAN = "1.2.840.10008.1.2.2"
+MOST_NUMBER = 1e9  # a larger place, spacing or rescale is damage
+HU_TYPES = ("", "HU", "US")  # RescaleType; US is "unspecified"
+_PIXEL_KEYS = (
+    *("SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit"),
+    *("PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope"),
+    *("RescaleIntercept", "RescaleType", "NumberOfFrames", "LossyImageCompression"),
+)
+CT_KEYS = (
+    *("SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "PatientID", "StudyInstanceUID"),
+    *("SeriesInstanceUID", "FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient"),
+    *("PixelSpacing", "Rows", "Columns", "SliceThickness", "ConvolutionKernel", "ContrastBolusAgent"),
+    *("InstanceNumber", "AcquisitionNumber", "TemporalPositionIdentifier", "TemporalPositionIndex"),
+    *("NominalPercentageOfCardiacPhase", "TriggerTime", "EchoNumbers", "KVP", "AcquisitionTime"),
+    *_PIXEL_KEYS,
+)
+_TIME_KEYS = (
+    *("TemporalPositionIdentifier", "TemporalPositionIndex", "NominalPercentageOfCardiacPhase"),
+    "TriggerTime",
+)
+
+
+_TAGS = {key: Tag(key) for key in CT_KEYS}
+_BINARY = {key for key, tag in _TAGS.items() if dictionary_VR(tag) in ("US", "US or SS", "UL")}
+
+
+class DamagedHeaderError(Exception):
+    """A header that is a CT's and cannot be used; the text says why."""
+
+
+class NotHuError(Exception):
+    """A CT image whose numbers are something else: effective atomic numbers, iodine."""
+
+
+def slice_of(path: Path, header: Dataset, stream: BinaryIO, file_size: int) -> SliceFile:
+    """The facts of a single-slice CT image.
+
+    Args:
+        path: The file.
+        header: Its data set, read up to the pixels.
+        stream: Stands at the pixel data.
+        file_size: In bytes.
+
+    Raises:
+        DamagedHeaderError: A number that places the slice is missing or not a number, or the file ends early.
+        NotHuError: The numbers are no HU.
+    """
+    if text_of(header, "RescaleType").upper() not in HU_TYPES:
+        raise NotHuError
+    if (whole_number(header, "NumberOfFrames") or 1) > 1:
+        raise DamagedHeaderError("holds several frames but is no multi-frame CT")
+    size = (whole_number(header, "Columns") or 0, whole_number(header, "Rows") or 0)
+    geometry = geometry_of(header, header, header)
+    kernel = text_of(header, "ConvolutionKernel")
+    image_type = tuple(str(part).upper() for part in values_of(header, "ImageType"))
+    thickness = number(header, "SliceThickness")
+    return SliceFile(
+        path=path,
+        frame=0,
+        patient=str(header.get("PatientID") or "").strip(),
+        study_uid=text_of(header, "StudyInstanceUID"),
+        series_uid=text_of(header, "SeriesInstanceUID"),
+        frame_uid=text_of(header, "FrameOfReferenceUID"),
+        sop_uid=text_of(header, "SOPInstanceUID"),
+        image_type=image_type,
+        size=size,
+        **geometry,
+        thickness_mm=thickness,
+        kernel=kernel,
+        has_contrast=bool(text_of(header, "ContrastBolusAgent")),
+        instance=whole_number(header, "InstanceNumber"),
+        marks=(
+            matrix_of(size, geometry),
+            f"{thickness:g}" if thickness else "",
+            kernel,
+            "\\".join(image_type),
+            "",
+            " ".join(text_of(header, key) for key in _TIME_KEYS).strip(),
+            text_of(header, "AcquisitionNumber"),
+            text_of(header, "EchoNumbers"),
+            text_of(header, "KVP"),
+            text_of(header, "AcquisitionTime"),
+        ),
+        pixels=stored_pixels(header, header, native_offset(header, stream, file_size, 0)),
+    )
+
+
+def geometry_of(position: Dataset, orientation: Dataset, measures: Dataset) -> dict[str, Any]:
+    """Position, direction cosines and pixel spacing as keywords of `SliceFile`."""
+    place = numbers(position, "ImagePositionPatient", 3)
+    cosines = numbers(orientation, "ImageOrientationPatient", 6)
+    row, column = np.array(cosines).reshape(2, 3)
+    if float(np.linalg.norm(np.cross(row, column))) < 0.5:
+        raise DamagedHeaderError("its rows and columns are not at right angles")
+    between_rows, between_columns = numbers(measures, "PixelSpacing", 2)
+    if min(between_rows, between_columns) <= 0:
+        raise DamagedHeaderError("its pixel spacing is not positive")
+    return {
+        "position_mm": place,
+        "orientation": cosines,
+        "pixel_spacing_mm": (between_columns, between_rows),
+    }
+
+
+def matrix_of(size: tuple[int, int], geometry: dict[str, Any]) -> str:
+    """Size and pixel spacing as a mark of a reconstruction."""
+    x, y = geometry["pixel_spacing_mm"]
+    return f"{size[0]} x {size[1]} pixels of {x:.3f} x {y:.3f} mm"
+
+
+def stored_pixels(header: Dataset, rescale: Dataset, offset: int) -> StoredPixels:
+    """How the numbers are stored; `rescale` is the data set that holds slope and intercept."""
+    allocated = whole_number(header, "BitsAllocated") or 16
+    stored = whole_number(header, "BitsStored") or allocated
+    high = whole_number(header, "HighBit")
+    samples = whole_number(header, "SamplesPerPixel") or 1
+    if samples != 1:
+        raise DamagedHeaderError(f"holds colour ({samples} samples a pixel), no CT")
+    if allocated not in (8, 16, 32) or not 0 < stored <= allocated:
+        raise DamagedHeaderError(f"stores {stored} of {allocated} bits, which no CT does")
+    padding = [whole_number(header, key) for key in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+    slope, intercept = (number(rescale, key) for key in ("RescaleSlope", "RescaleIntercept"))
+    if slope == 0:
+        raise DamagedHeaderError("its rescale slope is 0")
+    return StoredPixels(
+        syntax=_syntax(header),
+        offset=offset,
+        bits=(allocated, stored, stored - 1 if high is None else min(max(high, stored - 1), allocated - 1)),
+        is_signed=whole_number(header, "PixelRepresentation") == 1,
+        photometric=text_of(header, "PhotometricInterpretation"),
+        slope=slope,
+        intercept=intercept,
+        padding=tuple(value for value in padding if value is not None),
+        is_lossy=text_of(header, "LossyImageCompression") == "01",
+    )
+
+
+def native_offset(header: Dataset, stream: BinaryIO, file_size: int, frame: int) -> int:
+    """The byte where a frame's pixels start in the file, or -1 where a decoder must look for them.
+
+    Raises:
+        DamagedHeaderError: The file ends before the pixels do.
+    """
+    syntax = _syntax(header)
+    if syntax not in NATIVE:
+        return -1
+    start = stream.tell()
+    head = stream.read(12)
+    stream.seek(start)
+    big = syntax == BIG_ENDIAN
+    if head[:4] != (b"\x7f\xe0\x00\x10" if big else b"\xe0\x7f\x10\x00"):
+        raise DamagedHeaderError("is truncated: its pixel data ends early or is missing")
+    is_implicit = syntax == NATIVE[0]
+    first = start + (8 if is_implicit else 12)
+    length = int.from_bytes(head[4:8] if is_implicit else head[8:12], "big" if big else "little")
+    pixels = (whole_number(header, "Rows") or 0) * (whole_number(header, "Columns") or 0)
+    frame_bytes = (whole_number(header, "BitsAllocated") or 16) // 8 * pixels
+    needed = frame_bytes * (frame + 1)
+    if file_size < first + needed or length < needed:
+        raise DamagedHeaderError("is truncated: its pixel data ends early or is missing")
+    return first + frame_bytes * frame
+
+
+def _syntax(header: Dataset) -> str:
+    """The transfer syntax, for files without a file meta group the one they were found to be in."""
+    is_implicit, is_little = header.original_encoding
+    found = NATIVE[0] if is_implicit else NATIVE[1 if is_little else 2]
+    named = str(getattr(header, "file_meta", Dataset()).get("TransferSyntaxUID", "")) or found
+    if UID(named).type != "Transfer Syntax":
+        raise DamagedHeaderError("is stored in a transfer syntax that DICOM does not know")
+    return named
+
+
+def values_of(header: Dataset, key: str) -> tuple[Any, ...]:
+    """The values of an element, none where it is absent or empty; numbers in decimals stay text.
+
+    An element that pydicom has not converted yet is read from its bytes, many times faster.
+    """
+    element: Any = header.get_item(_TAGS[key]) if key in _TAGS else None
+    if isinstance(element, RawDataElement) and isinstance(element.value, bytes):
+        if key in _BINARY:
+            order: Literal["little", "big"] = "little" if element.is_little_endian else "big"
+            return (int.from_bytes(element.value[:4], order),) if element.value else ()
+        text = element.value.decode("latin-1").strip("\0 ")
+        return tuple(part.strip() for part in text.split("\\")) if text else ()
+    value = header.get(key)
+    if value is None or value == "":
+        return ()
+    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+
+
+def numbers(header: Dataset, key: str, count: int) -> tuple[float, ...]:
+    """Exactly `count` finite numbers, or the header is damaged."""
+    found = tuple(float(value) for value in values_of(header, key))
+    if len(found) != count or not all(abs(value) < MOST_NUMBER for value in found):  # nan is not below
+        raise DamagedHeaderError(f"its {key} is not {count} numbers")
+    return found
+
+
+def number(header: Dataset, key: str) -> float | None:
+    """One finite number, None where the element is absent or empty."""
+    found = values_of(header, key)
+    return numbers(header, key, len(found))[0] if found else None
+
+
+def whole_number(header: Dataset, key: str) -> int | None:
+    """One whole number, None where the element is absent, empty or written as bytes."""
+    found = values_of(header, key)
+    return int(float(found[0])) if found and not isinstance(found[0], bytes) else None
+
+
+def text_of(header: Dataset, key: str) -> str:
+    """The element as one line of text, empty where it is absent or cannot be read."""
+    try:
+        return " ".join(" ".join(str(value) for value in values_of(header, key)).split())
+    except Exception:  # pydicom converts a value only now, and raises nearly anything
+        return ""

@@ -1,0 +1,121 @@
+"""Make an RTSTRUCT of lesions: contours along the edges of their pixels, which fill to the same mask."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+from pydicom import Dataset
+from pydicom.uid import RTStructureSetStorage
+
+from radiogen.io.colour_table import colour_of
+from radiogen.io.dicom.objects import Outlines, new_item
+from radiogen.io.dicom.scan import DicomScan, ScanSlice
+from radiogen.io.outline_trace import Corner, trace
+from radiogen.io.polygons import BoolArray
+
+
+@dataclass(frozen=True)
+class Structure:
+    """One ROI: its name, its voxels of shape (z, y, x), and what the planning world calls it."""
+
+    name: str
+    inside: BoolArray
+    kind: str = ""  # RTROIInterpretedType: nobody has said that a found lesion is a target
+    algorithm: str = "AUTOMATIC"
+    colour: tuple[int, int, int] = (255, 0, 0)
+
+
+def make_rtstruct(outlines: Outlines) -> Dataset:
+    """An RTSTRUCT; one ROI a label, by rising label.
+
+    Args:
+        outlines: At least one label with voxels.
+    """
+    item = new_item(outlines, RTStructureSetStorage, "RTSTRUCT")
+    item.StructureSetLabel, item.ApprovalStatus = "LESIONS", "UNAPPROVED"
+    item.StructureSetDate, item.StructureSetTime = outlines.scan.date, outlines.scan.time
+    maker = outlines.maker
+    if maker.name:
+        item.StructureSetDescription = f"{maker.name} {maker.version}"
+    algorithm = "AUTOMATIC" if maker.name else "MANUAL"
+    structures = [
+        Structure(name, outlines.inside(label), algorithm=algorithm, colour=colour_of(label))
+        for label, name in outlines.names.items()
+    ]
+    put_structures(item, structures, outlines.labels, outlines.scan)
+    return item
+
+
+def put_structures(item: Dataset, structures: Sequence[Structure], grid: sitk.Image, scan: DicomScan) -> None:
+    """Fill a structure set with ROIs, contours and observations."""
+    numbered = list(enumerate(structures, start=1))
+    on_grid = scan.slices_on(grid)
+    item.ReferencedFrameOfReferenceSequence = [_frame_of_reference(scan)]
+    item.StructureSetROISequence = [_roi(scan, number, one) for number, one in numbered]
+    item.ROIContourSequence = [_contours(number, one, grid, scan, on_grid) for number, one in numbered]
+    item.RTROIObservationsSequence = [_observation(number, one) for number, one in numbered]
+
+
+def _image(scan: DicomScan, uid: str) -> Dataset:
+    image = Dataset()
+    image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID = scan.sop_class, uid
+    return image
+
+
+def _frame_of_reference(scan: DicomScan) -> Dataset:
+    series, referenced, frame = Dataset(), Dataset(), Dataset()
+    series.SeriesInstanceUID = scan.series_uid
+    series.ContourImageSequence = [_image(scan, one.uid) for one in scan.slices]
+    referenced.ReferencedSOPClassUID = "1.2.840.10008.3.1.2.3.1"  # detached study, retired
+    referenced.ReferencedSOPInstanceUID = scan.study_uid
+    referenced.RTReferencedSeriesSequence = [series]
+    frame.FrameOfReferenceUID = scan.frame_uid
+    frame.RTReferencedStudySequence = [referenced]
+    return frame
+
+
+def _roi(scan: DicomScan, number: int, structure: Structure) -> Dataset:
+    roi = Dataset()
+    roi.ROINumber, roi.ROIName = number, structure.name
+    roi.ReferencedFrameOfReferenceUID, roi.ROIGenerationAlgorithm = scan.frame_uid, structure.algorithm
+    return roi
+
+
+def _observation(number: int, structure: Structure) -> Dataset:
+    observation = Dataset()
+    observation.ObservationNumber = observation.ReferencedROINumber = number
+    observation.RTROIInterpretedType, observation.ROIInterpreter = structure.kind, ""
+    return observation
+
+
+def _contours(
+    number: int,
+    structure: Structure,
+    grid: sitk.Image,
+    scan: DicomScan,
+    on_grid: Sequence[ScanSlice | None],
+) -> Dataset:
+    drawn = Dataset()
+    drawn.ReferencedROINumber, drawn.ROIDisplayColor = number, list(structure.colour)
+    drawn.ContourSequence = [
+        _contour(corners, k, grid, scan, on_grid[k])
+        for k in np.flatnonzero(structure.inside.any(axis=(1, 2))).tolist()
+        for corners in trace(structure.inside[k])
+    ]
+    return drawn
+
+
+def _contour(
+    corners: Sequence[Corner], k: int, grid: sitk.Image, scan: DicomScan, under: ScanSlice | None
+) -> Dataset:
+    contour = Dataset()
+    if under is not None:
+        contour.ContourImageSequence = [_image(scan, under.uid)]
+    contour.ContourGeometricType, contour.NumberOfContourPoints = "CLOSED_PLANAR", len(corners)
+    points = (
+        grid.TransformContinuousIndexToPhysicalPoint((column - 0.5, row - 0.5, float(k)))
+        for column, row in corners
+    )
+    contour.ContourData = [f"{v + 0.0:.4f}" for point in points for v in point]
+    return contour

@@ -1,0 +1,98 @@
+"""Make a DICOM SEG of lesions: one binary segment each, coded as neoplasm of the lung or as tissue."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from pydicom import Dataset
+
+from radiogen import __version__
+from radiogen.io.colour_table import colour_of
+from radiogen.io.dicom.objects import (
+    MANUFACTURER,
+    SERIES_NUMBERS,
+    Outlines,
+    decimals,
+    put_identity,
+    source_images,
+)
+from radiogen.io.dicom.scan import without_chance
+
+
+def make_seg(outlines: Outlines) -> Dataset:
+    """A SEG by highdicom; segments are numbered from 1 by rising label, empty frames are left out.
+
+    Args:
+        outlines: At least one label with voxels.
+    """
+    from highdicom import PixelMeasuresSequence, PlaneOrientationSequence, PlanePositionSequence
+    from highdicom.seg import Segmentation, SegmentationTypeValues
+
+    labels = outlines.labels
+    planes = outlines.planes
+    voxels = sitk.GetArrayViewFromImage(labels)[planes]
+    number_of = np.zeros(256, dtype=np.uint8)
+    number_of[list(outlines.names)] = np.arange(1, len(outlines.names) + 1)
+    axes = np.array(labels.GetDirection()).reshape(3, 3)[:, :2].T.ravel().tolist()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # highdicom tells of patient names that look odd, as pseudonyms do
+        item: Dataset = Segmentation(
+            source_images=source_images(outlines, planes),
+            pixel_array=number_of[voxels],
+            segmentation_type=SegmentationTypeValues.BINARY,
+            segment_descriptions=[_description(outlines, label) for label in outlines.names],
+            pixel_measures=PixelMeasuresSequence(
+                pixel_spacing=decimals(labels.GetSpacing()[1::-1]),
+                slice_thickness=decimals(labels.GetSpacing()[2:])[0],
+                spacing_between_slices=decimals(labels.GetSpacing()[2:])[0],
+            ),
+            plane_orientation=PlaneOrientationSequence("PATIENT", decimals(axes)),
+            plane_positions=[
+                PlanePositionSequence("PATIENT", decimals(labels.TransformIndexToPhysicalPoint((0, 0, k))))
+                for k in planes
+            ],
+            series_instance_uid=outlines.uid("SEG series"),
+            series_number=SERIES_NUMBERS["SEG"],
+            sop_instance_uid=outlines.uid("SEG"),
+            instance_number=1,
+            manufacturer=MANUFACTURER,
+            manufacturer_model_name=MANUFACTURER,
+            software_versions=__version__,
+            device_serial_number="-",
+            content_label="LESIONS",
+            series_description="radiogen lesions",
+        )
+    put_identity(item, outlines.scan)
+    without_chance(item, outlines.scan.date, outlines.scan.time, outlines.uid("dimensions"))
+    return item
+
+
+def _description(outlines: Outlines, label: int) -> Any:
+    from highdicom import AlgorithmIdentificationSequence
+    from highdicom.color import CIELabColor
+    from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
+    from pydicom.sr.codedict import codes
+
+    maker = outlines.maker
+    made = SegmentAlgorithmTypeValues.AUTOMATIC if maker.name else SegmentAlgorithmTypeValues.MANUAL
+    algorithm = None
+    if maker.name:
+        family = codes.DCM.ArtificialIntelligence
+        algorithm = AlgorithmIdentificationSequence(maker.name, family, maker.version)
+    category, kind, regions = codes.SCT.Tissue, codes.SCT.Tissue, None
+    if outlines.are_lesions:
+        category, kind = codes.SCT.MorphologicallyAbnormalStructure, codes.SCT.Neoplasm
+        regions = [codes.SCT.Lung]
+    return SegmentDescription(
+        segment_number=list(outlines.names).index(label) + 1,
+        segment_label=outlines.names[label],
+        segmented_property_category=category,
+        segmented_property_type=kind,
+        algorithm_type=made,
+        algorithm_identification=algorithm,
+        tracking_uid=outlines.tracking_uid(label),
+        tracking_id=outlines.names[label],
+        anatomic_regions=regions,
+        display_color=CIELabColor.from_rgb(*colour_of(label)),
+    )

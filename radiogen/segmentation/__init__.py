@@ -1,0 +1,1 @@
+"""From a prompt to a lesion mask on the scanner's grid."""

@@ -1,0 +1,164 @@
+"""Segmenting without a prompt: candidates in the lungs first, then a box round each of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import SimpleITK as sitk
+from pydantic import Field, PositiveInt
+from scipy import ndimage
+
+from radiogen.config import Settings
+from radiogen.segmentation.inference import HalfArray, Piece
+from radiogen.segmentation.scanner_grid import box_of, crop_grid
+from radiogen.segmentation.sliding import NO_LESION, ArrayBox
+from radiogen.model.network_input import NetworkInput
+from radiogen.volume import bounding_box, crop, resample_to, volume_like, voxel_ml
+
+JOIN_SHARE = 0.5  # of the smaller of two boxes that lies in the other: then they are one candidate
+
+
+class AutoSettings(Settings):
+    """What counts as a candidate, and which of them is kept."""
+
+    candidate_threshold: float = Field(0.3, gt=0, lt=1, description="of the first pass; low, to miss little")
+    least_candidate: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="mean probability in the first pass, below: dropped; None is the model's",
+    )
+    least_score: float = Field(0.5, ge=0, le=1, description="mean probability in its box, below: dropped")
+    box_loosen: float = Field(
+        0.075, ge=0, le=1, description="share of its width by which each face moves out; as training draws it"
+    )
+    most_candidates: PositiveInt = Field(
+        64, description="the best are refined, the rest is dropped and counted"
+    )
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A part of the first pass that may be a lesion: its box on the network's grid, its mean probability."""
+
+    box: ArrayBox
+    score: float
+
+
+def find_candidates(
+    first: Piece, sample: NetworkInput, threshold: float, smallest_ml: float
+) -> list[Candidate]:
+    """The connected parts of a first pass above the low threshold, the most probable first.
+
+    Args:
+        first: Logits over the whole of the network's grid.
+        sample: That grid.
+        threshold: Of the probability, above 0 and below 1.
+        smallest_ml: Smaller parts are no candidates.
+    """
+    found = volume_like((first.logits >= logit(threshold)).astype(np.uint8), sample.ct)
+    box = bounding_box(found)
+    if box is None:
+        return []
+    parts = sitk.ConnectedComponent(crop(found, box), True)
+    shapes = sitk.LabelShapeStatisticsImageFilter()
+    shapes.Execute(parts)
+    labels, logits = sitk.GetArrayViewFromImage(parts), first.logits[box.array_slices()]
+    candidates = []
+    for label in shapes.GetLabels():
+        if shapes.GetNumberOfPixels(label) * voxel_ml(found) < smallest_ml:
+            continue
+        bounds = shapes.GetBoundingBox(label)  # start, then size, in (x, y, z)
+        own = tuple(slice(bounds[axis], bounds[axis] + bounds[axis + 3]) for axis in (2, 1, 0))
+        inside = logits[own][labels[own] == label]
+        z, y, x = (
+            slice(edge.start + start, edge.stop + start)
+            for edge, start in zip(own, box.start[::-1], strict=True)
+        )
+        candidates.append(Candidate((z, y, x), mean_of(inside)))
+    return sorted(candidates, key=lambda candidate: -candidate.score)
+
+
+def loosened(candidate: Candidate, shape: Sequence[int], share: float) -> Candidate:
+    """A candidate whose box is a little wider on all sides, by a voxel at least."""
+    edges = []
+    for edge, length in zip(candidate.box, shape, strict=True):
+        out = max(1, round(share * (edge.stop - edge.start)))
+        edges.append(slice(max(0, edge.start - out), min(length, edge.stop + out)))
+    return replace(candidate, box=(edges[0], edges[1], edges[2]))
+
+
+def join_overlapping(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Candidates of which at least half of one box lies in another box become one, as probable as the better.
+
+    What comes first stays first.
+    """
+    left = list(candidates)
+    while pair := _overlapping(left):
+        one, other = pair
+        z, y, x = (
+            slice(min(a.start, b.start), max(a.stop, b.stop))
+            for a, b in zip(left[one].box, left[other].box, strict=True)
+        )
+        left[one] = Candidate((z, y, x), max(left[one].score, left[other].score))
+        del left[other]
+    return left
+
+
+def _overlapping(candidates: Sequence[Candidate]) -> tuple[int, int] | None:
+    for one, a in enumerate(candidates):
+        for other in range(one + 1, len(candidates)):
+            b = candidates[other]
+            shared = [min(p.stop, q.stop) - max(p.start, q.start) for p, q in zip(a.box, b.box, strict=True)]
+            smaller = min(_voxels(a.box), _voxels(b.box))
+            if min(shared) > 0 and np.prod(shared) >= JOIN_SHARE * smaller:
+                return one, other
+    return None
+
+
+def _voxels(box: ArrayBox) -> int:
+    return int(np.prod([edge.stop - edge.start for edge in box]))
+
+
+def only_seen_before(
+    piece: Piece, first: Piece, sample: NetworkInput, threshold: float, candidate_threshold: float
+) -> Piece:
+    """A second look without the parts that hold nothing of what the first pass saw.
+
+    Args:
+        piece: What the networks said of a box.
+        first: What they said of the whole grid.
+        sample: That grid.
+        threshold: Of the probability, for the parts of the box.
+        candidate_threshold: For the first pass.
+    """
+    parts, _ = ndimage.label(piece.logits >= logit(threshold), structure=np.ones((3, 3, 3)))
+    seen = np.unique(parts[first.logits[piece.near] >= logit(candidate_threshold)])
+    new = (parts > 0) & ~np.isin(parts, seen)
+    detail = piece.detail
+    if detail is not None:
+        there = crop_grid(sample.ct, box_of(piece.near))
+        unseen = resample_to(volume_like(new.astype(np.uint8), there), detail, outside=0, nearest=True)
+        detail = sitk.Mask(detail, unseen, float(NO_LESION), 1)
+    return replace(piece, logits=np.where(new, np.float16(NO_LESION), piece.logits), detail=detail)
+
+
+def mean_probability(piece: Piece, box: ArrayBox, threshold: float) -> float | None:
+    """The mean probability of the voxels of a box that reach the threshold; None where none does."""
+    own = tuple(
+        slice(max(0, b.start - n.start), b.stop - n.start) for b, n in zip(box, piece.near, strict=True)
+    )
+    logits = piece.logits[own]
+    inside = logits[logits >= logit(threshold)]
+    return mean_of(inside) if inside.size else None
+
+
+def mean_of(logits: HalfArray) -> float:
+    """The mean of the probabilities of logits."""
+    return float(np.mean(1 / (1 + np.exp(-logits.astype(np.float32)))))
+
+
+def logit(probability: float) -> float:
+    """The logit of a probability; -inf of 0, inf of 1."""
+    with np.errstate(divide="ignore"):
+        return float(np.log(probability) - np.log1p(-probability))

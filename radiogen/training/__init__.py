@@ -1,0 +1,1 @@
+"""Train RA-Seg, dense or pruned, and choose what is pruned."""

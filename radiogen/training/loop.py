@@ -1,0 +1,182 @@
+"""The training loop, one for dense and pruned networks; a killed run goes on where it was."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from radiogen.training.averaging import averaged_copy
+from radiogen.training.checkpoint import Learned, load_checkpoint, read_checkpoint_about, save_checkpoint
+from radiogen.training.patches import PatchDataset
+from radiogen.training.prepared import PreparedCase
+from radiogen.training.presets import RunSettings
+from radiogen.training.step import Step, learning_rate, make_optimizer
+from radiogen.training.log import TrainingLog
+from radiogen.training.plan import TrainingPlan
+from radiogen.training.validation import validate
+from radiogen.errors import TrainingError
+from radiogen.networks.raseg import RASeg
+from radiogen.provenance import clear_drafts
+from radiogen.pruning.holding import assert_held, hold_weight_masks
+from radiogen.runtime import (
+    Tick,
+    from_all,
+    is_first_process,
+    no_tick,
+    process_number,
+    said_once,
+    wait_for_all,
+)
+
+CHECKPOINT = "checkpoint.safetensors"
+
+
+@dataclass
+class Progress:
+    """How far a training has come, and what it has measured on the way."""
+
+    epoch: int = 0
+    step: int = 0  # steps of this epoch that are done
+    losses: list[float] = field(default_factory=list)  # of those steps
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    validation: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Any] = field(default_factory=dict)  # epoch and mean Dice, with `patience`
+    worse: int = 0  # validations since the best one
+    scaler: dict[str, Any] = field(default_factory=dict)  # of mixed precision in float16
+
+
+@dataclass
+class Training:
+    """One training: the network at its start, what it learns from, and the folder it keeps itself in.
+
+    Under torchrun every process has one; the first one writes.
+    """
+
+    network: RASeg
+    settings: RunSettings
+    learn: Sequence[PreparedCase]
+    held_out: Sequence[PreparedCase]
+    weight_masks: Mapping[str, Tensor]
+    seed: int
+    device: torch.device
+    folder: Path
+    fingerprint: str  # of everything that decides the result; a checkpoint of another one is refused
+
+    def run(self, tick: Tick = no_tick) -> Progress:
+        """Train to the last epoch, or until `patience` is lost.
+
+        The network then has the weights that a model is written of: the last, their averages (`ema_decay`),
+        or the best of the validations (`patience`).
+
+        Returns:
+            `epochs`: one row an epoch (epoch, loss, learning_rate); `validation`: one row a held-out
+            case and prior.
+
+        Raises:
+            TrainingError: The loss is not finite, memory is not enough, a process was killed, or the
+                checkpoint is of another training.
+        """
+        training = self.settings.training
+        network = self.network.to(self.device)
+        dataset = PatchDataset(self.learn, self.settings.preprocessing, training, self.seed)
+        plan = TrainingPlan(dataset, training, self.seed, self.device)
+        optimizer = make_optimizer(network, training)
+        averaged = averaged_copy(network, training.ema_decay) if training.ema_decay else None
+        self.learned = Learned(network, optimizer, averaged)
+        done = self._resume()
+        hold_weight_masks(network, self.weight_masks, optimizer)
+        step = Step(network, optimizer, training, self.seed, self.device)
+        step.scaler.load_state_dict(done.scaler or step.scaler.state_dict())
+        self.log = TrainingLog(self.folder, training.tensorboard) if is_first_process() else None
+        if self.log:
+            self.log.begin(done.epochs, done.validation)
+        self._learn(plan, step, done, tick)
+        if self.log:
+            self.log.end()
+        network.load_state_dict(self.learned.kept(bool(training.patience)))
+        assert_held(network, self.weight_masks)
+        return done
+
+    def _learn(self, plan: TrainingPlan, step: Step, done: Progress, tick: Tick) -> None:
+        training, learned = self.settings.training, self.learned
+        batches = plan.batches_from(done.epoch, done.step)
+        saved_at = time.monotonic()
+        learned.network.train()
+        while not self._is_over(done):
+            tick("train", done.epoch * plan.steps + done.step, training.epochs * plan.steps)
+            for group in learned.optimizer.param_groups:
+                group["lr"] = learning_rate(training, done.epoch)
+            done.losses.append(step(next(batches), done.epoch, done.step))
+            done.step += 1
+            if learned.averaged:
+                learned.averaged.update_parameters(learned.network)
+            if done.step == plan.steps:
+                self._end_epoch(done)
+            if self._is_over(done) or time.monotonic() - saved_at >= 60 * training.checkpoint_minutes:
+                done.scaler = step.scaler.state_dict()
+                self._save(done)
+                saved_at = time.monotonic()
+        tick("train", training.epochs * plan.steps, training.epochs * plan.steps)
+
+    def _is_over(self, done: Progress) -> bool:
+        training = self.settings.training
+        return done.epoch == training.epochs or 0 < training.patience <= done.worse
+
+    def _end_epoch(self, done: Progress) -> None:
+        training, epoch = self.settings.training, done.epoch
+        row = {"epoch": epoch, "loss": mean(done.losses), "learning_rate": learning_rate(training, epoch)}
+        done.epochs.append(row)
+        if self.log:
+            self.log.add_epoch(row)
+        is_due = training.validate_every > 0 and (epoch + 1) % training.validate_every == 0
+        if self.held_out and (is_due or epoch + 1 == training.epochs):
+            rows = [{"epoch": epoch, **row} for row in self._validate()]
+            done.validation += rows
+            self._keep_best(done, rows)
+            if self.log:
+                self.log.add_validation(rows)
+        assert_held(self.network, self.weight_masks)
+        done.epoch, done.step, done.losses = epoch + 1, 0, []
+
+    def _validate(self) -> list[dict[str, Any]]:
+        """Every process takes its share of the cases."""
+        rank, world = process_number()
+        mine, training = self.held_out[rank::world], self.settings.training
+        network = self.learned.in_use
+        seen = (self.settings.preprocessing, training.prior_names, self.device, training.threshold)
+        rows = validate(network, mine, *seen)
+        place = {case.case_id: number for number, case in enumerate(self.held_out)}
+        return sorted(from_all(rows), key=lambda row: place[row["case_id"]])
+
+    def _keep_best(self, done: Progress, rows: Sequence[Mapping[str, Any]]) -> None:
+        dice = mean(row["dice"] for row in rows)
+        if not self.settings.training.patience:
+            return
+        done.worse += 1
+        if dice > done.best.get("dice", -1.0):
+            done.best, done.worse = {"epoch": done.epoch, "dice": dice}, 0
+            self.learned.keep_best()
+
+    def _save(self, done: Progress) -> None:
+        if is_first_process():
+            about = {"fingerprint": self.fingerprint, **vars(done)}
+            save_checkpoint(self.folder / CHECKPOINT, self.learned, about)
+
+    def _resume(self) -> Progress:
+        path = self.folder / CHECKPOINT
+        if is_first_process():
+            clear_drafts(self.folder)
+        wait_for_all()
+        if not path.is_file():
+            return Progress()
+        about = read_checkpoint_about(path)
+        if about.pop("fingerprint", "") != self.fingerprint:
+            wrong = "is of a training with other settings or cases"
+            raise said_once(TrainingError(path, wrong, "take --existing overwrite"))
+        load_checkpoint(path, self.learned)
+        return Progress(**about)
