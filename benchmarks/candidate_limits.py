@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from radiogen.model.folder import AnyModel, load_model
-from radiogen.segmentation.segment import SegmentOptions, segment
-from radiogen.segmentation.volume import SegmentationSettings
 from radiogen.io.cases import Case, find_cases
 from radiogen.io.nifti import read_mask
 from radiogen.measures.overlap import dice_of
+from radiogen.model.folder import AnyModel, load_model
 from radiogen.runtime import keep_large_blocks
+from radiogen.segmentation.segment import SegmentOptions, segment
+from radiogen.segmentation.volume import SegmentationSettings
 from radiogen.volume import array_of, voxel_ml
 
 LIMITS = (0.5, 0.6, 0.65, 0.7, 0.74, 0.76, 0.78, 0.8, 0.82, 0.83, 0.84, 0.86, 0.88, 0.9)

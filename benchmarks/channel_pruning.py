@@ -19,21 +19,21 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from radiogen.training.losses import segmentation_loss
-from radiogen.training.presets import load_preset
-from radiogen.training.raseg_channels import raseg_channels
 from radiogen.networks.raseg import RASeg, RASegSettings, build_raseg
 from radiogen.pruning.channel_choice import ChannelSettings
 from radiogen.pruning.channel_pruning import prune_channels
-from radiogen.pruning.costs import measure_cost
+from radiogen.pruning.prunable import measure_cost
 from radiogen.pruning.settings import CriterionSettings
 from radiogen.runtime import keep_large_blocks, peak_memory_mb
+from radiogen.training.raseg_channels import raseg_channels
+from radiogen.training.settings import load_preset
+from radiogen.training.step import segmentation_loss
 
 
 def patch(settings: RASegSettings, size: int) -> list[Tensor]:
     """An image and a prior; which values they have does not matter for the time."""
-    generator = torch.Generator().manual_seed(0)
-    return [torch.rand(1, n, size, size, size, generator=generator) for n in (settings.in_channels, 1)]
+    rng = torch.Generator().manual_seed(0)
+    return [torch.rand(1, n, size, size, size, generator=rng) for n in (settings.in_channels, 1)]
 
 
 def narrowed(settings: RASegSettings, share: float) -> RASeg:

@@ -15,15 +15,15 @@ from pathlib import Path
 
 import torch
 
-from radiogen.model.folder import Model, ModelConfig
-from radiogen.training.presets import load_preset
 from radiogen.features.case import measure_case
 from radiogen.features.settings import FeatureOptions
 from radiogen.io.cases import Case
+from radiogen.model.folder import Model, ModelConfig
 from radiogen.networks.raseg import build_raseg
 from radiogen.phantoms.cases import tiny_cases
 from radiogen.phantoms.chest import ChestSize
 from radiogen.runtime import keep_large_blocks
+from radiogen.training.settings import load_preset
 
 CLINICAL = ChestSize((320, 320, 120), (1.1, 1.1, 2.5))
 WAYS = {

@@ -40,9 +40,9 @@ def work(side: str, series: Path, out: Path) -> None:
     """One side, in this process; prints its seconds and the peak memory as JSON."""
     kind, _, packed = side.partition(" ")
     if kind == "radiogen":
-        from radiogen.io.dicom.dicom_volumes import group_series
-        from radiogen.io.nifti import write_volume
         from radiogen.ingestion.ct import read_ct
+        from radiogen.io.dicom.series import group_series
+        from radiogen.io.nifti import write_volume
     elif kind == "SimpleITK":
         import SimpleITK as sitk
     elif kind == "pydicom":
@@ -117,7 +117,7 @@ def make_series(folder: Path, slices: int, like: Path | None, seed: int = 0) -> 
         item.save_as(folder / f"{(7919 * k) % 100003:06d}", enforce_file_format=True)
 
 
-def noise(generator: np.random.Generator) -> Dataset:
+def noise(rng: np.random.Generator) -> Dataset:
     """A slice of noise with the header of a CT."""
     item = Dataset()
     item.file_meta = FileMetaDataset()
@@ -130,7 +130,7 @@ def noise(generator: np.random.Generator) -> Dataset:
     item.SamplesPerPixel, item.PhotometricInterpretation = 1, "MONOCHROME2"
     item.Rows, item.Columns, item.PixelRepresentation = 512, 512, 0
     item.BitsAllocated, item.BitsStored, item.HighBit = 16, 16, 15
-    hu = np.clip(generator.normal(-400, 300, (512, 512)), -1000, 1000)
+    hu = np.clip(rng.normal(-400, 300, (512, 512)), -1000, 1000)
     item.PixelData = (hu + 1024).astype(np.uint16).tobytes()
     return item
 

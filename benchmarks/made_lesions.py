@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from radiogen.io.cases import find_cases
 from radiogen.model.folder import load_model
+from radiogen.runtime import keep_large_blocks
 from radiogen.training.patches import PatchDataset
 from radiogen.training.prepared import learnable, prepare
-from radiogen.training.presets import load_preset
-from radiogen.io.cases import find_cases
-from radiogen.runtime import keep_large_blocks
+from radiogen.training.settings import load_preset
 
 THRESHOLDS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9)
 BINS = (0, 500, 2000, 5000, 20000, np.inf)  # voxels of the patch, which are finer for a small lesion

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from radiogen.ingestion.lungs import find_lungs
 from radiogen.io.cases import Case, find_cases, write_manifest
 from radiogen.io.nifti import write_volume
-from radiogen.training.synthetic_lesions import implant_lesion
-from radiogen.ingestion.lungs import find_lungs
 from radiogen.provenance import write_json
+from radiogen.training.synthetic_lesions import implant_lesion
 from radiogen.volume import array_of, volume_like
 
 
@@ -29,10 +29,10 @@ def make(case: Case, copy: int, out: Path, options: argparse.Namespace) -> dict[
         array_of(case.lungs()) > 0,
         np.zeros(own.shape, np.uint8),
     )
-    chance = np.random.default_rng([options.seed, copy, *case.case_id.encode()])
+    rng = np.random.default_rng([options.seed, copy, *case.case_id.encode()])
     for label in range(1, options.lesions + 1):
         taken = own | (lesion > 0)
-        made = implant_lesion(hu, lungs, ct.GetSpacing(), chance, tuple(options.sizes), taken)
+        made = implant_lesion(hu, lungs, ct.GetSpacing(), rng, tuple(options.sizes), taken)
         if made is not None:
             hu, lesion[made.lesion] = made.hu, label
     if not lesion.any():

@@ -22,19 +22,18 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from radiogen.model.model_catalogue import starter_model
-from radiogen.model.folder import load_model
-from radiogen.segmentation.segment import SegmentOptions, segment
+from radiogen.ingestion.ingest import ingest
 from radiogen.io.dicom.files import find_dicom
 from radiogen.io.dicom.objects import Maker, Outlines, write_dicom
 from radiogen.io.dicom.scan import DicomScan, ScanSlice, read_scan
-from radiogen.io.dicom.dicom_volumes import group_series
+from radiogen.io.dicom.series import group_series
 from radiogen.io.dicom.write_rtstruct import make_rtstruct
-from radiogen.io.dicom.write_seg import make_seg
-from radiogen.io.dicom.make_sr import make_sr
+from radiogen.io.dicom.write_seg import make_seg, make_sr
 from radiogen.io.nifti import read_mask, write_volume
 from radiogen.measures.lesions import measure_lesions
-from radiogen.ingestion.ingest import ingest
+from radiogen.model.ensemble import starter_model
+from radiogen.model.folder import load_model
+from radiogen.segmentation.segment import SegmentOptions, segment
 
 
 def made_scan() -> tuple[DicomScan, sitk.Image]:

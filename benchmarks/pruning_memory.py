@@ -14,12 +14,11 @@ from pathlib import Path
 import torch
 from pruning_moments import raseg_case
 
+from radiogen.io.tensors import save_tensors
 from radiogen.pruning.criteria import score_weights
 from radiogen.pruning.layers import layer_table
-from radiogen.pruning.mask_files import save_weight_masks
 from radiogen.pruning.settings import CriterionSettings, MomentSettings
-from radiogen.io.tensors import save_tensors
-from radiogen.pruning.weight_masks import apply_weight_masks, weight_masks
+from radiogen.pruning.weight_masks import apply_weight_masks, save_weight_masks, weight_masks
 from radiogen.runtime import keep_large_blocks, peak_memory_mb
 
 

@@ -19,16 +19,15 @@ from monai.networks.nets import UNet
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from radiogen.training.losses import segmentation_loss
-from radiogen.training.presets import load_preset
 from radiogen.networks.classifiers import build_classifier
 from radiogen.networks.raseg import RASeg, build_raseg
 from radiogen.pruning.measuring import measure_moments
 from radiogen.pruning.moments import gradient_moments
 from radiogen.pruning.prunable import prunable
-from radiogen.pruning.settings import MomentSettings
-from radiogen.pruning.signatures import Batch, Loss
+from radiogen.pruning.settings import Batch, Loss, MomentSettings
 from radiogen.runtime import keep_large_blocks, peak_memory_mb
+from radiogen.training.settings import load_preset
+from radiogen.training.step import segmentation_loss
 
 Case = tuple[nn.Module, list[Batch], Loss]
 

@@ -30,17 +30,16 @@ from raseg_ablation import COARSE, PRIORS
 from side_by_side import Side, side_by_side
 from torch import Tensor, nn
 
-from radiogen.training.losses import segmentation_loss
-from radiogen.training.patches import PatchDataset
-from radiogen.training.prepared import PreparedCase, prepare
-from radiogen.training.presets import RunSettings, load_preset
-from radiogen.training.step import make_optimizer
-from radiogen.training.plan import TrainingPlan
-from radiogen.training.validation import validate
 from radiogen.io.cases import find_cases
 from radiogen.networks.raseg import InTraining, RASeg, build_raseg, weight_count
-from radiogen.pruning.macs import count_macs
+from radiogen.pruning.prunable import count_macs
 from radiogen.runtime import keep_large_blocks
+from radiogen.training.loop import validate
+from radiogen.training.patches import PatchDataset
+from radiogen.training.plan import TrainingPlan
+from radiogen.training.prepared import PreparedCase, prepare
+from radiogen.training.settings import RunSettings, load_preset
+from radiogen.training.step import make_optimizer, segmentation_loss
 
 CPU = torch.device("cpu")
 OURS, PEERS = "RA-Seg", ("UNet", "SegResNet", "DynUNet")
@@ -78,9 +77,9 @@ def build(name: str, settings: RunSettings) -> nn.Module:
 
 def patches(settings: RunSettings) -> tuple[Tensor, Tensor, Tensor]:
     """A batch of one patch; which values it has does not matter for the time."""
-    generator = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     size = settings.preprocessing.size
-    image, target = (torch.rand(1, n, *size, generator=generator) for n in (settings.network.in_channels, 1))
+    image, target = (torch.rand(1, n, *size, generator=rng) for n in (settings.network.in_channels, 1))
     return image, (target > 0.9).float(), (target > 0.95).float()
 
 

@@ -22,10 +22,10 @@ from plain_raseg import WIDTHS, PlainRASeg
 from side_by_side import Measured, Side, gflops, matrix_product, side_by_side
 from torch import Tensor, nn
 
-from radiogen.segmentation.network_calls import network_call
 from radiogen.networks.published import load_published
 from radiogen.networks.raseg import RASeg, RASegSettings, build_raseg
-from radiogen.pruning.macs import count_macs
+from radiogen.pruning.prunable import count_macs
+from radiogen.segmentation.inference import network_call
 
 CPU = torch.device("cpu")
 AS_IT_COMES, KEPT, OURS = "plain, as it comes", "plain, blocks kept", "radiogen"

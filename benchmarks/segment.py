@@ -43,15 +43,14 @@ def once(case: Path, out: Path, model: Path | None, prior: str, threads: int) ->
     """One run in this process: seconds a part, multiplications of the network, peak of the machine."""
     import torch
 
-    from radiogen.segmentation import segment_case
+    from radiogen.model.ensemble import load_models, starter_model
+    from radiogen.pruning.prunable import count_macs
+    from radiogen.runtime import keep_large_blocks, peak_memory_mb
+    from radiogen.segmentation import segment as segment_case
     from radiogen.segmentation import volume as segmentation
-    from radiogen.model.ensemble import load_models
     from radiogen.segmentation.inference import Inference
-    from radiogen.model.model_catalogue import starter_model
     from radiogen.segmentation.scanner_grid import ScannerMap
     from radiogen.segmentation.segment import SegmentOptions, segment
-    from radiogen.pruning.macs import count_macs
-    from radiogen.runtime import keep_large_blocks, peak_memory_mb
 
     torch.set_num_threads(threads)
     keep_large_blocks()

@@ -18,12 +18,12 @@ import time
 import torch
 from torch import nn
 
-from radiogen.training.presets import load_preset
-from radiogen.training.step import Step, make_optimizer
-from radiogen.training.plan import Batch
-from radiogen.networks.dropout import SampleDropout
+from radiogen.networks.blocks import SampleDropout
 from radiogen.networks.raseg import build_raseg, weight_count
 from radiogen.runtime import keep_large_blocks, peak_memory_mb
+from radiogen.training.plan import Batch
+from radiogen.training.settings import load_preset
+from radiogen.training.step import Step, make_optimizer
 
 SIDES = {
     "whole": (False, ()),
@@ -48,9 +48,9 @@ class Side:
         optimizer = make_optimizer(network, settings.training)
         self.weights = weight_count(network)
         self.step = Step(network, optimizer, settings.training, 0, torch.device("cpu"))
-        generator = torch.Generator().manual_seed(0)
+        rng = torch.Generator().manual_seed(0)
         size = settings.preprocessing.size
-        image = torch.rand(batch, settings.network.in_channels, *size, generator=generator)
+        image = torch.rand(batch, settings.network.in_channels, *size, generator=rng)
         patches = (image, torch.ones(batch, 1, *size), (image[:, :1] > 0.9).float())
         cuts = [slice(n, n + 1) for n in range(batch)] if in_parts else [slice(0, batch)]
         draws = [(0, n) for n in range(batch)]

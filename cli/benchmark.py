@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from .console import columns, finish, progress, say
+from .console import columns, finish, progress_bar, say
 from .options import AsJson, Cases, Config, Existing, Overrides, Preset, Quiet
 
 app = typer.Typer(help="Compare ways of pruning by training many networks.", no_args_is_help=True)
@@ -58,11 +58,11 @@ def pruning(
     """Train image classifiers pruned in many ways, by the papers' protocol; prints a table with intervals."""
     import json
 
-    from radiogen.config import load_settings
     from radiogen.benchmark.classifiers import ClassifierSettings
     from radiogen.benchmark.plans import read_grid
     from radiogen.benchmark.pruning import benchmark_pruning, default_values
     from radiogen.benchmark.runs import check_devices
+    from radiogen.config import load_settings
     from radiogen.runtime import keep_large_blocks
 
     grid = read_grid(criteria, sparsities, seeds, controls, controls_of)
@@ -71,17 +71,17 @@ def pruning(
     settings = load_settings(ClassifierSettings, default_values(source), config, [*pairs, *(overrides or ())])
     devices = check_devices(device)
     keep_large_blocks()
-    with progress(quiet) as tick:
+    with progress_bar(quiet) as progress:
         made = benchmark_pruning(
-            source, out, settings, grid, devices, jobs or len(devices), limit, side, existing, tick
+            source, out, settings, grid, devices, jobs or len(devices), limit, side, existing, progress
         )
     if as_json:
         typer.echo(json.dumps(made.rows, indent=2))
     else:
         for line in columns(ACCURACY, map(_accuracy_cells, made.rows)):
             typer.echo(line)
-    for name, reason, way_out in made.failures:
-        say(f"{name}: {reason} ({way_out})")
+    for name, reason, hint in made.failures:
+        say(f"{name}: {reason} ({hint})")
     say(f"table and picture are in {out}", quiet)
     finish(len(made.failures), out / "failures.csv")
 
@@ -116,8 +116,8 @@ def segmentation_pruning(
     from radiogen.benchmark.runs import check_devices
     from radiogen.benchmark.segmentation import benchmark_segmentation
     from radiogen.benchmark.variants import SegmentationSettings, plan_variants
-    from radiogen.training.presets import load_preset
     from radiogen.runtime import keep_large_blocks
+    from radiogen.training.settings import load_preset
 
     grid = read_grid(criteria, sparsities, seeds)
     pairs = [f"training.epochs={epochs}"] if epochs else []
@@ -131,9 +131,9 @@ def segmentation_pruning(
     variants = plan_variants(grid.criteria, grid.sparsities, shares("--keep", keep), grid.seeds)
     devices = check_devices(device)
     keep_large_blocks()
-    with progress(quiet) as tick:
+    with progress_bar(quiet) as progress:
         made = benchmark_segmentation(
-            cases, out, settings, variants, devices, jobs or len(devices), existing, tick
+            cases, out, settings, variants, devices, jobs or len(devices), existing, progress
         )
     if as_json:
         typer.echo(json.dumps({"rows": made.rows, "costs": made.costs}, indent=2))
@@ -144,8 +144,8 @@ def segmentation_pruning(
             *columns(COST, map(_cost_cells, made.costs)),
         ):
             typer.echo(line)
-    for name, reason, way_out in made.failures:
-        say(f"{name}: {reason} ({way_out})")
+    for name, reason, hint in made.failures:
+        say(f"{name}: {reason} ({hint})")
     say(f"tables, models and masks are in {out}", quiet)
     finish(len(made.failures), out / "failures.csv")
 

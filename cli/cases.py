@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .console import finish, progress, say
+from .console import finish, progress_bar, say
 from .options import AsJson, Existing, Quiet, Seed
 
 if TYPE_CHECKING:
@@ -77,8 +77,8 @@ def make_cases(source: Path, out: Path, options: "IngestOptions", quiet: bool) -
     """Ingest, and say what came of it: each case and where it came from, decisions, failures."""
     from radiogen.ingestion.ingest import ingest as ingest_source
 
-    with progress(quiet) as tick:
-        made = ingest_source(source, out, options, tick)
+    with progress_bar(quiet) as progress:
+        made = ingest_source(source, out, options, progress)
     for kind, count in made.ignored.items():
         say(f"left out: {count} {kind}", quiet)
     for case in made.cases:
@@ -86,7 +86,7 @@ def make_cases(source: Path, out: Path, options: "IngestOptions", quiet: bool) -
             say(f"{case.case_id}: {decision}", quiet)
         typer.echo(f"{case.case_id}\t{case.where}")
     for failure in made.failures:
-        say(f"{failure.where}: {failure.reason} ({failure.way_out})")
+        say(f"{failure.where}: {failure.reason} ({failure.hint})")
     finish(len(made.failures), out / "failures.csv")
 
 
@@ -95,8 +95,8 @@ def _show(source: Path, out: Path | None, options: "IngestOptions", as_json: boo
 
     from radiogen.ingestion.listing import list_sources
 
-    with progress(quiet) as tick:
-        listing = list_sources(source, options, out, tick)
+    with progress_bar(quiet) as progress:
+        listing = list_sources(source, options, out, progress)
     if as_json:
         typer.echo(json.dumps(asdict(listing), indent=2, default=str))
         return

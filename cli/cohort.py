@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .console import progress, say
+from .console import progress_bar, say
 from .options import Device, Existing, Quiet, Seed
 
 
@@ -23,8 +23,8 @@ def demo(
 
     keep_large_blocks()
     opening = "a made cohort from CT to EGFR probability; about 3 minutes on 2 processors"
-    with progress(quiet, opening) as tick:
-        made = run_demo(out, patients, seed, device, existing, tick)
+    with progress_bar(quiet, opening) as progress:
+        made = run_demo(out, patients, seed, device, existing, progress)
     for row in made.evaluation.summary:
         dice = f"Dice {row['dice_mean']} over {row['n']} patients, prompt {row['prompt']}"
         say(f"{dice}; the box filled would have {row['floor_box_mean']}", quiet)
@@ -50,6 +50,6 @@ def phantoms(
     from radiogen.phantoms.cohort import keep_phantoms
 
     x, y, z = parse_numbers(spacing, 3, "--spacing")
-    with progress(quiet) as tick:
-        made = keep_phantoms(out, patients, seed, ChestSize.of_spacing((x, y, z)), first, tick)
+    with progress_bar(quiet) as progress:
+        made = keep_phantoms(out, patients, seed, ChestSize.of_spacing((x, y, z)), first, progress)
     typer.echo(made)

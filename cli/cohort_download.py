@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import progress, say
+from .console import progress_bar, say
 from .options import Quiet
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def download(
     """
     if (out is None) == (check is None):
         raise typer.BadParameter("give a folder with -o, or one to look into with --check")
+    from radiogen.cohorts.index import SeriesWanted
     from radiogen.cohorts.requests import find_request
-    from radiogen.cohorts.series_selection import SeriesWanted
 
     wanted = SeriesWanted(tuple(filter(None, (patients or "").split(","))), limit, only_with_outline)
     request = find_request(name, wanted, index)
@@ -59,8 +59,8 @@ def download(
 def _check(rows: "Sequence[SeriesRow]", tree: Path, quiet: bool) -> None:
     from radiogen.cohorts.series_on_disk import look_through
 
-    with progress(quiet) as tick:
-        found = look_through(tree, rows, tick)
+    with progress_bar(quiet) as progress:
+        found = look_through(tree, rows, progress)
     whole = found.of("complete")
     for one in found.series:
         if one.state != "complete":
@@ -94,8 +94,8 @@ def _bring(
         if not sys.stdin.isatty():
             raise typer.BadParameter("nobody is here to agree: say --yes")
         typer.confirm("Bring them, under this licence?", abort=True, err=True)
-    with progress(quiet) as tick:
-        failed = bring(plan, out, endpoint, tick)
+    with progress_bar(quiet) as progress:
+        failed = bring(plan, out, endpoint, progress)
     for one in failed:
         say(f"{one.row.patient}: {one.error}")
     typer.echo(f"{out}\t{len(plan.missing) - len(failed)} series brought")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .cases import make_cases
-from .console import finish, progress, say
+from .console import finish, progress_bar, say
 from .options import AsJson, Device, Models, PriorName, Quiet
 
 if TYPE_CHECKING:
@@ -77,8 +77,8 @@ def run(
     from radiogen.cohorts.run import run_cohort
     from radiogen.cohorts.settings import CohortSettings
     from radiogen.config import load_settings
-    from radiogen.model.model_catalogue import starter_model
     from radiogen.io.cases import is_case_source
+    from radiogen.model.ensemble import starter_model
 
     source, cohort = _source(name, scans, cohort)
     chosen = steps.split(",") if steps else _steps_for(is_case_source(source), egfr)
@@ -90,9 +90,9 @@ def run(
         segment={"prior": prior},
     )  # fmt: skip
     settings = load_settings(CohortSettings, given, config, overrides or ())
-    with progress(quiet, _about_networks(settings, None if model else starter_model())) as tick:
+    with progress_bar(quiet, _about_networks(settings, None if model else starter_model())) as progress:
         report = run_cohort(
-            settings, out, _spread(jobs, scheduler, part), tick, lambda line: say(line, quiet)
+            settings, out, _spread(jobs, scheduler, part), progress, lambda line: say(line, quiet)
         )
     _tell(report)
 
@@ -107,9 +107,9 @@ def retry(
     from radiogen.cohorts.run import remembered, run_cohort
 
     settings = remembered(out)
-    with progress(quiet) as tick:
+    with progress_bar(quiet) as progress:
         report = run_cohort(
-            settings, out, _spread(jobs, scheduler, None), tick, lambda line: say(line, quiet), retry=True
+            settings, out, _spread(jobs, scheduler, None), progress, lambda line: say(line, quiet), retry=True
         )
     _tell(report)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from . import cohort_download, cohort_run
-from .console import columns, progress, say
+from .console import columns, progress_bar, say
 from .options import AsJson, Quiet
 
 app = typer.Typer(help="Public cohorts and your own: what they are, how to get them, run them whole.")
@@ -52,7 +52,7 @@ def show(
     if as_json:
         typer.echo(card.model_dump_json(indent=2))
         return
-    from radiogen.cohorts.card_text import card_lines
+    from radiogen.cohorts.cards import card_lines
 
     typer.echo("\n".join(card_lines(card)))
 
@@ -66,8 +66,8 @@ def init(
     """Start the card of your own cohort from its folder; complete it in an editor."""
     from radiogen.cohorts.cards import start_card
 
-    with progress(quiet) as tick:
-        card = start_card(folder, out, tick)
+    with progress_bar(quiet) as progress:
+        card = start_card(folder, out, progress)
     say(f"look through it, then: radiogen cohort run {out} -o run", quiet)
     typer.echo(f"{out}\t{card.name}")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from radiogen.runtime import Tick
+    from radiogen.runtime import Progress
 
 VERBS = {
     "headers": "reading headers",
@@ -48,8 +48,8 @@ def columns(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[st
 
 
 @contextmanager
-def progress(quiet: bool, opening: str = "") -> Iterator["Tick"]:
-    """A bar with the time left for each thing that ticks; on a terminal only.
+def progress_bar(quiet: bool, opening: str = "") -> Iterator["Progress"]:
+    """A bar with the time left for each job that reports progress; on a terminal only.
 
     The opening is said when work starts, so that a command that refuses its input says one line.
     """
@@ -69,13 +69,13 @@ def progress(quiet: bool, opening: str = "") -> Iterator["Tick"]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         tasks = {}
 
-        def tick(what: str, done: int, total: int) -> None:
+        def progress(what: str, done: int, total: int) -> None:
             open_once(what, done, total)
             if what not in tasks:
                 tasks[what] = bars.add_task(VERBS.get(what, what), total=total)
             bars.update(tasks[what], completed=done, total=total)
 
-        yield tick
+        yield progress
 
 
 def finish(failures: int, out: object) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .console import progress, say
+from .console import progress_bar, say
 from .options import Box, BoxFrom, Device, Prior, Quiet, Roi, Seed
 
 if TYPE_CHECKING:
@@ -86,8 +86,8 @@ def train_egfr(
         second = SecondCohort(
             external if features else None, external_clinical or (None if features else external)
         )
-    with progress(quiet) as tick:
-        trained = train(features, out, clinical, settings, tick, second)
+    with progress_bar(quiet) as progress:
+        trained = train(features, out, clinical, settings, progress, second)
     for note in trained.notes:
         say(note, quiet)
     typer.echo(f"patients\t{trained.patients}, {trained.positives} {positive}")
@@ -139,21 +139,30 @@ def classify_egfr(
     """A probability of EGFR mutation for every patient, with its interval over the folds' models."""
     from radiogen.errors import ConfigError
 
-    with progress(quiet) as tick:
+    with progress_bar(quiet) as progress:
         if source.is_file() and source.suffix.lower() in (".csv", ".parquet", ".tsv"):
             from radiogen.egfr.classify import classify_egfr as classify
 
-            answer = classify(source, egfr, out, clinical, clinical_mapping, abstain, tick=tick)
+            answer = classify(source, egfr, out, clinical, clinical_mapping, abstain, progress=progress)
         else:
-            from radiogen.segmentation.segment import SegmentOptions
             from radiogen.pipeline import examine
+            from radiogen.segmentation.segment import SegmentOptions
 
             if segmentation is None:
-                way_out = "add --segmentation MODEL, or give a feature table"
-                raise ConfigError(source, "is no feature table and there is no network to make one", way_out)
+                hint = "add --segmentation MODEL, or give a feature table"
+                raise ConfigError(source, "is no feature table and there is no network to make one", hint)
             options = SegmentOptions(prior=prior, box=box, outline=box_from, roi=roi)
             answer = examine(
-                source, out, segmentation, egfr, options, clinical, clinical_mapping, abstain, device, tick
+                source,
+                out,
+                segmentation,
+                egfr,
+                options,
+                clinical,
+                clinical_mapping,
+                abstain,
+                device,
+                progress,
             )
     for note in answer.notes:
         say(note, quiet)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .console import columns, finish, progress, say
+from .console import columns, finish, progress_bar, say
 from .options import AsJson, Device, Quiet, Seed
 
 
@@ -69,12 +69,11 @@ def _evaluate_masks(
     from radiogen.config import check_settings
     from radiogen.evaluation.evaluate import evaluate as evaluate_masks
     from radiogen.evaluation.sentences import say_prompt
-    from radiogen.evaluation.settings import EvaluateOptions
-    from radiogen.evaluation.summary import for_json
+    from radiogen.evaluation.summary import EvaluateOptions, for_json
 
     options = check_settings(EvaluateOptions, rules, what="radiogen evaluate")
-    with progress(quiet) as tick:
-        result = evaluate_masks(predicted, reference, out, options, tick)
+    with progress_bar(quiet) as progress:
+        result = evaluate_masks(predicted, reference, out, options, progress)
     if as_json:
         parts = ("rows", "lesions", "summary", "size_bins", "froc")
         typer.echo(json.dumps({part: for_json(getattr(result, part)) for part in parts}, indent=2))
@@ -109,16 +108,15 @@ def _evaluate_jitter(
     quiet: bool,
 ) -> None:
     from radiogen.config import check_settings
-    from radiogen.evaluation.jitter import JitterOptions, jitter_curve
-    from radiogen.evaluation.jitter_summary import say_curve
+    from radiogen.evaluation.jitter import JitterOptions, jitter_curve, say_curve
     from radiogen.model.folder import load_model
     from radiogen.runtime import keep_large_blocks, pick_device
 
     options = check_settings(JitterOptions, shaken, what="radiogen evaluate --jitter")
     keep_large_blocks()
     loaded = load_model(model, pick_device(device))
-    with progress(quiet) as tick:
-        curve = jitter_curve(cases, loaded, out, options, tick)
+    with progress_bar(quiet) as progress:
+        curve = jitter_curve(cases, loaded, out, options, progress)
     if as_json:
         typer.echo(json.dumps({"rows": curve.rows, "levels": curve.levels}, indent=2))
     else:
@@ -172,6 +170,6 @@ def _short(value: object) -> str:
 
 
 def _finish(failures: Sequence[tuple[str, str, str]], out: Path | None) -> None:
-    for case_id, reason, way_out in failures:
-        say(f"{case_id}: {reason} ({way_out})")
+    for case_id, reason, hint in failures:
+        say(f"{case_id}: {reason} ({hint})")
     finish(len(failures), out.with_name(f"{out.stem}_failures.csv") if out else "the lines above")

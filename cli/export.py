@@ -23,8 +23,7 @@ def export(
     quiet: Quiet = False,
 ) -> None:
     """Lay cases out for MONAI, nnU-Net or a reader of BIDS, with the folds that radiogen trains on."""
-    from radiogen.cohorts.export_parts import ExportOptions
-    from radiogen.cohorts.exports import export_cases
+    from radiogen.cohorts.exports import ExportOptions, export_cases
 
     options = ExportOptions(folds=folds, seed=seed, copy_files=copy_files, dataset_id=dataset_id)
     made = export_cases(cases, out, to, options)

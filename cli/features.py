@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .console import finish, progress, say
+from .console import finish, progress_bar, say
 from .options import Device, Existing, ModelFolder, Quiet, Seed
 
 
@@ -43,9 +43,9 @@ def extract_features(
 ) -> None:
     """Deep, shape and intensity features of every lesion."""
     from radiogen.config import check_settings
-    from radiogen.model.folder import load_model
     from radiogen.features.extract import extract_features as extract
     from radiogen.features.settings import FeatureOptions, parse_ring
+    from radiogen.model.folder import load_model
     from radiogen.runtime import keep_large_blocks, pick_device
 
     keep_large_blocks()
@@ -59,10 +59,10 @@ def extract_features(
     )  # fmt: skip
     options = check_settings(FeatureOptions, values, what="extract-features")
     loaded = load_model(model, where)
-    with progress(quiet) as tick:
-        table = extract(cases, out, loaded, options, masks, tick)
-    for case_id, reason, way_out in table.failures:
-        say(f"{case_id}: {reason} ({way_out})")
+    with progress_bar(quiet) as progress:
+        table = extract(cases, out, loaded, options, masks, progress)
+    for case_id, reason, hint in table.failures:
+        say(f"{case_id}: {reason} ({hint})")
     typer.echo(f"{out}\t{len(table.rows)} lesions\t{len(table.columns)} features")
     if table.stable is not None:
         typer.echo(f"{table.stable} of {len(table.columns)} features have an ICC of 0.75 or more")

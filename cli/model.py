@@ -18,7 +18,7 @@ def list_models(
     as_json: AsJson = False,
 ) -> None:
     """List the models of a folder, or those that radiogen ships."""
-    from radiogen.model.model_catalogue import find_models
+    from radiogen.model.ensemble import find_models
 
     found = find_models(folder)
     if as_json:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .console import progress, say
+from .console import progress_bar, say
 from .options import AsJson, Cases, Config, Device, Overrides, Preset, Quiet, Seed
 
 if TYPE_CHECKING:
@@ -66,10 +66,10 @@ def prune(
     share of the patches.
     """
     from radiogen.config import check_settings
-    from radiogen.training.presets import load_preset
+    from radiogen.runtime import is_first_process, keep_large_blocks, pick_device
     from radiogen.training.prune import PruneOptions, check_scoring
     from radiogen.training.prune import prune as prune_network
-    from radiogen.runtime import is_first_process, keep_large_blocks, pick_device
+    from radiogen.training.settings import load_preset
 
     if (per_flop or step) and structure == "weight":
         raise typer.BadParameter("--per-flop and --step go with --structure channel")
@@ -98,8 +98,8 @@ def prune(
     settings = load_preset(preset, config, overrides or ())
     keep_large_blocks()
     chosen = pick_device(device)
-    with progress(quiet or not is_first_process()) as tick:
-        pruned = prune_network(cases, out, settings, options, chosen, tick)
+    with progress_bar(quiet or not is_first_process()) as progress:
+        pruned = prune_network(cases, out, settings, options, chosen, progress)
     if is_first_process():
         if pruned.channels:
             _print_channels(pruned.channels.layers)
@@ -140,7 +140,7 @@ def show(
     import json
     from dataclasses import asdict
 
-    from radiogen.training.pruned_table import show_pruned
+    from radiogen.training.pruned_folder import show_pruned
 
     table = show_pruned(pruned)
     if as_json:
@@ -165,7 +165,7 @@ def compare(
     import json
     from dataclasses import asdict
 
-    from radiogen.training.pruned_table import compare_pruned
+    from radiogen.training.pruned_folder import compare_pruned
 
     layers, over_all = compare_pruned(first, second)
     if as_json:

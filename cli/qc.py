@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .console import progress
+from .console import progress_bar
 from .options import Quiet
 
 
@@ -18,6 +18,6 @@ def qc(
     """Write one page that shows every case with its lungs and lesions, the most suspicious first."""
     from radiogen.report.qc import qc as write_qc
 
-    with progress(quiet) as tick:
-        page = write_qc(cases, out, jobs, tick)
+    with progress_bar(quiet) as progress:
+        page = write_qc(cases, out, jobs, progress)
     typer.echo(page)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .console import progress
+from .console import progress_bar
 from .options import Quiet
 
 
@@ -38,6 +38,6 @@ def report(
 
         typer.echo(write_checklist(checklist, run, out, options))
         return
-    with progress(quiet) as tick:
-        page = write_report(run, out, options, tick)
+    with progress_bar(quiet) as progress:
+        page = write_report(run, out, options, progress)
     typer.echo(page)

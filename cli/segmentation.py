@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .console import finish, progress, say
+from .console import finish, progress_bar, say
 from .options import (
     Box,
     BoxFrom,
@@ -57,13 +57,12 @@ def segment(
 ) -> None:
     """Segment lesions on the scanner's grid; prints each lesion with its volume, diameter and score."""
     from radiogen.config import load_settings
-    from radiogen.model.ensemble import load_models
-    from radiogen.model.model_catalogue import starter_model
+    from radiogen.model.ensemble import load_models, starter_model
+    from radiogen.runtime import keep_large_blocks, pick_device
+    from radiogen.segmentation.formats import parse_formats
     from radiogen.segmentation.segment import SegmentOptions
     from radiogen.segmentation.segment import segment as segment_source
-    from radiogen.segmentation.formats import parse_formats
     from radiogen.segmentation.volume import SegmentationSettings
-    from radiogen.runtime import keep_large_blocks, pick_device
 
     given = {"smallest_ml": smallest_ml, "tta": tta, "engine": engine}
     options = SegmentOptions(
@@ -76,9 +75,9 @@ def segment(
     folders = model or [starter_model()]
     loaded = load_models(folders, pick_device(device))
     opening = "" if model else f"no --model given: the shipped model {folders[0].name} is used"
-    with progress(quiet, opening) as tick:
+    with progress_bar(quiet, opening) as progress:
         result = segment_source(
-            source, out, loaded, options, tick,
+            source, out, loaded, options, progress,
             lambda effort: say(str(effort), quiet or not (verbose or effort.is_long)),
         )  # fmt: skip
     for case in result.done:
@@ -91,6 +90,6 @@ def segment(
             typer.echo(f"{case.case_id}\tlesion {lesion.label}\t{size}\tat {place}\t{about}")
         if not case.lesions:
             typer.echo(f"{case.case_id}\tno lesion")
-    for case_id, reason, way_out in result.failures:
-        say(f"{case_id}: {reason} ({way_out})")
+    for case_id, reason, hint in result.failures:
+        say(f"{case_id}: {reason} ({hint})")
     finish(len(result.failures), out / "failures.csv")

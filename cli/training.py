@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .console import progress, say
+from .console import progress_bar, say
 from .options import Cases, Config, Device, Existing, Overrides, Preset, Quiet, Seed
 
 if TYPE_CHECKING:
     import torch
 
-    from radiogen.training.presets import RunSettings
     from radiogen.training.options import TrainOptions
+    from radiogen.training.settings import RunSettings
 
 
 def train(
@@ -47,9 +47,9 @@ def train(
 
     Under torchrun (several GPUs, several machines) every process takes its share of each step.
     """
-    from radiogen.training.presets import load_preset
-    from radiogen.training.train import TrainOptions
     from radiogen.runtime import is_first_process, keep_large_blocks, pick_device
+    from radiogen.training.settings import load_preset
+    from radiogen.training.train import TrainOptions
 
     priors = {"box": "[box]", "lungs": "[lungs]", "mixed": "[box, lungs, none]"}
     chosen = [f"training.priors={priors[prior]}"] if prior else []
@@ -92,11 +92,11 @@ class _Work:
         self.device, self.quiet = device, quiet
 
     def train_one(self) -> None:
-        from radiogen.training.train import train as train_network
         from radiogen.runtime import is_first_process
+        from radiogen.training.train import train as train_network
 
-        with progress(self.quiet, self._opening()) as tick:
-            trained = train_network(self.cases, self.out, self.settings, self.options, self.device, tick)
+        with progress_bar(self.quiet, self._opening()) as progress:
+            trained = train_network(self.cases, self.out, self.settings, self.options, self.device, progress)
         if not is_first_process():
             return
         last = trained.metrics["epochs"][-1]
@@ -106,11 +106,11 @@ class _Work:
         typer.echo(self.out)
 
     def train_every_fold(self) -> None:
-        from radiogen.training.train_folds import train_folds
         from radiogen.runtime import is_first_process
+        from radiogen.training.train import train_folds
 
-        with progress(self.quiet, self._opening()) as tick:
-            folds = train_folds(self.cases, self.out, self.settings, self.options, self.device, tick)
+        with progress_bar(self.quiet, self._opening()) as progress:
+            folds = train_folds(self.cases, self.out, self.settings, self.options, self.device, progress)
         if not is_first_process():
             return
         for line in folds.summary():
@@ -118,12 +118,12 @@ class _Work:
         typer.echo(self.out)
 
     def try_out(self, every_fold: bool) -> None:
-        from radiogen.training.dry_run import dry_run
         from radiogen.runtime import is_first_process
+        from radiogen.training.dry_run import dry_run
 
-        with progress(self.quiet) as tick:
+        with progress_bar(self.quiet) as progress:
             forecast = dry_run(
-                self.cases, self.out, self.settings, self.options, self.device, every_fold, tick
+                self.cases, self.out, self.settings, self.options, self.device, every_fold, progress
             )
         if is_first_process():
             for line in forecast.lines():

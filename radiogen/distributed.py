@@ -2,14 +2,15 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Sized
-from typing import Any, cast
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from radiogen.errors import PruningError
-from radiogen.pruning.signatures import Batch
+
+T = TypeVar("T")
 
 
 def process_count() -> int:
@@ -17,7 +18,7 @@ def process_count() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def own_share(batches: Iterable[Batch]) -> Iterable[Batch]:
+def own_share(batches: Iterable[T]) -> Iterable[T]:
     """The mini-batches that this process takes: every n-th of them; all of them where there is one process.
 
     What has a length and can be asked by number is asked for these only.
@@ -28,13 +29,13 @@ def own_share(batches: Iterable[Batch]) -> Iterable[Batch]:
     return batches if process_count() == 1 or isinstance(batches, Iterator) else _Share(batches)
 
 
-class _Share:
-    def __init__(self, batches: Iterable[Batch]) -> None:
+class _Share(Generic[T]):
+    def __init__(self, batches: Iterable[T]) -> None:
         self._batches = batches
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[T]:
         rank, count = dist.get_rank(), process_count()
-        own: Iterable[Batch]
+        own: Iterable[T]
         if isinstance(self._batches, Sized) and hasattr(self._batches, "__getitem__"):
             by_number = cast(Any, self._batches)
             own = (by_number[number] for number in range(rank, len(self._batches), count))

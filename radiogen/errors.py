@@ -9,17 +9,17 @@ class RadiogenError(Exception):
     Args:
         what: The thing at fault: a file, a folder, an option with its value.
         wrong: What is wrong with it.
-        way_out: What the user can do about it.
+        hint: What the user can do about it.
 
     >>> print(RadiogenError("scan.nii.gz", "is empty", "copy it again"))
     scan.nii.gz: is empty (copy it again)
     """
 
-    def __init__(self, what: object, wrong: str, way_out: str) -> None:
+    def __init__(self, what: object, wrong: str, hint: str) -> None:
         self.what = str(what)
         self.wrong = wrong
-        self.way_out = way_out
-        super().__init__(self.what, wrong, way_out)
+        self.hint = hint
+        super().__init__(self.what, wrong, hint)
 
     @property
     def reason(self) -> str:
@@ -28,7 +28,7 @@ class RadiogenError(Exception):
         return self.wrong if path.is_dir() else f"{path.name or self.what}: {self.wrong}"
 
     def __str__(self) -> str:
-        return " ".join(f"{self.what}: {self.wrong} ({self.way_out})".split())
+        return " ".join(f"{self.what}: {self.wrong} ({self.hint})".split())
 
 
 class ConfigError(RadiogenError):

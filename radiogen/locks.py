@@ -31,8 +31,8 @@ def held(lock: Path, shared: bool = False) -> Iterator[None]:
             who = _who(file)
             raise OutputError(lock.parent.parent, f"is held by {who}", "wait for it, or end it") from error
         except OSError as error:
-            way_out = "mount it with locks (flock), or take another place"
-            raise OutputError(lock, f"cannot be locked: {error.strerror}", way_out) from error
+            hint = "mount it with locks (flock), or take another place"
+            raise OutputError(lock, f"cannot be locked: {error.strerror}", hint) from error
         file.seek(0)
         file.truncate()
         json.dump({"process": os.getpid(), "machine": socket.gethostname(), "since": _now()}, file)

@@ -4,13 +4,13 @@ from pathlib import Path
 
 from radiogen.egfr.classify import Classification, classify_egfr
 from radiogen.egfr.persistence import load_model as load_egfr
-from radiogen.model.folder import load_model
-from radiogen.segmentation.segment import CASES, SegmentOptions, segment
 from radiogen.features.extract import extract_features
 from radiogen.features.settings import FeatureOptions
 from radiogen.io.cases import is_case_source
+from radiogen.model.folder import load_model
 from radiogen.report.page import ReportOptions, report
-from radiogen.runtime import Tick, no_tick, pick_device
+from radiogen.runtime import Progress, no_progress, pick_device
+from radiogen.segmentation.segment import CASES, SegmentOptions, segment
 
 
 def examine(
@@ -23,7 +23,7 @@ def examine(
     clinical_mapping: Path | None = None,
     abstain: float = 0.0,
     device: str = "auto",
-    tick: Tick = no_tick,
+    progress: Progress = no_progress,
 ) -> Classification:
     """Segment a scan (or cases), extract features, classify EGFR status, and write the page.
 
@@ -34,12 +34,18 @@ def examine(
     """
     network = load_model(model, pick_device(device))
     wanted = load_egfr(egfr).config["extractor"] or {}  # refused before the work, not after it
-    segment(source, out / "segmented", network, options, tick)
+    segment(source, out / "segmented", network, options, progress)
     cases = source if is_case_source(source) else out / "segmented" / CASES
     features = FeatureOptions.like(wanted, outside=False, split=options.split)
-    extract_features(cases, out / "features.csv", network, features, out / "segmented", tick)
+    extract_features(cases, out / "features.csv", network, features, out / "segmented", progress)
     answer = classify_egfr(
-        out / "features.csv", egfr, out / "predictions.csv", clinical, clinical_mapping, abstain, tick=tick
+        out / "features.csv",
+        egfr,
+        out / "predictions.csv",
+        clinical,
+        clinical_mapping,
+        abstain,
+        progress=progress,
     )
     report(out, out / "report.html", ReportOptions(cases=cases, egfr=egfr))
     return answer

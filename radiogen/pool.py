@@ -1,4 +1,4 @@
-"""Cases on the processors of one machine: processes that die alone and end with the one that started them."""
+"""Run tasks in processes of one machine that die alone and end with the process that started them."""
 
 import os
 import signal
@@ -11,48 +11,59 @@ from contextlib import suppress
 from multiprocessing import active_children, get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from typing import Any, TypeVar
 
-from radiogen.cohorts.ledger import TRIES, Entry
-from radiogen.cohorts.one_case import CaseTask, died, run_case
 from radiogen.runtime import cpu_count
 
-Work = Callable[[CaseTask], Entry]
+T = TypeVar("T")
+R = TypeVar("R")
 
 
-def run_in_lanes(tasks: Sequence[CaseTask], jobs: int, work: Work = run_case) -> Iterator[Entry]:
-    """Run cases in so many processes; each holds one case at a time, so that one that dies takes no other.
+def run_in_processes(
+    work: Callable[[T], R], tasks: Sequence[T], jobs: int, died: Callable[[T], R], tries: int
+) -> Iterator[R]:
+    """Run tasks in `jobs` processes; each holds one task at a time, so that one that dies takes no other.
+
+    Args:
+        work: Called with one task, in a process of its own; can be pickled, as the tasks can.
+        tasks: What there is to do.
+        jobs: Number of processes.
+        died: Called here, for the result of a task whose process died `tries` times.
+        tries: How often a task is tried whose process dies.
 
     Yields:
-        What became of each case, in the order in which they end.
+        The result of each task, in the order in which they end.
     """
-    waiting, deaths = deque(tasks), Counter[str]()
-    lanes = [_Lane(jobs) for _ in range(min(jobs, len(tasks)))]
-    busy: dict[Future[Entry], tuple[_Lane, CaseTask]] = {}
+    waiting = deque(enumerate(tasks))
+    deaths = Counter[int]()
+    processes = [_Process(jobs) for _ in range(min(jobs, len(tasks)))]
+    busy: dict[Future[R], tuple[_Process, int]] = {}
     try:
         while waiting or busy:
-            idle = [lane for lane in lanes if lane not in [used for used, _ in busy.values()]]
-            for lane in idle[: len(waiting)]:
-                task = waiting.popleft()
-                busy[lane.submit(work, task)] = lane, task
+            in_use = [process for process, _ in busy.values()]
+            idle = [process for process in processes if process not in in_use]
+            for process in idle[: len(waiting)]:
+                number, task = waiting.popleft()
+                busy[process.submit(work, task)] = process, number
             for future in wait(busy, return_when=FIRST_COMPLETED).done:
-                lane, task = busy.pop(future)
+                process, number = busy.pop(future)
                 try:
                     yield future.result()
                 except BrokenProcessPool:
-                    lanes[lanes.index(lane)] = _Lane(jobs)
-                    lane.end()
-                    deaths[task.case_id] += 1
-                    if deaths[task.case_id] < TRIES:
-                        waiting.append(task)
+                    processes[processes.index(process)] = _Process(jobs)
+                    process.end()
+                    deaths[number] += 1
+                    if deaths[number] < tries:
+                        waiting.append((number, tasks[number]))
                     else:
-                        yield died(task)
+                        yield died(tasks[number])
     finally:
-        for lane in lanes:
-            lane.end()
+        for process in processes:
+            process.end()
 
 
-class _Lane:
-    """One process, started when it gets its first case."""
+class _Process:
+    """A process, started when it gets its first task."""
 
     def __init__(self, jobs: int) -> None:
         context = get_context("spawn")
@@ -60,7 +71,7 @@ class _Lane:
         self._pool = ProcessPoolExecutor(1, context, _begin, (theirs, max(1, cpu_count() // jobs)))
         self._processes: set[BaseProcess] = set()
 
-    def submit(self, work: Work, task: CaseTask) -> Future[Entry]:
+    def submit(self, work: Callable[[Any], R], task: Any) -> Future[R]:
         before = set(active_children())
         future = self._pool.submit(work, task)
         self._processes |= set(active_children()) - before

@@ -15,14 +15,14 @@ from radiogen.errors import DeviceError, RadiogenError, SaidElsewhereError
 if TYPE_CHECKING:
     import torch
 
-Tick = Callable[[str, int, int], None]  # what is being done, how much of it is done, of how much
+Progress = Callable[[str, int, int], None]  # what is being done, how much of it is done, of how much
 DEVICES = "auto, cpu, cuda, cuda:N or mps"
 T = TypeVar("T")
 _PATIENCE = timedelta(hours=6)  # of processes that wait for another, as while it prepares a large cohort
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc malloc.h
 
 
-def no_tick(what: str, done: int, total: int) -> None:
+def no_progress(what: str, done: int, total: int) -> None:
     """For those who do not want to hear of progress."""
 
 
@@ -113,7 +113,7 @@ def said_once(error: RadiogenError) -> RadiogenError:
     """An error that comes up in all processes alike, as the first one says it, and the others do not."""
     if process_number()[0] == 0:
         return error
-    return SaidElsewhereError(error.what, error.wrong, error.way_out)
+    return SaidElsewhereError(error.what, error.wrong, error.hint)
 
 
 def from_all(own: list[T]) -> list[T]:

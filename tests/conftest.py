@@ -47,7 +47,7 @@ def made_cases(tmp_path_factory) -> Path:
 def tiny_model(made_cases, tmp_path_factory):
     """A model trained on the made cases in a second."""
     import torch
-    from engines.tiny_run import tiny_settings
+    from training.tiny_run import tiny_settings
 
     from radiogen.model.folder import load_model
     from radiogen.training.train import TrainOptions, train

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from radiogen.pruning.signatures import Batch
+from radiogen.pruning.settings import Batch
 
 
 def half_squares(model: nn.Module, batch: Batch) -> Tensor:
@@ -60,11 +60,11 @@ def classifier(seed: int = 0) -> Classifier:
 
 
 def images(count: int = 4, size: int = 2, seed: int = 0) -> list[Batch]:
-    generator = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     return [
         (
-            torch.randn(size, 3, 8, 6, generator=generator, dtype=torch.float64),
-            torch.randint(5, (size,), generator=generator),
+            torch.randn(size, 3, 8, 6, generator=rng, dtype=torch.float64),
+            torch.randint(5, (size,), generator=rng),
         )
         for _ in range(count)
     ]
@@ -97,8 +97,8 @@ def mixed() -> Mixed:
 
 
 def volumes() -> list[Batch]:
-    generator = torch.Generator().manual_seed(5)
+    rng = torch.Generator().manual_seed(5)
     return [
-        tuple(torch.randn(1, 1, 4, 6, 8, generator=generator, dtype=torch.float64) for _ in range(2))
+        tuple(torch.randn(1, 1, 4, 6, 8, generator=rng, dtype=torch.float64) for _ in range(2))
         for _ in range(3)
     ]

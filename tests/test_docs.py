@@ -16,8 +16,8 @@ from shown_commands import options_of, shown_commands, understand
 
 from radiogen.cohorts.settings import CohortSettings
 from radiogen.config import load_settings
-from radiogen.training.presets import load_preset
 from radiogen.segmentation.volume import SegmentationSettings
+from radiogen.training.settings import load_preset
 
 ROOT = Path(__file__).parents[1]
 DOCS, SITE = ROOT / "docs", ROOT / "docs" / "site"

@@ -14,20 +14,24 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     ("radiogen",),
     ("errors",),
-    ("volume",),
-    ("runtime",),
-    ("config",),
+    ("config", "volume", "optional"),
+    ("runtime", "distributed"),
     ("provenance",),
-    ("resources",),
-    ("optional",),
-    ("io", "networks", "pruning", "measures"),
-    ("preprocess", "phantoms"),
-    ("engines",),
+    ("resources", "locks", "cache", "pool", "read_ahead"),
+    ("io",),
+    ("networks", "measures"),
+    ("pruning", "drawing"),
+    ("ingestion", "phantoms"),
+    ("model",),
+    ("segmentation",),
+    ("training",),
+    ("evaluation",),
     ("features",),
     ("egfr",),
     ("report",),
-    ("pipeline",),
+    ("benchmark", "pipeline"),
     ("cohorts",),
+    ("doctor",),
     ("cli",),
 )
 LIBRARY = sorted((ROOT / "radiogen").rglob("*.py"))
@@ -99,8 +103,8 @@ def test_imports_run_downwards(importer):
 
 def test_a_reach_upwards_or_sideways_is_seen():
     assert not is_allowed("radiogen.io.nifti", "radiogen.training.train")
-    assert not is_allowed("radiogen.io.nifti", "radiogen.networks.raseg")
-    assert not is_allowed("radiogen.runtime", "radiogen.config")
+    assert not is_allowed("radiogen.networks.raseg", "radiogen.measures.floors")
+    assert not is_allowed("radiogen.runtime", "radiogen.provenance")
     assert is_allowed("radiogen.config", "radiogen.errors")
     assert is_allowed("radiogen.io.dicom.rtstruct", "radiogen.io.contours")
 
@@ -116,7 +120,7 @@ def test_neighbours_import_each_other_in_one_direction_only():
 @pytest.mark.parametrize("path", [*LIBRARY, *COMMANDS], ids=module_name)
 def test_a_file_is_read_in_one_sitting_and_says_what_it_is_for(path):
     text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) < 300
+    assert len(text.splitlines()) <= 400
     assert ast.get_docstring(ast.parse(text)), "has no opening sentence"
 
 

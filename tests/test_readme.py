@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from shown_commands import call_lesion_early, shown_commands, type_command
 
-from radiogen.segmentation.segment_case import MASK
-from radiogen.training.train import train
 from radiogen.io.nifti import read_mask
 from radiogen.phantoms.cases import TINY
 from radiogen.phantoms.cohort import make_phantoms
+from radiogen.segmentation.segment import MASK
+from radiogen.training.train import train
 from radiogen.volume import array_of
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -7,21 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from engines.tiny_run import tiny_settings
+from training.tiny_run import tiny_settings
 
-from radiogen.model.folder import Model, load_model
-from radiogen.segmentation.segment import Segmented, SegmentOptions, segment
-from radiogen.segmentation.volume import BOX_MARGIN_MM
-from radiogen.training.train import TrainOptions, train
+from radiogen.ingestion.ingest import ingest
+from radiogen.ingestion.options import IngestOptions
 from radiogen.io.cases import Case, find_cases
 from radiogen.io.nifti import read_mask
 from radiogen.measures.floors import faces_of, floors, loosen
 from radiogen.measures.lesions import measure_lesions
 from radiogen.measures.matching import number_lesions
-from radiogen.phantoms.cases import tiny_cases
-from radiogen.ingestion.ingest import ingest
-from radiogen.ingestion.options import IngestOptions
+from radiogen.model.folder import Model, load_model
 from radiogen.model.priors import box_round, box_voxels
+from radiogen.phantoms.cases import tiny_cases
+from radiogen.segmentation.segment import Segmented, SegmentOptions, segment
+from radiogen.segmentation.volume import BOX_MARGIN_MM
+from radiogen.training.train import TrainOptions, train
 from radiogen.volume import array_of, same_grid, voxel_ml
 
 TUMOUR = "Tumor_c40"

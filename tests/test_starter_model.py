@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from radiogen.model.model_catalogue import starter_model
-from radiogen.model.folder import CARD, load_model
-from radiogen.segmentation.volume import Prompt, segment_volume
-from radiogen.io.cases import Case, find_cases
 from radiogen.ingestion.ingest import ingest
 from radiogen.ingestion.options import IngestOptions
+from radiogen.io.cases import Case, find_cases
+from radiogen.model.ensemble import starter_model
+from radiogen.model.folder import CARD, load_model
 from radiogen.model.priors import BoxMm, box_round
+from radiogen.segmentation.volume import Prompt, segment_volume
 from radiogen.volume import array_of
 
 

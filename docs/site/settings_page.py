@@ -16,18 +16,18 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from radiogen.cli.main import app
 
-from radiogen.cohorts.settings import CohortSettings
-from radiogen.egfr.settings import EgfrSettings
 from radiogen.benchmark.classifiers import ClassifierSettings
 from radiogen.benchmark.variants import SegmentationSettings as BenchmarkSegmentation
-from radiogen.evaluation.settings import EvaluateOptions
-from radiogen.training.presets import PRESETS, RunSettings, load_preset
-from radiogen.segmentation.segment_case import SegmentOptions
-from radiogen.segmentation.volume import SegmentationSettings
+from radiogen.cohorts.settings import CohortSettings
+from radiogen.egfr.settings import EgfrSettings
+from radiogen.evaluation.summary import EvaluateOptions
 from radiogen.features.settings import FeatureOptions
 from radiogen.pruning.channel_choice import ChannelSettings
 from radiogen.pruning.settings import CriterionSettings
 from radiogen.resources import CohortCard
+from radiogen.segmentation.segment import SegmentOptions
+from radiogen.segmentation.volume import SegmentationSettings
+from radiogen.training.settings import PRESETS, RunSettings, load_preset
 
 Model = type[BaseModel]
 

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import nn
 
-from radiogen.config import Settings
+from radiogen.benchmark.images import ImageSet, read_image_set
 from radiogen.benchmark.plans import DENSE, Plan
 from radiogen.benchmark.protocol import (
     Epoch,
@@ -20,19 +20,16 @@ from radiogen.benchmark.protocol import (
     classification_loss,
     train_classifier,
 )
-from radiogen.benchmark.images import ImageSet, read_image_set
+from radiogen.config import Settings
 from radiogen.networks.classifiers import OUTPUT_LAYER, build_classifier
 from radiogen.provenance import RunRecord, write_json
 from radiogen.pruning.controls import CONTROLS
 from radiogen.pruning.criteria import score_weights
 from radiogen.pruning.layers import layer_table
-from radiogen.pruning.mask_files import save_weight_masks
 from radiogen.pruning.prunable import prunable
-from radiogen.pruning.scoring import Scoring
-from radiogen.pruning.settings import CriterionSettings, FisherScale, Scope
-from radiogen.pruning.signatures import WeightMasks
+from radiogen.pruning.settings import CriterionSettings, FisherScale, Scope, Scoring, WeightMasks
 from radiogen.pruning.warmup import WarmUpSettings, warm_up
-from radiogen.pruning.weight_masks import apply_weight_masks, weight_masks
+from radiogen.pruning.weight_masks import apply_weight_masks, save_weight_masks, weight_masks
 
 _CHANCE = 100_003  # the seeds of scores and controls are not those of the weights
 
@@ -121,7 +118,7 @@ class _Run:
         channels, classes = images.train.pixels.shape[1], len(images.classes)
         self.network = build_classifier(settings.network, channels, classes, plan.seed, settings.width)
         self.network.to(device)
-        self.generator = torch.Generator().manual_seed(plan.seed + _CHANCE)
+        self.rng = torch.Generator().manual_seed(plan.seed + _CHANCE)
 
     def perform(self) -> tuple[dict[str, Any], WeightMasks]:
         """The numbers of the run, and its weight masks; none of a dense network."""
@@ -133,7 +130,7 @@ class _Run:
             weight_decay=training.weight_decay,
         )
         first = Epoch(self.train, training, plan.seed, training.epochs)  # an epoch that training never sees
-        warm_up(self.network, first, classification_loss, warm, self.generator)
+        warm_up(self.network, first, classification_loss, warm, self.rng)
         about, masks = (_about_dense(self.network), {}) if plan.criterion == DENSE else self._prune()
         losses = train_classifier(self.network, self.train, training, masks, plan.seed)
         result = {
@@ -159,10 +156,10 @@ class _Run:
             }
         )
         scoring = score_weights(
-            self.network, scoring_set, classification_loss, criterion, self.generator, [OUTPUT_LAYER]
+            self.network, scoring_set, classification_loss, criterion, self.rng, [OUTPUT_LAYER]
         )
         masks = weight_masks(scoring.scores, plan.sparsity, settings.scope)
-        masks = CONTROLS[plan.control or "none"](self.network, masks, self.generator)
+        masks = CONTROLS[plan.control or "none"](self.network, masks, self.rng)
         table = layer_table(self.network, masks, scoring_set, classification_loss)
         apply_weight_masks(self.network, masks)
         return {

@@ -9,11 +9,11 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
+from radiogen.benchmark.images import LabelledImages
 from radiogen.config import Settings
 from radiogen.errors import TrainingError
-from radiogen.benchmark.images import LabelledImages
 from radiogen.pruning.holding import assert_held, hold_weight_masks
-from radiogen.pruning.signatures import Batch
+from radiogen.pruning.settings import Batch
 
 PADDING = 4  # pixels that a crop may be shifted by
 ANSWER_BATCH = 512
@@ -67,12 +67,10 @@ class ScoringSet:
 
     def __init__(self, images: Images, per_class: int, batch_size: int, seed: int) -> None:
         self.images, self.batch_size = images, batch_size
-        chance = np.random.default_rng([seed, _SCORING])
+        rng = np.random.default_rng([seed, _SCORING])
         labels = images.labels.cpu().numpy()
-        drawn = [
-            chance.permutation(np.flatnonzero(labels == label))[:per_class] for label in np.unique(labels)
-        ]
-        self.places = torch.from_numpy(chance.permutation(np.concatenate(drawn)))
+        drawn = [rng.permutation(np.flatnonzero(labels == label))[:per_class] for label in np.unique(labels)]
+        self.places = torch.from_numpy(rng.permutation(np.concatenate(drawn)))
 
     def __iter__(self) -> Iterator[Batch]:
         for places in torch.split(self.places, self.batch_size):
@@ -86,21 +84,21 @@ class Epoch:
         self.images, self.settings, self.seed, self.number = images, settings, seed, number
 
     def __iter__(self) -> Iterator[Batch]:
-        chance = np.random.default_rng([self.seed, _ORDER, self.number])
-        order = torch.from_numpy(chance.permutation(len(self.images)))
+        rng = np.random.default_rng([self.seed, _ORDER, self.number])
+        order = torch.from_numpy(rng.permutation(len(self.images)))
         for places in torch.split(order, self.settings.batch_size):
             if len(places) < 2:
                 continue  # BatchNorm has no variance of one image
             pixels, labels = self.images.take(places)
-            yield (crop_and_flip(pixels, chance) if self.settings.augment else pixels), labels
+            yield (crop_and_flip(pixels, rng) if self.settings.augment else pixels), labels
 
 
-def crop_and_flip(pixels: Tensor, chance: np.random.Generator) -> Tensor:
+def crop_and_flip(pixels: Tensor, rng: np.random.Generator) -> Tensor:
     """Shift each image (N, C, H, W) by up to 4 pixels on zeros, and mirror every other one by chance."""
     count, channels, height, width = pixels.shape
     padded = functional.pad(pixels, (PADDING,) * 4)
-    top, left = chance.integers(0, 2 * PADDING + 1, size=(2, count))
-    is_flipped = chance.random(count) < 0.5
+    top, left = rng.integers(0, 2 * PADDING + 1, size=(2, count))
+    is_flipped = rng.random(count) < 0.5
     columns = left[:, None] + np.where(is_flipped[:, None], np.arange(width)[::-1], np.arange(width))
     rows = top[:, None] + np.arange(height)
     index = [

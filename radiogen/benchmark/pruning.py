@@ -1,23 +1,86 @@
 """Compare pruning criteria on classifiers, by the protocol of arXiv:2502.11450."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
+from typing import Any
 
 import torch
 
 from radiogen.benchmark.classifiers import ClassifierBench, ClassifierSettings, read_images
-from radiogen.benchmark.folder import Existing, open_benchmark
-from radiogen.benchmark.plans import DENSE, Grid, Plan, plan_runs
-from radiogen.benchmark.plot import plot_accuracy
-from radiogen.benchmark.runs import Failure, perform_all
-from radiogen.benchmark.table import COLUMNS, Row, accuracy_table
 from radiogen.benchmark.images import DIGITS, ImageSet
+from radiogen.benchmark.plans import DENSE, Grid, Plan, plan_runs
+from radiogen.benchmark.runs import Existing, Failure, open_benchmark, perform_all
+from radiogen.drawing.plots import plot_accuracy
+from radiogen.measures.intervals import paired_difference, spread
 from radiogen.networks.classifiers import build_classifier
 from radiogen.provenance import RunRecord, is_done, leave_no_trace, write_csv, write_failures
-from radiogen.pruning.mask_files import load_weight_masks
-from radiogen.runtime import Tick, no_tick
+from radiogen.pruning.controls import overlap
+from radiogen.pruning.settings import WeightMasks
+from radiogen.pruning.weight_masks import load_weight_masks
+from radiogen.runtime import Progress, no_progress
+
+Row = dict[str, Any]
+Results = Mapping[Plan, Row]
+REFERENCE = "snip"
+COLUMNS = (
+    *("criterion", "control", "sparsity", "seeds", "accuracy_mean", "accuracy_sd", "against"),
+    *("difference", "low", "high", "kept_in_common", "collapsed_runs"),
+)
+
+
+def accuracy_table(results: Results, masks_of: Callable[[Plan], WeightMasks]) -> list[Row]:
+    """One row for each criterion, control and sparsity.
+
+    A criterion stands against SNIP, a control against its criterion, both at the same sparsity and seeds; the
+    difference in points of accuracy comes with its 95 % interval. Only seeds that both have count.
+
+    Args:
+        results: What the runs measured.
+        masks_of: Reads the weight masks of a run.
+
+    Returns:
+        Rows by COLUMNS; None where there is nothing to tell. `kept_in_common` is the share of the kept
+        weights that the one it stands against keeps too, `collapsed_runs` counts runs with a layer that
+        nothing passes.
+    """
+    rows = []
+    for key in dict.fromkeys((plan.criterion, plan.control, plan.sparsity) for plan in results):
+        own = [plan for plan in results if (plan.criterion, plan.control, plan.sparsity) == key]
+        criterion, control, sparsity = key
+        values = [results[plan]["accuracy"] for plan in own]
+        row: Row = dict.fromkeys(COLUMNS)
+        row |= {"criterion": criterion, "control": control, "sparsity": sparsity, "seeds": len(own)}
+        row |= {"accuracy_mean": mean(values), "accuracy_sd": spread(values)}
+        row["collapsed_runs"] = sum(bool(results[plan]["collapsed"]) for plan in own)
+        against = criterion if control else REFERENCE
+        if criterion != DENSE and key != (REFERENCE, "", sparsity):
+            row |= _compare(results, own, against, masks_of)
+        rows.append({name: round(v, 4) + 0.0 if isinstance(v, float) else v for name, v in row.items()})
+    return rows
+
+
+def _compare(
+    results: Results, own: Sequence[Plan], against: str, masks_of: Callable[[Plan], WeightMasks]
+) -> Row:
+    pairs = [(plan, Plan(against, "", plan.sparsity, plan.seed)) for plan in own]
+    pairs = [(plan, other) for plan, other in pairs if other in results]
+    if not pairs:
+        return {}
+    found = paired_difference(
+        [results[plan]["accuracy"] for plan, _ in pairs], [results[other]["accuracy"] for _, other in pairs]
+    )
+    shared = [overlap(masks_of(plan), masks_of(other)).shared for plan, other in pairs]
+    return {
+        "against": against,
+        "difference": found.mean,
+        "low": found.low,
+        "high": found.high,
+        "kept_in_common": mean(shared),
+    }
+
 
 TABLE, PICTURE, FAILURES = "table.csv", "accuracy.png", "failures.csv"
 FOR_DIGITS = {  # 1201 images of 8 x 8: a small network, more steps an epoch, nothing mirrored
@@ -45,7 +108,7 @@ def benchmark_pruning(
     limit: int | None = None,
     side: int = 32,
     existing: Existing = "skip",
-    tick: Tick = no_tick,
+    progress: Progress = no_progress,
 ) -> PruningBenchmark:
     """Train a classifier dense, pruned by every criterion, and under the controls, and compare.
 
@@ -63,7 +126,7 @@ def benchmark_pruning(
         limit: At most this many images of each class.
         side: Pixels a side of images that come from class folders.
         existing: What happens to a benchmark that is there.
-        tick: Told of each finished run.
+        progress: Told of each finished run.
 
     Raises:
         VolumeError: The images cannot be read.
@@ -78,12 +141,12 @@ def benchmark_pruning(
         bench = ClassifierBench(source, side, limit, settings, open_benchmark(out, about, existing))
         plans = plan_runs(grid)
         missing = [p for p in plans if not is_done(bench.result(p), bench.options(p), [], None)]
-        failures = perform_all(missing, bench, devices, jobs, tick)
+        failures = perform_all(missing, bench, devices, jobs, progress)
     rows = _table(bench, [plan for plan in plans if plan.name not in {failed[0] for failed in failures}])
     write_csv(out / TABLE, COLUMNS, rows)
     outputs = [out / TABLE]
     if any(row["criterion"] != DENSE for row in rows):
-        plot_accuracy(rows, out / PICTURE)
+        plot_accuracy(rows, DENSE, out / PICTURE)
         outputs.append(out / PICTURE)
     write_failures(out / FAILURES, "benchmark", failures)
     record.device = ", ".join(devices)

@@ -1,19 +1,23 @@
 """Do many runs, one after another or on several processes and devices; what is done stays done."""
 
+import json
 import os
+import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.queues import Queue
-from typing import Protocol, TypeVar
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 
-from radiogen.errors import ConfigError, RadiogenError
-from radiogen.runtime import Tick, keep_large_blocks, no_tick, pick_device
+from radiogen.errors import ConfigError, OutputError, RadiogenError
+from radiogen.provenance import clear_drafts, record_path, write_json
+from radiogen.runtime import Progress, keep_large_blocks, no_progress, pick_device
 
 Failure = tuple[str, str, str]  # run, reason, way out
 _mine: list[str] = []  # the device of this worker process
@@ -48,7 +52,7 @@ def perform_all(
     perform: Callable[[P, torch.device], None],
     devices: Sequence[str],
     jobs: int,
-    tick: Tick = no_tick,
+    progress: Progress = no_progress,
 ) -> list[Failure]:
     """Perform every plan; a run that is refused does not stop the others.
 
@@ -57,19 +61,19 @@ def perform_all(
         perform: Does one run and writes its result; with several jobs it must be picklable.
         devices: Worker after worker takes the next one, round robin.
         jobs: Worker processes; with one, the runs are done in this process.
-        tick: Told of each finished run.
+        progress: Told of each finished run.
 
     Returns:
         What failed, in the order of the plans.
     """
-    tick("runs", 0, len(plans))
+    progress("runs", 0, len(plans))
     jobs = min(jobs, len(plans))
     outcomes = _together(plans, perform, devices, jobs) if jobs > 1 else _in_turn(plans, perform, devices[0])
     failures: dict[str, Failure] = {}
     for number, (plan, failure) in enumerate(outcomes, start=1):
         if failure is not None:
             failures[plan.name] = failure
-        tick("runs", number, len(plans))
+        progress("runs", number, len(plans))
     return [failures[plan.name] for plan in plans if plan.name in failures]
 
 
@@ -85,7 +89,7 @@ def _attempt(perform: Callable[[P, torch.device], None], plan: P, device: str) -
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
             perform(plan, torch.device(device))
     except RadiogenError as error:
-        return plan.name, error.reason, error.way_out
+        return plan.name, error.reason, error.hint
     return None
 
 
@@ -131,3 +135,49 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+ABOUT, RUNS = "benchmark.json", "runs"
+Existing = Literal["skip", "overwrite", "fail"]
+
+
+def open_benchmark(out: Path, about: Mapping[str, Any], existing: Existing) -> Path:
+    """Make the folder of a benchmark, or go on with one of the same kind.
+
+    Args:
+        out: Its folder.
+        about: What decides every number of it; a folder made with something else is refused.
+        existing: What happens to a benchmark that is there; `skip` goes on with it.
+
+    Returns:
+        The folder of its runs.
+
+    Raises:
+        OutputError: The folder holds something else, or a benchmark and `existing` is fail.
+    """
+    wanted = json.loads(json.dumps(about, default=str))
+    if out.is_dir() and any(out.iterdir()):
+        if not (out / ABOUT).is_file():
+            raise OutputError(out, "holds something else", "choose another folder")
+        if existing == "fail":
+            raise OutputError(out, "holds a benchmark", "choose another folder or --existing overwrite")
+        if existing == "overwrite":
+            shutil.rmtree(out)
+        elif (there := _read(out / ABOUT)) != wanted:
+            changed = ", ".join(name for name in wanted if there.get(name) != wanted[name])
+            hint = "choose another folder or --existing overwrite"
+            raise OutputError(out, f"holds a benchmark with another {changed}", hint)
+    clear_drafts(out / RUNS)
+    if out.is_dir():
+        record_path(out).unlink(missing_ok=True)
+    write_json(out / ABOUT, wanted)
+    (out / RUNS).mkdir(exist_ok=True)
+    return out / RUNS
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        there: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return dict(there)
+    except (OSError, ValueError, TypeError) as error:
+        raise OutputError(path, "cannot be read", "take --existing overwrite") from error

@@ -1,24 +1,25 @@
 """Compare pruned RA-Segs with the dense one on a case folder: Dice, size, speed, memory."""
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from math import ceil
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
-from radiogen.benchmark.folder import Existing, open_benchmark
-from radiogen.benchmark.runs import Failure, perform_all
-from radiogen.benchmark.timing import example_inputs, time_networks
+import torch
+from torch import Tensor
+
+from radiogen.benchmark.runs import Existing, Failure, open_benchmark, perform_all
 from radiogen.benchmark.variants import SegmentationBench, SegmentationSettings, Variant
-from radiogen.model.folder import load_model, model_hash
-from radiogen.training.prepared import learnable
 from radiogen.errors import CaseError, ConfigError
 from radiogen.io.cases import Case, cases_of_split, find_cases
-from radiogen.measures.paired import paired_difference, spread
-from radiogen.networks.raseg import RASeg
+from radiogen.measures.intervals import paired_difference, spread
+from radiogen.model.folder import load_model, model_hash
+from radiogen.networks.raseg import RASeg, RASegSettings
 from radiogen.provenance import (
     RunRecord,
     file_sha256,
@@ -29,8 +30,108 @@ from radiogen.provenance import (
     write_failures,
     write_json,
 )
-from radiogen.pruning.costs import measure_cost
-from radiogen.runtime import Tick, no_tick, pick_device
+from radiogen.pruning.prunable import measure_cost
+from radiogen.runtime import Progress, no_progress, pick_device
+from radiogen.training.prepared import learnable
+from radiogen.training.step import SegmentationBatch, segmentation_loss
+
+REPEATS = 5
+
+
+@dataclass
+class Seconds:
+    """What each round took."""
+
+    forward: list[float] = field(default_factory=list)
+    step: list[float] = field(default_factory=list)
+
+    @property
+    def forward_ms(self) -> float:
+        """Median of the forward passes, in milliseconds."""
+        return round(1000 * median(self.forward), 2)
+
+    @property
+    def step_ms(self) -> float:
+        """Median of the training steps, in milliseconds."""
+        return round(1000 * median(self.step), 2)
+
+
+def time_networks(
+    networks: Mapping[str, RASeg],
+    window: Sequence[int],
+    batch_size: int,
+    device: torch.device,
+    repeats: int = REPEATS,
+    progress: Progress = no_progress,
+) -> dict[str, Seconds]:
+    """Time networks in turn, so that whatever else the machine does falls on all of them alike.
+
+    Args:
+        networks: RA-Seg by name; their weights are moved by the training steps.
+        window: Size (D, H, W) of the window of a forward pass in evaluation mode, one sample.
+        batch_size: Samples in a training step: forward, backward, AdamW.
+        device: Where.
+        repeats: Rounds, after one that is not timed.
+        progress: Told of the rounds.
+    """
+    passes = {name: _passes(network, window, batch_size, device) for name, network in networks.items()}
+    seconds = {name: Seconds() for name in networks}
+    for repeat in range(-1, repeats):
+        progress("measure", repeat + 1, repeats + 1)
+        for name, (forward, step) in passes.items():
+            took = _seconds(forward, device), _seconds(step, device)
+            if repeat >= 0:
+                seconds[name].forward.append(took[0])
+                seconds[name].step.append(took[1])
+    progress("measure", repeats + 1, repeats + 1)
+    return seconds
+
+
+def example_inputs(settings: RASegSettings, window: Sequence[int], count: int = 1) -> list[Tensor]:
+    """Random images (B, C, D, H, W) and priors of ones (B, 1, D, H, W)."""
+    rng = torch.Generator().manual_seed(0)
+    image = torch.rand(count, settings.in_channels, *window, generator=rng)
+    return [image, torch.ones(count, 1, *window)]
+
+
+def _passes(
+    network: RASeg, window: Sequence[int], batch_size: int, device: torch.device
+) -> tuple[Callable[[], None], Callable[[], None]]:
+    network.to(device)
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-6)
+    loss = segmentation_loss()
+    one, many = (
+        [tensor.to(device) for tensor in example_inputs(network.settings, window, count)]
+        for count in (1, batch_size)
+    )
+    batch: SegmentationBatch = (*many, (many[0][:, :1] > 0.9).float())
+
+    def forward() -> None:
+        network.eval()
+        with torch.inference_mode():
+            network(*one)
+
+    def step() -> None:
+        network.train()
+        optimizer.zero_grad(set_to_none=True)
+        loss(network, batch).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return forward, step
+
+
+def _seconds(call: Callable[[], None], device: torch.device) -> float:
+    _wait(device)
+    started = time.perf_counter()
+    call()
+    _wait(device)
+    return time.perf_counter() - started
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
 
 TABLE, COSTS, FAILURES = "table.csv", "costs.csv", "failures.csv"
 COLUMNS = (
@@ -62,7 +163,7 @@ def benchmark_segmentation(
     devices: Sequence[str] = ("cpu",),
     jobs: int = 1,
     existing: Existing = "skip",
-    tick: Tick = no_tick,
+    progress: Progress = no_progress,
 ) -> SegmentationBenchmark:
     """Train every variant on the cases that are not of the split `test`, and segment those that are.
 
@@ -77,7 +178,7 @@ def benchmark_segmentation(
         devices: Where the networks run; costs are measured on the first.
         jobs: Runs at the same time, each in a process of its own.
         existing: What happens to a benchmark that is there.
-        tick: Told of each finished run.
+        progress: Told of each finished run.
 
     Raises:
         CaseError: There are no cases to learn from or none to test on.
@@ -95,7 +196,7 @@ def benchmark_segmentation(
     with leave_no_trace(out):
         bench = SegmentationBench(cases, settings, open_benchmark(out, about, existing))
         missing = [v for v in variants if not is_done(bench.result(v), asdict(v), [], None)]
-        failures = perform_all(missing, bench, devices, jobs, tick)
+        failures = perform_all(missing, bench, devices, jobs, progress)
     failed = {name for name, _, _ in failures}
     results = {
         variant: json.loads(bench.result(variant).read_text(encoding="utf-8"))
@@ -104,7 +205,7 @@ def benchmark_segmentation(
     }
     rows = segmentation_table(results)
     write_csv(out / TABLE, COLUMNS, rows)
-    costs = _costs(bench, list(results), len(learn), out / COSTS, devices[0], tick)
+    costs = _costs(bench, list(results), len(learn), out / COSTS, devices[0], progress)
     write_failures(out / FAILURES, "benchmark", failures)
     record.device = ", ".join(devices)
     record.finish(out, [out / TABLE, out / COSTS])
@@ -146,7 +247,7 @@ def segmentation_table(results: dict[Variant, Row]) -> list[Row]:
 
 
 def _costs(
-    bench: SegmentationBench, done: Sequence[Variant], learn: int, path: Path, device: str, tick: Tick
+    bench: SegmentationBench, done: Sequence[Variant], learn: int, path: Path, device: str, progress: Progress
 ) -> list[Row]:
     """One row for each variant, measured in turn on the network of its first seed, unless done already."""
     firsts = {own[0].name: key for key, own in _by_variant(done).items()}
@@ -158,7 +259,7 @@ def _costs(
         where, run = pick_device(device), bench.settings.run
         window, batch = run.preprocessing.size, run.training.batch_size
         networks = {name: load_model(folder, where).network for name, folder in folders.items()}
-        seconds = time_networks(networks, window, batch, where, tick=tick)
+        seconds = time_networks(networks, window, batch, where, progress=progress)
         steps = run.training.epochs * ceil(learn * run.training.patches_per_case / batch)
         rows = []
         for name, key in firsts.items():

@@ -9,20 +9,20 @@ import torch
 from pydantic import Field
 
 from radiogen.config import Settings
-from radiogen.evaluation.evaluate import evaluate
-from radiogen.evaluation.settings import EvaluateOptions
-from radiogen.model.folder import WEIGHTS, load_model
-from radiogen.training.presets import RunSettings
-from radiogen.training.prune import PrunedNetwork, PruneOptions, prune
-from radiogen.segmentation.segment import SegmentOptions, segment
-from radiogen.training.train import TrainOptions, train
 from radiogen.errors import CaseError, ConfigError
+from radiogen.evaluation.evaluate import evaluate
+from radiogen.evaluation.summary import EvaluateOptions
 from radiogen.io.cases import cases_of_split
-from radiogen.networks.raseg import weight_count
+from radiogen.model.folder import WEIGHTS, load_model
 from radiogen.model.priors import PriorName
+from radiogen.networks.raseg import weight_count
 from radiogen.provenance import RunRecord, write_json
 from radiogen.pruning.channel_choice import ChannelSettings
 from radiogen.pruning.settings import CriterionSettings, Scope
+from radiogen.segmentation.segment import SegmentOptions, segment
+from radiogen.training.prune import PrunedNetwork, PruneOptions, prune
+from radiogen.training.settings import RunSettings
+from radiogen.training.train import TrainOptions, train
 
 Structure = Literal["dense", "weight", "channel"]
 
@@ -108,14 +108,14 @@ class SegmentationBench:
         looking = SegmentOptions(prior=self.settings.prior, split="test", picture=False)
         segmented = segment(self.cases, home / "segmented", model, looking)
         without_outline = {case.case_id for case in cases_of_split(self.cases, "test") if not case.has_lesion}
-        for case_id, reason, way_out in segmented.failures:
+        for case_id, reason, hint in segmented.failures:
             if case_id not in without_outline:
-                raise CaseError(case_id, reason, way_out)
+                raise CaseError(case_id, reason, hint)
         evaluation = evaluate(
             home / "segmented", self.cases, home / "evaluation.csv", EvaluateOptions(split="test")
         )
-        for case_id, reason, way_out in evaluation.failures:
-            raise CaseError(case_id, reason, way_out)
+        for case_id, reason, hint in evaluation.failures:
+            raise CaseError(case_id, reason, hint)
         found = evaluation.summary[0]
         result: dict[str, Any] = {
             **asdict(variant),

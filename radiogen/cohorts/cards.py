@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,14 +10,14 @@ import pydicom
 import yaml
 
 from radiogen.errors import ConfigError, OutputError, RadiogenError
+from radiogen.ingestion.options import IngestOptions
+from radiogen.ingestion.sources import CaseSource, find_sources
 from radiogen.io.clinical import read_clinical
 from radiogen.io.dicom.files import walk_files
 from radiogen.io.dicom.rtstruct import read_rtstruct
-from radiogen.ingestion.options import IngestOptions
-from radiogen.ingestion.sources import CaseSource, find_sources
 from radiogen.provenance import write_text
-from radiogen.resources import CohortCard, cohort_card, cohort_names
-from radiogen.runtime import Tick, no_tick
+from radiogen.resources import CohortCard, cohort_card, cohort_names, licence_terms
+from radiogen.runtime import Progress, no_progress
 
 TABLES = (".csv", ".tsv", ".parquet")
 MOST_NAMES = 12
@@ -45,13 +46,13 @@ class FolderFacts:
     tables: dict[Path, int]
 
 
-def look_at(folder: Path, tick: Tick = no_tick) -> FolderFacts:
+def look_at(folder: Path, progress: Progress = no_progress) -> FolderFacts:
     """See what a cohort's folder holds.
 
     Raises:
         RadiogenError: It holds no CT.
     """
-    sources = find_sources(folder, None, IngestOptions(), (), tick).sources
+    sources = find_sources(folder, None, IngestOptions(), (), progress).sources
     kinds: Counter[str] = Counter(one.outline.kind for one in sources if one.outline is not None)
     names: dict[str, Counter[str]] = {}
     for one in sources:
@@ -102,13 +103,13 @@ def _tables(folder: Path, patients: set[str]) -> dict[Path, int]:
     return found
 
 
-def start_card(folder: Path, out: Path, tick: Tick = no_tick) -> CohortCard:
+def start_card(folder: Path, out: Path, progress: Progress = no_progress) -> CohortCard:
     """Write a card for the scans of a folder, to be completed by hand.
 
     Args:
         folder: Scans of the cohort.
         out: New YAML file; its name becomes the cohort's.
-        tick: Is told of headers read.
+        progress: Is told of headers read.
 
     Returns:
         The card, as it will be read.
@@ -122,7 +123,7 @@ def start_card(folder: Path, out: Path, tick: Tick = no_tick) -> CohortCard:
         raise ConfigError(out, "is no name of a card", "end it in .yaml")
     if out.exists():
         raise OutputError(out, "is there already", "choose another name, or remove it")
-    facts = look_at(folder, tick)
+    facts = look_at(folder, progress)
     write_text(out, _text(facts, folder, out))
     return cohort_card(str(out))
 
@@ -193,3 +194,60 @@ def _pair(key: str, value: str) -> str:
 
 def _quoted(name: str) -> str:
     return repr(name.replace("\n", " ").replace("\r", " ")[:64])
+
+
+def card_lines(card: CohortCard) -> Iterator[str]:
+    """The card of a cohort, line by line: what it is, what it forbids, how it is had, what to know."""
+    yield f"{card.name}: {card.title}"
+    counts = card.counts
+    if counts.patients:
+        automatic = f", {counts.automatic} automatic kept apart" if counts.automatic else ""
+        size = f", {counts.gigabytes:g} GB" if counts.gigabytes else ""
+        yield f"  {counts.patients} patients, {counts.with_outline} of them with an outline{size}"
+        yield f"  series: {counts.ct} CT, {counts.outlines} outlines{automatic}"
+    yield f"  licence: {card.licence} ({licence_terms(card.licence)})"
+    if card.citation:
+        yield f"  cite: {card.citation}" + (f", doi:{card.doi}" if card.doi else "")
+    yield from _how(card)
+    yield from _outlines(card)
+    yield from _clinical(card)
+    for split in card.splits:
+        parts = "; ".join(f"{name}: {pattern}" for name, pattern in split.parts.items())
+        yield f"  published split {split.name}: {split.what}" + (f" ({parts})" if parts else "")
+    for bad in card.bad_outlines:
+        yield f"  known to be bad: {bad.kind} of {', '.join(bad.patients)}: {bad.what}"
+    for note in card.notes:
+        yield f"  note: {note}"
+
+
+def _how(card: CohortCard) -> Iterator[str]:
+    if card.source.idc:
+        yield f"  get it: radiogen cohort download {card.name} -o DIR"
+    if card.source.page:
+        yield f"  page: {card.source.page}"
+    if card.source.how:
+        yield f"  {'besides' if card.source.idc else 'get it'}: {card.source.how}"
+    if card.source_folder:
+        yield f"  scans: {card.source_folder}"
+
+
+def _outlines(card: CohortCard) -> Iterator[str]:
+    rule = card.outline
+    names = [
+        f"{what} {pattern}" for what, pattern in (("ROI", rule.roi), ("segment", rule.segment)) if pattern
+    ]
+    if rule.kinds:
+        yield f"  outlines: {', then '.join(rule.kinds)}" + (
+            f"; the tumour is {', '.join(names)}" if names else ""
+        )
+    for one in card.series:
+        if not one.fetch:
+            yield f"  not downloaded: {one.modality} {one.analysis}".rstrip() + f", {one.what}"
+
+
+def _clinical(card: CohortCard) -> Iterator[str]:
+    if card.clinical.egfr:
+        yield f"  EGFR status: {card.clinical.egfr}"
+    where = card.clinical_table or card.clinical.where
+    if where:
+        yield f"  clinical table: {where}"

@@ -36,8 +36,8 @@ def run_on_cluster(tasks: Sequence[CaseTask], scheduler: str, work: Work = run_c
     try:
         client = distributed.Client(scheduler, timeout=CONNECT_S, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
-        way_out = "start dask scheduler, and give its address tcp://HOST:8786"
-        raise ConfigError(what, "does not answer", way_out) from error
+        hint = "start dask scheduler, and give its address tcp://HOST:8786"
+        raise ConfigError(what, "does not answer", hint) from error
     with client:
         needs = {"GPU": 1} if tasks and tasks[0].settings.device.startswith("cuda") else None
         cluster = _Cluster(client, what, needs, work)
@@ -92,8 +92,8 @@ class _Cluster:
                 now = time.monotonic()
                 seen = now if self.slots() else seen
                 if now - seen > ALONE_S:
-                    way_out = "start workers; the same command goes on"
-                    raise ConfigError(self.what, f"has had no worker for {ALONE_S} s", way_out) from None
+                    hint = "start workers; the same command goes on"
+                    raise ConfigError(self.what, f"has had no worker for {ALONE_S} s", hint) from None
             except (self.distributed.CancelledError, OSError) as error:
                 raise self._lost() from error
         return []

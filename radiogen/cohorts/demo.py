@@ -9,24 +9,24 @@ from radiogen.cohorts.split import split_cases
 from radiogen.egfr.classify import classify_egfr
 from radiogen.egfr.settings import EgfrSettings
 from radiogen.egfr.train import EgfrTraining, train_egfr
-from radiogen.evaluation.evaluate import Evaluation, evaluate
-from radiogen.evaluation.settings import EvaluateOptions
-from radiogen.model.folder import load_model
-from radiogen.training.presets import RunSettings, load_preset
-from radiogen.training.prune import PruneOptions, prune
-from radiogen.segmentation.segment import SegmentOptions, segment
-from radiogen.training.train import TrainOptions, train
 from radiogen.errors import ConfigError, OutputError
+from radiogen.evaluation.evaluate import Evaluation, evaluate
+from radiogen.evaluation.summary import EvaluateOptions
 from radiogen.features.extract import extract_features
 from radiogen.features.settings import FeatureOptions
-from radiogen.io.cases import MANIFEST
-from radiogen.phantoms.cohort import keep_phantoms
 from radiogen.ingestion.ingest import ingest
 from radiogen.ingestion.options import IngestOptions
+from radiogen.io.cases import MANIFEST
+from radiogen.model.folder import load_model
+from radiogen.phantoms.cohort import keep_phantoms
 from radiogen.provenance import RunRecord, record_path
 from radiogen.pruning.settings import CriterionSettings
 from radiogen.report.page import report
-from radiogen.runtime import Tick, no_tick, pick_device
+from radiogen.runtime import Progress, no_progress, pick_device
+from radiogen.segmentation.segment import SegmentOptions, segment
+from radiogen.training.prune import PruneOptions, prune
+from radiogen.training.settings import RunSettings, load_preset
+from radiogen.training.train import TrainOptions, train
 
 FEWEST_PATIENTS = 8
 SPARSITY = 0.8
@@ -53,7 +53,7 @@ def demo(
     seed: int = 0,
     device: str = "auto",
     existing: Literal["skip", "overwrite", "fail"] = "fail",
-    tick: Tick = no_tick,
+    progress: Progress = no_progress,
 ) -> Demo:
     """Make a phantom cohort and run every station of radiogen on it.
 
@@ -66,7 +66,7 @@ def demo(
         seed: The same seed gives the same cohort.
         device: Where networks run.
         existing: What happens to a run that is there; `skip` goes on with it.
-        tick: Told of progress.
+        progress: Called with what is done and how much there is.
 
     Raises:
         ConfigError: Too few patients.
@@ -79,23 +79,23 @@ def demo(
     _make_room(out, existing)
     record = RunRecord("demo", {"patients": patients, "seed": seed}, seed=seed)
     cases, segmented, made = out / "cases", out / "segmented", out / "phantoms"
-    keep_phantoms(made, patients, seed, tick=tick)
+    keep_phantoms(made, patients, seed, progress=progress)
     options = IngestOptions(cohort="phantoms", clinical=made / "clinical.csv")
-    ingest(made / "dicom", cases, options, tick)
+    ingest(made / "dicom", cases, options, progress)
     counts = split_cases(cases, TEST_SHARE, seed)
     settings = _settings(counts["train"])
     scoring = PruneOptions(
         preset="small", seed=seed, criterion=CriterionSettings(sparsity=SPARSITY, scope="layer")
     )
-    prune(cases, out / "pruned", settings, scoring, where, tick)
+    prune(cases, out / "pruned", settings, scoring, where, progress)
     training = TrainOptions(preset="small", seed=seed, pruned=out / "pruned")
-    train(cases, out / "model", settings, training, where, tick)
+    train(cases, out / "model", settings, training, where, progress)
     model = load_model(out / "model", where)
-    segment(cases, segmented, model, SegmentOptions(prior="box", split="test"), tick)
-    evaluation = evaluate(segmented, cases, out / "evaluation.csv", EvaluateOptions(split="test"), tick)
+    segment(cases, segmented, model, SegmentOptions(prior="box", split="test"), progress)
+    evaluation = evaluate(segmented, cases, out / "evaluation.csv", EvaluateOptions(split="test"), progress)
     features = out / "features.csv"
-    extract_features(cases, features, model, FeatureOptions(split="test"), segmented, tick)
-    egfr = _classify(out, features, cases / MANIFEST, counts["test"], seed, tick)
+    extract_features(cases, features, model, FeatureOptions(split="test"), segmented, progress)
+    egfr = _classify(out, features, cases / MANIFEST, counts["test"], seed, progress)
     page = report(out, out / "report.html")
     record.device = str(where)
     record.finish(out, [page, features])
@@ -109,14 +109,14 @@ def _settings(learn: int) -> RunSettings:
 
 
 def _classify(
-    out: Path, features: Path, clinical: Path, test: int, seed: int, tick: Tick
+    out: Path, features: Path, clinical: Path, test: int, seed: int, progress: Progress
 ) -> EgfrTraining | None:
     """Train and apply the classifier; a cohort of a handful of patients holds too few mutants for it."""
     if test < 20:
         return None
     settings = EgfrSettings(repeats=3, permutations=100, seed=seed)
-    trained = train_egfr(features, out / "egfr", clinical, settings, tick)
-    classify_egfr(features, out / "egfr", out / "predictions.csv", clinical, tick=tick)
+    trained = train_egfr(features, out / "egfr", clinical, settings, progress)
+    classify_egfr(features, out / "egfr", out / "predictions.csv", clinical, progress=progress)
     return trained
 
 
@@ -125,8 +125,8 @@ def _make_room(out: Path, existing: str) -> None:
     if out.is_dir() and any(out.iterdir()) and not is_demo:
         raise OutputError(out, "holds something else", "choose another folder")
     if is_demo and existing == "fail":
-        way_out = "choose another folder, or --existing overwrite"
-        raise OutputError(out, "holds a demo", way_out)
+        hint = "choose another folder, or --existing overwrite"
+        raise OutputError(out, "holds a demo", hint)
     if is_demo and existing == "overwrite":
         shutil.rmtree(out)
     if out.is_dir():

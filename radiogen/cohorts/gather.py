@@ -1,23 +1,31 @@
 """What stands over all cases of a run: manifest, tables, failures, probabilities, the page."""
 
+import csv
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from radiogen.cohorts.ledger import HOME, Entry, stamp
-from radiogen.cohorts.networks import files_of, network_of_features
-from radiogen.cohorts.one_case import CASES, FEATURES, SEGMENTED, CaseTask, masks_of
+from radiogen.cohorts.one_case import (
+    CASES,
+    FEATURES,
+    SEGMENTED,
+    CaseTask,
+    files_of,
+    masks_of,
+    network_of_features,
+)
 from radiogen.cohorts.settings import CohortSettings
-from radiogen.cohorts.tables import LESIONS_TABLE, PATIENTS_TABLE, read_rows, write_tables
 from radiogen.egfr.classify import classify_egfr
 from radiogen.egfr.persistence import load_model as load_egfr
-from radiogen.segmentation.lesions import write_lesions_csv
 from radiogen.features.extract import extract_features
-from radiogen.io.cases import MANIFEST, cases_of_split
-from radiogen.io.clinical import read_clinical
 from radiogen.ingestion.ingest import list_cases
 from radiogen.ingestion.plans import Clinical
+from radiogen.io.cases import MANIFEST, Case, cases_of_split
+from radiogen.io.clinical import read_clinical
 from radiogen.provenance import (
     FAILURE_COLUMNS,
     record_path,
@@ -27,7 +35,92 @@ from radiogen.provenance import (
     write_json,
 )
 from radiogen.report.page import ReportOptions, report
-from radiogen.runtime import Tick
+from radiogen.runtime import Progress
+from radiogen.segmentation.lesions import write_lesions_csv
+
+Row = dict[str, Any]
+ABOUT = ("case_id", "patient_id", "cohort", "split", "egfr")
+ANSWER = ("probability", "low", "high", "class", "in_distribution", "note")
+OF_A_LESION = re.compile(r"lesion \d+: .*, score [\d.]+")
+LESIONS_TABLE, PATIENTS_TABLE = "cohort.csv", "patients.csv"
+
+
+def write_tables(run: Path, cases: Sequence[Case], failures: Sequence[Mapping[str, str]]) -> None:
+    """Write cohort.csv (a row a lesion; a case without one has a row too) and patients.csv.
+
+    Args:
+        run: The run; what its folders hold is joined by case and patient.
+        cases: The cases that are done, in the order of the rows.
+        failures: Rows of failures.csv.
+    """
+    answers = {row["patient_id"]: row for row in read_rows(run / "predictions.csv")}
+    rows: list[Row] = []
+    patients: dict[str, Row] = {}
+    for case in cases:
+        about = {name: getattr(case, name) for name in ABOUT}
+        answer = {name: answers.get(case.patient_id, {}).get(name, "") for name in ANSWER}
+        found = read_rows(run / "segmented" / case.case_id / "lesions.csv")
+        said = "; ".join(_decisions(run, case))
+        rows += [{**about, **lesion, **answer, "decisions": said} for lesion in found or [{}]]
+        _add(patients, case, found, answer, said)
+    failed: dict[str, list[str]] = {}
+    known = {case.case_id: case.patient_id for case in cases}
+    for failure in failures:
+        patient = known.get(failure["case_id"])
+        if patient:
+            failed.setdefault(patient, []).append(f"{failure['step']}: {failure['reason']}")
+    for patient, whys in failed.items():
+        patients[patient]["failed"] = "; ".join(whys)
+    lesion_columns = dict.fromkeys(name for row in rows for name in row)
+    last = ("decisions",)
+    middle = [name for name in lesion_columns if name not in (*ABOUT, *ANSWER, *last)]
+    write_csv(run / LESIONS_TABLE, [*ABOUT, *middle, *ANSWER, *last], rows)
+    columns = (
+        "patient_id",
+        "cohort",
+        "split",
+        "egfr",
+        "cases",
+        "lesions",
+        "volume_ml",
+        "longest_diameter_mm",
+    )
+    ordered = [patients[name] for name in sorted(patients)]
+    write_csv(run / PATIENTS_TABLE, [*columns, *ANSWER, "failed", "decisions"], ordered)
+
+
+def _add(patients: dict[str, Row], case: Case, found: Sequence[Row], answer: Row, said: str) -> None:
+    row = patients.setdefault(
+        case.patient_id,
+        {"patient_id": case.patient_id, "cohort": case.cohort, "split": case.split, "egfr": case.egfr}
+        | {"cases": 0, "lesions": 0, "volume_ml": 0.0, "longest_diameter_mm": 0.0, "decisions": "", **answer},
+    )
+    row["cases"] += 1
+    row["lesions"] += len(found)
+    row["volume_ml"] = round(row["volume_ml"] + sum(float(each["volume_ml"]) for each in found), 4)
+    longest = [row["longest_diameter_mm"], *(float(each["longest_diameter_mm"]) for each in found)]
+    row["longest_diameter_mm"] = max(longest)
+    row["decisions"] = "; ".join(filter(None, [row["decisions"], said]))
+
+
+def _decisions(run: Path, case: Case) -> list[str]:
+    """What ingest and segment decided of a case; origin and score of a lesion have columns of their own."""
+    said: list[str] = []
+    for path in (case.folder / "case.json", run / "segmented" / case.case_id / "lesion.run.json"):
+        try:
+            said += json.loads(path.read_text(encoding="utf-8")).get("decisions", [])
+        except (OSError, ValueError):
+            continue
+    return [each for each in said if not OF_A_LESION.fullmatch(each)]
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV table of radiogen; none where it is not there."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
 
 TABLE, PREDICTIONS, FAILURES, PAGE = "features.csv", "predictions.csv", "failures.csv", "report.html"
 GATHERED = "gathered.json"
@@ -56,7 +149,7 @@ class Gathering:
         return self.run / CASES if "ingest" in self.settings.steps else self.settings.source
 
 
-def gather(all_of: Gathering, tick: Tick) -> list[Failure]:
+def gather(all_of: Gathering, progress: Progress) -> list[Failure]:
     """Write what stands over all cases, in the order of their ids; the rows of failures.csv.
 
     Nothing is written if nothing has changed since the last time.
@@ -83,12 +176,12 @@ def gather(all_of: Gathering, tick: Tick) -> list[Failure]:
         model = network_of_features(settings.model, settings.device)
         masks = masks_of(settings, run)
         extract_features(
-            all_of.cases, run / TABLE, model, settings.features, masks, tick, run / FEATURES, done
+            all_of.cases, run / TABLE, model, settings.features, masks, progress, run / FEATURES, done
         )
         failed = _of_step(failures, "extract-features")
         write_failures(run / "features.failures.csv", "extract-features", failed)
         if "classify-egfr" in settings.steps:
-            failures += _classify(all_of, tick)
+            failures += _classify(all_of, progress)
     failures.sort(key=lambda row: row["case_id"])
     if failures:
         write_csv(run / FAILURES, FAILURE_COLUMNS, failures)
@@ -97,7 +190,7 @@ def gather(all_of: Gathering, tick: Tick) -> list[Failure]:
     cases = [] if not wanted else [c for c in cases_of_split(all_of.cases, None) if c.case_id in wanted]
     write_tables(run, sorted(cases, key=lambda case: case.case_id), failures)
     if "report" in settings.steps and (wanted or failures):
-        report(run, run / PAGE, ReportOptions(jobs=all_of.jobs), tick)
+        report(run, run / PAGE, ReportOptions(jobs=all_of.jobs), progress)
     write_json(place, {"known": known, "failures": failures, "outputs": stamp(_outputs(run))})
     return failures
 
@@ -130,7 +223,7 @@ def _outputs(run: Path) -> list[Path]:
 
 def _failures(all_of: Gathering) -> list[Failure]:
     failed = [entry for _, entry in sorted(all_of.entries.items()) if entry.outcome == "failed"]
-    cells = ((entry.case_id, entry.step, entry.reason, entry.way_out) for entry in failed)
+    cells = ((entry.case_id, entry.step, entry.reason, entry.hint) for entry in failed)
     return [dict(zip(FAILURE_COLUMNS, each, strict=True)) for each in cells]
 
 
@@ -152,7 +245,7 @@ def _write_steps(all_of: Gathering, failures: Sequence[Failure]) -> None:
         write_failures(run / SEGMENTED / FAILURES, "segment", _of_step(failures, "segment"))
 
 
-def _classify(all_of: Gathering, tick: Tick) -> list[Failure]:
+def _classify(all_of: Gathering, progress: Progress) -> list[Failure]:
     """Write predictions.csv; patients whom the clinical table lacks become failures of their cases."""
     run, settings = all_of.run, all_of.settings
     if settings.egfr is None:
@@ -171,7 +264,7 @@ def _classify(all_of: Gathering, tick: Tick) -> list[Failure]:
             about = json.loads((run / TABLE).with_suffix(".json").read_text(encoding="utf-8"))
             write_json(table.with_suffix(".json"), about)
     if len(lost) < len({row["case_id"] for row in rows}):
-        classify_egfr(table, settings.egfr, run / PREDICTIONS, clinical, mapping, tick=tick)
+        classify_egfr(table, settings.egfr, run / PREDICTIONS, clinical, mapping, progress=progress)
     else:
         _take_away(run / PREDICTIONS)
     why = (

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from radiogen.locks import is_held
 from radiogen.errors import ConfigError
+from radiogen.locks import is_held
 from radiogen.provenance import short_hash, write_json
 
 HOME, SETTINGS, PLANNED, LOCK = ".cohort", "settings.json", "cases.json", "lock"
@@ -29,7 +29,7 @@ class Entry:
         settings: Hash of all that decides its results.
         inputs, outputs: Stamps of its files.
         made: The files of `outputs`, relative to the run.
-        step, reason, way_out: Of a failure.
+        step, reason, hint: Of a failure.
         seconds: By step, of what was computed now.
         peak_mb: The largest size of the worker so far.
         worker: Process that did it.
@@ -43,7 +43,7 @@ class Entry:
     made: tuple[str, ...] = ()
     step: str = ""
     reason: str = ""
-    way_out: str = ""
+    hint: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
     peak_mb: float = 0.0
     worker: int = 0

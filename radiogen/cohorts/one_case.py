@@ -5,7 +5,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,20 +13,64 @@ from pathlib import Path
 import torch
 
 from radiogen import __version__
-from radiogen.locks import waited_for
 from radiogen.cohorts.ledger import TRIES, Entry, Ledger, stamp
-from radiogen.cohorts.networks import network_of_features, networks_of
 from radiogen.cohorts.settings import CohortSettings
-from radiogen.segmentation.inference import Inference
-from radiogen.segmentation.segment import chosen_prior
-from radiogen.segmentation.segment_case import CaseWork, LoadedCase
-from radiogen.segmentation.formats import FILES, Format, FormatWriter
 from radiogen.errors import CaseError, OutputError, RadiogenError
 from radiogen.features.extract import keep_features
-from radiogen.io.cases import Case, find_cases
 from radiogen.ingestion.case_folder import CasePlan
 from radiogen.ingestion.ingest import ingest_one
-from radiogen.runtime import peak_memory_mb
+from radiogen.io.cases import Case, find_cases
+from radiogen.locks import waited_for
+from radiogen.model.ensemble import all_members, load_models
+from radiogen.model.folder import (
+    CONFIG,
+    WEIGHTS,
+    AnyModel,
+    Model,
+    ModelConfig,
+    model_hash,
+    read_model_config,
+)
+from radiogen.runtime import peak_memory_mb, pick_device
+from radiogen.segmentation.formats import FILES, Format, FormatWriter
+from radiogen.segmentation.inference import Inference
+from radiogen.segmentation.segment import CaseWork, LoadedCase, chosen_prior
+
+Folders = tuple[Path, ...]
+
+
+def read_networks(folders: Sequence[Path]) -> tuple[ModelConfig, str]:
+    """What the networks of a run share, and one hash for them.
+
+    Raises:
+        ModelError: A folder is not whole, or the networks see their input differently.
+    """
+    members = all_members(folders)
+    if len(members) == 1:
+        return read_model_config(members[0]), model_hash(members[0])
+    joined = load_models(folders, torch.device("cpu"))
+    return joined.config, joined.hash
+
+
+def networks_of(folders: Folders, device: str) -> AnyModel:
+    """All that segment; loaded once in each process, again only when their files have changed."""
+    return _loaded(folders, device, stamp(files_of(folders)))
+
+
+def network_of_features(folders: Folders, device: str) -> Model:
+    """The first one."""
+    return networks_of(folders, device).members[0]
+
+
+def files_of(folders: Iterable[Path]) -> list[Path]:
+    """The files that make the networks."""
+    return [folder / name for folder in all_members(folders) for name in (WEIGHTS, CONFIG)]
+
+
+@lru_cache(maxsize=1)
+def _loaded(folders: Folders, device: str, _stamp: str) -> AnyModel:
+    return load_models(folders, pick_device(device))
+
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 SEGMENTED, FEATURES, CASES = "segmented", "features", "cases"
@@ -102,16 +146,16 @@ def run_case(task: CaseTask) -> Entry:
 
 def stopped(task: CaseTask, error: Exception) -> Entry:
     """The entry of a case on which the whole run has to end."""
-    wrong, way_out = (str(error.args[1]), error.way_out) if isinstance(error, RadiogenError) else ("", "")
+    wrong, hint = (str(error.args[1]), error.hint) if isinstance(error, RadiogenError) else ("", "")
     reason = wrong or f"cannot be written: {getattr(error, 'strerror', None) or error}"
-    return Entry(task.case_id, "stopped", task.key, reason=reason, way_out=way_out or "free some space")
+    return Entry(task.case_id, "stopped", task.key, reason=reason, hint=hint or "free some space")
 
 
 def died(task: CaseTask) -> Entry:
     """The entry of a case on which every worker died."""
     reason = f"the worker died {TRIES} times on this case"
-    way_out = "give a worker more memory (fewer --jobs), then radiogen cohort retry"
-    entry = Entry(task.case_id, "failed", task.key, stamp(task.inputs), reason=reason, way_out=way_out)
+    hint = "give a worker more memory (fewer --jobs), then radiogen cohort retry"
+    entry = Entry(task.case_id, "failed", task.key, stamp(task.inputs), reason=reason, hint=hint)
     return replace(entry, step=task.settings.of_a_case[-1])
 
 
@@ -148,8 +192,8 @@ def _steps(task: CaseTask, ledger: Ledger) -> Entry:
     except Exception as error:  # one bad case never stops a cohort
         if _is_full(error):
             return stopped(task, error)
-        reason, way_out = _why(task, error)
-        entry = replace(entry, outcome="failed", step=step, reason=reason, way_out=way_out)
+        reason, hint = _why(task, error)
+        entry = replace(entry, outcome="failed", step=step, reason=reason, hint=hint)
     if entry.outcome == "done":
         made = tuple(str(path.relative_to(task.run)) for path in task.outputs)
         entry = replace(entry, made=made, outputs=stamp(task.outputs))
@@ -165,7 +209,7 @@ def _is_full(error: BaseException) -> bool:
 
 def _why(task: CaseTask, error: Exception) -> tuple[str, str]:
     if isinstance(error, RadiogenError):
-        return error.reason, error.way_out
+        return error.reason, error.hint
     log.exception("case %s", task.case_id)
     return f"unexpected {type(error).__name__}: {error}", "report it with the log"
 

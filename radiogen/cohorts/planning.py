@@ -5,19 +5,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from radiogen import __version__
-from radiogen.cohorts.networks import read_networks
-from radiogen.cohorts.one_case import CASES, CaseTask
+from radiogen.cohorts.one_case import CASES, CaseTask, read_networks
 from radiogen.cohorts.settings import CohortSettings
-from radiogen.model.folder import check_prior
-from radiogen.segmentation.segment import chosen_prior
 from radiogen.errors import ConfigError
-from radiogen.io.cases import cases_of_split, is_case_source
 from radiogen.ingestion.case_folder import CasePlan
 from radiogen.ingestion.plans import Clinical, plan_cases, read_patients
 from radiogen.ingestion.sources import find_sources
+from radiogen.io.cases import cases_of_split, is_case_source
+from radiogen.model.folder import check_prior
 from radiogen.provenance import short_hash
 from radiogen.resources import cohort_card
-from radiogen.runtime import Tick
+from radiogen.runtime import Progress
+from radiogen.segmentation.segment import chosen_prior
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Plan:
     clinical: Clinical = field(default_factory=dict)
 
 
-def plan_tasks(settings: CohortSettings, folder: Path, run: Path, token: str, tick: Tick) -> Plan:
+def plan_tasks(settings: CohortSettings, folder: Path, run: Path, token: str, progress: Progress) -> Plan:
     """Look through the source, and say what is to be done with each case.
 
     Args:
@@ -36,7 +35,7 @@ def plan_tasks(settings: CohortSettings, folder: Path, run: Path, token: str, ti
         folder: The source, or where it was unpacked.
         run: Folder of the run.
         token: Stands for this start of the head.
-        tick: Told of headers read.
+        progress: Told of headers read.
 
     Raises:
         RadiogenError: The source holds no case or scan, a manifest is damaged, or the model does not do what
@@ -45,8 +44,8 @@ def plan_tasks(settings: CohortSettings, folder: Path, run: Path, token: str, ti
     key = _key(settings)
     if is_case_source(settings.source):
         if "ingest" in settings.steps:
-            way_out = "leave it out: --steps segment,extract-features,..."
-            raise ConfigError("--steps ingest", f"is asked of cases: {settings.source}", way_out)
+            hint = "leave it out: --steps segment,extract-features,..."
+            raise ConfigError("--steps ingest", f"is asked of cases: {settings.source}", hint)
         cases = sorted(cases_of_split(settings.source, settings.split), key=lambda case: case.case_id)
         tasks = {
             case.case_id: CaseTask(run, case.case_id, settings, short_hash(f"{key} {case}"), token, case=case)
@@ -57,7 +56,7 @@ def plan_tasks(settings: CohortSettings, folder: Path, run: Path, token: str, ti
         raise ConfigError(settings.source, "holds no cases", "add the step ingest, or ingest it first")
     if settings.split:
         raise ConfigError(f"--split {settings.split}", "is given for scans", "ingest and split them first")
-    plans, clinical = _plans(settings, folder, run, tick)
+    plans, clinical = _plans(settings, folder, run, progress)
     archive = None if folder == settings.source else settings.source
     return Plan(
         {
@@ -76,12 +75,14 @@ def plan_tasks(settings: CohortSettings, folder: Path, run: Path, token: str, ti
     )
 
 
-def _plans(settings: CohortSettings, folder: Path, run: Path, tick: Tick) -> tuple[list[CasePlan], Clinical]:
+def _plans(
+    settings: CohortSettings, folder: Path, run: Path, progress: Progress
+) -> tuple[list[CasePlan], Clinical]:
     options = settings.ingest
     card = cohort_card(options.cohort) if options.cohort else None
     clinical = read_patients(options, card)
     kinds = card.outline.kinds if card else ()
-    found = find_sources(folder, run / CASES, options, kinds, tick)
+    found = find_sources(folder, run / CASES, options, kinds, progress)
     plans = plan_cases(found.sources, options, card, clinical)
     if folder != settings.source:
         plans = [replace(plan, source=replace(plan.source, where=settings.source)) for plan in plans]

@@ -3,26 +3,73 @@
 import json
 import os
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
-from radiogen.cohorts.cluster import run_on_cluster
+from radiogen.cohorts.cluster import Work, run_on_cluster
 from radiogen.cohorts.gather import Failure, Gathering, gather
-from radiogen.locks import held, waited_for
-from radiogen.pool import Work, run_in_lanes
-from radiogen.cohorts.ledger import LOCK, Entry, Ledger
-from radiogen.cohorts.memory import fitting_jobs
-from radiogen.cohorts.one_case import CASES, CaseTask, is_settled, run_case
+from radiogen.cohorts.ledger import LOCK, TRIES, Entry, Ledger
+from radiogen.cohorts.one_case import CASES, CaseTask, died, is_settled, run_case
 from radiogen.cohorts.planning import Plan, plan_tasks
 from radiogen.cohorts.settings import CohortSettings
 from radiogen.config import check_settings
-from radiogen.errors import ConfigError, OutputError
+from radiogen.errors import ConfigError, OutputError, RadiogenError
 from radiogen.features.settings import FeatureOptions
 from radiogen.io.dicom.zip import unpacked
+from radiogen.io.nifti import read_grid
+from radiogen.locks import held, waited_for
+from radiogen.model.ensemble import all_members
+from radiogen.model.folder import WEIGHTS, read_model_config
+from radiogen.pool import run_in_processes
 from radiogen.provenance import leave_no_trace
-from radiogen.runtime import Tick, no_tick
+from radiogen.runtime import Progress, free_memory_mb, no_progress
+from radiogen.segmentation.effort import generous_memory_mb
+
+IMPORTS_MB = 550.0  # a worker with torch, MONAI and ITK, and what it keeps between cases
+# Peaks of a worker in MiB, shipped model: 930 at 0.4 million voxels, 1234 at 26 million (99 slices),
+# 2534 at 78 million, all in ingest; segment alone 2700 at 262 million (docs/segmentation.md).
+INGEST_BYTES, CASE_BYTES = 30, 15  # a voxel of the scanner's grid: with ingest, and of cases that are there
+
+
+def worker_memory_mb(tasks: Iterable[CaseTask]) -> float:
+    """MiB that one worker needs for the largest of these cases; steps use the same memory in turn."""
+    tasks = list(tasks)
+    if not tasks:
+        return IMPORTS_MB
+    settings = tasks[0].settings
+    bytes_a_voxel = INGEST_BYTES if "ingest" in settings.steps else CASE_BYTES
+    volumes = max(_voxels(task) for task in tasks) * bytes_a_voxel / 2**20
+    members = all_members(settings.model)
+    if not members:
+        return IMPORTS_MB + volumes
+    weights = sum((member / WEIGHTS).stat().st_size for member in members) / 2**20
+    window = generous_memory_mb(read_model_config(members[0]).preprocessing.size, 1)
+    return IMPORTS_MB + 2 * weights + max(volumes, window)
+
+
+def fitting_jobs(tasks: Iterable[CaseTask], jobs: int) -> tuple[int, str]:
+    """As many workers as were asked for, or fewer if memory is short, and then a line that says so."""
+    if jobs == 1:
+        return 1, ""
+    one_mb, free_mb = worker_memory_mb(tasks), free_memory_mb()
+    fit = max(1, min(jobs, int(free_mb // one_mb)))
+    if fit == jobs:
+        return jobs, ""
+    lowered = f"{fit} {'job' if fit == 1 else 'jobs'} instead of {jobs}"
+    return fit, f"{lowered}: each may need {one_mb:.0f} MB, {free_mb:.0f} MB are free"
+
+
+def _voxels(task: CaseTask) -> int:
+    ct = task.case.ct_path if task.case else task.plan.source.ct if task.plan else None
+    if isinstance(ct, Path):
+        try:
+            return prod(read_grid(ct).GetSize())
+        except RadiogenError:
+            return 0
+    return sum(prod(one.size) for one in ct.slices) if ct else 0
 
 
 @dataclass(frozen=True)
@@ -55,7 +102,7 @@ def run_cohort(
     settings: CohortSettings,
     run: Path,
     spread: Spread | None = None,
-    tick: Tick = no_tick,
+    progress: Progress = no_progress,
     say: Callable[[str], None] = lambda _line: None,
     retry: bool = False,
     work: Work = run_case,
@@ -69,7 +116,7 @@ def run_cohort(
         settings: Source, steps, models.
         run: Folder of the run.
         spread: Who does the work.
-        tick: Told of progress.
+        progress: Called with what is done and how much there is.
         say: Told of what was decided about the run.
         retry: Try what failed again.
         work: What a worker does with a case.
@@ -87,7 +134,7 @@ def run_cohort(
         with leave_no_trace(run):  # only of input that is refused: what was computed stays
             holding.enter_context(_room(ledger, spread.part))
             folder = holding.enter_context(_unpacked(settings.source, run, spread.part))
-            plan = plan_tasks(settings, folder, run, f"{os.getpid()}-{time.time_ns()}", tick)
+            plan = plan_tasks(settings, folder, run, f"{os.getpid()}-{time.time_ns()}", progress)
             keys = {name: task.key for name, task in plan.tasks.items()}
             ledger.remember(json.loads(settings.model_dump_json()), keys)
         entries = {name: ledger.read(name) for name in plan.tasks}
@@ -98,12 +145,12 @@ def run_cohort(
         entries_now = holding.enter_context(closing(_results(todo, spread, say, work)))
         for number, entry in enumerate(entries_now, start=1):
             if entry.outcome == "stopped":
-                raise OutputError(run, entry.reason, entry.way_out)
+                raise OutputError(run, entry.reason, entry.hint)
             if entry.worker == 0:
                 ledger.write(entry)  # of a worker that cannot any more
             done += entry.outcome == "done"
-            tick("cohort", number, len(todo))
-        return _close(ledger, plan, settings, run, (done, kept), tick, spread.jobs)
+            progress("cohort", number, len(todo))
+        return _close(ledger, plan, settings, run, (done, kept), progress, spread.jobs)
 
 
 def _results(
@@ -117,7 +164,7 @@ def _results(
     jobs, line = fitting_jobs(todo, spread.jobs)
     if line:
         say(line)
-    yield from run_in_lanes(todo, jobs, work)
+    yield from run_in_processes(work, todo, jobs, died, TRIES)
 
 
 def _close(
@@ -126,7 +173,7 @@ def _close(
     settings: CohortSettings,
     run: Path,
     counts: tuple[int, int],
-    tick: Tick,
+    progress: Progress,
     jobs: int,
 ) -> CohortReport:
     """Gather, if every case of every part is settled; parts that end together take turns."""
@@ -138,7 +185,7 @@ def _close(
         missing = len(plan.tasks) - len(entries)
         failures: Sequence[Failure] = ()
         if not missing:
-            failures = gather(Gathering(run, settings, plan.tasks, entries, plan.clinical, jobs), tick)
+            failures = gather(Gathering(run, settings, plan.tasks, entries, plan.clinical, jobs), progress)
         return CohortReport(run, *counts, tuple(failures), missing)
 
 

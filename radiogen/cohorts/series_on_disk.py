@@ -12,7 +12,7 @@ from pydicom.errors import InvalidDicomError
 from radiogen.cohorts.index import SeriesRow
 from radiogen.errors import SeriesError
 from radiogen.io.dicom.files import walk_files
-from radiogen.runtime import Tick, no_tick
+from radiogen.runtime import Progress, no_progress
 
 TAGS = ["SeriesInstanceUID", "SOPInstanceUID"]
 State = Literal["complete", "missing", "part", "too many", "other bytes"]
@@ -54,7 +54,7 @@ class TreeState:
         return [one for one in self.series if one.state == state]
 
 
-def look_through(tree: Path, rows: Sequence[SeriesRow], tick: Tick = no_tick) -> TreeState:
+def look_through(tree: Path, rows: Sequence[SeriesRow], progress: Progress = no_progress) -> TreeState:
     """Compare a tree with the series that it should hold; reads the head of every file.
 
     A series is complete when all its images are there. Bytes are compared too: the index knows them exactly.
@@ -62,20 +62,20 @@ def look_through(tree: Path, rows: Sequence[SeriesRow], tick: Tick = no_tick) ->
     Args:
         tree: Folder of any layout: of `radiogen cohort download`, `idc download` or the NBIA retriever.
         rows: The series looked for.
-        tick: Is told of headers read.
+        progress: Is told of headers read.
 
     Raises:
         SeriesError: The folder does not exist.
     """
     if not tree.is_dir():
         raise SeriesError(tree, "is not a folder", "give the folder that was downloaded to")
-    found, damaged = _series_of(tree, tick)
+    found, damaged = _series_of(tree, progress)
     states = tuple(_state(row, found.get(row.uid)) for row in rows)
     others = len(set(found) - {row.uid for row in rows})
     return TreeState(states, others, sum(one.copies for one in found.values()), tuple(damaged))
 
 
-def _series_of(tree: Path, tick: Tick) -> tuple[dict[str, SeriesFiles], list[Path]]:
+def _series_of(tree: Path, progress: Progress) -> tuple[dict[str, SeriesFiles], list[Path]]:
     paths = list(walk_files(tree))
     found: dict[str, SeriesFiles] = {}
     damaged = []
@@ -88,7 +88,7 @@ def _series_of(tree: Path, tick: Tick) -> tuple[dict[str, SeriesFiles], list[Pat
             series.sop_uids.add(uids[1])
         elif path.suffix.lower() == ".dcm":
             damaged.append(path)
-        tick("headers", n, len(paths))
+        progress("headers", n, len(paths))
     return found, damaged
 
 

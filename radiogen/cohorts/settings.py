@@ -6,9 +6,9 @@ from typing import Any, Literal, Self, get_args
 from pydantic import Field, field_validator, model_validator
 
 from radiogen.config import Settings
-from radiogen.segmentation.segment_case import SegmentOptions
 from radiogen.features.settings import FeatureOptions
 from radiogen.ingestion.options import IngestOptions
+from radiogen.segmentation.segment import SegmentOptions
 
 Step = Literal["ingest", "segment", "extract-features", "classify-egfr", "report"]
 STEPS: tuple[Step, ...] = get_args(Step)

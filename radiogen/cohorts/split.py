@@ -2,16 +2,54 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from radiogen.cohorts.twins import groups_of_twins, pixels_of
-from radiogen.errors import ConfigError, OutputError
-from radiogen.io.cases import find_cases, read_manifest, write_manifest
+from radiogen.errors import CaseError, ConfigError, OutputError
+from radiogen.io.cases import MANIFEST, Case, find_cases, read_manifest, write_manifest
 from radiogen.provenance import write_json
+from radiogen.volume import pixels_sha256
+
+
+def pixels_of(case: Case) -> str:
+    """The hash of a case's CT voxels: as ingest wrote it down, else computed; empty where no CT lies there.
+
+    Raises:
+        RadiogenError: The CT cannot be read.
+    """
+    known = known_pixels(case)
+    return known or (pixels_sha256(case.ct()) if case.ct_path.is_file() else "")
+
+
+def known_pixels(case: Case) -> str:
+    """The hash that ingest wrote down; empty for cases that another version or hand made."""
+    try:
+        return str(case.about().get("pixels_sha256", ""))
+    except CaseError:
+        return ""
+
+
+def twins(folder: Path) -> tuple[tuple[str, ...], ...]:
+    """Groups of case ids, of different patients, that hold the same voxels; by what ingest wrote down."""
+    if not (folder / MANIFEST).is_file():
+        return ()
+    cases = find_cases(folder)
+    return groups_of_twins(cases, {case.case_id: known_pixels(case) for case in cases})
+
+
+def groups_of_twins(cases: Sequence[Case], pixels: dict[str, str]) -> tuple[tuple[str, ...], ...]:
+    """Case ids of different patients with one hash, each group and all groups sorted."""
+    by_hash: dict[str, list[Case]] = {}
+    for case in cases:
+        if pixels[case.case_id]:
+            by_hash.setdefault(pixels[case.case_id], []).append(case)
+    groups = (same for same in by_hash.values() if len({case.patient_id for case in same}) > 1)
+    return tuple(sorted(tuple(sorted(case.case_id for case in same)) for same in groups))
+
 
 SPLIT = "split.json"
 
@@ -97,8 +135,8 @@ def _check_unchanged(cases: Path, how: dict[str, Any], drawn_from: dict[str, Any
         return
     said = _differences(content["drawn_from"], drawn_from)
     if said:
-        way_out = "--existing overwrite draws anew; what was trained may have seen who then becomes test"
-        raise OutputError(cases / SPLIT, f"was drawn from other cases: {'; '.join(said)}", way_out)
+        hint = "--existing overwrite draws anew; what was trained may have seen who then becomes test"
+        raise OutputError(cases / SPLIT, f"was drawn from other cases: {'; '.join(said)}", hint)
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -138,7 +176,7 @@ def _draw(rows: list[dict[str, str]], group: dict[str, str], test_share: float, 
         if name not in placed:  # a patient lies in one stratum, even if two of its rows disagree
             strata.setdefault((row["egfr"], row.get("site", "")), set()).add(name)
             placed.add(name)
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     test: set[str] = set()
     carried = 0.0
     for key in sorted(strata):
@@ -146,5 +184,5 @@ def _draw(rows: list[dict[str, str]], group: dict[str, str], test_share: float, 
         carried += test_share * len(patients)
         count = min(len(patients), round(carried))
         carried -= count
-        test |= {patients[i] for i in chance.permutation(len(patients))[:count]}
+        test |= {patients[i] for i in rng.permutation(len(patients))[:count]}
     return test

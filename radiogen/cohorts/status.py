@@ -4,10 +4,9 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from radiogen.locks import is_held
 from radiogen.cohorts.ledger import Ledger
-from radiogen.cohorts.split import changes_since_split
-from radiogen.cohorts.twins import twins
+from radiogen.cohorts.split import changes_since_split, twins
+from radiogen.locks import is_held
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def cohort_status(run: Path) -> Status:
             if entry.outcome == "done":
                 seconds.append(sum(entry.seconds.values()))
             if entry.outcome == "failed":
-                why = {"step": entry.step, "reason": entry.reason, "way_out": entry.way_out}
+                why = {"step": entry.step, "reason": entry.reason, "way_out": entry.hint}
                 failures.append({"case_id": name, **why})
         elif is_held(ledger.lock_of(name)):
             counts["working"] += 1

@@ -1,14 +1,16 @@
 """Draw a CT with the outlines of its masks in three planes, as a radiologist expects to see them."""
 
+import base64
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import SimpleITK as sitk
 
-from radiogen.errors import VolumeError
-from radiogen.drawing.panels import LUNG, SOFT_TISSUE, Panel, Shown, color_of, draw_panel
+from radiogen.drawing.panels import BACKING, LUNG, SOFT_TISSUE, Panel, Shown, color_of, draw_panel
 from radiogen.drawing.planes import PatientAxes, Point, body_edges_mm, cut_planes, patient_axes, widest_cut
+from radiogen.errors import VolumeError
 from radiogen.provenance import whole_file
 from radiogen.volume import same_grid
 
@@ -137,3 +139,57 @@ def _printable(text: str, longest: int = 80) -> str:
     """
     shown = "".join(c if c.isprintable() and ord(c) < 0x250 else "?" for c in text)
     return shown if len(shown) <= longest else shown[: longest - 1] + "…"
+
+
+MOSAIC_PANEL_INCHES = 2.75
+MOSAIC_DPI = 100
+TALLEST, FLATTEST = 1.15, 0.55  # height to width
+QUALITY = 82  # of JPEG; a mosaic takes 50 to 90 kB
+
+
+def draw_mosaic(ct: sitk.Image, masks: Mapping[str, sitk.Image], title: str = "") -> bytes:
+    """A JPEG of axial, coronal and sagittal plane, and the lesion close up or else the soft tissue.
+
+    Args:
+        ct: HU.
+        masks: `lungs` and `lesion` if there are such, on the grid of `ct`.
+        title: Stands in the first panel; a case id.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    panels = choose_panels(ct, masks, patient_axes(ct), _middle_of_lungs(ct, masks))
+    half = len(panels) // 2
+    shown = [panels[0], panels[half], panels[half + 1], panels[2] if half == 3 else panels[1]]
+    shape = min(TALLEST, max(FLATTEST, *(panel.shown.height_to_width for panel in shown[:3])))
+    figure = Figure(
+        figsize=(len(shown) * MOSAIC_PANEL_INCHES, shape * MOSAIC_PANEL_INCHES),
+        dpi=MOSAIC_DPI,
+        facecolor="black",
+    )
+    for number, panel in enumerate(shown):
+        where = (number / len(shown) + 0.002, 0.0, 1 / len(shown) - 0.004, 1.0)
+        draw_panel(figure.add_axes(where), panel, list(masks), shape)
+    plain: dict[str, Any] = {"fontsize": 9, "weight": "bold", "parse_math": False}
+    figure.text(0.006, 0.03, title, color="white", bbox=BACKING, **plain)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    picture = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba()).convert("RGB")
+    packed = io.BytesIO()
+    picture.save(packed, format="JPEG", quality=QUALITY, subsampling=0, optimize=True)  # thin coloured lines
+    return packed.getvalue()
+
+
+def as_data(jpeg: bytes) -> str:
+    """The picture as an address that a page can hold."""
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}"
+
+
+def _middle_of_lungs(ct: sitk.Image, masks: Mapping[str, sitk.Image]) -> Point | None:
+    """Where to cut a case without a lesion; None leaves it to the lesion, or to the middle of the scan."""
+    axes = patient_axes(ct)
+    if "lesion" in masks and axes.laid(masks["lesion"]).any():
+        return None
+    cut = widest_cut(axes.laid(masks["lungs"]), axes.spacing_mm) if "lungs" in masks else None
+    return axes.point_at(ct, cut.index) if cut else None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,26 +10,39 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from radiogen.evaluation.case import Row
-from radiogen.evaluation.sentences import FLOOR_WORDS
-from radiogen.evaluation.settings import EvaluateOptions
-from radiogen.evaluation.summary import against_floors
-from radiogen.measures.floors import FLOORS
+from radiogen.measures.floors import FLOOR_WORDS, FLOORS
 from radiogen.provenance import whole_file
 
 WIDTH_INCHES, HEIGHT_INCHES, DPI = 5.2, 4.2, 120
 # Okabe and Ito's colours, which the colour-blind can tell apart; each with a mark or line of its own.
 BLUE, VERMILION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777"
 FLOOR_STYLES = dict(zip(FLOORS, ((GREY, ":"), (PURPLE, "-."), (GREEN, "--"), (VERMILION, "--")), strict=True))
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS, LINES = "osD^vPX*<>hd8", ("-", "--", ":", "-.")
+APART = 0.03  # of the distance between two sparsities, so that error bars do not hide each other
 LIMITS = 1.96  # standard deviations
 
+Row = dict[str, Any]  # of a table of `radiogen evaluate`, by column
 
-def draw_sizes(lesions: Sequence[Row], options: EvaluateOptions, target: Path) -> Path | None:
-    """Dice of every lesion of the reference against its diameter, beside its best floor; a panel a prompt."""
+
+def draw_sizes(
+    lesions: Sequence[Row],
+    size_bins_mm: Sequence[float],
+    best_floor: Callable[[Sequence[Row]], str | None],
+    target: Path,
+) -> Path | None:
+    """Draw the Dice of every lesion of the reference against its diameter; a panel a prompt.
+
+    Args:
+        lesions: Rows of the table of lesions.
+        size_bins_mm: Edges between the size bins, drawn as lines.
+        best_floor: Name of the column with the best floor of some rows, None where there is none.
+        target: PNG file to write.
+    """
 
     def draw(axes: Axes, prompt: str, rows: list[Row]) -> None:
-        _draw_lesions(axes, rows)
-        for edge in options.size_bins_mm:
+        _draw_lesions(axes, rows, best_floor(rows))
+        for edge in size_bins_mm:
             axes.axvline(edge, color="#DDDDDD", linewidth=0.8, zorder=0)
         axes.set(title=f"Lesions, prompt {prompt}", xlabel="longest diameter, mm", ylabel="Dice")
         axes.set(xscale="log", ylim=(-0.03, 1.03))
@@ -38,8 +52,7 @@ def draw_sizes(lesions: Sequence[Row], options: EvaluateOptions, target: Path) -
     return _draw_panels([row for row in lesions if row["lesion"] is not None], draw, target)
 
 
-def _draw_lesions(axes: Axes, rows: Sequence[Row]) -> None:
-    floor = against_floors(rows)["best_floor"]
+def _draw_lesions(axes: Axes, rows: Sequence[Row], floor: str | None) -> None:
     if floor:
         sizes, heights = [row["diameter_mm"] for row in rows], [row[floor] for row in rows]
         axes.vlines(sizes, heights, [row["dice"] for row in rows], color="#CCCCCC", linewidth=0.8, zorder=1)
@@ -113,6 +126,62 @@ def draw_jitter(levels: Sequence[Row], target: Path) -> Path:
     axes.set(xlabel="each face shifted by up to, % of the box's size", ylabel="Dice, mean over cases")
     axes.legend(fontsize=7)
     return _save(figure, target)
+
+
+def plot_accuracy(rows: Sequence[Row], dense: str, path: Path) -> None:
+    """Draw mean and standard deviation of the accuracy over seeds; left criteria, right controls.
+
+    Args:
+        rows: Of the table of a pruning benchmark.
+        dense: What that table calls the network that is not pruned.
+        path: PNG file to write.
+    """
+    controls = [row for row in rows if row["control"]]
+    held = {row["criterion"] for row in controls}
+    criteria = [row for row in rows if not row["control"]]
+    order = list(dict.fromkeys(row["criterion"] for row in criteria if row["criterion"] != dense))
+    panels = {"criteria": criteria}
+    if controls:
+        mine = [row for row in criteria if row["criterion"] in {*held, dense}]
+        panels["controls: which weights, or how many a layer?"] = mine + controls
+    figure = Figure(figsize=(6.0 * len(panels), 4.8), dpi=DPI, layout="constrained")
+    first: Axes | None = None
+    for number, (title, shown) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(1, len(panels), number, sharey=first)
+        first = first or axes
+        _draw_accuracy(axes, shown, order, dense)
+        axes.set_title(title)
+    _save(figure, path)
+
+
+def _draw_accuracy(axes: Axes, rows: Sequence[Row], order: Sequence[str], dense: str) -> None:
+    """A criterion keeps its colour and marker in both panels; a control has a hollow one and another line."""
+    sparsities = sorted({row["sparsity"] for row in rows if row["criterion"] != dense})
+    places = {sparsity: place for place, sparsity in enumerate(sparsities)}
+    for row in rows:
+        if row["criterion"] == dense:
+            axes.axhline(row["accuracy_mean"], color="#555555", linewidth=1, label="dense")
+    names = dict.fromkeys((r["criterion"], r["control"]) for r in rows if r["criterion"] != dense)
+    controls = ["", *dict.fromkeys(control for _, control in names if control)]
+    for number, (criterion, control) in enumerate(names):
+        own = [row for row in rows if (row["criterion"], row["control"]) == (criterion, control)]
+        own.sort(key=lambda row: places[row["sparsity"]])
+        style = order.index(criterion)
+        axes.errorbar(
+            [places[row["sparsity"]] + APART * (number - len(names) / 2) for row in own],
+            [row["accuracy_mean"] for row in own],
+            yerr=[row["accuracy_sd"] or 0.0 for row in own],
+            color=COLOURS[style % len(COLOURS)],
+            marker=MARKERS[style % len(MARKERS)],
+            markerfacecolor="white" if control else None,
+            linestyle=LINES[(controls.index(control) if len(controls) > 1 else style) % len(LINES)],
+            capsize=3,
+            label=f"{criterion}, {control}" if control else criterion,
+        )
+    axes.set_xticks(range(len(sparsities)), [f"{sparsity:g}" for sparsity in sparsities])
+    axes.set_xlabel("sparsity (share of the weights removed)")
+    axes.set_ylabel("test accuracy in %, mean and deviation over seeds")
+    axes.legend()
 
 
 def _plain_numbers(axes: Axes) -> None:

@@ -7,14 +7,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.dummy import DummyClassifier
 
-from radiogen.egfr.bags import places_of
 from radiogen.egfr.classifiers import make_baseline, make_classifier
 from radiogen.egfr.cohort import EgfrCohort, number_sites
-from radiogen.egfr.folds import derive_seed
+from radiogen.egfr.feature_table import places_of
 from radiogen.egfr.harmonise import SITE
 from radiogen.egfr.settings import EgfrSettings
 from radiogen.egfr.stability import choose_stable
-from radiogen.egfr.tuning import TunedClassifier
+from radiogen.egfr.tuning import TunedClassifier, derive_seed
 from radiogen.errors import TableError
 
 DEEP_PREFIX = "deep_"

@@ -2,24 +2,58 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer
 from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
+from sklearn.feature_selection import SelectorMixin
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from radiogen.egfr.bags import EachInstance
-from radiogen.egfr.cleaning import make_cleaning
+from radiogen.egfr.feature_table import EachInstance
 from radiogen.egfr.harmonise import SiteHarmonizer
 from radiogen.egfr.reductions import make_reduction
 from radiogen.egfr.settings import EgfrSettings, ReductionName
 from radiogen.egfr.stability import KeptColumns
 from radiogen.egfr.tuning import TunedClassifier
 from radiogen.errors import ConfigError
+
+
+class VaryingColumns(SelectorMixin, BaseEstimator):  # type: ignore[misc]
+    """Keeps the columns that vary, or the first where none does, so that a poor fold can still be fitted."""
+
+    def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002 - scikit-learn hands it in
+        X = validate_data(self, X, dtype=np.float64)
+        self.varies_ = np.ptp(X, axis=0) > 0
+        self.varies_[0] |= not self.varies_.any()
+        return self
+
+    def _get_support_mask(self) -> NDArray[np.bool_]:
+        check_is_fitted(self)
+        mask: NDArray[np.bool_] = self.varies_
+        return mask
+
+
+def make_cleaning(constant: bool = False) -> Pipeline:
+    """Median for what is missing, constant columns out, the rest to mean 0 and standard deviation 1.
+
+    Args:
+        constant: Keep constant columns, as zeros, where the number of columns must not change.
+    """
+    steps = [("impute", SimpleImputer(strategy="median", keep_empty_features=True))]
+    if not constant:
+        steps.append(("vary", VaryingColumns()))
+    return Pipeline([*steps, ("scale", StandardScaler())])
+
 
 Grid = dict[str, list[Any]]
 

@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from radiogen.egfr.bags import PLACE
-from radiogen.egfr.feature_table import FeatureTable, find_twins, name_some, read_features
+from radiogen.egfr.feature_table import PLACE, FeatureTable, find_twins, name_some, read_features
 from radiogen.egfr.settings import EgfrSettings
 from radiogen.egfr.stability import read_perturbed
 from radiogen.errors import TableError

@@ -8,10 +8,9 @@ from sklearn.base import clone
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from radiogen.egfr.classifiers import make_classifier
-from radiogen.egfr.folds import derive_seed, draw_folds
 from radiogen.egfr.settings import EgfrSettings
 from radiogen.egfr.statistics import auc
-from radiogen.egfr.tuning import TunedClassifier
+from radiogen.egfr.tuning import TunedClassifier, derive_seed, draw_folds
 
 Labels = NDArray[np.int64]
 

@@ -1,5 +1,6 @@
 """Judge a trained classifier on a second cohort that it has never seen."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -7,16 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from radiogen.egfr.candidates import Candidate
 from radiogen.egfr.classify import Classification, check_extractor, classify_egfr
 from radiogen.egfr.cohort import EgfrCohort, check_overlap, read_cohort
 from radiogen.egfr.judgement import describe, without_nan
 from radiogen.egfr.persistence import load_model
 from radiogen.egfr.settings import EgfrSettings
-from radiogen.egfr.statistics import Estimate, delong_auc, logit
+from radiogen.egfr.statistics import Estimate, bootstrap_auc, brier, calibration, delong_auc, logit
+from radiogen.egfr.tuning import derive_seed
 from radiogen.egfr.validation import OutOfFold
 from radiogen.errors import TableError
 from radiogen.provenance import RunRecord, write_json
-from radiogen.runtime import Tick, no_tick
+from radiogen.runtime import Progress, no_progress
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ def judge_external(
     out: Path,
     clinical: Path | None = None,
     settings: EgfrSettings | None = None,
-    tick: Tick = no_tick,
+    progress: Progress = no_progress,
 ) -> ExternalJudgement:
     """Apply a trained classifier to patients of known status and judge it, nothing being learned.
 
@@ -74,7 +77,7 @@ def judge_external(
         out: Folder to write.
         clinical: Clinical table of the second cohort; needed for clinical inputs and, mostly, for the status.
         settings: How the tables are read; None takes the settings that the model was trained with.
-        tick: Told of progress.
+        progress: Called with what is done and how much there is.
 
     Raises:
         ModelError: The model folder cannot be used.
@@ -95,7 +98,7 @@ def judge_external(
             f"the model knows {', '.join(trained.config['labels'])}",
         )
     said = classify_egfr(
-        features, model, out / "predictions.csv", clinical, how.clinical_mapping, explain=0, tick=tick
+        features, model, out / "predictions.csv", clinical, how.clinical_mapping, explain=0, progress=progress
     )
     probabilities = np.array([said.predictions[patient].probability for patient in cohort.patients])
     called = probabilities >= trained.config["threshold"]
@@ -116,3 +119,42 @@ def judge_external(
     write_json(out / "external.json", without_nan(figures))
     record.finish(out / "external.json")
     return ExternalJudgement(out, len(cohort.patients), Estimate(**figures["auc"]), figures, said)
+
+
+FEWEST = 5  # patients of each class in a hospital for an AUC to be given
+
+
+def judge_sites(
+    candidate: Candidate, said: OutOfFold, cohort: EgfrCohort, settings: EgfrSettings
+) -> dict[str, Any]:
+    """For each hospital: the AUC of a model of the other hospitals, and that of the folds within it.
+
+    Where the overall AUC is much better than both, the model has learned to tell hospitals apart. A hospital
+    with fewer than five patients of a class, or with so few left elsewhere, is given without figures.
+    """
+    sites = np.array(cohort.sites)
+    judged: dict[str, Any] = {}
+    for site, count in sorted(Counter(cohort.sites).items()):
+        here = sites == site
+        labels = cohort.labels[here]
+        entry: dict[str, Any] = {"patients": count, "positives": int(labels.sum())}
+        if site and _enough(labels) and _enough(cohort.labels[~here]):
+            rng = np.random.default_rng(derive_seed(settings.seed, 3))
+            within = bootstrap_auc(said.scores[:, here], labels, settings.bootstraps, rng)
+            model = candidate.build(derive_seed(settings.seed, 4), np.flatnonzero(~here))
+            model.fit(candidate.inputs[~here], cohort.labels[~here])
+            probabilities = model.predict_proba(candidate.inputs[here])[:, 1]
+            slope, intercept = calibration(probabilities, labels)
+            entry |= {
+                "auc_within": asdict(within),
+                "auc_left_out": asdict(bootstrap_auc(probabilities, labels, settings.bootstraps, rng)),
+                "brier_left_out": brier(probabilities, labels),
+                "calibration_slope_left_out": slope,
+                "calibration_intercept_left_out": intercept,
+            }
+        judged[site or "unknown"] = entry
+    return judged if len(judged) > 1 else {}
+
+
+def _enough(labels: np.ndarray[Any, Any]) -> bool:
+    return bool(min(labels.sum(), len(labels) - labels.sum()) >= FEWEST)

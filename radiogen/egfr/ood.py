@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.model_selection import KFold
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from radiogen.egfr.cleaning import make_cleaning
+from radiogen.egfr.classifiers import make_cleaning
 from radiogen.egfr.reductions import find_components
 
 Floats = NDArray[np.float64]

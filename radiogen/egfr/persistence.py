@@ -22,14 +22,13 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-from radiogen.egfr.bags import EachInstance
-from radiogen.egfr.cleaning import VaryingColumns
-from radiogen.egfr.ood import Familiarity
+from radiogen.egfr.classifiers import VaryingColumns
+from radiogen.egfr.feature_table import EachInstance
 from radiogen.egfr.harmonise import SiteHarmonizer
-from radiogen.egfr.heads import GatedAttentionHead, MlpHead
+from radiogen.egfr.heads import GatedAttentionHead, MlpHead, TorchHead
+from radiogen.egfr.ood import Familiarity
 from radiogen.egfr.reductions import LinearReduction
 from radiogen.egfr.stability import KeptColumns
-from radiogen.egfr.torch_head import TorchHead
 from radiogen.egfr.tuning import TunedClassifier
 from radiogen.errors import ModelError
 from radiogen.provenance import file_sha256, whole_file, write_json
@@ -154,17 +153,17 @@ def load_model(folder: Path) -> EgfrModel:
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    way_out = "give a folder that radiogen train-egfr wrote"
+    hint = "give a folder that radiogen train-egfr wrote"
     if not (folder / PIPELINE).is_file() or not (folder / CONFIG).is_file():
         absent = PIPELINE if not (folder / PIPELINE).is_file() else CONFIG
-        raise ModelError(folder, f"holds no {absent}; other formats, pickles above all, stay shut", way_out)
+        raise ModelError(folder, f"holds no {absent}; other formats, pickles above all, stay shut", hint)
     try:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         version, files = config["schema_version"], config["files"]
         names = [PIPELINE, *(name for name in (HEAD, HEAD_ABOUT) if name in files)]
         wrong = next((name for name in names if file_sha256(folder / name) != files[name]), None)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(folder / CONFIG, f"does not describe an EGFR model: {error}", way_out) from error
+        raise ModelError(folder / CONFIG, f"does not describe an EGFR model: {error}", hint) from error
     if version != SCHEMA_VERSION:
         raise ModelError(folder / CONFIG, f"has schema version {version}", "train with this radiogen")
     if wrong:
@@ -174,19 +173,19 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 def _check_types(path: Path) -> None:
     """See that the archive names no type but the allowed ones, before anything of it is built."""
-    way_out = "train it again with this radiogen and these versions of its packages"
+    hint = "train it again with this radiogen and these versions of its packages"
     if not zipfile.is_zipfile(path):
-        raise ModelError(path, "is no skops file; pickles are never opened", way_out)
+        raise ModelError(path, "is no skops file; pickles are never opened", hint)
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > LARGEST_BYTES:
-                raise ModelError(path, "unpacks to more than 4 GiB", way_out)
+                raise ModelError(path, "unpacks to more than 4 GiB", hint)
             schema = json.loads(archive.read("schema.json"))
     except (zipfile.BadZipFile, KeyError, ValueError, OSError, RecursionError) as error:
-        raise ModelError(path, "is no skops file; pickles are never opened", way_out) from error
+        raise ModelError(path, "is no skops file; pickles are never opened", hint) from error
     strangers = sorted(_types_in(schema) - ALLOWED)
     if strangers:
-        raise ModelError(path, f"holds the type {strangers[0]}, which is not allowed", way_out)
+        raise ModelError(path, f"holds the type {strangers[0]}, which is not allowed", hint)
 
 
 def _types_in(schema: Any) -> set[str]:

@@ -65,13 +65,13 @@ def read_perturbed(table: Path, features: pd.DataFrame, settings: EgfrSettings) 
         TableError: There is no table of perturbed masks beside, or it does not fit the features.
     """
     path = perturbed_path(table)
-    way_out = "extract with --perturb, or leave --stable out"
+    hint = "extract with --perturb, or leave --stable out"
     if not path.is_file():
-        raise TableError(path, "is missing, and stability was asked for", way_out)
+        raise TableError(path, "is missing, and stability was asked for", hint)
     raw = read_text_table(path)
     absent = [name for name in (*KEYS, "repeat", *features.columns) if name not in raw.columns]
     if absent:
-        raise TableError(path, f"lacks the column {absent[0]!r}", way_out)
+        raise TableError(path, f"lacks the column {absent[0]!r}", hint)
     raw["repeat"] = raw["repeat"].astype(int)
     outlines = raw[raw["repeat"] == 0]
     if settings.volume_column in raw.columns:
@@ -82,7 +82,7 @@ def read_perturbed(table: Path, features: pd.DataFrame, settings: EgfrSettings) 
     repeats = rows["repeat"].nunique()
     rows = rows[rows["patient_id"].isin(features.index)]
     if repeats < 2 or len(rows) != repeats * len(features):
-        raise TableError(path, "does not hold every patient equally often", way_out)
+        raise TableError(path, "does not hold every patient equally often", hint)
     numbers = rows[list(features.columns)].apply(pd.to_numeric, errors="coerce")
     measured: Floats = numbers.to_numpy(dtype=float).reshape(len(features), repeats, features.shape[1])
     return measured

@@ -9,19 +9,17 @@ from radiogen.egfr.candidates import Candidate, list_candidates
 from radiogen.egfr.card import write_card
 from radiogen.egfr.classifiers import CLASSIFIERS
 from radiogen.egfr.cohort import EgfrCohort, check_overlap, read_cohort
-from radiogen.egfr.external import ExternalJudgement, check_external, judge_external
+from radiogen.egfr.external import ExternalJudgement, check_external, judge_external, judge_sites
+from radiogen.egfr.judgement import NOTE, increment, summarise, write_out_of_fold
 from radiogen.egfr.ood import Familiarity
-from radiogen.egfr.folds import draw_folds
-from radiogen.egfr.judgement import increment
 from radiogen.egfr.persistence import save_model
 from radiogen.egfr.plots import plot_validation
 from radiogen.egfr.settings import EgfrSettings
-from radiogen.egfr.sites import judge_sites
 from radiogen.egfr.statistics import Difference, Estimate
-from radiogen.egfr.summary import NOTE, summarise, write_out_of_fold
+from radiogen.egfr.tuning import draw_folds
 from radiogen.egfr.validation import Judging, OutOfFold, judge
 from radiogen.provenance import RunRecord, leave_no_trace, record_path, write_json
-from radiogen.runtime import Tick, no_tick, pick_device
+from radiogen.runtime import Progress, no_progress, pick_device
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ def train_egfr(
     out: Path,
     clinical: Path | None = None,
     settings: EgfrSettings = EgfrSettings(),  # noqa: B008 - frozen
-    tick: Tick = no_tick,
+    progress: Progress = no_progress,
     external: SecondCohort | None = None,
 ) -> EgfrTraining:
     """Train and judge a classifier of EGFR status.
@@ -66,7 +64,7 @@ def train_egfr(
         out: Folder to write.
         clinical: Clinical table; without it the feature table must hold the status.
         settings: How.
-        tick: Told of progress.
+        progress: Called with what is done and how much there is.
         external: A second cohort, on which the finished model is judged too.
 
     Raises:
@@ -85,9 +83,9 @@ def train_egfr(
     parts = out.with_name(f".{out.name}.folds")  # finished folds, for a run that is killed
     how = Judging(settings.seed, settings.jobs, parts, settings.inputs)
     with leave_no_trace(parts):
-        outcomes = judge(candidates.values(), cohort.labels, folds, how, tick)
+        outcomes = judge(candidates.values(), cohort.labels, folds, how, progress)
     sites = judge_sites(candidates[settings.inputs], outcomes[settings.inputs], cohort, settings)
-    validation = summarise(cohort, candidates, outcomes, settings, overlap, sites, how, tick)
+    validation = summarise(cohort, candidates, outcomes, settings, overlap, sites, how, progress)
     model = candidates[settings.inputs]
     familiarity = Familiarity(blocks=_blocks_of(model)).fit(model.inputs)
     config = _describe_model(cohort, model, outcomes[model.name], overlap)
@@ -98,7 +96,9 @@ def train_egfr(
     write_out_of_fold(out / "oof.csv", cohort, outcomes)
     second = None
     if external:
-        second = judge_external(external.features, out, out / "external", external.clinical, settings, tick)
+        second = judge_external(
+            external.features, out, out / "external", external.clinical, settings, progress
+        )
     write_card(out / "MODEL_CARD.md", config, validation, second.figures if second else None)
     files += [out / name for name in ("validation.json", "oof.csv", "MODEL_CARD.md")]
     files += plot_validation(out)

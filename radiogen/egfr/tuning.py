@@ -1,5 +1,6 @@
 """A classifier of two classes that chooses, calibrates and sets its threshold on inner folds alone."""
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -10,6 +11,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from radiogen.egfr.statistics import auc, fit_line, logit, sigmoid, youden_threshold
+from radiogen.errors import TableError
 
 Floats = NDArray[np.float64]
 FLATTEST = 0.05  # smallest calibration slope of standardised scores: calibration may flatten, never turn
@@ -111,3 +113,53 @@ def _calibrate(scores: Floats, labels: NDArray[np.int64]) -> tuple[float, float]
         slope = FLATTEST / spread
         intercept = float(logit(labels.mean())) - slope * float(scores.mean())
     return slope, intercept
+
+
+Labels = NDArray[np.int64]
+
+
+def derive_seed(*parts: int) -> int:
+    """One seed from several numbers; neighbours give unrelated streams."""
+    return int(np.random.SeedSequence(parts).generate_state(1)[0] >> 1)
+
+
+def draw_folds(
+    patients: Sequence[str], labels: Labels, folds: int, repeats: int, seed: int
+) -> list[list[NDArray[np.int64]]]:
+    """Rows of the test part, for each repeat and fold; one row is one patient.
+
+    Args:
+        patients: One id a row.
+        labels: 0 or 1 a row.
+        folds: Parts a repeat.
+        repeats: How often the parts are drawn.
+        seed: A repeat's parts depend on the seed and its number alone.
+
+    Raises:
+        TableError: A patient stands in two rows, there is one class only, or a class is too small.
+    """
+    if len(set(patients)) != len(patients):
+        twice = next(patient for patient in patients if list(patients).count(patient) > 1)
+        raise TableError("patients", f"{twice} stands in two rows", "give one row a patient")
+    check_classes(labels, folds)
+    return [_one_repeat(labels, folds, derive_seed(seed, repeat)) for repeat in range(repeats)]
+
+
+def _one_repeat(labels: Labels, folds: int, seed: int) -> list[NDArray[np.int64]]:
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    return [test for _, test in splitter.split(np.zeros(len(labels)), labels)]
+
+
+def check_classes(labels: Labels, folds: int) -> None:
+    """See that every training part keeps three patients of each class, which the inner folds need.
+
+    Raises:
+        TableError: One class only, or a class with fewer patients than that takes.
+    """
+    counts = np.bincount(labels, minlength=2)
+    if counts.min() == 0:
+        raise TableError("patients", "all have the same status", "add patients of the other class")
+    smallest = int(counts.min())
+    if smallest < folds or smallest - -(-smallest // folds) < 3:
+        hint = f"take {smallest} folds, or add patients" if smallest > 3 else "add patients"
+        raise TableError("patients", f"the smaller class has {smallest}, for {folds} folds", hint)

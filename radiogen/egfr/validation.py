@@ -10,13 +10,12 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-from radiogen.egfr.candidates import Candidate
-from radiogen.egfr.folds import derive_seed, draw_folds
 from radiogen.cache import key_of, remember
+from radiogen.egfr.candidates import Candidate
 from radiogen.egfr.statistics import auc, logit
-from radiogen.egfr.tuning import TunedClassifier, raw_scores
+from radiogen.egfr.tuning import TunedClassifier, derive_seed, draw_folds, raw_scores
 from radiogen.errors import ConfigError
-from radiogen.runtime import Tick, no_tick
+from radiogen.runtime import Progress, no_progress
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -44,7 +43,11 @@ class Judging:
 
 
 def judge(
-    candidates: Iterable[Candidate], labels: Labels, folds: Folds, how: Judging, tick: Tick = no_tick
+    candidates: Iterable[Candidate],
+    labels: Labels,
+    folds: Folds,
+    how: Judging,
+    progress: Progress = no_progress,
 ) -> dict[str, OutOfFold]:
     """Out-of-fold probabilities of every candidate, all in the same folds.
 
@@ -52,11 +55,11 @@ def judge(
     more draws than there are repeats is judged in the first ones again.
     """
     with Parallel(n_jobs=how.jobs, return_as="generator") as pool:
-        return {each.name: _judge_one(pool, each, labels, folds, how, tick) for each in candidates}
+        return {each.name: _judge_one(pool, each, labels, folds, how, progress) for each in candidates}
 
 
 def _judge_one(
-    pool: Any, candidate: Candidate, labels: Labels, folds: Folds, how: Judging, tick: Tick
+    pool: Any, candidate: Candidate, labels: Labels, folds: Folds, how: Judging, progress: Progress
 ) -> OutOfFold:
     draws = max(candidate.draws, len(folds))
     places = [(draw, fold) for draw in range(draws) for fold in range(len(folds[draw % len(folds)]))]
@@ -74,7 +77,7 @@ def _judge_one(
         probabilities[draw, test], scores[draw, test], called[draw, test] = said
         if model is not None:
             models.append(model)
-        tick(f"judge {candidate.name}", number, len(places))
+        progress(f"judge {candidate.name}", number, len(places))
     return OutOfFold(probabilities, scores, called, tuple(models))
 
 
@@ -108,8 +111,8 @@ def _fit_and_predict(
         model = candidate.build(seed, train).fit(inputs[train], labels[train])
     except np.linalg.LinAlgError as error:
         wrong = f"too few patients for its {inputs.shape[1]} columns in a fold"
-        way_out = "take --classifier logistic, fewer folds, or more patients"
-        raise ConfigError(f"classifier {candidate.settings.classifier}", wrong, way_out) from error
+        hint = "take --classifier logistic, fewer folds, or more patients"
+        raise ConfigError(f"classifier {candidate.settings.classifier}", wrong, hint) from error
     probability: Floats = model.predict_proba(inputs[test])[:, 1]
     score = logit(probability) - logit(labels[train].mean())
     return model, probability, score, probability >= getattr(model, "threshold_", 0.5)
@@ -126,7 +129,12 @@ class PermutationTest:
 
 
 def permute_labels(
-    candidate: Candidate, labels: Labels, folds: int, permutations: int, how: Judging, tick: Tick = no_tick
+    candidate: Candidate,
+    labels: Labels,
+    folds: int,
+    permutations: int,
+    how: Judging,
+    progress: Progress = no_progress,
 ) -> PermutationTest:
     """Test against labels that are shuffled among the patients (Phipson and Smyth 2010: never p = 0).
 
@@ -139,7 +147,7 @@ def permute_labels(
     areas = []
     for number, area in enumerate(Parallel(n_jobs=how.jobs, return_as="generator")(tasks), start=1):
         areas.append(area)
-        tick("shuffle labels", number, len(shuffles))
+        progress("shuffle labels", number, len(shuffles))
     null = np.array(areas[1:])
     reached = int((null >= areas[0] - 1e-12).sum())
     return PermutationTest(areas[0], (1 + reached) / (1 + permutations), permutations, float(null.mean()))

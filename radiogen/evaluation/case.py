@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 
-from radiogen.evaluation.settings import EvaluateOptions
 from radiogen.errors import CaseError, VolumeError
+from radiogen.evaluation.summary import EvaluateOptions
 from radiogen.io.nifti import read_mask, read_volume
 from radiogen.measures.detection import Detection, count_matches
 from radiogen.measures.floors import FLOORS, Faces, faces_of, floors, lesion_floors, loosen

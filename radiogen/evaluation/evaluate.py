@@ -5,16 +5,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from radiogen.errors import CaseError, OutputError, RadiogenError
 from radiogen.evaluation.case import COLUMNS, LESION_COLUMNS, Measured, Row, measure_case
 from radiogen.evaluation.page import write_page
-from radiogen.evaluation.prompts import NO_PREDICTION, NO_PROMPT
-from radiogen.evaluation.settings import EvaluateOptions
-from radiogen.evaluation.summary import Summary, for_json, summarize
-from radiogen.errors import CaseError, OutputError, RadiogenError
+from radiogen.evaluation.sentences import NO_PREDICTION, NO_PROMPT
+from radiogen.evaluation.summary import EvaluateOptions, Summary, for_json, summarize
 from radiogen.io.cases import MANIFEST, cases_of_split, find_cases
 from radiogen.io.nifti import is_volume_file
 from radiogen.provenance import RunRecord, record_path, write_csv, write_failures, write_json
-from radiogen.runtime import Tick, no_tick
+from radiogen.runtime import Progress, no_progress
 
 MASK_FILE = "lesion.nii.gz"
 
@@ -43,7 +42,7 @@ def evaluate(
     reference: Path,
     out: Path | None = None,
     options: EvaluateOptions | None = None,
-    tick: Tick = no_tick,
+    progress: Progress = no_progress,
 ) -> Evaluation:
     """Compare masks of the same case; `measures/matching.py` says what a lesion and a match are.
 
@@ -55,7 +54,7 @@ def evaluate(
             page), _size.png and _volume.png, .run.json. An infinite distance is written as inf, what is not
             known as an empty cell or null.
         options: The rules.
-        tick: Is told of the progress.
+        progress: Called with what is done and how much there is.
 
     Returns:
         Cases that only one side has are rows with a note and no numbers, and so are those that failed.
@@ -76,16 +75,16 @@ def evaluate(
     scans: list[Measured] = []
     failures: list[tuple[str, str, str]] = []
     for number, pair in enumerate(pairs):
-        tick("evaluate", number, len(pairs))
+        progress("evaluate", number, len(pairs))
         try:
             measured = _measure(pair, options)
         except RadiogenError as error:
             if len(pairs) == 1:
                 raise
-            failures.append((pair.case_id, error.reason, error.way_out))
+            failures.append((pair.case_id, error.reason, error.hint))
             measured = Measured({"prompt": _prompt_if_readable(pair), "note": error.reason})
         scans.append(_named(measured, pair.case_id, patients.get(pair.case_id, pair.case_id)))
-    tick("evaluate", len(pairs), len(pairs))
+    progress("evaluate", len(pairs), len(pairs))
     summary = summarize(scans, options)
     evaluation = Evaluation(
         [scan.row for scan in scans],

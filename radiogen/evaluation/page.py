@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from radiogen.evaluation.case import Row
 from radiogen.drawing.plots import draw_sizes, draw_volumes
-from radiogen.evaluation.sentences import FLOOR_WORDS, markdown_table, say_prompt, within
-from radiogen.evaluation.settings import EvaluateOptions
-from radiogen.evaluation.summary import Summary
+from radiogen.evaluation.case import Row
+from radiogen.evaluation.sentences import markdown_table, say_prompt, within
+from radiogen.evaluation.summary import EvaluateOptions, Summary, against_floors
 from radiogen.measures.detection import FROC_RATES
-from radiogen.measures.floors import FLOORS
+from radiogen.measures.floors import FLOOR_WORDS, FLOORS
 from radiogen.provenance import write_text
 
 WORST = 10
@@ -27,7 +26,7 @@ def write_page(
     pictures = [
         drawn
         for drawn in (
-            draw_sizes(lesions, options, out.with_name(f"{out.stem}_size.png")),
+            draw_sizes(lesions, options.size_bins_mm, _best_floor, out.with_name(f"{out.stem}_size.png")),
             draw_volumes(rows, out.with_name(f"{out.stem}_volume.png")),
         )
         if drawn
@@ -140,3 +139,8 @@ def _rules(options: EvaluateOptions) -> str:
             "the floor: Student's t over patients. The best floor has the highest mean on these scans.",
         ]
     )
+
+
+def _best_floor(rows: Sequence[Row]) -> str | None:
+    name: str | None = against_floors(rows)["best_floor"]
+    return name

@@ -3,15 +3,22 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from radiogen.evaluation.prompts import NO_PREDICTION, PROMPTS, TOLD
+from radiogen.measures.floors import FLOOR_WORDS
+
+PROMPTS = {
+    "oracle": "the prior was made from the true outline: an upper bound, not what a new patient gets",
+    "jitter": "the prior was made from the true place, shaken",
+    "human": "a person said where to look",
+    "auto": "the program said where to look",
+    "none": "nobody said where to look",
+    "unknown": "no run record tells who said where to look",
+}
+TOLD = ("oracle", "jitter", "human")  # prompts that give the lesions away: finding them is no result
+NO_PROMPT = "unknown"
+NO_PREDICTION = "no prediction"
+
 
 MISSING = "-"
-FLOOR_WORDS = {
-    "floor_box": "the box filled",
-    "floor_ellipsoid": "the ellipsoid in the box",
-    "floor_threshold": "a threshold in the box",
-    "floor_threshold_ellipsoid": "a threshold within the ellipsoid",
-}
 FEW = 10  # patients below which an interval says little
 
 

@@ -8,17 +8,16 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from radiogen.model.folder import Model
 from radiogen.errors import CaseError
-from radiogen.features.deep import deep_features, paper_features
+from radiogen.features.deep import View, deep_features, paper_features, prior_of, tiles_of, view_of
 from radiogen.features.perturb import draw_masks
 from radiogen.features.radiomics import Radiomics
 from radiogen.features.regions import Voxels, lung_outside, on_grid, ring, slabs
 from radiogen.features.settings import FeatureOptions
 from radiogen.features.signs import density, ring_density, signs
-from radiogen.features.views import View, prior_of, tiles_of, view_of
 from radiogen.io.cases import Case
 from radiogen.io.nifti import read_grid, read_mask
+from radiogen.model.folder import Model
 from radiogen.model.network_input import NetworkInput, to_network_grid
 from radiogen.volume import array_of, same_grid, volume_like
 

@@ -1,5 +1,6 @@
 """The feature table: one row a lesion, with a JSON beside it that says what the columns are."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -7,18 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from radiogen.model.folder import Model
+from radiogen import __version__
 from radiogen.errors import CaseError, OutputError, RadiogenError
 from radiogen.features.case import KEYS, CaseRows, Row, measure_case
 from radiogen.features.files import check_ending, perturbed_path, write_features
-from radiogen.features.parts import key_of, read_part, write_part
 from radiogen.features.perturb import STABLE_ICC, stability_rows
 from radiogen.features.radiomics import Radiomics
 from radiogen.features.settings import FeatureOptions
 from radiogen.io.cases import Case, cases_of_split
 from radiogen.io.tables import read_text_table
+from radiogen.model.folder import Model
 from radiogen.provenance import (
     RunRecord,
+    file_sha256,
     is_done,
     record_path,
     short_hash,
@@ -26,7 +28,41 @@ from radiogen.provenance import (
     write_failures,
     write_json,
 )
-from radiogen.runtime import Tick, no_tick
+from radiogen.runtime import Progress, no_progress
+
+
+def key_of(case: Case, mask: Path, how: dict[str, Any]) -> str:
+    """What decides the rows of a case: its files, the options, the model, this radiogen."""
+    files = [path for path in (case.ct_path, case.lungs_path, mask) if path.is_file()]
+    said = {"files": [file_sha256(path) for path in files], "how": how, "radiogen": __version__}
+    said |= {"case": case.case_id, "patient": case.patient_id}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def read_part(folder: Path, case: Case, key: str) -> CaseRows | None:
+    """The rows of a case that an earlier run measured in the same way; None where there are none."""
+    try:
+        part = json.loads((folder / f"{case.case_id}.json").read_text(encoding="utf-8"))
+        return (
+            CaseRows(part["rows"], part["repeats"], part["patches"], part["decisions"])
+            if part["key"] == key
+            else None
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_part(folder: Path, case: Case, key: str, rows: CaseRows) -> None:
+    """Keep the rows of a case."""
+    content = {
+        "key": key,
+        "rows": rows.rows,
+        "repeats": rows.repeats,
+        "patches": rows.patches,
+        "decisions": rows.decisions,
+    }
+    write_json(folder / f"{case.case_id}.json", content)
+
 
 SCHEMA_VERSION = 1
 
@@ -75,7 +111,7 @@ def extract_features(
     model: Model,
     options: FeatureOptions,
     masks: Path | None = None,
-    tick: Tick = no_tick,
+    progress: Progress = no_progress,
     kept: Path | None = None,
     only: Sequence[str] | None = None,
 ) -> FeatureTable:
@@ -93,7 +129,7 @@ def extract_features(
         model: The RA-Seg whose features are taken.
         options: Which features.
         masks: Output of `segment`; else the outlines of the cases are the lesions.
-        tick: Told of progress.
+        progress: Called with what is done and how much there is.
         kept: Folder of `keep_features`, where what is measured of each case stays for good.
         only: Ids of the cases that are taken, in the order of the rows; else all.
 
@@ -108,7 +144,7 @@ def extract_features(
     keys = {}
     for number, case in enumerate(found, start=1):
         keys[case.case_id] = key_of(case, work.mask_of(case), work.how)
-        tick("see what is done", number, len(found))
+        progress("see what is done", number, len(found))
     described = {**work.how, "cases": short_hash("".join(keys.values()))}
     if options.existing == "fail" and (out.exists() or record_path(out).exists()):
         raise OutputError(out, "is there already", "take --existing skip or overwrite")
@@ -125,8 +161,8 @@ def extract_features(
         except RadiogenError as error:
             if len(found) == 1:
                 raise
-            table.failures.append((case.case_id, error.reason, error.way_out))
-        tick("features", number, len(found))
+            table.failures.append((case.case_id, error.reason, error.hint))
+        progress("features", number, len(found))
     if not table.rows:
         raise CaseError(cases, "holds no case with a lesion", "segment the cases and give --masks")
     record_path(out).unlink(missing_ok=True)

@@ -10,8 +10,8 @@ import SimpleITK as sitk
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from radiogen.io.cases import Case
 from radiogen.drawing.planes import PatientAxes, patient_axes
+from radiogen.io.cases import Case
 from radiogen.measures.lesions import measure_lesions
 from radiogen.volume import voxel_ml
 

@@ -12,17 +12,16 @@ import numpy as np
 import SimpleITK as sitk
 
 from radiogen.errors import CaseError, OutputError
-from radiogen.io.cases import read_case_json
-from radiogen.io.dicom.series import SeriesRules
-from radiogen.io.dicom.dicom_volumes import Series
-from radiogen.io.nifti import write_volume
-from radiogen.io.outline_place import CtReference
 from radiogen.ingestion.certificate import certify
 from radiogen.ingestion.ct import CtScan, read_ct
 from radiogen.ingestion.lungs import find_lungs
 from radiogen.ingestion.outline_choice import OutlineChoice
 from radiogen.ingestion.outlines import LesionLabels, read_lesions
 from radiogen.ingestion.sources import CaseSource
+from radiogen.io.cases import read_case_json
+from radiogen.io.contours import CtReference
+from radiogen.io.dicom.series import Series, SeriesRules
+from radiogen.io.nifti import write_volume
 from radiogen.provenance import RunRecord, file_sha256, write_json
 from radiogen.volume import array_of, pixels_sha256, voxel_ml
 

@@ -10,18 +10,17 @@ import SimpleITK as sitk
 from scipy.ndimage import center_of_mass
 
 from radiogen.errors import ConfigError, OutputError
-from radiogen.io.colour_table import write_colour_table
-from radiogen.io.dicom.dicom_facts import OutlineFile
+from radiogen.ingestion.certificate import certify
+from radiogen.ingestion.sources import outline_of, scan_id
+from radiogen.ingestion.structures import Labelled, ReferenceCt, read_labelled, read_reference
 from radiogen.io.dicom.objects import Maker, Outlines, write_dicom
 from radiogen.io.dicom.scan import DicomScan, one_line, read_scan
 from radiogen.io.dicom.seg import BY_HIGHDICOM
+from radiogen.io.dicom.slices import OutlineFile
 from radiogen.io.dicom.write_rtstruct import make_rtstruct
 from radiogen.io.dicom.write_seg import make_seg
+from radiogen.io.masks import write_colour_table
 from radiogen.io.nifti import NIFTI_ENDINGS, read_mask, write_volume
-from radiogen.ingestion.certificate import certify
-from radiogen.ingestion.references import ReferenceCt, read_reference
-from radiogen.ingestion.sources import outline_of, scan_id
-from radiogen.ingestion.structures import Labelled, read_labelled
 from radiogen.provenance import whole_file
 from radiogen.volume import array_of, same_grid, volume_like
 
@@ -116,8 +115,8 @@ def convert(
 def _check_target(source: Path, out: Path, to: Target | None) -> None:
     name = out.name.lower()
     if to is None and not name.endswith(WRITTEN_ENDINGS):
-        way_out = f"end it in {', '.join(WRITTEN_ENDINGS)}, or add --to dicom-seg or --to rtstruct"
-        raise ConfigError(f"-o {out.name}", "does not say what to write", way_out)
+        hint = f"end it in {', '.join(WRITTEN_ENDINGS)}, or add --to dicom-seg or --to rtstruct"
+        raise ConfigError(f"-o {out.name}", "does not say what to write", hint)
     endings = (".dcm",) if to in DICOM else NIFTI_ENDINGS if to == "nifti" else WRITTEN_ENDINGS
     if not name.endswith(endings):
         raise ConfigError(f"-o {out.name}", f"is given with --to {to}", f"end it in {' or '.join(endings)}")
@@ -160,16 +159,16 @@ def _check(expected: sitk.Image, found: sitk.Image, out: Path, reader: str) -> f
     Raises:
         OutputError: A voxel is another, or the grid lies elsewhere.
     """
-    way_out = "this is a fault of radiogen; report it with the mask's geometry"
+    hint = "this is a fault of radiogen; report it with the mask's geometry"
     if not same_grid(found, expected) or not np.array_equal(array_of(found), array_of(expected)):
-        raise OutputError(out, f"would not be found again voxel by voxel by {reader}", way_out)
+        raise OutputError(out, f"would not be found again voxel by voxel by {reader}", hint)
     labels = array_of(expected)
     centres = center_of_mass(labels, labels, np.unique(labels[labels > 0]))
     off_mm = max(
         float(np.linalg.norm(np.subtract(_place(found, zyx), _place(expected, zyx)))) for zyx in centres
     )
     if off_mm > CENTRE_MM:
-        raise OutputError(out, f"would lie {off_mm:.2f} mm beside its place", way_out)
+        raise OutputError(out, f"would lie {off_mm:.2f} mm beside its place", hint)
     return off_mm
 
 

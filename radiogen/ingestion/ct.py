@@ -14,8 +14,7 @@ from pydicom import dcmread
 from radiogen.errors import VolumeError
 from radiogen.io.dicom.acquisition import TAGS, describe
 from radiogen.io.dicom.pixels import HIGHEST_HU, LOWEST_HU
-from radiogen.io.dicom.series import SeriesRules, read_series
-from radiogen.io.dicom.dicom_volumes import Series
+from radiogen.io.dicom.series import Series, SeriesRules, read_series
 from radiogen.io.nifti import read_volume_file
 from radiogen.volume import array_of, volume_like
 

@@ -5,14 +5,14 @@ from functools import partial
 from pathlib import Path
 
 from radiogen.errors import CaseError, RadiogenError, SeriesError
+from radiogen.ingestion.series_choice import gather_patients
+from radiogen.ingestion.sources import CaseSource, scan_id
 from radiogen.io.cases import Case
 from radiogen.io.dicom.files import find_dicom
 from radiogen.io.dicom.scan import DicomScan, read_scan
-from radiogen.io.dicom.dicom_volumes import Series
+from radiogen.io.dicom.series import Series
 from radiogen.io.dicom.zip import unpacked
-from radiogen.ingestion.series_choice import gather_patients
-from radiogen.ingestion.sources import CaseSource, scan_id
-from radiogen.runtime import Tick, no_tick
+from radiogen.runtime import Progress, no_progress
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ def check_made_from_dicom(case: Case) -> None:
         raise CaseError(case.case_id, wrong, "take --format nifti, or ingest the DICOM series")
 
 
-def find_scans(source: Path, home: Path, tick: Tick = no_tick) -> DicomScans:
+def find_scans(source: Path, home: Path, progress: Progress = no_progress) -> DicomScans:
     """Look through a DICOM folder, or a zip of one; the header of one slice a series is read.
 
     Args:
         source: What was ingested.
         home: Where a zip may be unpacked for a while.
-        tick: Is told of headers read.
+        progress: Is told of headers read.
 
     Raises:
         SeriesError: There is no CT series.
@@ -67,7 +67,7 @@ def find_scans(source: Path, home: Path, tick: Tick = no_tick) -> DicomScans:
         raise SeriesError(source, "does not exist", "give the DICOM folder that was ingested")
     scans: dict[str, DicomScan | RadiogenError] = {}
     with unpacked(source, home) as folder:
-        tree = find_dicom(folder, progress=partial(tick, "headers"))
+        tree = find_dicom(folder, progress=partial(progress, "headers"))
         for patient in gather_patients(tree):
             for series in patient.series:
                 scans[scan_id(patient.name, series.name)] = _scan(series)

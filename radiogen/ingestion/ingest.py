@@ -11,15 +11,15 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from radiogen.errors import OutputError, RadiogenError
-from radiogen.io.cases import MANIFEST, read_manifest, write_manifest
-from radiogen.io.dicom.zip import unpacked
 from radiogen.ingestion.case_folder import CasePlan, is_done, make_case, was_made_alike
 from radiogen.ingestion.options import IngestOptions
 from radiogen.ingestion.plans import Clinical, plan_cases, read_patients
 from radiogen.ingestion.sources import find_sources
+from radiogen.io.cases import MANIFEST, read_manifest, write_manifest
+from radiogen.io.dicom.zip import unpacked
 from radiogen.provenance import write_failures
 from radiogen.resources import cohort_card
-from radiogen.runtime import Tick, cpu_count, no_tick
+from radiogen.runtime import Progress, cpu_count, no_progress
 
 FAILURES = "failures.csv"
 KEPT = "kept, but it was made with other options; --existing overwrite makes it anew"
@@ -44,7 +44,7 @@ class Failure:
     case_id: str
     where: Path
     reason: str
-    way_out: str
+    hint: str
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class IngestReport:
 
 
 def ingest(
-    source: Path, cases: Path, options: IngestOptions | None = None, tick: Tick = no_tick
+    source: Path, cases: Path, options: IngestOptions | None = None, progress: Progress = no_progress
 ) -> IngestReport:
     """Write a case folder for every patient of a source, and the manifest of all.
 
@@ -66,7 +66,7 @@ def ingest(
             volume files.
         cases: Where case folders, `manifest.csv` and, if some failed, `failures.csv` go.
         options: See `IngestOptions`.
-        tick: Is told of headers read and of cases done.
+        progress: Is told of headers read and of cases done.
 
     Returns:
         Cases and failures. A source of one case raises its error instead, and nothing is written.
@@ -81,11 +81,11 @@ def ingest(
     clinical = read_patients(options, card)
     kinds = card.outline.kinds if card else ()
     with unpacked(source, cases) as folder:
-        found = find_sources(folder, cases, options, kinds, tick)
+        found = find_sources(folder, cases, options, kinds, progress)
         plans = plan_cases(found.sources, options, card, clinical)
         if folder != source:
             plans = [replace(plan, source=replace(plan.source, where=source)) for plan in plans]
-        return _ingest(plans, cases, options, clinical, found.ignored, tick)
+        return _ingest(plans, cases, options, clinical, found.ignored, progress)
 
 
 def _ingest(
@@ -94,7 +94,7 @@ def _ingest(
     options: IngestOptions,
     clinical: Clinical,
     ignored: dict[str, int],
-    tick: Tick,
+    progress: Progress,
 ) -> IngestReport:
     made: list[IngestedCase] = []
     failures: list[Failure] = []
@@ -103,12 +103,12 @@ def _ingest(
             failures.append(result)
         else:
             made.append(result)
-        tick("ingest", len(made) + len(failures), len(plans))
+        progress("ingest", len(made) + len(failures), len(plans))
     order = {plan.case_id: n for n, plan in enumerate(plans)}
     made.sort(key=lambda case: order[case.case_id])
     failures.sort(key=lambda failure: order[failure.case_id])
     list_cases(cases, [plan for plan in plans if plan.case_id in {case.case_id for case in made}], clinical)
-    reasons = ((failure.case_id, failure.reason, failure.way_out) for failure in failures)
+    reasons = ((failure.case_id, failure.reason, failure.hint) for failure in failures)
     write_failures(cases / FAILURES, "ingest", reasons)
     return IngestReport(tuple(made), tuple(failures), ignored)
 
@@ -160,7 +160,7 @@ def _attempt(plan: CasePlan, cases: Path, keep: bool) -> IngestedCase | Failure:
     except OutputError:
         raise
     except RadiogenError as error:
-        return Failure(plan.case_id, plan.source.where, error.reason, error.way_out)
+        return Failure(plan.case_id, plan.source.where, error.reason, error.hint)
     except Exception as error:  # one bad case never stops a cohort
         log.exception("case %s", plan.case_id)
         reason = f"unexpected {type(error).__name__}: {error}"

@@ -6,15 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from radiogen.errors import RadiogenError
-from radiogen.io.dicom.series import check_series
-from radiogen.io.dicom.dicom_volumes import Series
-from radiogen.io.dicom.zip import unpacked
 from radiogen.ingestion.case_folder import CasePlan
 from radiogen.ingestion.options import IngestOptions
 from radiogen.ingestion.plans import plan_cases
 from radiogen.ingestion.sources import find_sources
+from radiogen.io.dicom.series import Series, check_series
+from radiogen.io.dicom.zip import unpacked
 from radiogen.resources import cohort_card
-from radiogen.runtime import Tick, no_tick
+from radiogen.runtime import Progress, no_progress
 
 ONLY = "the only CT of the patient"
 
@@ -56,7 +55,7 @@ class Listing:
 
 
 def list_sources(
-    source: Path, options: IngestOptions, cases: Path | None = None, tick: Tick = no_tick
+    source: Path, options: IngestOptions, cases: Path | None = None, progress: Progress = no_progress
 ) -> Listing:
     """What `ingest` would make of a source; reads headers and writes no case.
 
@@ -64,7 +63,7 @@ def list_sources(
         source: As for `ingest`.
         options: As for `ingest`.
         cases: Folder of cases, where the index of a large tree is kept.
-        tick: Is told of headers read.
+        progress: Is told of headers read.
 
     Raises:
         RadiogenError: The source holds no CT, or an option does not fit.
@@ -72,7 +71,7 @@ def list_sources(
     card = cohort_card(options.cohort) if options.cohort else None
     kinds = card.outline.kinds if card else ()
     with unpacked(source, cases or Path(tempfile.gettempdir())) as folder:
-        found = find_sources(folder, cases, options, kinds, tick)
+        found = find_sources(folder, cases, options, kinds, progress)
         plans = plan_cases(found.sources, options, card, {})
         candidates = [one for plan in plans for one in _of_case(plan, options)]
         if folder != source:

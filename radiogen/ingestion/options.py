@@ -6,8 +6,8 @@ from typing import Literal
 from pydantic import Field
 
 from radiogen.config import Settings
+from radiogen.ingestion.series_choice import SeriesRule, SeriesWish
 from radiogen.io.dicom.series import Rule, SeriesRules
-from radiogen.ingestion.series_rank import SeriesRule, SeriesWish
 
 
 class IngestOptions(Settings):

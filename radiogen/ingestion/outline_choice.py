@@ -48,7 +48,7 @@ def choose_named(
     asked: str | None,
     rule: str | None,
     what: str,
-    way_out: str,
+    hint: str,
     by_looks: bool = False,
     numbers: Sequence[int] = (),
 ) -> tuple[list[int], str]:
@@ -59,7 +59,7 @@ def choose_named(
         asked: A name, or a pattern of the whole name; several may match, each is a tumour.
         rule: The pattern of the cohort.
         what: File and kind of structure, for messages.
-        way_out: The option that chooses.
+        hint: The option that chooses.
         by_looks: Also take the only one whose name says tumour and not lymph node. For RTSTRUCT, whose names
             are those of the planning team; segments of SEG are known to be called anything.
         numbers: What else the structures can be chosen by, listed with the names.
@@ -81,13 +81,13 @@ def choose_named(
             return matching, why
         whose = "" if pattern is asked else ", the rule of the cohort"
         wrong = f"none matches {pattern!r}{whose}, there are {listed}"
-        raise OutlineError(what, wrong, f"{'correct' if pattern is asked else 'choose with'} {way_out}")
+        raise OutlineError(what, wrong, f"{'correct' if pattern is asked else 'choose with'} {hint}")
     if len(names) == 1:
         return [0], "the only one"
     likely = [i for i, n in enumerate(names) if LOOKS_LIKE_TUMOUR.search(n) and not LOOKS_LIKE_NODE.search(n)]
     if by_looks and len(likely) == 1:
         return likely, "the only one whose name says tumour"
-    raise OutlineError(what, f"which one is the tumour is not clear from {listed}", f"choose with {way_out}")
+    raise OutlineError(what, f"which one is the tumour is not clear from {listed}", f"choose with {hint}")
 
 
 def _listed(names: Sequence[str], numbers: Sequence[int]) -> str:
@@ -115,5 +115,5 @@ def choose_segments(segments: Sequence[_Numbered], choice: OutlineChoice, what: 
             return [numbers.index(int(asked))], "as asked"
         wrong = f"none has the number {asked}, there are {_listed(labels, numbers)}"
         raise OutlineError(what, wrong, "correct --segment")
-    way_out = "--segment NAME, NUMBER or largest"
-    return choose_named(labels, asked, choice.rule.segment, what, way_out, numbers=numbers)
+    hint = "--segment NAME, NUMBER or largest"
+    return choose_named(labels, asked, choice.rule.segment, what, hint, numbers=numbers)

@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from radiogen.errors import CaseError, TableError
-from radiogen.io.cases import CASE_ID
-from radiogen.io.clinical import CLINICAL_COLUMNS, read_clinical
 from radiogen.ingestion.case_folder import CasePlan
 from radiogen.ingestion.options import IngestOptions
 from radiogen.ingestion.outline_choice import OutlineChoice
 from radiogen.ingestion.sources import CaseSource
+from radiogen.io.cases import CASE_ID
+from radiogen.io.clinical import CLINICAL_COLUMNS, read_clinical
 from radiogen.provenance import short_hash
 from radiogen.resources import CohortCard, OutlineRule
 

@@ -1,24 +1,118 @@
 """Find what a source holds: one CT a patient, and the outline that belongs to it."""
 
+import re
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from radiogen.errors import CaseError, OutlineError, RadiogenError, SeriesError, VolumeError
-from radiogen.io.cases import is_case_source
-from radiogen.io.dicom.dicom_facts import OutlineFile
-from radiogen.io.dicom.files import DicomTree, find_dicom, walk_files
-from radiogen.io.dicom.headers import read_facts, read_outline_file
-from radiogen.io.dicom.dicom_index import HeaderIndex
-from radiogen.io.dicom.dicom_volumes import Series
-from radiogen.io.nifti import is_volume_file
 from radiogen.ingestion.options import IngestOptions
 from radiogen.ingestion.series_choice import Patient, belongs_to_any, choose_series, gather_patients
-from radiogen.ingestion.volume_files import VolumePair, pair_volumes, scan_name
+from radiogen.io.cases import is_case_source
+from radiogen.io.dicom.files import DicomTree, HeaderIndex, find_dicom, walk_files
+from radiogen.io.dicom.headers import read_facts, read_outline_file
+from radiogen.io.dicom.series import Series
+from radiogen.io.dicom.slices import OutlineFile
+from radiogen.io.nifti import VOLUME_ENDINGS, is_volume_file
 from radiogen.provenance import file_sha256, short_hash
 from radiogen.resources import OutlineKind
-from radiogen.runtime import Tick, no_tick
+from radiogen.runtime import Progress, no_progress
+
+IMAGE_WORDS = ("image", "images", "img", "imgs", "ct", "cts", "scan", "scans", "volume", "volumes", "0000")
+MASK_WORDS = (
+    *("label", "labels", "mask", "masks", "seg", "segs", "segmentation", "segmentations", "annotations"),
+    *("lesion", "lesions", "gtv", "tumor", "tumour", "tumors", "tumours", "roi"),
+)
+LUNG_WORDS = ("lungs", "lungmask")
+
+
+@dataclass(frozen=True)
+class VolumePair:
+    """One scan: what it is called without words like "image", the CT, and the masks that go with it."""
+
+    name: str
+    ct: Path
+    masks: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Named:
+    path: Path
+    home: Path  # the folder, above folders like imagesTr
+    core: str  # the stem without image and mask words
+    role: str  # image, mask, lungs
+
+
+def pair_volumes(files: Iterable[Path]) -> tuple[list[VolumePair], int]:
+    """Pair CT volumes with lesion masks by name.
+
+    A mask is `x_label` beside `x` or `x_image`, `labelsTr/x` beside `imagesTr/x`, or, where a folder has
+    one CT, a file or folder that is called nothing but `mask`, `label` or the like.
+
+    Returns:
+        One pair a CT in the order of the files, and how many masks have no CT.
+    """
+    named = [_named(path) for path in files]
+    images = [one for one in named if one.role == "image"]
+    alone = {home for home, count in _count(one.home for one in images).items() if count == 1}
+    masks: dict[tuple[Path, str], list[Path]] = defaultdict(list)
+    for one in named:
+        if one.role == "mask":
+            masks[one.home, one.core].append(one.path)
+    pairs = []
+    for one in images:
+        found = masks.pop((one.home, one.core), [])
+        if not found and one.home in alone:
+            found = masks.pop((one.home, ""), [])
+        pairs.append(VolumePair(one.core or one.home.name, one.path, tuple(found)))
+    return pairs, sum(len(left) for left in masks.values())
+
+
+def scan_name(path: Path) -> str:
+    """What a volume file is called without words like "image" or "label", or else its folder.
+
+    >>> scan_name(Path("a/lung1_image.nrrd"))
+    'lung1'
+    """
+    named = _named(path)
+    return named.core or named.home.name
+
+
+def _count(homes: Iterable[Path]) -> dict[Path, int]:
+    counts: dict[Path, int] = defaultdict(int)
+    for home in homes:
+        counts[home] += 1
+    return counts
+
+
+def _named(path: Path) -> _Named:
+    role, home = "image", path.parent
+    folder = re.sub(r"(tr|ts|val)$", "", home.name.lower())
+    if folder in MASK_WORDS or folder in IMAGE_WORDS:
+        role, home = ("mask" if folder in MASK_WORDS else "image"), home.parent
+    core = _stem(path)
+    if _last_word(core)[1] in LUNG_WORDS:
+        return _Named(path, home, "", "lungs")
+    while (shorter := _last_word(core))[1] in MASK_WORDS + IMAGE_WORDS:
+        role = "mask" if shorter[1] in MASK_WORDS else role
+        core = shorter[0]
+    return _Named(path, home, core, role)
+
+
+def _last_word(name: str) -> tuple[str, str]:
+    """What stands before the last word, and that word in lower case."""
+    found = re.fullmatch(r"(.*?)[_\-. ]*([^_\-. ]*)", name)
+    return (found[1], found[2].lower()) if found else (name, "")
+
+
+def _stem(path: Path) -> str:
+    for ending in VOLUME_ENDINGS:
+        if path.name.lower().endswith(ending):
+            return path.name[: -len(ending)]
+    return path.stem
+
 
 INDEX = ".headers.json.gz"  # beside the cases, for trees of many files
 
@@ -61,7 +155,7 @@ def find_sources(
     cases: Path | None,
     options: IngestOptions,
     kinds: Sequence[OutlineKind] = (),
-    tick: Tick = no_tick,
+    progress: Progress = no_progress,
 ) -> Found:
     """Look through a file or folder for CT scans and outlines.
 
@@ -70,7 +164,7 @@ def find_sources(
         cases: Where cases will be written; not looked into. The index of a large tree is kept there.
         options: Outline and series that were asked for.
         kinds: Kinds of outlines in the order of preference.
-        tick: Is told of headers read.
+        progress: Is told of headers read.
 
     Raises:
         RadiogenError: There is no CT.
@@ -83,7 +177,7 @@ def find_sources(
         raise CaseError(source, "already holds cases", "give it to the next command as it is")
     home = cases.resolve() if cases is not None else None
     index = HeaderIndex(cases / INDEX) if cases is not None else None
-    tree = find_dicom(source, home, index, partial(tick, "headers"))
+    tree = find_dicom(source, home, index, partial(progress, "headers"))
     volumes = [path for path in tree.files if is_volume_file(path)]
     if tree.slices:
         patients = gather_patients(tree)
@@ -113,8 +207,8 @@ def _one_file(source: Path, options: IngestOptions) -> Found:
             tree.add(source, facts)
             return Found(tuple(_dicom_sources(source, tree, gather_patients(tree), options, ())), {})
         is_archive = source.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz")
-        way_out = "unpack it first" if is_archive else "give the folder of the DICOM series, or a volume file"
-        raise SeriesError(source, "is neither a folder nor a volume file", way_out)
+        hint = "unpack it first" if is_archive else "give the folder of the DICOM series, or a volume file"
+        raise SeriesError(source, "is neither a folder nor a volume file", hint)
     pair = VolumePair(scan_name(source), source)
     return Found((_volume_source(pair, _volume_outlines(options, 1)),), {})
 

@@ -13,7 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from radiogen.errors import VolumeError
-from radiogen.io.upright_grid import upright_grid
+from radiogen.io.nifti_header import upright_grid
 
 HEADER_BYTES = 1 << 16  # of a MetaImage; its keys stand at the start
 PLACE = re.compile(

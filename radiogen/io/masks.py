@@ -1,13 +1,16 @@
 """Lay a lesion mask of any grid on the grid of its CT, by geometry alone."""
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
 from radiogen.errors import OutlineError
-from radiogen.io.outline_place import check_inside, check_numbers, indices_of
+from radiogen.io.contours import check_inside, check_numbers, indices_of
 from radiogen.io.polygons import BoolArray, Points
+from radiogen.provenance import write_text
 from radiogen.volume import array_of, corners_mm, resample_to, same_grid, voxel_ml
 
 _NO_PLACE = ((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
@@ -86,9 +89,9 @@ def _on_grid(mask: sitk.Image, ct: sitk.Image) -> sitk.Image:
 
 def _check_has_place(mask: sitk.Image, ct: sitk.Image, source: Path) -> None:
     sizes = f"it has {mask.GetSize()} voxels, the CT {ct.GetSize()}"
-    way_out = "export the mask on the grid of the CT"
+    hint = "export the mask on the grid of the CT"
     if (mask.GetSpacing(), mask.GetOrigin(), mask.GetDirection()) == _NO_PLACE:
-        raise OutlineError(source, f"does not say where it lies, and {sizes}", way_out)
+        raise OutlineError(source, f"does not say where it lies, and {sizes}", hint)
     alike = all(
         np.allclose(a, b, atol=1e-3)
         for a, b in (
@@ -98,4 +101,30 @@ def _check_has_place(mask: sitk.Image, ct: sitk.Image, source: Path) -> None:
         )
     )
     if alike:
-        raise OutlineError(source, f"starts at the CT's corner with its spacing, but {sizes}", way_out)
+        raise OutlineError(source, f"starts at the CT's corner with its spacing, but {sizes}", hint)
+
+
+COLOURS = ((230, 75, 53), (77, 187, 213), (0, 160, 135), (60, 84, 136), (243, 155, 127), (132, 145, 180))
+
+
+def colour_of(label: int) -> tuple[int, int, int]:
+    """Red, green, blue of a label from 1; the same in every format."""
+    return COLOURS[(label - 1) % len(COLOURS)]
+
+
+def write_colour_table(names: Mapping[int, str], path: Path) -> None:
+    """Write a `.ctbl`: number, name, red, green, blue, opacity a line.
+
+    Args:
+        names: By label, from 1; what is no word character becomes an underscore, as Slicer wants it.
+        path: The file.
+    """
+    lines = [
+        f"# Color table file {path.name}",
+        f"# {max(names, default=0) + 1} values",
+        "0 background 0 0 0 0",
+    ]
+    for label, name in sorted(names.items()):
+        word = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or f"label_{label}"
+        lines.append(f"{label} {word} {' '.join(map(str, colour_of(label)))} 255")
+    write_text(path, "\n".join(lines) + "\n")

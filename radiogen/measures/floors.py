@@ -15,6 +15,12 @@ from radiogen.measures.matching import Numbered
 
 TISSUE_HU = (-300.0, 250.0)
 FLOORS = ("floor_box", "floor_ellipsoid", "floor_threshold", "floor_threshold_ellipsoid")
+FLOOR_WORDS = {
+    "floor_box": "the box filled",
+    "floor_ellipsoid": "the ellipsoid in the box",
+    "floor_threshold": "a threshold in the box",
+    "floor_threshold_ellipsoid": "a threshold within the ellipsoid",
+}
 
 Voxels = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]

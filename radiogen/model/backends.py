@@ -35,8 +35,8 @@ def make_backend(engine: Engine, network: nn.Module, device: torch.device) -> Ru
     if engine == "torch":
         return network
     if device.type != "cpu":
-        way_out = "take --device cpu or --engine torch"
-        raise ConfigError(f"--engine {engine}", f"works on the CPU, not on {device}", way_out)
+        hint = "take --device cpu or --engine torch"
+        raise ConfigError(f"--engine {engine}", f"works on the CPU, not on {device}", hint)
     if engine == "openvino":
         require("openvino", extra="openvino")
     return _Checked(engine, network)

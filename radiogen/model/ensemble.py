@@ -3,15 +3,27 @@
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, field_validator
 
 from radiogen.config import Settings, check_settings
-from radiogen.model.folder import ENSEMBLE, AnyModel, Ensemble, Model, ModelConfig, load_model
 from radiogen.errors import ConfigError, ModelError
+from radiogen.model.folder import (
+    CONFIG,
+    ENSEMBLE,
+    WEIGHTS,
+    AnyModel,
+    Ensemble,
+    Model,
+    ModelConfig,
+    load_model,
+    model_hash,
+    read_model_config,
+)
 from radiogen.provenance import short_hash, write_json
+from radiogen.resources import data_folder
 
 SHARED = ("preprocessing", "class_names", "threshold", "least_candidate")
 
@@ -98,3 +110,48 @@ def _shared_config(models: Sequence[Model]) -> ModelConfig:
     seen = [each.patients_seen for each in configs]
     known = None if None in seen else tuple(sorted({patient for each in seen for patient in each or ()}))
     return configs[0].model_copy(update={"priors": tuple(priors), "patients_seen": known})
+
+
+STARTER = "raseg-starter"
+
+
+def starter_model() -> Path:
+    """The folder of the model that is shipped.
+
+    Raises:
+        ModelError: It is not there.
+    """
+    folder = data_folder("models") / STARTER
+    if not (folder / WEIGHTS).is_file():
+        hint = "name a model folder with --model"
+        raise ModelError(f"the starter model {STARTER}", "is not part of this installation", hint)
+    return folder
+
+
+def find_models(folder: Path | None = None) -> list[dict[str, Any]]:
+    """Name, preset, priors, sparsity and hash of each model folder in a folder (or itself one).
+
+    Args:
+        folder: Where to look; None for the models that radiogen ships.
+
+    Raises:
+        ModelError: The folder does not exist.
+    """
+    root = data_folder("models") if folder is None else folder
+    if not root.is_dir():
+        raise ModelError(root, "is not a folder", "give a folder that holds model folders")
+    candidates = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
+    rows = []
+    for path in candidates:
+        if (path / WEIGHTS).is_file() and (path / CONFIG).is_file():
+            config = read_model_config(path)
+            rows.append(
+                {
+                    "name": path.resolve().name,
+                    "preset": config.preset,
+                    "priors": ",".join(config.priors),
+                    "sparsity": config.sparsity,
+                    "hash": model_hash(path),
+                }
+            )
+    return rows

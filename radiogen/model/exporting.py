@@ -9,12 +9,18 @@ import torch
 from torch import Tensor
 
 from radiogen import __version__
+from radiogen.errors import ConfigError, ModelError, RadiogenError
 from radiogen.model.backends import LARGEST_DIFFERENCE, Run
 from radiogen.model.folder import CONFIG, WEIGHTS, Model, load_model
-from radiogen.model.monai_bundle import SCRIPT, BundleNetwork, check_bundle, write_bundle
+from radiogen.model.monai_bundle import (
+    SCRIPT,
+    BundleNetwork,
+    check_bundle,
+    load_script,
+    write_bundle,
+    write_script,
+)
 from radiogen.model.onnx import check_installed, load_onnx, write_onnx
-from radiogen.model.script_file import load_script, write_script
-from radiogen.errors import ConfigError, ModelError, RadiogenError
 from radiogen.provenance import RunRecord, new_folder, whole_file
 
 ExportTarget = Literal["onnx", "torchscript", "monai-bundle"]
@@ -135,8 +141,8 @@ def _check(model: Model, out: Path, to: ExportTarget, size: Sequence[int]) -> No
 
 def _made_windows(model: Model, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Windows of noise, one looked at within a box and one everywhere."""
-    chance = torch.Generator().manual_seed(0)
-    image = torch.rand(WINDOWS, len(model.config.preprocessing.windows), *size, generator=chance)
+    rng = torch.Generator().manual_seed(0)
+    image = torch.rand(WINDOWS, len(model.config.preprocessing.windows), *size, generator=rng)
     prior = torch.ones(WINDOWS, 1, *size)
     prior[0] = 0
     prior[0, 0][tuple(slice(n // 4, n // 2 + 1) for n in size)] = 1

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from radiogen.config import Settings, check_settings
 from radiogen.errors import ConfigError, ModelError, PruningError
-from radiogen.networks.raseg import RASeg, RASegSettings
+from radiogen.io.tensors import load_tensors, save_tensors
 from radiogen.model.network_input import Preprocessing
 from radiogen.model.priors import AUTO_PRIORS, Look, PriorName
+from radiogen.networks.raseg import RASeg, RASegSettings
 from radiogen.provenance import files_hash, write_json, write_text
-from radiogen.io.tensors import load_tensors, save_tensors
 
 WEIGHTS, CONFIG, METRICS, CARD = "model.safetensors", "config.json", "metrics.json", "MODEL_CARD.md"
 ENSEMBLE = "ensemble.json"

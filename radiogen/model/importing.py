@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from radiogen.errors import ModelError, OutputError
 from radiogen.model.card import model_card
 from radiogen.model.folder import WEIGHTS, ModelConfig, save_model
-from radiogen.errors import ModelError, OutputError
+from radiogen.model.network_input import Preprocessing
 from radiogen.networks.published import load_published
 from radiogen.networks.raseg import weight_count
-from radiogen.model.network_input import Preprocessing
 from radiogen.provenance import RunRecord
 
 NESTED = ("state_dict", "model_state_dict", "model")

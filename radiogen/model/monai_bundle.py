@@ -1,5 +1,7 @@
 """A MONAI bundle: the network as TorchScript, and what `python -m monai.bundle run` does with it."""
 
+import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,38 @@ import torch
 from torch import Tensor, nn
 
 from radiogen import __version__
-from radiogen.model.folder import Model, ModelConfig
-from radiogen.model.script_file import write_script
-from radiogen.segmentation.sliding import OVERLAP, SIGMA
 from radiogen.errors import ConfigError, OutputError
+from radiogen.model.folder import Model, ModelConfig
+from radiogen.model.network_input import OVERLAP, SIGMA
 from radiogen.provenance import write_json, write_text
+
+ABOUT = "radiogen.json"  # the file within the archive that says what the network sees
+
+
+def write_script(
+    network: nn.Module, windows: tuple[Tensor, ...], path: Path, about: Mapping[str, Any]
+) -> None:
+    """Record a network in evaluation mode.
+
+    Args:
+        network: Its weights are written with it.
+        windows: What it is called with; their size is part of the file.
+        path: The file.
+        about: Stands in it as `radiogen.json`.
+    """
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of torch about itself, and that sizes become constants
+        traced = torch.jit.trace(network, windows, check_trace=False)  # type: ignore[no-untyped-call]
+        torch.jit.save(traced, str(path), _extra_files={ABOUT: json.dumps(about, indent=2)})
+
+
+def load_script(path: Path) -> torch.jit.ScriptModule:
+    """What `write_script` wrote, on the CPU."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch about itself
+        loaded: torch.jit.ScriptModule = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+        return loaded
+
 
 SCRIPT = "models/model.ts"
 SCHEMAS = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download"

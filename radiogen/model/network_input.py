@@ -29,6 +29,8 @@ from radiogen.volume import (
 
 SMOOTH_FROM = 1.2  # voxels that grow by more than this factor are smoothed before, against aliasing
 KERNEL = 32  # voxels, the widest smoothing
+OVERLAP = 0.5  # share of a sliding window that the next one covers too
+SIGMA = 0.125  # of the Gaussian weights of a sliding window, as a share of its size
 SLAB_VOXELS = 32_000_000  # of the CT that are held as float32 at once
 
 

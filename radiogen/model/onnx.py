@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from radiogen.model.backends import Run
 from radiogen.errors import ModelError
+from radiogen.model.backends import Run
 from radiogen.optional import require
 
 EXTRA = "onnx"

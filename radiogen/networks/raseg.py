@@ -171,17 +171,17 @@ def check_size(size: torch.Size) -> None:
         )
 
 
-def initialise(network: nn.Module, generator: torch.Generator) -> None:
+def initialise(network: nn.Module, rng: torch.Generator) -> None:
     """Draw the start of every convolution from the generator, as torch does by default (He et al. 2015).
 
     Weights are uniform in +-1/sqrt(fan_in), biases likewise; other parameters stay as they are made.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Conv3d | nn.ConvTranspose3d | nn.Linear):
-            nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5), generator=generator)
+            nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5), generator=rng)
             if module.bias is not None:
                 bound = 1 / math.sqrt(nn.init._calculate_fan_in_and_fan_out(module.weight)[0])
-                nn.init.uniform_(module.bias, -bound, bound, generator=generator)
+                nn.init.uniform_(module.bias, -bound, bound, generator=rng)
 
 
 def build_raseg(settings: RASegSettings, seed: int) -> RASeg:

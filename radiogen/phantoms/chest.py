@@ -55,9 +55,9 @@ class ChestSize:
         x, y, z = (round(whole / mm) for whole, mm in zip(extent, spacing_mm, strict=True))
         return cls((x, y, z), spacing_mm)
 
-    def vary(self, generator: np.random.Generator) -> "ChestSize":
+    def vary(self, rng: np.random.Generator) -> "ChestSize":
         """A grid a little different from this one: even counts of voxels, spacing to a thousandth."""
-        share = 1 + self.variation * generator.uniform(-1, 1, 5)
+        share = 1 + self.variation * rng.uniform(-1, 1, 5)
         x, y, z = (
             max(int(round(n * s / 2) * 2), m)
             for n, s, m in zip(self.voxels, share[:3], MIN_VOXELS, strict=True)
@@ -86,30 +86,30 @@ def make_chest(traits: Traits, seed: int, size: ChestSize | None = None) -> Ches
     Raises:
         ConfigError: The grid is too small for a chest.
     """
-    chance = generator_for(seed, traits.number, "chest")
-    grid = (size or ChestSize()).vary(chance)
+    rng = generator_for(seed, traits.number, "chest")
+    grid = (size or ChestSize()).vary(rng)
     space, true_space = _spaces(grid)
-    build = draw_build(traits.sex, chance)
-    blood_hu = 42.0 if chance.random() < 0.4 else float(chance.uniform(130, 230))
+    build = draw_build(traits.sex, rng)
+    blood_hu = 42.0 if rng.random() < 0.4 else float(rng.uniform(130, 230))
     cage = cage_distance(space, build)
-    organs = center_organs(space, blood_hu, chance)
-    diaphragm = diaphragm_distance(space, chance)
+    organs = center_organs(space, blood_hu, rng)
+    diaphragm = diaphragm_distance(space, rng)
     apex = 0.7 * (space.z - 190 + 26 * (((np.abs(space.x) - 46) / 44) ** 2 + ((space.y - 4) / 58) ** 2))
     lungs = np.maximum(np.maximum(cage, apex), np.maximum(-diaphragm, -solid_distance(space, organs)))
-    hu = draw_wall(space, build, body_distance(space, build), cage, chance)
+    hu = draw_wall(space, build, body_distance(space, build), cage, rng)
     inside = np.maximum(cage + 1.5, diaphragm)
     fill = occupancy(cage + 1.5, space.edge_mm)
     hu += fill * (np.float32(-60) - hu)
-    draw_belly(hu, space, inside, chance)
+    draw_belly(hu, space, inside, rng)
     draw_center(hu, organs, space.edge_mm)
     draw_spine(hu, space)
-    _draw_lungs(hu, space, lungs, traits, blood_hu, chance)
+    _draw_lungs(hu, space, lungs, traits, blood_hu, rng)
     draw_windpipe(hu, space)
     true_lungs = lungs * np.float32(true_space.edge_mm / space.edge_mm)
     lesion_chance = generator_for(seed, traits.number, "lesion")
     lesions, plans = _draw_lesions(hu, true_space, true_lungs, traits, lesion_chance)
     return Chest(
-        volume=_image(_scan(hu, chance), grid),
+        volume=_image(_scan(hu, rng), grid),
         lesion=_image(lesions, grid),
         lungs=_image(_lung_labels(space, lungs), grid),
         plans=tuple(plans),
@@ -135,13 +135,13 @@ def _draw_lungs(
     lungs: FloatArray,
     traits: Traits,
     blood_hu: float,
-    generator: np.random.Generator,
+    rng: np.random.Generator,
 ) -> None:
     """Lung tissue, denser towards the back, with emphysema in smokers, vessels and bronchi."""
-    air = float(generator.normal(-868, 14)) + 0.45 * space.y
-    tissue = air + 14 * smooth_noise(space, 26, generator)
+    air = float(rng.normal(-868, 14)) + 0.45 * space.y
+    tissue = air + 14 * smooth_noise(space, 26, rng)
     if traits.smoking != "never":
-        holes = smooth_noise(space, 10, generator)
+        holes = smooth_noise(space, 10, rng)
         amount = min(traits.pack_years, 80) / 80 * np.clip(space.z / 160, 0.2, 1)
         tissue = tissue - 70 * amount * np.clip(holes - 0.7, 0, 1.2)
     right = space.x < 0
@@ -152,10 +152,8 @@ def _draw_lungs(
             continue
         for twigs, shift in ((150, 4.0), (120, -9.0)):
             root = (hilum[0], hilum[1] - 6.0, hilum[2] + shift)
-            trees.append(grow_tree(root, _points(space, lungs, deep, twigs, generator), 1.05))
-        airways.append(
-            grow_tree((hilum[0], 19.0, hilum[2] - 4), _points(space, lungs, deep, 12, generator), 1.5)
-        )
+            trees.append(grow_tree(root, _points(space, lungs, deep, twigs, rng), 1.05))
+        airways.append(grow_tree((hilum[0], 19.0, hilum[2] - 4), _points(space, lungs, deep, 12, rng), 1.5))
     share = vessel_share(space, trees)
     tissue = tissue + share * (np.float32(blood_hu) - tissue)
     hu += occupancy(lungs, space.edge_mm) * (tissue - hu)
@@ -168,29 +166,29 @@ def _points(
     lungs: FloatArray,
     where: npt.NDArray[np.int64],
     count: int,
-    generator: np.random.Generator,
+    rng: np.random.Generator,
 ) -> npt.NDArray[np.float64]:
     """Random voxel centres (x, y, z), shape (count, 3)."""
-    k, j, i = np.unravel_index(generator.choice(where, count), lungs.shape)
+    k, j, i = np.unravel_index(rng.choice(where, count), lungs.shape)
     points = np.stack([space.x.ravel()[i], space.y.ravel()[j], space.z.ravel()[k]], axis=1)
-    return np.asarray(points + generator.uniform(-0.5, 0.5, points.shape) * space.step_mm, dtype=np.float64)
+    return np.asarray(points + rng.uniform(-0.5, 0.5, points.shape) * space.step_mm, dtype=np.float64)
 
 
 def _draw_lesions(
-    hu: FloatArray, space: Space, lungs: FloatArray, traits: Traits, generator: np.random.Generator
+    hu: FloatArray, space: Space, lungs: FloatArray, traits: Traits, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.uint8], list[LesionPlan]]:
-    plans = plan_lesions(space, lungs, traits, generator)
+    plans = plan_lesions(space, lungs, traits, rng)
     labels = np.zeros(hu.shape, dtype=np.uint8)
     for number, plan in enumerate(plans, start=1):
-        mask = draw_lesion(hu, space, lungs, plan, generator)
+        mask = draw_lesion(hu, space, lungs, plan, rng)
         labels[mask & (labels == 0)] = number
     return labels, plans
 
 
-def _scan(hu: FloatArray, generator: np.random.Generator) -> npt.NDArray[np.int16]:
+def _scan(hu: FloatArray, rng: np.random.Generator) -> npt.NDArray[np.int16]:
     """What a scanner makes of it: a little blur and noise that neighbours share."""
-    strength = float(generator.uniform(11, 20))
-    noise = generator.standard_normal(hu.shape, dtype=np.float32)
+    strength = float(rng.uniform(11, 20))
+    noise = rng.standard_normal(hu.shape, dtype=np.float32)
     noise = blur(noise, (0, 0.55, 0.55)) * np.float32(1.9 * strength)
     seen = blur(hu, (0.25, 0.4, 0.4)) + noise
     return np.asarray(np.clip(np.rint(seen), -1024, 3071), dtype=np.int16)

@@ -1,16 +1,102 @@
 """Make a whole cohort: patients as DICOM, their clinical table, and a few that are broken on purpose."""
 
+import csv
+import io
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+
 from radiogen.errors import ConfigError, OutputError
 from radiogen.phantoms.chest import ChestSize, make_chest
-from radiogen.phantoms.clinical import clinical_text
 from radiogen.phantoms.dicom import DOUBLED_SLICE, MISSING_SLICE, NO_OUTLINE, write_patient
-from radiogen.phantoms.traits import draw_traits
+from radiogen.phantoms.traits import Traits, draw_traits, generator_for
 from radiogen.provenance import RunRecord, is_done, record_path, write_text
-from radiogen.runtime import Tick, no_tick
+from radiogen.runtime import Progress, no_progress
+
+HEADERS = (
+    "Case ID",
+    "Patient affiliation",
+    "Age at Histological Diagnosis",
+    "Weight (lbs)",
+    "Gender",
+    "Ethnicity",
+    "Smoking status",
+    "Pack Years",
+    "Quit Smoking Year",
+    "%GG",
+    "Histology ",
+    "Pathological T stage",
+    "EGFR mutation status",
+    "KRAS mutation status",
+    "ALK translocation status",
+)
+SMOKING = {"never": "Nonsmoker", "former": "Former", "current": "Current"}
+ETHNICITIES = {
+    "caucasian": "Caucasian",
+    "asian": "Asian",
+    "african-american": "African-American",
+    "hispanic/latino": "Hispanic/Latino",
+    "": "Not Recorded In Database",
+}
+GROUND_GLASS = ((0.1, "0%"), (0.25, ">0 - 25%"), (0.5, "25 - 50%"), (0.75, "50 - 75%"))  # upper ends
+T_STAGES = ((30, "T1a"), (40, "T1b"), (60, "T2a"), (80, "T2b"), (101, "T3"))
+
+
+def clinical_text(seed: int, patients: Iterable[Traits]) -> str:
+    """The table as CSV, one row a patient, each row independent of the others.
+
+    Args:
+        seed: Seed of the cohort.
+        patients: Who is in it.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(HEADERS)
+    writer.writerows(_row(seed, traits) for traits in patients)
+    return text.getvalue()
+
+
+def _row(seed: int, traits: Traits) -> tuple[str, ...]:
+    rng = generator_for(seed, traits.number, "clinical")
+    weight = f"{rng.normal(155 if traits.sex == 'female' else 185, 25):.0f}"
+    no_weight, no_years = rng.random(2) < 0.15
+    quit_year = str(int(rng.integers(1970, 2008)))
+    percent = int(rng.integers(0, 101))
+    stage = next(name for end, name in T_STAGES if percent < end)
+    kras = "Mutant" if rng.random() < (0.02 if traits.egfr == "mutant" else 0.3) else "Wildtype"
+    return (
+        traits.patient_id,
+        traits.site,
+        str(traits.age),
+        "Not Collected" if no_weight else weight,
+        traits.sex.capitalize(),
+        ETHNICITIES[traits.ethnicity],
+        SMOKING[traits.smoking],
+        _pack_years(traits, bool(no_years)),
+        quit_year if traits.smoking == "former" else "N/A",
+        next((name for end, name in GROUND_GLASS if traits.ground_glass <= end), "75 - < 100%"),
+        traits.histology.capitalize(),
+        stage,
+        _egfr(traits, rng),
+        kras if traits.egfr_known else "Unknown",
+        "Wildtype" if traits.egfr_known else "Unknown",
+    )
+
+
+def _pack_years(traits: Traits, is_lost: bool) -> str:
+    if traits.smoking == "never":
+        return "N/A"
+    return "Not Collected" if is_lost else str(traits.pack_years)
+
+
+def _egfr(traits: Traits, rng: np.random.Generator) -> str:
+    if traits.egfr_known:
+        return traits.egfr.capitalize()
+    return "Not collected" if rng.random() < 0.5 else "Unknown"
+
 
 DICOM, UNFINISHED = "dicom", "unfinished.txt"
 LARGE, SMALL = 8, 4  # from how many patients on three are broken, and one
@@ -36,7 +122,12 @@ class PhantomCohort:
 
 
 def keep_phantoms(
-    out: Path, patients: int, seed: int, size: ChestSize | None = None, first: int = 1, tick: Tick = no_tick
+    out: Path,
+    patients: int,
+    seed: int,
+    size: ChestSize | None = None,
+    first: int = 1,
+    progress: Progress = no_progress,
 ) -> Path:
     """Make a cohort with its run record, or take the same one that an earlier run made whole; returns `out`.
 
@@ -47,14 +138,14 @@ def keep_phantoms(
     if is_done(out, options, [], None):
         return out
     if out.is_dir() and record_path(out).is_file():
-        way_out = "take its --patients, --seed and --spacing, or another folder"
-        raise OutputError(out, "holds another cohort", way_out)
+        hint = "take its --patients, --seed and --spacing, or another folder"
+        raise OutputError(out, "holds another cohort", hint)
     if (out / UNFINISHED).is_file():
         shutil.rmtree(out / DICOM, ignore_errors=True)
     _check_empty(out / DICOM)
     write_text(out / UNFINISHED, "radiogen phantoms was stopped; the same command begins anew\n")
     record = RunRecord("phantoms", options, seed=seed)
-    cohort = make_phantoms(out, patients, seed, size, first=first, tick=tick)
+    cohort = make_phantoms(out, patients, seed, size, first=first, progress=progress)
     (out / UNFINISHED).unlink()
     record.finish(out, [cohort.clinical])
     return out
@@ -67,7 +158,7 @@ def make_phantoms(
     size: ChestSize | None = None,
     broken: bool = True,
     first: int = 1,
-    tick: Tick = no_tick,
+    progress: Progress = no_progress,
 ) -> PhantomCohort:
     """Write `out/dicom` and `out/clinical.csv`; the same seed and size give the same bytes.
 
@@ -82,7 +173,7 @@ def make_phantoms(
         size: The grid of a chest; about 112 x 96 x 40 voxels if not given.
         broken: Whether some are broken at all.
         first: Number of the first patient, so that cohorts share nobody.
-        tick: Is told how many patients are written.
+        progress: Is told how many patients are written.
 
     Raises:
         ConfigError: Less than one patient, or the grid is too small.
@@ -95,12 +186,12 @@ def make_phantoms(
     defects = _defects(patients) if broken else {}
     made = []
     drawn = [draw_traits(seed, number) for number in range(first, first + patients)]
-    tick("phantoms", 0, patients)
+    progress("phantoms", 0, patients)
     for place, traits in enumerate(drawn, start=1):
         defect = defects.get(place, "")
         write_patient(make_chest(traits, seed, size), traits, seed, dicom, defect)
         made.append(PhantomPatient(traits.patient_id, traits.known_egfr, defect))
-        tick("phantoms", place, patients)
+        progress("phantoms", place, patients)
     write_text(clinical, clinical_text(seed, drawn))
     return PhantomCohort(out, dicom, clinical, tuple(made))
 

@@ -1,22 +1,160 @@
 """Write a made chest as the DICOM files of one patient, with what makes real ones hard to read."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset
-from pydicom.uid import CTImageStorage, SecondaryCaptureImageStorage
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    RTStructureSetStorage,
+    SecondaryCaptureImageStorage,
+    generate_uid,
+)
 
 from radiogen.errors import OutputError
+from radiogen.io.dicom.scan import DicomScan, ScanSlice, without_chance
+from radiogen.io.dicom.write_rtstruct import Structure, put_structures
 from radiogen.phantoms.chest import Chest
-from radiogen.phantoms.dicom_objects import Study, new_object
-from radiogen.phantoms.dicom_outlines import make_rtstruct, make_seg
-from radiogen.phantoms.traits import Traits
+from radiogen.phantoms.traits import Traits, generator_for
 from radiogen.volume import array_of
+
+
+@dataclass(frozen=True)
+class Study:
+    """One examination of one made patient."""
+
+    seed: int
+    traits: Traits
+
+    def uid(self, what: str) -> UID:
+        """The UID of one thing of this study; other seeds, patients and things have others."""
+        return generate_uid(entropy_srcs=["radiogen phantom", f"{self.seed}/{self.traits.number}/{what}"])
+
+    @cached_property
+    def _draws(self) -> tuple[int, int, int, int]:
+        rng = generator_for(self.seed, self.traits.number, "dicom")
+        year, month, day = (int(rng.integers(*range_)) for range_ in ((1990, 1996), (1, 13), (1, 29)))
+        return year, month, day, int(rng.integers(0, 3))
+
+    @property
+    def date(self) -> str:
+        year, month, day, _ = self._draws
+        return f"{year:04d}{month:02d}{day:02d}"
+
+    @property
+    def kernel(self) -> str:
+        return ("B45f", "STANDARD", "FC01")[self._draws[3]]
+
+    @property
+    def description(self) -> str:
+        return f"THORAX 5.0 {self.kernel}"
+
+    @property
+    def patient_folder(self) -> str:
+        """Not the PatientID, which only the files hold."""
+        return f"Phantom no. {self.traits.number}"
+
+    @property
+    def folder(self) -> str:
+        year, month, day, _ = self._draws
+        return f"{month:02d}-{day:02d}-{year}-NA-CT CHEST W. CONTRAST-{self.uid('study')[-5:]}"
+
+    @property
+    def ct_folder(self) -> str:
+        return f"3.000000-{self.description}-{self.uid('ct series')[-5:]}"
+
+    @property
+    def outline_folder(self) -> str:
+        return f"1000.000000-outline-{self.uid('outline series')[-5:]}"
+
+
+def new_object(study: Study, sop_class: UID, what: str, modality: str, series: UID) -> Dataset:
+    """A data set with its file header and what it has to say about patient, study and series.
+
+    Args:
+        study: Whose it is.
+        sop_class: The kind of object.
+        what: What it is within the study; gives its SOPInstanceUID.
+        modality: DICOM modality.
+        series: SeriesInstanceUID.
+    """
+    item = Dataset()
+    item.file_meta = FileMetaDataset()
+    item.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    item.file_meta.MediaStorageSOPClassUID = item.SOPClassUID = sop_class
+    item.file_meta.MediaStorageSOPInstanceUID = item.SOPInstanceUID = study.uid(what)
+    item.Modality, item.SeriesInstanceUID = modality, series
+    traits = study.traits
+    item.PatientID, item.PatientName = traits.patient_id, f"PHANTOM^{traits.number:03d}"
+    item.PatientBirthDate, item.PatientSex = "", traits.sex[0].upper()
+    item.PatientAge, item.PatientIdentityRemoved = f"{traits.age:03d}Y", "YES"
+    item.StudyInstanceUID, item.StudyID = study.uid("study"), ""
+    item.StudyDate = item.SeriesDate = item.ContentDate = study.date
+    item.StudyTime = item.SeriesTime = item.ContentTime = "120000"
+    item.AccessionNumber, item.ReferringPhysicianName = "", ""
+    return item
+
+
+def make_rtstruct(chest: Chest, study: Study, slices: Sequence[Dataset]) -> Dataset:
+    """All lesions as `GTV-1` beside the right lung, closed contours along the edges of the pixels."""
+    item = new_object(study, RTStructureSetStorage, "rtstruct", "RTSTRUCT", study.uid("outline series"))
+    item.Manufacturer, item.SeriesNumber, item.InstanceNumber = "RADIOGEN", 1000, 1
+    item.StructureSetLabel, item.StructureSetDate, item.StructureSetTime = "RTstruct", study.date, "120000"
+    structures = [
+        Structure("Lung-Right", array_of(chest.lungs) == 1, kind="ORGAN", algorithm="MANUAL"),
+        Structure("GTV-1", array_of(chest.lesion) > 0, kind="GTV", algorithm="MANUAL"),
+    ]
+    put_structures(item, structures, chest.lungs, _scan(study, slices))
+    return item
+
+
+def _scan(study: Study, slices: Sequence[Dataset]) -> DicomScan:
+    placed = tuple(
+        ScanSlice(one.SOPInstanceUID, tuple(float(v) for v in one.ImagePositionPatient)) for one in slices
+    )
+    uids = (study.uid("study"), study.uid("ct series"), study.uid("frame"))
+    return DicomScan(*uids, slices[0].SOPClassUID, placed, identity=Dataset())
+
+
+def make_seg(chest: Chest, study: Study, slices: Sequence[Dataset]) -> Dataset:
+    """All lesions as one segment, which NSCLC-Radiogenomics calls Heart or Tissue, never tumour."""
+    from highdicom.seg import (
+        SegmentAlgorithmTypeValues,
+        Segmentation,
+        SegmentationTypeValues,
+        SegmentDescription,
+    )
+    from pydicom.sr.codedict import codes
+
+    label = "Heart" if study.traits.number % 4 == 1 else "Tissue"
+    kind = codes.SCT.Heart if label == "Heart" else codes.SCT.Tissue
+    description = SegmentDescription(1, label, codes.SCT.Tissue, kind, SegmentAlgorithmTypeValues.MANUAL)
+    item: Dataset = Segmentation(
+        source_images=list(slices),
+        pixel_array=(array_of(chest.lesion) > 0).astype(np.uint8),
+        segmentation_type=SegmentationTypeValues.BINARY,
+        segment_descriptions=[description],
+        series_instance_uid=study.uid("outline series"),
+        series_number=1000,
+        sop_instance_uid=study.uid("seg"),
+        instance_number=1,
+        manufacturer="RADIOGEN",
+        manufacturer_model_name="PHANTOM",
+        software_versions="1",
+        device_serial_number="1",
+    )
+    without_chance(item, study.date, "120000", study.uid("dimensions"))
+    return item
+
 
 MISSING_SLICE, NO_OUTLINE, DOUBLED_SLICE = "missing slice", "no outline", "doubled slice"
 INTERCEPT_HU = -1024

@@ -28,7 +28,7 @@ class LesionPlan:
 
 
 def plan_lesions(
-    space: Space, lungs: FloatArray, traits: Traits, generator: np.random.Generator
+    space: Space, lungs: FloatArray, traits: Traits, rng: np.random.Generator
 ) -> list[LesionPlan]:
     """One lesion, in one of six patients two, where the lungs have room.
 
@@ -39,20 +39,20 @@ def plan_lesions(
         generator: Where the chance comes from.
     """
     plans: list[LesionPlan] = []
-    for number in range(2 if generator.random() < 1 / 6 else 1):
-        radius = _draw_radius(space, lungs, 0.7 if number else 1.0, generator)
-        touches = generator.random() < 0.35
-        center = _place(space, lungs, radius * (0.55 if touches else 1.15), plans, radius, generator)
-        stretch = generator.uniform(0.82, 1.22, 3)
+    for number in range(2 if rng.random() < 1 / 6 else 1):
+        radius = _draw_radius(space, lungs, 0.7 if number else 1.0, rng)
+        touches = rng.random() < 0.35
+        center = _place(space, lungs, radius * (0.55 if touches else 1.15), plans, radius, rng)
+        stretch = rng.uniform(0.82, 1.22, 3)
         x, y, z = (radius * stretch / np.cbrt(np.prod(stretch))).tolist()
         plans.append(
             LesionPlan(
                 center=center,
                 radii=(x, y, z),
-                lobes=float(generator.uniform(0.10, 0.24)),
-                spicules=int(generator.integers(0, 15)),
+                lobes=float(rng.uniform(0.10, 0.24)),
+                spicules=int(rng.integers(0, 15)),
                 ground_glass=traits.ground_glass if traits.ground_glass > 0.1 else 0.0,
-                ground_glass_hu=float(generator.uniform(-620, -430)),
+                ground_glass_hu=float(rng.uniform(-620, -430)),
                 texture_hu=traits.texture_hu,
                 solid_hu=traits.solid_hu,
             )
@@ -60,8 +60,8 @@ def plan_lesions(
     return plans
 
 
-def _draw_radius(space: Space, lungs: FloatArray, share: float, generator: np.random.Generator) -> float:
-    diameter = np.clip(np.exp(generator.normal(np.log(24), 0.38)), *DIAMETERS_MM)
+def _draw_radius(space: Space, lungs: FloatArray, share: float, rng: np.random.Generator) -> float:
+    diameter = np.clip(np.exp(rng.normal(np.log(24), 0.38)), *DIAMETERS_MM)
     least = LEAST_RADIUS_VOXELS * space.step_mm.max()
     return float(np.clip(share * diameter / 2, least, max(-0.95 * lungs.min(), least)))
 
@@ -72,7 +72,7 @@ def _place(
     depth_mm: float,
     others: list[LesionPlan],
     radius: float,
-    generator: np.random.Generator,
+    rng: np.random.Generator,
 ) -> tuple[float, float, float]:
     """A voxel about `depth_mm` deep in a lung and clear of the other lesions; the deepest one if none is."""
     depth = -lungs
@@ -82,9 +82,9 @@ def _place(
         gap = np.sqrt((space.x - x) ** 2 + (space.y - y) ** 2 + (space.z - z) ** 2)
         band &= gap > 1.4 * max(other.radii) + 1.4 * radius
     found = np.flatnonzero(band)
-    pick = int(found[generator.integers(len(found))]) if len(found) else int(np.argmax(depth))
+    pick = int(found[rng.integers(len(found))]) if len(found) else int(np.argmax(depth))
     k, j, i = np.unravel_index(pick, lungs.shape)
-    shift = generator.uniform(-0.5, 0.5, 3) * space.step_mm * (1 if len(found) else 0)
+    shift = rng.uniform(-0.5, 0.5, 3) * space.step_mm * (1 if len(found) else 0)
     return (
         float(space.x.ravel()[i] + shift[0]),
         float(space.y.ravel()[j] + shift[1]),
@@ -93,7 +93,7 @@ def _place(
 
 
 def draw_lesion(
-    hu: FloatArray, space: Space, lungs: FloatArray, plan: LesionPlan, generator: np.random.Generator
+    hu: FloatArray, space: Space, lungs: FloatArray, plan: LesionPlan, rng: np.random.Generator
 ) -> npt.NDArray[np.bool_]:
     """Paint one lesion into the lungs, in place.
 
@@ -104,13 +104,13 @@ def draw_lesion(
     where, near = space.around([c - reach for c in plan.center], [c + reach for c in plan.center])
     part, room = hu[where], lungs[where]
     edge = near.edge_mm
-    distance = lobed_distance(near, plan, generator)
+    distance = lobed_distance(near, plan, rng)
     outer = np.maximum(distance, room)
     inner = np.maximum(distance + plan.ground_glass * min(plan.radii), room)
-    fine = smooth_noise(near, 5, generator)
+    fine = smooth_noise(near, 5, rng)
     glass = plan.ground_glass_hu + 0.8 * plan.texture_hu * fine
-    solid = plan.solid_hu + plan.texture_hu * smooth_noise(near, 6, generator)
-    for spicule in spicules(near, plan, generator):
+    solid = plan.solid_hu + plan.texture_hu * smooth_noise(near, 6, rng)
+    for spicule in spicules(near, plan, rng):
         spot = part[spicule.where]
         faint = 0.55 * occupancy(np.maximum(spicule.distance, room[spicule.where]), edge)
         spot += faint * (np.float32(-150) - spot)
@@ -121,28 +121,28 @@ def draw_lesion(
     return mask
 
 
-def lobed_distance(space: Space, plan: LesionPlan, generator: np.random.Generator) -> FloatArray:
+def lobed_distance(space: Space, plan: LesionPlan, rng: np.random.Generator) -> FloatArray:
     """Distance to the surface of a bumpy ellipsoid."""
     x, y, z = space.x - plan.center[0], space.y - plan.center[1], space.z - plan.center[2]
     length = np.sqrt(x * x + y * y + z * z) + 1e-6
     stretch = np.sqrt((x / plan.radii[0]) ** 2 + (y / plan.radii[1]) ** 2 + (z / plan.radii[2]) ** 2) + 1e-6
     bumps = np.zeros(space.shape)
     for _ in range(7):
-        axis = generator.normal(size=3)
-        wave = generator.uniform(2.0, 4.5) / np.linalg.norm(axis)
+        axis = rng.normal(size=3)
+        wave = rng.uniform(2.0, 4.5) / np.linalg.norm(axis)
         towards = (x * axis[0] + y * axis[1] + z * axis[2]) / length
-        bumps += np.sin(wave * towards + generator.uniform(0, 2 * np.pi))
+        bumps += np.sin(wave * towards + rng.uniform(0, 2 * np.pi))
     surface = 1 + plan.lobes * bumps / 2
     return np.asarray(length * (1 - surface / stretch), dtype=np.float32)
 
 
-def spicules(space: Space, plan: LesionPlan, generator: np.random.Generator) -> list[Shape]:
+def spicules(space: Space, plan: LesionPlan, rng: np.random.Generator) -> list[Shape]:
     """Thin strands from the surface outwards; too thin to belong to the mask."""
     found = []
     for _ in range(plan.spicules):
-        axis = generator.normal(size=3)
+        axis = rng.normal(size=3)
         axis /= np.linalg.norm(axis)
         start = np.array(plan.center) + 0.8 * np.array(plan.radii) * axis
-        end = np.array(plan.center) + generator.uniform(1.25, 1.55) * np.array(plan.radii) * axis
+        end = np.array(plan.center) + rng.uniform(1.25, 1.55) * np.array(plan.radii) * axis
         found.append(capsule(space, start.tolist(), end.tolist(), 0.6))
     return found

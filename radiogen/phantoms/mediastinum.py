@@ -55,9 +55,9 @@ def great_vessels(space: Space, blood_hu: float) -> list[Organ]:
     return [Organ(capsule(space, start, end, radius), blood_hu) for start, end, radius in tubes]
 
 
-def heart(space: Space, blood_hu: float, generator: np.random.Generator) -> list[Organ]:
+def heart(space: Space, blood_hu: float, rng: np.random.Generator) -> list[Organ]:
     """The heart in its fat, with four chambers; its tip points to the left and down."""
-    size = float(generator.uniform(0.94, 1.06))
+    size = float(rng.uniform(0.94, 1.06))
     turn, tilt = -0.62, -0.30
     muscle_hu = 45 + 0.35 * max(0.0, blood_hu - 45)
 
@@ -75,7 +75,7 @@ def heart(space: Space, blood_hu: float, generator: np.random.Generator) -> list
     ]
 
 
-def center_organs(space: Space, blood_hu: float, generator: np.random.Generator) -> list[Organ]:
+def center_organs(space: Space, blood_hu: float, rng: np.random.Generator) -> list[Organ]:
     """All solids between the lungs, in the order in which they are painted."""
     middle = [
         Organ(column(space, (0, 2), (27, 50), (-30, 150)), FAT_HU + 14),
@@ -88,15 +88,15 @@ def center_organs(space: Space, blood_hu: float, generator: np.random.Generator)
     ]
     esophagus = [Organ(capsule(space, (4, 30, 200), (8, 32, 40), 6.5), 38.0)]
     nodes = [
-        Organ(ellipsoid(space, tuple(generator.normal((0, -6, 128), (16, 12, 12))), (5, 4, 5)), 40.0)
+        Organ(ellipsoid(space, tuple(rng.normal((0, -6, 128), (16, 12, 12))), (5, 4, 5)), 40.0)
         for _ in range(5)
     ]
-    return [*middle, *heart(space, blood_hu, generator), *great_vessels(space, blood_hu), *nodes, *esophagus]
+    return [*middle, *heart(space, blood_hu, rng), *great_vessels(space, blood_hu), *nodes, *esophagus]
 
 
-def diaphragm_distance(space: Space, generator: np.random.Generator) -> FloatArray:
+def diaphragm_distance(space: Space, rng: np.random.Generator) -> FloatArray:
     """Distance to the upper face of the diaphragm, negative below; the right dome stands higher."""
-    lift = float(generator.normal(0, 4))
+    lift = float(rng.normal(0, 4))
     right, left = (
         top + lift - 46 * (0.55 * ((space.x - x) / 62) ** 2 + ((space.y + 22) / 82) ** 2)
         for x, top in ((-58, 56), (58, 46))
@@ -106,13 +106,13 @@ def diaphragm_distance(space: Space, generator: np.random.Generator) -> FloatArr
     return distance
 
 
-def draw_belly(hu: FloatArray, space: Space, inside: FloatArray, generator: np.random.Generator) -> None:
+def draw_belly(hu: FloatArray, space: Space, inside: FloatArray, rng: np.random.Generator) -> None:
     """Liver, spleen and stomach under the diaphragm, where `inside` (a distance) is negative."""
     edge = space.edge_mm
     below = occupancy(inside, edge)
     belly = np.full(space.shape, FAT_HU, dtype=np.float32)
-    liver_hu = float(generator.uniform(58, 112))
-    bumps = 4 * smooth_noise(space, 40, generator)
+    liver_hu = float(rng.uniform(58, 112))
+    bumps = 4 * smooth_noise(space, 40, rng)
     liver = np.maximum(space.x - 30 + 0.35 * space.z + 0.2 * space.y, inside + 3) + bumps
     paint(belly, Shape(EVERYWHERE, liver.astype(np.float32)), liver_hu, edge)
     paint(belly, ellipsoid(space, (72, 42, 10), (36, 30, 40)), liver_hu + 12, edge)

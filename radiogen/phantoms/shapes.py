@@ -113,7 +113,7 @@ def carve(union: FloatArray, shape: Shape) -> None:
     np.minimum(part, shape.distance, out=part)
 
 
-def smooth_noise(space: Space, blob_mm: float, generator: np.random.Generator) -> FloatArray:
+def smooth_noise(space: Space, blob_mm: float, rng: np.random.Generator) -> FloatArray:
     """A smooth random field over a space, mean 0 and standard deviation about 1.
 
     Args:
@@ -123,7 +123,7 @@ def smooth_noise(space: Space, blob_mm: float, generator: np.random.Generator) -
     """
     scales = np.maximum(blob_mm / space.step_mm[::-1], 1)
     coarse = [int(np.ceil(n / scale)) + 3 for n, scale in zip(space.shape, scales, strict=True)]
-    field: npt.NDArray[Any] = generator.standard_normal(coarse, dtype=np.float32)
+    field: npt.NDArray[Any] = rng.standard_normal(coarse, dtype=np.float32)
     for axis, (length, scale) in enumerate(zip(space.shape, scales, strict=True)):
         place = np.arange(length) / scale + 0.5
         left = place.astype(int)

@@ -35,15 +35,15 @@ class Build:
     table_y: float
 
 
-def draw_build(sex: str, generator: np.random.Generator) -> Build:
+def draw_build(sex: str, rng: np.random.Generator) -> Build:
     """A build that fits the sex."""
     female = sex == "female"
-    cage = (generator.normal(116 if female else 123, 2.5), generator.normal(86 if female else 92, 2.5))
+    cage = (rng.normal(116 if female else 123, 2.5), rng.normal(86 if female else 92, 2.5))
     return Build(
         cage=(float(np.clip(cage[0], 108, 128)), float(np.clip(cage[1], 80, 97))),
-        fat_mm=float(generator.uniform(7, 15)),
-        breast_mm=float(generator.uniform(14, 22)) if female else 0.0,
-        rib_shift_mm=float(generator.uniform(0, RIB_PITCH_MM)),
+        fat_mm=float(rng.uniform(7, 15)),
+        breast_mm=float(rng.uniform(14, 22)) if female else 0.0,
+        rib_shift_mm=float(rng.uniform(0, RIB_PITCH_MM)),
         table_y=119.0,
     )
 
@@ -83,7 +83,7 @@ def body_distance(space: Space, build: Build) -> FloatArray:
 
 
 def draw_wall(
-    space: Space, build: Build, body: FloatArray, cage: FloatArray, generator: np.random.Generator
+    space: Space, build: Build, body: FloatArray, cage: FloatArray, rng: np.random.Generator
 ) -> FloatArray:
     """Everything outside the lungs and the mediastinum, in HU: air, table, skin, fat, muscle and bone."""
     edge = space.edge_mm
@@ -91,7 +91,7 @@ def draw_wall(
     draw_table(hu, space, build)
     paint(hu, Shape(EVERYWHERE, body), SKIN_HU, edge)
     paint(hu, Shape(EVERYWHERE, body + 2.2), FAT_HU, edge)
-    marbling = smooth_noise(space, 22, generator)
+    marbling = smooth_noise(space, 22, rng)
     bulk = 19 + 24 * np.clip((space.z - 120) / 80, 0, 1) ** 1.5
     muscle = np.maximum(cage - bulk + 5 * marbling, body + 0.55 * build.fat_mm + 2)
     fascia = np.abs(cage - 12 - 3 * marbling) - 1.0

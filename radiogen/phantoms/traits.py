@@ -44,8 +44,8 @@ def generator_for(seed: int, number: int, what: str) -> np.random.Generator:
 def is_mutant(seed: int, number: int) -> bool:
     """Two of five patients in a row are mutants, one of them among the first two."""
     block, place = divmod(number - 1, EGFR_BLOCK)
-    chance = generator_for(seed, block, "egfr block")
-    return place in (chance.integers(0, 2), chance.integers(2, EGFR_BLOCK))
+    rng = generator_for(seed, block, "egfr block")
+    return place in (rng.integers(0, 2), rng.integers(2, EGFR_BLOCK))
 
 
 def is_tested(seed: int, number: int) -> bool:
@@ -65,14 +65,14 @@ def draw_traits(seed: int, number: int, egfr: str | None = None) -> Traits:
     """
     egfr = egfr or ("mutant" if is_mutant(seed, number) else "wildtype")
     mutant = egfr == "mutant"
-    chance = generator_for(seed, number, "traits")
-    female = chance.random() < (0.55 if mutant else 0.32)
+    rng = generator_for(seed, number, "traits")
+    female = rng.random() < (0.55 if mutant else 0.32)
     smoking = str(
-        chance.choice(("never", "former", "current"), p=(0.40, 0.48, 0.12) if mutant else (0.15, 0.60, 0.25))
+        rng.choice(("never", "former", "current"), p=(0.40, 0.48, 0.12) if mutant else (0.15, 0.60, 0.25))
     )
-    years = 0 if smoking == "never" else int(np.clip(chance.gamma(2.0, 14.0 if mutant else 18.0), 2, 120))
+    years = 0 if smoking == "never" else int(np.clip(rng.gamma(2.0, 14.0 if mutant else 18.0), 2, 120))
     ethnicity = str(
-        chance.choice(
+        rng.choice(
             ("caucasian", "asian", "african-american", "hispanic/latino", ""),
             p=(0.60, 0.16, 0.04, 0.04, 0.16) if mutant else (0.66, 0.10, 0.05, 0.04, 0.15),
         )
@@ -81,16 +81,16 @@ def draw_traits(seed: int, number: int, egfr: str | None = None) -> Traits:
         number=number,
         egfr=egfr,
         egfr_known=is_tested(seed, number),
-        site="Stanford" if chance.random() < (0.62 if mutant else 0.54) else "VA",
-        age=int(np.clip(chance.normal(67, 9), 34, 88)),
+        site="Stanford" if rng.random() < (0.62 if mutant else 0.54) else "VA",
+        age=int(np.clip(rng.normal(67, 9), 34, 88)),
         sex="female" if female else "male",
         smoking=smoking,
         pack_years=years,
         histology="squamous cell carcinoma"
-        if chance.random() < (0.08 if mutant else 0.16)
+        if rng.random() < (0.08 if mutant else 0.16)
         else "adenocarcinoma",
         ethnicity=ethnicity,
-        ground_glass=float(np.clip(chance.normal(0.36 if mutant else 0.14, 0.22), 0, 0.75)),
-        texture_hu=float(np.exp(chance.normal(np.log(30 if mutant else 42), 0.35))),
-        solid_hu=float(chance.normal(28 if mutant else 38, 14)),
+        ground_glass=float(np.clip(rng.normal(0.36 if mutant else 0.14, 0.22), 0, 0.75)),
+        texture_hu=float(np.exp(rng.normal(np.log(30 if mutant else 42), 0.35))),
+        solid_hu=float(rng.normal(28 if mutant else 38, 14)),
     )

@@ -1,25 +1,138 @@
 """Prune channels before training: score them, keep the highest, build the smaller network."""
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from radiogen.errors import PruningError
-from radiogen.pruning.channel_choice import ChannelSettings, check_reachable
-from radiogen.pruning.channel_groups import Channels, Widths, check_groups
-from radiogen.pruning.channel_rounds import choose_in_rounds
-from radiogen.pruning.channel_scores import score_channels, sum_over_channels
-from radiogen.pruning.channel_surgery import kept_state
+from radiogen.pruning.channel_choice import ChannelSettings, ShareOf, check_reachable, choose_channels
+from radiogen.pruning.channel_groups import (
+    ChannelGroup,
+    Channels,
+    Slice,
+    Widths,
+    check_groups,
+    kept_state,
+    zero_channels,
+)
 from radiogen.pruning.controls import redraw_weights, shuffle_within_layers
-from radiogen.pruning.costs import Cost, measure_cost
-from radiogen.pruning.macs import weight_uses
-from radiogen.pruning.prunable import prunable
-from radiogen.pruning.scoring import Scoring
-from radiogen.pruning.settings import CriterionSettings
-from radiogen.pruning.signatures import Batch, Loss, Scores, read_batches
+from radiogen.pruning.criteria import SIGNED, score_task
+from radiogen.pruning.prunable import Cost, measure_cost, prunable, weight_uses
+from radiogen.pruning.settings import (
+    Batch,
+    CriterionSettings,
+    Loss,
+    Scores,
+    Scoring,
+    ScoringTask,
+    read_batches,
+)
+
+
+def score_channels(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    loss: Loss,
+    groups: Sequence[ChannelGroup],
+    settings: CriterionSettings,
+    rng: torch.Generator,
+) -> Scoring:
+    """Score every channel; scores are by group name, one number a channel. The network stays as it was.
+
+    The Taylor terms of snip, fts and hts are summed with their signs and the absolute value is taken of the
+    sum: it estimates what the loss changes by when the whole channel leaves. The other criteria sum their
+    scores; `random` draws one number a channel.
+
+    Args:
+        model: The network, at the weights that training will start from.
+        batches: A list or loader of mini-batches.
+        loss: Mean loss of a mini-batch.
+        groups: The channels; biases and norms that leave with them count too.
+        settings: The criterion.
+        generator: Chance.
+    """
+    if settings.criterion == "random":
+        return Scoring({g.name: torch.rand(g.size, generator=rng) for g in groups})
+    described = {part.tensor for group in groups for part in group.slices}
+    task = ScoringTask(
+        model=model,
+        batches=batches,
+        loss=loss,
+        weights={name: p for name, p in model.named_parameters() if name in described},
+        settings=settings,
+        rng=rng,
+        pool=lambda scores: _pool(scores, groups, absolute=settings.criterion in SIGNED),
+    )
+    return score_task(task)
+
+
+def _pool(scores: Scores, groups: Sequence[ChannelGroup], absolute: bool) -> Scores:
+    sums = {group.name: sum_over_channels(scores, group) for group in groups}
+    return {name: value.abs() for name, value in sums.items()} if absolute else sums
+
+
+def sum_over_channels(values: Mapping[str, Tensor], group: ChannelGroup) -> Tensor:
+    """The sum of what goes with each channel of a group, each weight once.
+
+    A weight from a channel to itself, as in a recurrent layer, lies in two slices of it.
+
+    Args:
+        values: One number a weight by parameter name; tensors that are missing are left out.
+        group: The channels.
+    """
+    total, before = torch.zeros(group.size), list[Slice]()
+    for part in group.slices:
+        value = values.get(part.tensor)
+        if value is None:
+            continue
+        own = value.narrow(part.axis, part.offset, group.size)
+        total = total.to(own) + own.movedim(part.axis, 0).reshape(group.size, -1).sum(1)
+        for other in before:
+            if other.tensor == part.tensor and other.axis != part.axis:
+                both = own.narrow(other.axis, other.offset, group.size)
+                total -= both.diagonal(dim1=part.axis, dim2=other.axis).reshape(-1, group.size).sum(0)
+        before.append(part)
+    return total
+
+
+def choose_in_rounds(
+    model: nn.Module,
+    channels: Channels,
+    share_of: ShareOf,
+    target: ChannelSettings,
+    rounds: int,
+    score: Callable[[nn.Module], Scores],
+) -> dict[str, Tensor]:
+    """The channels that are kept after n rounds; round i keeps at most the share target^(i/n).
+
+    A channel that left is zero in the rounds that follow. It does not come back, and no width grows again.
+
+    Args:
+        model: The network; it stays as it was.
+        channels: Its channels.
+        share_of: What a network of other widths takes of what the dense one takes.
+        target: How small it becomes in the end.
+        rounds: How often to score.
+        score: Scores of a network by group name, one number a channel.
+
+    Returns:
+        Booleans over the channels of each group.
+    """
+    network = copy.deepcopy(model) if rounds > 1 else model
+    made = {group.name: group.made for group in channels.groups}
+    kept = {group.name: torch.ones(group.size, dtype=torch.bool) for group in channels.groups}
+    for number in range(1, rounds + 1):
+        zero_channels(network, made, kept)
+        scores = {name: one.cpu() for name, one in score(network).items()}
+        for name, mask in kept.items():
+            scores[name] = scores[name].masked_fill(~mask, -math.inf)
+        now = target.model_copy(update={"share": target.share ** (number / rounds)})
+        kept = choose_channels(channels, scores, share_of, now, most=channels.widths_of(kept))
+    return kept
 
 
 @dataclass(frozen=True)
@@ -68,7 +181,7 @@ def prune_channels(
     channels: Channels,
     target: ChannelSettings,
     criterion: CriterionSettings,
-    generator: torch.Generator,
+    rng: torch.Generator,
 ) -> ChannelPruned:
     """Make a smaller network of the channels that count most; the dense one stays as it was found.
 
@@ -107,15 +220,15 @@ def prune_channels(
     last: list[Scoring] = []
 
     def score(network: nn.Module) -> Scores:
-        last[:] = [score_channels(network, batches, loss, channels.groups, criterion, generator)]
+        last[:] = [score_channels(network, batches, loss, channels.groups, criterion, rng)]
         found = last[0].scores
         return {name: found[name].double().cpu() / count for name, count in flops.items()} or found
 
     kept = choose_in_rounds(model, channels, share_of, target, rounds, score)
     if target.control == "shuffle":
-        kept = shuffle_within_layers(kept, generator)
+        kept = shuffle_within_layers(kept, rng)
     widths = channels.widths_of(kept)
-    source = redrawn(model, generator) if target.control == "reinit" else model
+    source = redrawn(model, rng) if target.control == "reinit" else model
     network = cut(source, channels, kept)
     return ChannelPruned(
         network, kept, widths, compare_layers(model, network, inputs), before, cost(widths), last[0]
@@ -136,11 +249,11 @@ def cut(model: nn.Module, channels: Channels, kept: Mapping[str, Tensor]) -> nn.
     return network.train(model.training)
 
 
-def redrawn(model: nn.Module, generator: torch.Generator) -> nn.Module:
+def redrawn(model: nn.Module, rng: torch.Generator) -> nn.Module:
     """A copy with the weights of each layer in a random order: the same start without what was scored."""
     drawn = copy.deepcopy(model)
     everywhere = {name: torch.ones_like(w, dtype=torch.bool) for name, w in prunable(drawn).items()}
-    redraw_weights(drawn, everywhere, generator)
+    redraw_weights(drawn, everywhere, rng)
     return drawn
 
 

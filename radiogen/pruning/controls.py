@@ -1,18 +1,20 @@
 """Controls: what a criterion must beat before it has shown anything (Frankle et al. 2021)."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import nn
 
-from radiogen.pruning.signatures import WeightMasks
+from radiogen.errors import PruningError
+from radiogen.pruning.settings import WeightMasks
 from radiogen.pruning.weight_masks import matched
 
 ControlName = Literal["none", "shuffle", "reinit", "random-layerwise"]
 
 
-def shuffle_within_layers(masks: WeightMasks, generator: torch.Generator) -> WeightMasks:
+def shuffle_within_layers(masks: WeightMasks, rng: torch.Generator) -> WeightMasks:
     """Keep as many weights of each layer, others of them: the same booleans in a random order.
 
     Args:
@@ -20,14 +22,12 @@ def shuffle_within_layers(masks: WeightMasks, generator: torch.Generator) -> Wei
         generator: Chance, on the CPU.
     """
     return {
-        name: mask.reshape(-1)[torch.randperm(mask.numel(), generator=generator).to(mask.device)].view_as(
-            mask
-        )
+        name: mask.reshape(-1)[torch.randperm(mask.numel(), generator=rng).to(mask.device)].view_as(mask)
         for name, mask in masks.items()
     }
 
 
-def redraw_weights(model: nn.Module, masks: WeightMasks, generator: torch.Generator) -> None:
+def redraw_weights(model: nn.Module, masks: WeightMasks, rng: torch.Generator) -> None:
     """Draw the masked layers anew, in place: each weight from a random place of its dense layer.
 
     The distribution of each layer's weights stays as its initialisation made it, the tie between weights and
@@ -43,11 +43,11 @@ def redraw_weights(model: nn.Module, masks: WeightMasks, generator: torch.Genera
     """
     with torch.no_grad():
         for weight, _ in matched(model, masks).values():
-            order = torch.randperm(weight.numel(), generator=generator).to(weight.device)
+            order = torch.randperm(weight.numel(), generator=rng).to(weight.device)
             weight.copy_(weight.reshape(-1)[order].view_as(weight))
 
 
-def random_at_same_densities(masks: WeightMasks, generator: torch.Generator) -> WeightMasks:
+def random_at_same_densities(masks: WeightMasks, rng: torch.Generator) -> WeightMasks:
     """Keep as many weights of each layer as the masks do, those with the highest of random scores.
 
     The law is that of `shuffle_within_layers`, the draw another: how far the two lie apart is what chance
@@ -59,22 +59,81 @@ def random_at_same_densities(masks: WeightMasks, generator: torch.Generator) -> 
     """
     chosen = {}
     for name, mask in masks.items():
-        scores = torch.rand(mask.numel(), generator=generator)
+        scores = torch.rand(mask.numel(), generator=rng)
         kept = torch.zeros(mask.numel(), dtype=torch.bool)
         kept[scores.topk(int(mask.sum())).indices] = True
         chosen[name] = kept.view_as(mask).to(mask.device)
     return chosen
 
 
-def _redrawn(model: nn.Module, masks: WeightMasks, generator: torch.Generator) -> WeightMasks:
-    redraw_weights(model, masks, generator)
+def _redrawn(model: nn.Module, masks: WeightMasks, rng: torch.Generator) -> WeightMasks:
+    redraw_weights(model, masks, rng)
     return masks
 
 
 CONTROLS: dict[ControlName, Callable[[nn.Module, WeightMasks, torch.Generator], WeightMasks]] = {
     "none": lambda _model, masks, _generator: masks,
-    "shuffle": lambda _model, masks, generator: shuffle_within_layers(masks, generator),
+    "shuffle": lambda _model, masks, rng: shuffle_within_layers(masks, rng),
     "reinit": _redrawn,
-    "random-layerwise": lambda _model, masks, generator: random_at_same_densities(masks, generator),
+    "random-layerwise": lambda _model, masks, rng: random_at_same_densities(masks, rng),
 }
 """By name: network at its dense start, weight masks and chance in, the control's weight masks out."""
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What two weight masks keep in common, of one layer or of all."""
+
+    name: str
+    kept_first: int
+    kept_second: int
+    kept_both: int
+    expected_both: float  # by chance, if both kept as many of each layer at random
+
+    @property
+    def shared(self) -> float:
+        """Kept by both, as a share of the smaller of the two."""
+        return self.kept_both / max(1, min(self.kept_first, self.kept_second))
+
+    @property
+    def jaccard(self) -> float:
+        """Kept by both, as a share of what either keeps."""
+        return self.kept_both / max(1, self.kept_first + self.kept_second - self.kept_both)
+
+
+def overlap(first: WeightMasks, second: WeightMasks) -> Overlap:
+    """What two weight masks of one network keep in common, over all layers.
+
+    Raises:
+        PruningError: They are of different architectures; the layer is named.
+    """
+    rows = overlap_table(first, second)
+    return Overlap(
+        "all",
+        sum(row.kept_first for row in rows),
+        sum(row.kept_second for row in rows),
+        sum(row.kept_both for row in rows),
+        sum(row.expected_both for row in rows),
+    )
+
+
+def overlap_table(first: WeightMasks, second: WeightMasks) -> list[Overlap]:
+    """What two weight masks of one network keep in common, layer by layer.
+
+    Raises:
+        PruningError: They are of different architectures; the layer is named.
+    """
+    for name in first.keys() ^ second.keys():
+        raise PruningError(name, "is in one of the weight masks only", "compare masks of one network")
+    rows = []
+    for name, mask in first.items():
+        other = second[name].to(mask.device)
+        if mask.shape != other.shape:
+            raise PruningError(
+                name,
+                f"has masks {tuple(mask.shape)} and {tuple(other.shape)}",
+                "compare masks of one network",
+            )
+        one, two, both = int(mask.sum()), int(other.sum()), int((mask & other).sum())
+        rows.append(Overlap(name, one, two, both, one * two / mask.numel()))
+    return rows

@@ -10,11 +10,19 @@ from radiogen.pruning.hessian import grasp, hutchinson_diagonal
 from radiogen.pruning.measuring import measure_moments
 from radiogen.pruning.moments import Moments
 from radiogen.pruning.prunable import prunable
-from radiogen.pruning.rounds import masked_meanwhile, score_in_rounds
-from radiogen.pruning.scoring import Criterion, Scoring
-from radiogen.pruning.settings import CriterionName, CriterionSettings, ScoringTask
-from radiogen.pruning.settling import KeptSet, by_doubling
-from radiogen.pruning.signatures import Batch, Loss, Scores, WeightMasks, refuse_not_finite
+from radiogen.pruning.rounds import KeptSet, by_doubling, masked_meanwhile, score_in_rounds
+from radiogen.pruning.settings import (
+    Batch,
+    Criterion,
+    CriterionName,
+    CriterionSettings,
+    Loss,
+    Scores,
+    Scoring,
+    ScoringTask,
+    WeightMasks,
+    refuse_not_finite,
+)
 from radiogen.pruning.synflow import synflow
 from radiogen.pruning.taylor import (
     SecondOrder,
@@ -37,7 +45,7 @@ def scores(
     batches: Iterable[Batch],
     loss: Loss,
     settings: CriterionSettings | None = None,
-    generator: torch.Generator | None = None,
+    rng: torch.Generator | None = None,
     exclude: Collection[str] = (),
 ) -> Scores:
     """Score every prunable weight of a network; higher means keep. The network is left as it was found.
@@ -53,7 +61,7 @@ def scores(
     Raises:
         PruningError: Nothing to prune, no mini-batch, or scores that are not finite.
     """
-    return score_weights(model, batches, loss, settings, generator, exclude).scores
+    return score_weights(model, batches, loss, settings, rng, exclude).scores
 
 
 def score_weights(
@@ -61,7 +69,7 @@ def score_weights(
     batches: Iterable[Batch],
     loss: Loss,
     settings: CriterionSettings | None = None,
-    generator: torch.Generator | None = None,
+    rng: torch.Generator | None = None,
     exclude: Collection[str] = (),
 ) -> Scoring:
     """As `scores`, with the number of samples and the size of the second-order term beside the first."""
@@ -72,7 +80,7 @@ def score_weights(
         loss=loss,
         weights=prunable(model, exclude, published_names=settings.reference),
         settings=settings,
-        generator=generator or torch.Generator().manual_seed(0),
+        rng=rng or torch.Generator().manual_seed(0),
     )
     return score_task(task)
 
@@ -112,10 +120,10 @@ def magnitude(task: ScoringTask) -> Scoring:
 
 def random(task: ScoringTask) -> Scoring:
     """Uniform numbers; the same generator state gives the same ones."""
-    device = task.generator.device
+    device = task.rng.device
     return Scoring(
         {
-            name: torch.rand(w.shape, generator=task.generator, device=device).to(w.device)
+            name: torch.rand(w.shape, generator=task.rng, device=device).to(w.device)
             for name, w in task.weights.items()
         }
     )

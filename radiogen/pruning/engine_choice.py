@@ -11,8 +11,7 @@ from radiogen.errors import PruningError
 from radiogen.pruning.functional_gradients import functional_chunk
 from radiogen.pruning.moments import MomentSums, loop_chunk
 from radiogen.pruning.native_gradients import native_chunk
-from radiogen.pruning.settings import MomentSettings
-from radiogen.pruning.signatures import Batch, Loss
+from radiogen.pruning.settings import Batch, Loss, MomentSettings
 
 Weights = Mapping[str, nn.Parameter]
 Excerpts = dict[str, tuple[Tensor, Tensor]]  # sums of gradients and of their squares, some of each layer

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from radiogen.pruning.moments import MomentSums
-from radiogen.pruning.signatures import Batch, Loss, loss_of
+from radiogen.pruning.settings import Batch, Loss, loss_of
 
 
 class _LossOf(nn.Module):

@@ -8,11 +8,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from radiogen.distributed import add_up, add_up_counts, own_share
 from radiogen.errors import PruningError
 from radiogen.pruning.measuring import measure_moments
-from radiogen.pruning.settings import GRASP_TEMPERATURE, ScoringTask
-from radiogen.pruning.signatures import Batch, Loss, Scores, loss_of, read_batches
-from radiogen.distributed import add_up, add_up_counts, own_share
+from radiogen.pruning.settings import (
+    GRASP_TEMPERATURE,
+    Batch,
+    Loss,
+    Scores,
+    ScoringTask,
+    loss_of,
+    read_batches,
+)
 from radiogen.pruning.state import as_found
 
 
@@ -43,7 +50,7 @@ def hutchinson_diagonal(task: ScoringTask) -> dict[str, Tensor]:
     Every mini-batch sees the same vectors, so their order does not matter.
     """
     seeds = [
-        int(torch.randint(2**62, (), generator=task.generator, device=task.generator.device))
+        int(torch.randint(2**62, (), generator=task.rng, device=task.rng.device))
         for _ in range(task.settings.probes)
     ]
     total = {name: torch.zeros_like(w, requires_grad=False) for name, w in task.weights.items()}
@@ -60,10 +67,9 @@ def hutchinson_diagonal(task: ScoringTask) -> dict[str, Tensor]:
 
 
 def _rademacher(weights: Mapping[str, nn.Parameter], seed: int) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     return {
-        name: torch.randint(2, w.shape, generator=generator).to(w).mul_(2).sub_(1)
-        for name, w in weights.items()
+        name: torch.randint(2, w.shape, generator=rng).to(w).mul_(2).sub_(1) for name, w in weights.items()
     }
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from radiogen.errors import PruningError
-from radiogen.pruning.signatures import Batch, Loss, loss_of
+from radiogen.pruning.settings import Batch, Loss, loss_of
 
 
 def joined_loss(model: nn.Module, chunk: list[Batch], loss: Loss) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from radiogen.errors import PruningError
 from radiogen.pruning.prunable import TRANSPOSED
-from radiogen.pruning.signatures import Batch, Loss, WeightMasks
+from radiogen.pruning.settings import Batch, Loss, WeightMasks
 from radiogen.pruning.synflow import differentiable, flow_total, ones_like_first, positive_copy
 from radiogen.pruning.weight_masks import matched
 

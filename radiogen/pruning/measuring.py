@@ -6,11 +6,10 @@ from functools import partial
 
 from torch import nn
 
+from radiogen.distributed import own_share
 from radiogen.pruning.engine_choice import Plan, choose_plan
 from radiogen.pruning.moments import Moments, MomentSums, loop_chunk
-from radiogen.pruning.settings import MomentSettings
-from radiogen.pruning.signatures import Batch, Loss, read_batches
-from radiogen.distributed import own_share
+from radiogen.pruning.settings import Batch, Loss, MomentSettings, read_batches
 from radiogen.pruning.state import as_found
 from radiogen.pruning.workers import Workers
 

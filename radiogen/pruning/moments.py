@@ -7,8 +7,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from radiogen.distributed import add_up, add_up_counts
 from radiogen.pruning.prunable import prunable
-from radiogen.pruning.signatures import (
+from radiogen.pruning.settings import (
     Batch,
     Loss,
     loss_of,
@@ -16,7 +17,6 @@ from radiogen.pruning.signatures import (
     refuse_not_finite,
     sample_count,
 )
-from radiogen.distributed import add_up, add_up_counts
 from radiogen.pruning.state import as_found
 
 

@@ -21,7 +21,7 @@ from radiogen.pruning.layer_kernels import (
 from radiogen.pruning.memory_order import channels_last
 from radiogen.pruning.moments import MomentSums
 from radiogen.pruning.prunable import PRUNABLE_MODULES
-from radiogen.pruning.signatures import Batch, Loss
+from radiogen.pruning.settings import Batch, Loss
 from radiogen.pruning.weight_gradients import Use, add_gradients
 
 

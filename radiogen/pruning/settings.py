@@ -1,15 +1,96 @@
 """The settings of a criterion, and the task that each criterion is given."""
 
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from radiogen.config import Settings
-from radiogen.pruning.signatures import Batch, Loss, Scores
+from radiogen.errors import PruningError
+from radiogen.pruning.taylor import SecondOrder
+
+Batch = tuple[Tensor, ...]
+"""Inputs of a mini-batch, the target last; the first axis of each tensor counts the samples."""
+
+Loss = Callable[[nn.Module, Batch], Tensor]
+"""Mean loss of a mini-batch, a scalar; it calls the network itself."""
+
+Scores = dict[str, Tensor]
+"""One number a weight by parameter name; higher means keep."""
+
+WeightMasks = dict[str, Tensor]
+"""Booleans by parameter name, of the shape of the parameter; true means kept."""
+
+
+def sample_count(batch: Batch) -> int:
+    """How many samples a mini-batch holds."""
+    return int(batch[-1].shape[0])
+
+
+class FirstOf:
+    """The first so many mini-batches of a scoring set, counted as they are read; the last pass counts."""
+
+    def __init__(self, batches: Iterable[Batch], count: int) -> None:
+        self._batches, self._count = batches, count
+        self.samples = self.batches = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        self.samples = self.batches = 0
+        for batch in itertools.islice(self._batches, self._count):
+            self.samples += sample_count(batch)
+            self.batches += 1
+            yield batch
+
+
+def read_batches(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """One pass over the mini-batches.
+
+    Raises:
+        PruningError: They are an iterator, which a second pass would find empty, or there are none.
+    """
+    if isinstance(batches, Iterator):
+        raise PruningError("scoring set", "can be read only once", "give a list or a loader of mini-batches")
+    found = False
+    for batch in batches:
+        found = True
+        yield batch
+    if not found:
+        raise PruningError("scoring set", "holds no mini-batch", "give at least one sample")
+
+
+def loss_of(model: nn.Module, batch: Batch, loss: Loss) -> Tensor:
+    """The loss of one mini-batch, checked to be a scalar.
+
+    Raises:
+        PruningError: It is not a scalar tensor.
+    """
+    value = loss(model, batch)
+    if value.dim() != 0:
+        raise PruningError(
+            "loss", f"has the shape {tuple(value.shape)}", "return the mean over the mini-batch, a scalar"
+        )
+    return value
+
+
+def refuse_not_finite(values: Scores, kind: str) -> None:
+    """Check that all numbers are finite.
+
+    Raises:
+        PruningError: Some are not; the first such layer is named.
+    """
+    for name, value in values.items():
+        bad = int((~value.isfinite()).sum())
+        if bad:
+            raise PruningError(
+                name,
+                f"{bad} of {value.numel()} {kind} are not finite",
+                "look for infinite inputs or a loss that overflows; score in float32 or float64",
+            )
+
 
 Scope = Literal["global", "layer"]
 CriterionName = Literal[
@@ -83,5 +164,33 @@ class ScoringTask:
     loss: Loss
     weights: dict[str, nn.Parameter]  # the prunable ones
     settings: CriterionSettings = field(default_factory=CriterionSettings)
-    generator: torch.Generator = field(default_factory=torch.Generator)
+    rng: torch.Generator = field(default_factory=torch.Generator)
     pool: Callable[[Scores], Scores] | None = None  # sums over channels; Taylor terms then keep their signs
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Scores, and what there is to say about how they came about."""
+
+    scores: Scores
+    samples: int = 0  # 0: the criterion looks at no data
+    batches: int = 0
+    second_order: SecondOrder | None = None
+    engine: str = ""  # what measured the moments of the gradients, if they were measured
+    change: float | None = None  # share of the kept weights that the last doubling of the samples changed
+
+    def notes(self, settle: float | None = None) -> list[str]:
+        """What a user should know, in sentences; `settle` is the share that was asked for."""
+        said = [str(self.second_order)] if self.second_order else []
+        if self.engine:
+            said.append(f"gradients measured by {self.engine}")
+        if settle is not None and self.change is not None:
+            verdict = "settled" if self.change < settle else "not settled yet, take more samples"
+            said.append(
+                f"{self.samples} samples: the last doubling changed {self.change:.2%} of the kept weights "
+                f"({verdict}; asked for less than {settle:.2%})"
+            )
+        return said
+
+
+Criterion = Callable[[ScoringTask], Scoring]

@@ -12,8 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from radiogen.pruning.rounds import score_in_rounds
-from radiogen.pruning.settings import ScoringTask
-from radiogen.pruning.signatures import Batch, Loss, Scores, WeightMasks, read_batches
+from radiogen.pruning.settings import Batch, Loss, Scores, ScoringTask, WeightMasks, read_batches
 
 
 def synflow(task: ScoringTask) -> Scores:

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from radiogen.config import Settings
 from radiogen.errors import PruningError
-from radiogen.pruning.signatures import Batch, Loss, loss_of, read_batches
+from radiogen.pruning.settings import Batch, Loss, loss_of, read_batches
 from radiogen.pruning.state import as_found
 
 
@@ -37,7 +37,7 @@ def warm_up(
     batches: Iterable[Batch],
     loss: Loss,
     settings: WarmUpSettings,
-    generator: torch.Generator | None = None,
+    rng: torch.Generator | None = None,
 ) -> WarmUp:
     """Change a network as scoring should find it: these are then the weights that training starts from.
 
@@ -59,7 +59,7 @@ def warm_up(
         return WarmUp(0, "no warm-up")
     if settings.kind == "bn":
         return _update_statistics(model, batches, loss)
-    return _train_one_epoch(model, batches, loss, settings, generator)
+    return _train_one_epoch(model, batches, loss, settings, rng)
 
 
 def _update_statistics(model: nn.Module, batches: Iterable[Batch], loss: Loss) -> WarmUp:
@@ -84,7 +84,7 @@ def _train_one_epoch(
     batches: Iterable[Batch],
     loss: Loss,
     settings: WarmUpSettings,
-    generator: torch.Generator | None,
+    rng: torch.Generator | None,
 ) -> WarmUp:
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(
@@ -92,7 +92,7 @@ def _train_one_epoch(
     )
     count = 0
     with as_found(model, trained, restore_buffers=False):
-        torch.manual_seed(generator.initial_seed() if generator else 0)
+        torch.manual_seed(rng.initial_seed() if rng else 0)
         model.train()
         for batch in read_batches(batches):
             optimizer.zero_grad()

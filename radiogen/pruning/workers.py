@@ -14,7 +14,7 @@ from torch import nn
 from radiogen.errors import PruningError
 from radiogen.pruning.engine_choice import ENGINES, Plan
 from radiogen.pruning.moments import MomentSums
-from radiogen.pruning.signatures import Batch, Loss
+from radiogen.pruning.settings import Batch, Loss
 from radiogen.runtime import keep_large_blocks
 
 AHEAD = 2  # groups of mini-batches that a process is given before it has finished the first

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from statistics import mean, quantiles
 from typing import Any
 
-from radiogen.evaluation.prompts import PROMPTS
-from radiogen.evaluation.sentences import say_floor
+from radiogen.evaluation.sentences import PROMPTS, say_floor
 from radiogen.evaluation.summary import against_floors
 from radiogen.measures.floors import FLOORS
 from radiogen.report.figures import figure

@@ -1,12 +1,20 @@
 """Curves and bars as coordinates, which the page draws as SVG."""
 
+import base64
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from radiogen.report.figures import figure
-from radiogen.report.reading import Row
+from radiogen.report.qc import Examined
+from radiogen.report.reading import Row, Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.ticker import MaxNLocator
+
 
 WIDTH, HEIGHT = 560.0, 240.0
 LEFT, RIGHT, TOP, BOTTOM = 56.0, 12.0, 12.0, 36.0
@@ -14,7 +22,7 @@ STEPS = (1.0, 2.0, 5.0, 10.0)
 
 
 @dataclass(frozen=True)
-class Tick:
+class Progress:
     """A mark on an axis: where in the picture, and what it says."""
 
     at: float
@@ -36,8 +44,8 @@ class Chart:
     x_title: str
     y_title: str
     lines: tuple[Line, ...]
-    x_ticks: tuple[Tick, ...]
-    y_ticks: tuple[Tick, ...]
+    x_ticks: tuple[Progress, ...]
+    y_ticks: tuple[Progress, ...]
     width: float = WIDTH
     height: float = HEIGHT
 
@@ -77,8 +85,8 @@ def draw_curves(
         Line(name, " ".join(f"{x_at(x)},{y_at(y)}" for x, y in sorted(points)))
         for name, points in kept.items()
     )
-    x_ticks = tuple(Tick(x_at(x), f"{x:g}") for x in x_marks if x_low <= x <= x_high and x == int(x))
-    return Chart(x_title, y_title, lines, x_ticks, tuple(Tick(y_at(y), f"{y:g}") for y in y_marks))
+    x_ticks = tuple(Progress(x_at(x), f"{x:g}") for x in x_marks if x_low <= x <= x_high and x == int(x))
+    return Chart(x_title, y_title, lines, x_ticks, tuple(Progress(y_at(y), f"{y:g}") for y in y_marks))
 
 
 def _round_marks(low: float, high: float) -> list[float]:
@@ -127,3 +135,116 @@ def layer_bars(layers: Sequence[Row]) -> list[Bar]:
 
 def _has(row: Mapping[str, Any], *names: str) -> bool:
     return all(figure(row.get(name)) is not None for name in names)
+
+
+FEWEST = 3  # cases below which there is nothing to spread
+# Okabe and Ito's colours; each has a hatch of its own, so that print without colour tells them apart
+EGFR_STYLES = {"mutant": ("#D55E00", "//"), "wildtype": ("#0072B2", ""), "unknown": ("#999999", "..")}
+BAR, BINS = "#0072B2", 12
+PARTS = 10  # of the probabilities
+PANEL_INCHES, DPI = (3.6, 2.7), 130
+
+
+def draw_distributions(run: Run, examined: Sequence[Examined]) -> str:
+    """A PNG as a data address, a panel for every number that at least three have; empty without any."""
+    spread = {title: values for title, values in _numbers(run, examined).items() if len(values) >= FEWEST}
+    by_status = _probabilities(run)
+    panels = len(spread) + bool(by_status)
+    if not panels:
+        return ""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(3, panels)
+    rows = math.ceil(panels / columns)
+    drawn = Figure((columns * PANEL_INCHES[0], rows * PANEL_INCHES[1]), dpi=DPI, layout="constrained")
+    places = iter(drawn.subplots(rows, columns, squeeze=False).ravel())
+    for title, values in spread.items():
+        _histogram(next(places), title, values)
+    if by_status:
+        _by_status(next(places), by_status)
+    for left in places:
+        left.set_axis_off()
+    packed = io.BytesIO()
+    FigureCanvasAgg(drawn).print_png(packed, metadata={"Software": "radiogen, not for clinical use"})
+    return f"data:image/png;base64,{base64.b64encode(packed.getvalue()).decode('ascii')}"
+
+
+def _numbers(run: Run, examined: Sequence[Examined]) -> dict[str, list[float]]:
+    """By title with unit: the finite values."""
+    facts = [one.facts for one in examined if one.facts]
+    lesions = [lesion for case in run.segmented for lesion in case.lesions]
+    found: dict[str, list[float | None]] = {
+        "lesion volume, mL": [figure(row.get("volume_ml")) for row in lesions],
+        "longest diameter, mm": [figure(row.get("longest_diameter_mm")) for row in lesions],
+        "lesions a case": [float(len(case.lesions)) for case in run.segmented],
+    }
+    if not run.segmented:
+        known = [lesion for each in facts for lesion in each.lesions]
+        found = {
+            "lesion volume, mL": [lesion.volume_ml for lesion in known],
+            "longest diameter, mm": [lesion.diameter_mm for lesion in known],
+        }
+    found["lesion median, HU"] = [lesion.median_hu for each in facts for lesion in each.lesions]
+    found["distance of slices, mm"] = [each.spacing_mm[2] for each in facts]
+    found["lungs together, mL"] = [each.lungs.right_ml + each.lungs.left_ml for each in facts if each.lungs]
+    return {title: [value for value in values if value is not None] for title, values in found.items()}
+
+
+def _histogram(axes: "Axes", title: str, values: Sequence[float]) -> None:
+    low, high = min(values), max(values)
+    if low > 0 and high / low > 30:  # volumes spread over decades
+        edges = [low * (high / low) ** (number / BINS) for number in range(BINS + 1)]
+        edges[-1] = high * (1 + 1e-9)
+        axes.hist(values, bins=edges, color=BAR, edgecolor="white")
+        axes.set_xscale("log")
+    elif title.startswith("lesions a case"):
+        axes.hist(
+            values, bins=[number - 0.5 for number in range(int(high) + 2)], color=BAR, edgecolor="white"
+        )
+    else:
+        axes.hist(values, bins=BINS, color=BAR, edgecolor="white")
+    if title.startswith("lesions a case"):
+        axes.xaxis.set_major_locator(_whole_numbers())
+    _finish(axes, f"{title} (n = {len(values)})", "count")
+
+
+def _probabilities(run: Run) -> dict[str, list[float]]:
+    """EGFR probabilities by known status."""
+    status = {row.get("patient_id", ""): row.get("egfr", "") for row in run.manifest}
+    found: dict[str, list[float]] = {}
+    for row in run.predictions:
+        value = figure(row.get("probability"))
+        if value is not None:
+            found.setdefault(status.get(row.get("patient_id", "")) or "unknown", []).append(value)
+    return found if sum(map(len, found.values())) >= FEWEST else {}
+
+
+def _by_status(axes: "Axes", by_status: Mapping[str, Sequence[float]]) -> None:
+    names = [name for name in EGFR_STYLES if name in by_status]
+    below = [0] * PARTS
+    for name in names:
+        color, hatch = EGFR_STYLES[name]
+        counts = [0] * PARTS
+        for value in by_status[name]:
+            counts[min(PARTS - 1, int(value * PARTS))] += 1
+        left = [part / PARTS for part in range(PARTS)]
+        style = {"color": color, "hatch": hatch, "edgecolor": "white", "label": f"{name} ({sum(counts)})"}
+        axes.bar(left, counts, 1 / PARTS, bottom=below, align="edge", **style)
+        below = [low + count for low, count in zip(below, counts, strict=True)]
+    axes.set_xlim(0, 1)
+    axes.legend(fontsize=7)
+    _finish(axes, "EGFR probability by known status", "patients")
+
+
+def _finish(axes: "Axes", title: str, counted: str) -> None:
+    axes.set_title(title, fontsize=9)
+    axes.set_ylabel(counted, fontsize=8)
+    axes.tick_params(labelsize=8)
+    axes.yaxis.set_major_locator(_whole_numbers())
+
+
+def _whole_numbers() -> "MaxNLocator":
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(integer=True)

@@ -10,8 +10,8 @@ from radiogen import __version__
 from radiogen.errors import ConfigError
 from radiogen.provenance import RunRecord, record_path, write_text
 from radiogen.report import evidence_egfr, evidence_features, evidence_images
-from radiogen.report.case_places import find_ct_cases
 from radiogen.report.evidence import Evidence, Files
+from radiogen.report.reading import find_ct_cases
 
 if TYPE_CHECKING:
     from radiogen.report.page import ReportOptions

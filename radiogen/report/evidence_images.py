@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from radiogen.report.answers import answer_segmentation
 from radiogen.report.evidence import Evidence, Files, at, counted, named, spread
 from radiogen.report.figures import figure, show
-from radiogen.report.flow import draw_flow
-from radiogen.report.steps import count_steps
+from radiogen.report.flow import count_steps, draw_flow
 
 SCANNER = ("vendor", "kernel", "kvp", "contrast", "slice_thickness_mm")
 

@@ -6,24 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from radiogen import __version__
+from radiogen.drawing.panels import COLORS
 from radiogen.errors import RadiogenError
 from radiogen.io.cases import Case
-from radiogen.drawing.panels import COLORS
 from radiogen.provenance import RunRecord, record_path, write_text
 from radiogen.report import answers
-from radiogen.report.case_places import find_ct_cases, find_masks, remembered
-from radiogen.report.charts import dice_chart, layer_bars, loss_chart
-from radiogen.report.distributions import draw_distributions
-from radiogen.report.examined import Examined, examine_all, masks_of
-from radiogen.report.figures import figure
-from radiogen.report.flow import draw_flow
-from radiogen.report.stills import embed_pictures
-from radiogen.report.reading import Row, Run, read_run
-from radiogen.report.steps import count_steps
-from radiogen.report.stills_part import draw_still, lighten
-from radiogen.report.templates import template
+from radiogen.report.charts import dice_chart, draw_distributions, layer_bars, loss_chart
+from radiogen.report.figures import figure, template
+from radiogen.report.flow import count_steps, draw_flow
+from radiogen.report.qc import Examined, examine_all, masks_of
+from radiogen.report.reading import Row, Run, find_ct_cases, find_masks, read_run, remembered
+from radiogen.report.stills import draw_still, embed_pictures, lighten
 from radiogen.report.viewer import Viewer, make_viewer
-from radiogen.runtime import Tick, no_tick
+from radiogen.runtime import Progress, no_progress
 
 PAGE = "report.html"
 EGFR_COLUMNS = ("auprc", "brier", "calibration_slope", "sensitivity", "specificity")
@@ -63,7 +58,9 @@ class Looked:
     viewer: Viewer | None = None
 
 
-def report(run: Path, out: Path, options: ReportOptions | None = None, tick: Tick = no_tick) -> Path:
+def report(
+    run: Path, out: Path, options: ReportOptions | None = None, progress: Progress = no_progress
+) -> Path:
     """Write the page of a run: answers first, then patients, pictures, tables, training, and run records.
 
     The page needs no network and no other file. The same folder gives the same bytes. A page of one case
@@ -73,7 +70,7 @@ def report(run: Path, out: Path, options: ReportOptions | None = None, tick: Tic
         run: Folder of a run, of cases, of segmented cases, of one case, or of one model.
         out: HTML file to write, or a folder that is there already, which receives `report.html`.
         options: Where the cases are, and whether only one is asked for.
-        tick: Is told the number of cases looked at.
+        progress: Is told the number of cases looked at.
 
     Returns:
         The HTML file.
@@ -90,7 +87,7 @@ def report(run: Path, out: Path, options: ReportOptions | None = None, tick: Tic
     cases = find_ct_cases(run, options.cases)
     if options.case:
         found = found.only(options.case)
-    looked = look_at(found, cases, run, options.jobs, tick)
+    looked = look_at(found, cases, run, options.jobs, progress)
     write_text(target, render(found, run, looked))
     record.finish(target)
     return target
@@ -102,7 +99,7 @@ def read_whole(run: Path, leave_out: Path, options: ReportOptions) -> Run:
     return read_run(run, leave_out, beside, options.egfr or remembered(run, "egfr"))
 
 
-def look_at(run: Run, cases: Sequence[Case], folder: Path, jobs: int, tick: Tick) -> Looked:
+def look_at(run: Run, cases: Sequence[Case], folder: Path, jobs: int, progress: Progress) -> Looked:
     """Measure and draw the cases that a run is about."""
     named = {case.case_id for case in run.segmented} | set(run.ingest_decisions)
     named |= {row["case_id"] for row in run.manifest if row.get("case_id")}
@@ -113,7 +110,7 @@ def look_at(run: Run, cases: Sequence[Case], folder: Path, jobs: int, tick: Tick
     if run.segmented:  # of a split, the others are none of this run
         done = {case.case_id for case in run.segmented} | {row["case_id"] for row in run.failures}
         chosen = [case for case in chosen if case.case_id in done or case.case_id in run.ingest_decisions]
-    examined = examine_all(chosen, masks, jobs, tick)
+    examined = examine_all(chosen, masks, jobs, progress)
     if len(examined) != 1 or examined[0].facts is None:
         return Looked(tuple(lighten(examined)))
     case = chosen[0]

@@ -13,10 +13,10 @@ from radiogen import __version__
 from radiogen.errors import OutputError, VolumeError
 from radiogen.io.cases import find_cases
 from radiogen.io.nifti import is_volume_file, read_mask, read_volume
-from radiogen.report.case_places import MASK, find_ct_cases
-from radiogen.report.examined import masks_of
-from radiogen.report.stills_part import draw_still
-from radiogen.report.templates import template
+from radiogen.report.figures import template
+from radiogen.report.qc import masks_of
+from radiogen.report.reading import MASK, find_ct_cases
+from radiogen.report.stills import draw_still
 from radiogen.report.viewer import make_viewer_of_whole
 from radiogen.volume import same_grid
 
@@ -61,8 +61,8 @@ def read_shown(paths: Sequence[Path]) -> Shown:
 def _read_folder(folder: Path) -> Shown:
     cases = find_ct_cases(folder) or find_cases(folder)
     if len(cases) != 1:
-        way_out = f"give the folder of one, such as {folder / cases[0].case_id}"
-        raise VolumeError(folder, f"holds {len(cases)} cases", way_out)
+        hint = f"give the folder of one, such as {folder / cases[0].case_id}"
+        raise VolumeError(folder, f"holds {len(cases)} cases", hint)
     is_result = (folder / "lesion.run.json").is_file()
     return Shown(cases[0].case_id, cases[0].ct(), masks_of(cases[0], folder / MASK if is_result else None))
 

@@ -2,10 +2,17 @@
 
 import base64
 import io
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import SimpleITK as sitk
+from PIL import Image
+
+from radiogen.drawing.pictures import as_data, write_picture
 from radiogen.errors import CaseError
+from radiogen.report.qc import Examined
 
 HEAVIEST_BYTES = 14_000_000  # as base64, so that the page stays below 15 MB
 WIDTHS_PIXELS = (1600, 1200, 900, 600, 400, 280)
@@ -55,3 +62,37 @@ def _shrink(path: Path, share_bytes: int) -> bytes:
         if len(content) <= share_bytes:
             break
     return content
+
+
+HEAVIEST_CASES_BYTES = 18_000_000  # of all pictures of a page of many cases, as base64
+NARROWEST, QUALITY = 360, 80
+
+
+def draw_still(ct: sitk.Image, masks: Mapping[str, sitk.Image], title: str) -> str:
+    """A JPEG, as a data address, of the planes through the lesion; each says plane, position and window."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "still.png"
+        write_picture(ct, masks, path, title)
+        with Image.open(path) as drawn:
+            packed = io.BytesIO()
+            drawn.convert("RGB").save(packed, format="JPEG", quality=90, subsampling=0, optimize=True)
+    return as_data(packed.getvalue())
+
+
+def lighten(examined: Sequence[Examined], heaviest_bytes: int = HEAVIEST_CASES_BYTES) -> list[Examined]:
+    """The same cases with pictures that together stay within a limit, as far as one can still see them."""
+    weight = sum(len(one.picture) for one in examined)
+    if weight <= heaviest_bytes:
+        return list(examined)
+    scale = (heaviest_bytes / weight) ** 0.6  # of width; a smaller JPEG weighs more a pixel
+    return [replace(one, picture=_smaller(one.picture, scale)) if one.picture else one for one in examined]
+
+
+def _smaller(address: str, scale: float) -> str:
+    content = base64.b64decode(address.partition(",")[2])
+    with Image.open(io.BytesIO(content)) as picture:
+        width = max(NARROWEST, int(picture.width * scale))
+        small = picture.resize((width, max(1, round(picture.height * width / picture.width))))
+        packed = io.BytesIO()
+        small.save(packed, format="JPEG", quality=QUALITY, optimize=True)
+    return as_data(packed.getvalue())

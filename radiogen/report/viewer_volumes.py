@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from radiogen.io.nifti import write_volume
 from radiogen.drawing.planes import patient_axes
+from radiogen.io.nifti import write_volume
 from radiogen.volume import bounding_box, crop, grid_over, resample_to, same_grid, union, volume_like
 
 HEAVIEST_BYTES = 6_000_000  # of the packed CT; base64 makes 8 MB of it, and a page is to stay below 15 MB

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from radiogen.pruning.costs import measure_cost
+from radiogen.pruning.prunable import measure_cost
 
 SIZE_STEP, SMALLEST = 16, 32  # what RA-Seg takes
 COUNTED_TO_TAKEN = 2.0  # memory taken by a forward pass / bytes counted from shapes (docs/decisions/0027)

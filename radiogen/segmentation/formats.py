@@ -11,15 +11,15 @@ import SimpleITK as sitk
 from radiogen import __version__
 from radiogen.errors import CaseError, ConfigError
 from radiogen.io.cases import Case
-from radiogen.io.colour_table import write_colour_table
+from radiogen.io.masks import write_colour_table
 from radiogen.measures.lesions import Lesion
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-    from radiogen.io.dicom.objects import Outlines
     from radiogen.ingestion.dicom_scans import DicomScans
     from radiogen.ingestion.sources import CaseSource
+    from radiogen.io.dicom.objects import Outlines
 
 Format = Literal["nifti", "dicom-seg", "rtstruct", "sr"]
 FORMATS: tuple[Format, ...] = ("nifti", "dicom-seg", "rtstruct", "sr")
@@ -131,8 +131,7 @@ class FormatWriter:
     def _write_dicom(self, outlines: "Outlines", folder: Path, lesions: Sequence[Lesion]) -> list[Path]:
         from radiogen.io.dicom.objects import write_dicom
         from radiogen.io.dicom.write_rtstruct import make_rtstruct
-        from radiogen.io.dicom.write_seg import make_seg
-        from radiogen.io.dicom.make_sr import make_sr
+        from radiogen.io.dicom.write_seg import make_seg, make_sr
 
         made: dict[Format, Dataset] = {}
         if "dicom-seg" in self.formats:

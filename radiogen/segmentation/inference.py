@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,12 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from radiogen.config import Settings
-from radiogen.model.backends import Engine
+from radiogen.errors import DeviceError
+from radiogen.model.backends import Engine, make_backend
+from radiogen.model.folder import AnyModel
+from radiogen.model.network_input import OVERLAP, scale_windows
+from radiogen.networks.memory_layout import volumes_channels_last
+from radiogen.runtime import Progress, free_memory_mb, no_progress, peak_memory_mb
 from radiogen.segmentation.effort import (
     Effort,
     Pace,
@@ -21,11 +27,8 @@ from radiogen.segmentation.effort import (
     smaller,
     window_memory_mb,
 )
-from radiogen.model.folder import AnyModel
-from radiogen.segmentation.network_calls import FLIPS, averaged, network_call
 from radiogen.segmentation.sliding import (
     NO_LESION,
-    OVERLAP,
     ArrayBox,
     Call,
     cut,
@@ -33,10 +36,52 @@ from radiogen.segmentation.sliding import (
     slide,
     windows_over,
 )
-from radiogen.errors import DeviceError
-from radiogen.model.network_input import scale_windows
-from radiogen.runtime import Tick, free_memory_mb, no_tick, peak_memory_mb
 from radiogen.volume import AIR_HU, FloatArray
+
+SURE = 1e-6  # probabilities nearer to 0 and 1 than this are taken as that near
+FLIPS: tuple[tuple[int, ...], ...] = tuple(
+    tuple(axis for axis, flipped in zip((-3, -2, -1), which, strict=True) if flipped)
+    for which in product((False, True), repeat=3)
+)
+
+
+def network_call(network: nn.Module, device: torch.device, engine: Engine = "torch") -> Call:
+    """The one place where a network is called; half precision and channels last on CUDA."""
+    if device.type == "cuda":
+        volumes_channels_last(network)
+    run = make_backend(engine, network, device)
+
+    def call(image: Tensor, prior: Tensor) -> Tensor:
+        with torch.inference_mode(), torch.autocast(device.type, enabled=device.type == "cuda"):
+            logits = run(image, prior)
+        return logits.float()
+
+    return call
+
+
+def averaged(calls: Sequence[Call], flips: bool) -> Call:
+    """Several networks, or one network and mirror images, as one call.
+
+    Returns:
+        A call with two channels: the logit of the mean probability, and the standard deviation of the
+        probability between the looks. With one look only, that call itself, with one channel.
+    """
+    if len(calls) == 1 and not flips:
+        return calls[0]
+    looks = [(call, axes) for call in calls for axes in (FLIPS if flips else FLIPS[:1])]
+
+    def call(image: Tensor, prior: Tensor) -> Tensor:
+        with torch.inference_mode():
+            total = squares = torch.zeros((), device=image.device)
+            for look, axes in looks:
+                probability = torch.sigmoid(look(image.flip(axes), prior.flip(axes)).flip(axes))
+                total, squares = total + probability, squares + probability.square()
+            mean = total / len(looks)
+            spread = (squares / len(looks) - mean.square()).clamp(min=0).sqrt()
+            return torch.cat([torch.logit(mean, eps=SURE), spread], dim=1)
+
+    return call
+
 
 TOGETHER_ON_CPU = 2  # windows; torch keeps oneDNN's kernels from a lone volume with few channels
 Voxels = npt.NDArray[np.bool_]
@@ -74,10 +119,10 @@ class Inference:
         model: AnyModel,
         settings: InferenceSettings | None = None,
         tell: Callable[[Effort], None] | None = None,
-        tick: Tick = no_tick,
+        progress: Progress = no_progress,
     ) -> None:
         self.model, self.settings = model, settings or InferenceSettings()
-        self.tell, self.tick = tell, tick
+        self.tell, self.progress = tell, progress
         self.networks = [member.network for member in model.members]
         self.device = next(self.networks[0].parameters()).device
         self.looks = len(self.networks) * (len(FLIPS) if self.settings.tta else 1)
@@ -156,7 +201,7 @@ class Inference:
                 answer = self._call(image, prior)
             done += len(image)
             if windows > self.batch:
-                self.tick("windows", done, windows)
+                self.progress("windows", done, windows)
             return answer
 
         return call

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from radiogen.segmentation.inference import Piece
-from radiogen.segmentation.scanner_grid import PARTS, ScannerMap, crop_grid, interpolated
 from radiogen.measures.lesions import LESION_COLUMNS, Lesion, lesion_rows
 from radiogen.provenance import write_csv
+from radiogen.segmentation.inference import Piece
+from radiogen.segmentation.scanner_grid import PARTS, ScannerMap, crop_grid, interpolated
 from radiogen.volume import Box
 
 FINDING_COLUMNS = ("score", "entropy_bits", "disagreement", "candidate_score", "origin")

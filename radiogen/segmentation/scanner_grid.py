@@ -4,10 +4,10 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from radiogen.segmentation.inference import HalfArray, Piece
-from radiogen.segmentation.sliding import NO_LESION, ArrayBox
 from radiogen.model.network_input import NetworkInput
 from radiogen.model.priors import BoxMm, box_voxels
+from radiogen.segmentation.inference import HalfArray, Piece
+from radiogen.segmentation.sliding import NO_LESION, ArrayBox
 from radiogen.volume import Box, FloatArray, resample_to, widened, writable_volume
 
 SLAB_VOXELS = 8_000_000  # of the scanner's grid that are held as float32 at once

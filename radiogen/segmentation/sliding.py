@@ -15,14 +15,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from radiogen.model.network_input import OVERLAP, SIGMA
 from radiogen.volume import FloatArray
 
 ArrayBox = tuple[slice, slice, slice]  # of (D, H, W); a window may begin before 0 and end behind the array
 Read = Callable[[ArrayBox], tuple[FloatArray, FloatArray]]  # image (C, d, h, w) in [0, 1], prior (d, h, w)
 Call = Callable[[Tensor, Tensor], Tensor]  # image (B, C, d, h, w), prior (B, 1, d, h, w) -> (B, K, d, h, w)
 
-OVERLAP = 0.5
-SIGMA = 0.125  # of the Gaussian weights, as a share of the window
 SMALLEST_WEIGHT = 1e-3
 NO_LESION = -30.0  # the logit of voxels that no window has seen
 

@@ -8,24 +8,26 @@ import numpy.typing as npt
 import SimpleITK as sitk
 from pydantic import Field
 
+from radiogen.errors import ConfigError
+from radiogen.model.folder import AnyModel
+from radiogen.model.network_input import to_network_grid
+from radiogen.model.priors import BoxMm, Look, box_region, box_voxels, grown
 from radiogen.segmentation.automatic import (
+    LUNG_MARGIN_MM,
     AutoSettings,
     find_candidates,
     join_overlapping,
+    keep_lesions,
     loosened,
+    lungs_are_near,
     mean_probability,
     only_seen_before,
 )
-from radiogen.segmentation.lesions import Finding, Laid, describe
 from radiogen.segmentation.inference import Inference, InferenceSettings, Piece, Voxels, window_about
-from radiogen.segmentation.lesion_parts import LUNG_MARGIN_MM, keep_lesions, lungs_are_near
-from radiogen.model.folder import AnyModel
+from radiogen.segmentation.lesions import Finding, Laid, describe
 from radiogen.segmentation.scanner_grid import ScannerMap, box_of, crop_grid, region_of
 from radiogen.segmentation.sliding import ArrayBox
 from radiogen.segmentation.zoom import look_zoomed, zoom_for, zoomed
-from radiogen.errors import ConfigError
-from radiogen.model.network_input import to_network_grid
-from radiogen.model.priors import BoxMm, Look, box_region, box_voxels, grown
 from radiogen.volume import resample_to, widened
 
 FARTHEST_BOX_MM = 40.0  # from the lungs that were found: a lobe may have collapsed, a mass may lie centrally

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 import SimpleITK as sitk
 
+from radiogen.model.network_input import resample_ct
 from radiogen.segmentation.inference import HalfArray, Inference, Piece, Voxels
 from radiogen.segmentation.scanner_grid import box_of, grid_region
 from radiogen.segmentation.sliding import NO_LESION, ArrayBox
-from radiogen.model.network_input import resample_ct
 from radiogen.volume import array_of, crop, grid_with_spacing, resample_to, volume_like
 
 LEAST_ZOOM = 0.4  # finer voxels than that are finer than a scanner's own

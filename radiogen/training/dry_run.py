@@ -10,23 +10,87 @@ from pathlib import Path
 
 import torch
 
-from radiogen.training.averaging import averaged_copy
-from radiogen.training.forecast import Forecast
-from radiogen.training.errors import LESS_MEMORY, mishaps_told
-from radiogen.training.network_setup import checkpoint_activations
-from radiogen.training.patches import PatchDataset
-from radiogen.training.prepared import PreparedCase, prepare
-from radiogen.training.presets import RunSettings
-from radiogen.training.step import Step, make_optimizer
-from radiogen.training.options import TrainOptions, patches_of_epoch
-from radiogen.training.plan import TrainingPlan
-from radiogen.training.settings import TrainingSettings
-from radiogen.training.training_task import Task, find_task
 from radiogen.errors import TrainingError
 from radiogen.io.cases import Case
 from radiogen.networks.raseg import RASeg, weight_count
-from radiogen.pruning.costs import measure_cost
-from radiogen.runtime import Tick, free_memory_mb, no_tick, peak_memory_mb, process_number, together
+from radiogen.pruning.prunable import measure_cost
+from radiogen.runtime import Progress, free_memory_mb, no_progress, peak_memory_mb, process_number, together
+from radiogen.training.errors import LESS_MEMORY, mishaps_told
+from radiogen.training.loop import averaged_copy
+from radiogen.training.options import Task, TrainOptions, find_task, patches_of_epoch
+from radiogen.training.patches import PatchDataset
+from radiogen.training.plan import TrainingPlan
+from radiogen.training.prepared import PreparedCase, prepare
+from radiogen.training.settings import RunSettings, TrainingSettings
+from radiogen.training.step import Step, checkpoint_activations, make_optimizer
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a training takes, measured on one step and one case, and what is there."""
+
+    device: str
+    patches: str
+    weights: int
+    steps: int  # of an epoch
+    epochs: int
+    step_s: float
+    draw_s: float
+    prepare_s: float  # all cases
+    train_s: float
+    validate_s: float
+    peak_mb: float
+    free_mb: float
+    disk_mb: float
+    free_disk_mb: float
+    folds: int = 1
+
+    @property
+    def total_s(self) -> float:
+        """Seconds of the whole training, all folds that were asked for."""
+        return self.prepare_s + self.folds * (self.train_s + self.validate_s)
+
+    def lines(self) -> list[str]:
+        """A table for people, one fact a line."""
+        parts = {"preparing": self.prepare_s, "training": self.train_s, "validation": self.validate_s}
+        of_fold = f", {self.folds} folds of" if self.folds > 1 else ":"
+        told = ", ".join(f"{name} {_long(seconds)}" for name, seconds in parts.items() if seconds)
+        return [
+            f"device\t{self.device}, {self.weights:,} weights",
+            f"step\t{self.patches}: {_long(self.step_s)}, drawing them {_long(self.draw_s)}",
+            f"epochs\t{self.epochs} of {self.steps} steps",
+            f"memory\t{self.peak_mb / 1000:.1f} GB at most, {self.free_mb / 1000:.1f} GB were free",
+            f"disk\t{self.disk_mb / 1000:.2f} GB, {self.free_disk_mb / 1000:.1f} GB are free",
+            f"time\tabout {_long(self.total_s)}{of_fold} {told}",
+            "fits\t" + ("yes" if self.fits else "no"),
+        ]
+
+    @property
+    def fits(self) -> bool:
+        """Whether memory (it has been tried) and disk are enough."""
+        return self.disk_mb < self.free_disk_mb
+
+    def check(self) -> None:
+        """
+        Raises:
+            TrainingError: It does not fit.
+        """
+        if not self.fits:
+            wrong = f"{self.disk_mb / 1000:.2f} GB are needed, {self.free_disk_mb / 1000:.2f} GB are free"
+            raise TrainingError("disk", wrong, "free some space, or take another output folder")
+
+
+def _long(seconds: float) -> str:
+    """A time as people say it.
+
+    >>> _long(0.25), _long(75), _long(9000)
+    ('0.25 s', '1 min', '2 h 30 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.2g} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
 
 BYTES = 4  # of a weight
 MOST_STEPS, TRY_S = 6, 10.0  # that are tried, and for how long
@@ -41,7 +105,7 @@ def dry_run(
     options: TrainOptions,
     device: torch.device,
     every_fold: bool = False,
-    tick: Tick = no_tick,
+    progress: Progress = no_progress,
 ) -> Forecast:
     """Prepare one case of middling size in a temporary folder, take some steps, and reckon up the whole.
 
@@ -55,7 +119,7 @@ def dry_run(
     with together(device), mishaps_told(f"a step on {device}"):
         task = find_task(cases, settings, options)
         _check_memory(task.start.network, settings, free_mb)
-        tried = _try(task, device, tick)
+        tried = _try(task, device, progress)
     where = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
     folds = options.folds if every_fold else 1
     return _reckon(task, tried, folds, free_mb, shutil.disk_usage(where).free / 1e6)
@@ -75,10 +139,10 @@ class _Tried:
     peak_mb: float
 
 
-def _try(task: Task, device: torch.device, tick: Tick) -> _Tried:
+def _try(task: Task, device: torch.device, progress: Progress) -> _Tried:
     with tempfile.TemporaryDirectory() as cache:
         started = time.perf_counter()
-        case = prepare([_middling(task.learn)], task.settings.preprocessing, Path(cache), tick)[0]
+        case = prepare([_middling(task.learn)], task.settings.preprocessing, Path(cache), progress)[0]
         prepare_s = time.perf_counter() - started
         case_mb = case.path.stat().st_size / 1e6
         draw_s, step_s = _time_steps(task.start.network, case, task.settings, task.options.seed, device)

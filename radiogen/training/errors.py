@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from radiogen.segmentation.effort import is_out_of_memory
 from radiogen.errors import TrainingError
+from radiogen.segmentation.effort import is_out_of_memory
 
 PEER_GONE = ("closed by peer", "reset by peer", "nccl", "gloo", "broken pipe")
 LESS_MEMORY = (

@@ -7,37 +7,130 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel
 
-from radiogen.training.averaging import averaged_copy
-from radiogen.training.checkpoint import Learned, load_checkpoint, read_checkpoint_about, save_checkpoint
-from radiogen.training.patches import PatchDataset
-from radiogen.training.prepared import PreparedCase
-from radiogen.training.presets import RunSettings
-from radiogen.training.step import Step, learning_rate, make_optimizer
-from radiogen.training.log import TrainingLog
-from radiogen.training.plan import TrainingPlan
-from radiogen.training.validation import validate
 from radiogen.errors import TrainingError
+from radiogen.model.network_input import Preprocessing, scale_windows
+from radiogen.model.priors import PROMPT_OF, PriorName
 from radiogen.networks.raseg import RASeg
 from radiogen.provenance import clear_drafts
 from radiogen.pruning.holding import assert_held, hold_weight_masks
 from radiogen.runtime import (
-    Tick,
+    Progress,
     from_all,
     is_first_process,
-    no_tick,
+    no_progress,
     process_number,
     said_once,
     wait_for_all,
 )
+from radiogen.segmentation.inference import predict, window_about
+from radiogen.segmentation.zoom import zoom_for, zoomed
+from radiogen.training.checkpoint import Learned, load_checkpoint, read_checkpoint_about, save_checkpoint
+from radiogen.training.log import TrainingLog
+from radiogen.training.patches import PatchDataset
+from radiogen.training.plan import TrainingPlan
+from radiogen.training.prepared import PreparedCase
+from radiogen.training.settings import RunSettings
+from radiogen.training.step import Step, learning_rate, make_optimizer
+from radiogen.volume import FloatArray
+
+
+def validate(
+    network: nn.Module,
+    cases: Sequence[PreparedCase],
+    preprocessing: Preprocessing,
+    priors: Sequence[PriorName],
+    device: torch.device,
+    threshold: float = 0.5,
+) -> list[dict[str, Any]]:
+    """Dice of each case with each prior, on the network's grid; a box is the true one (prompt `oracle`)."""
+    was_training = network.training
+    network.eval()
+    rows = []
+    for case in cases:
+        whole = (slice(None), slice(None), slice(None))
+        image = scale_windows(case.read("hu", whole), preprocessing.windows)
+        lesion = case.read("lesion", whole) > 0
+        lungs = case.read("lungs", whole) > 0
+        for prior in priors:
+            if prior == "box":
+                found = _predict_boxes(network, case, image, preprocessing, device) >= threshold
+            else:
+                where = {"lungs": lungs, "none": np.ones_like(lungs), "mask": lesion}[prior]
+                probability = predict(network, image, where.astype(np.float32), preprocessing.size, device)
+                found = probability >= threshold
+            both = int(np.sum(found & lesion))
+            size = int(found.sum() + lesion.sum())
+            dice = 2 * both / size if size else 1.0
+            rows.append({"case_id": case.case_id, "prior": prior, "prompt": PROMPT_OF[prior], "dice": dice})
+    network.train(was_training)
+    return rows
+
+
+def _predict_boxes(
+    network: nn.Module,
+    case: PreparedCase,
+    image: FloatArray,
+    preprocessing: Preprocessing,
+    device: torch.device,
+) -> FloatArray:
+    """The greatest probability under the outline's boxes, each seen in voxels of the size it gets in use."""
+    probability = np.zeros(case.shape, np.float32)
+    for box in case.lesion_boxes.values():
+        prior = np.zeros(case.shape, np.float32)
+        prior[box] = 1.0
+        zoom = zoom_for(box, preprocessing.size, preprocessing.box_fills)
+        near = window_about(box, case.shape, zoomed(preprocessing.size, zoom))
+        shape = [edge.stop - edge.start for edge in near]
+        seen = [round(n / zoom) for n in shape]
+        piece = predict(
+            network,
+            _resized(image[(slice(None), *near)], seen),
+            _resized(prior[near][None], seen, "nearest")[0],
+            preprocessing.size,
+            device,
+        )
+        probability[near] = np.maximum(probability[near], _resized(piece[None], shape)[0])
+    return probability
+
+
+def _resized(channels: FloatArray, shape: Sequence[int], mode: str = "trilinear") -> FloatArray:
+    if channels.shape[1:] == tuple(shape):
+        return channels
+    resized = functional.interpolate(torch.from_numpy(channels)[None], tuple(shape), mode=mode)
+    return np.asarray(resized[0].numpy())
+
+
+def averaged_copy(network: nn.Module, decay: float) -> AveragedModel:
+    """A copy of a network that follows it: average = d average + (1 - d) weight after each step.
+
+    d rises to `decay` as (1 + n) / (10 + n) over the first n steps, so that the start is soon forgotten.
+    Buffers are those of the network itself.
+
+    Args:
+        network: The bare network, before it is wrapped.
+        decay: In (0, 1).
+    """
+
+    def follow(averages: Sequence[Tensor], weights: Sequence[Tensor], steps: Tensor | int) -> None:
+        count = int(steps)
+        kept = min(decay, (1 + count) / (10 + count))
+        with torch.no_grad():
+            torch._foreach_lerp_(tuple(averages), tuple(weights), 1 - kept)
+
+    return AveragedModel(network, multi_avg_fn=follow)
+
 
 CHECKPOINT = "checkpoint.safetensors"
 
 
 @dataclass
-class Progress:
+class TrainingState:
     """How far a training has come, and what it has measured on the way."""
 
     epoch: int = 0
@@ -67,7 +160,7 @@ class Training:
     folder: Path
     fingerprint: str  # of everything that decides the result; a checkpoint of another one is refused
 
-    def run(self, tick: Tick = no_tick) -> Progress:
+    def run(self, progress: Progress = no_progress) -> TrainingState:
         """Train to the last epoch, or until `patience` is lost.
 
         The network then has the weights that a model is written of: the last, their averages (`ema_decay`),
@@ -95,20 +188,20 @@ class Training:
         self.log = TrainingLog(self.folder, training.tensorboard) if is_first_process() else None
         if self.log:
             self.log.begin(done.epochs, done.validation)
-        self._learn(plan, step, done, tick)
+        self._learn(plan, step, done, progress)
         if self.log:
             self.log.end()
         network.load_state_dict(self.learned.kept(bool(training.patience)))
         assert_held(network, self.weight_masks)
         return done
 
-    def _learn(self, plan: TrainingPlan, step: Step, done: Progress, tick: Tick) -> None:
+    def _learn(self, plan: TrainingPlan, step: Step, done: TrainingState, progress: Progress) -> None:
         training, learned = self.settings.training, self.learned
         batches = plan.batches_from(done.epoch, done.step)
         saved_at = time.monotonic()
         learned.network.train()
         while not self._is_over(done):
-            tick("train", done.epoch * plan.steps + done.step, training.epochs * plan.steps)
+            progress("train", done.epoch * plan.steps + done.step, training.epochs * plan.steps)
             for group in learned.optimizer.param_groups:
                 group["lr"] = learning_rate(training, done.epoch)
             done.losses.append(step(next(batches), done.epoch, done.step))
@@ -121,13 +214,13 @@ class Training:
                 done.scaler = step.scaler.state_dict()
                 self._save(done)
                 saved_at = time.monotonic()
-        tick("train", training.epochs * plan.steps, training.epochs * plan.steps)
+        progress("train", training.epochs * plan.steps, training.epochs * plan.steps)
 
-    def _is_over(self, done: Progress) -> bool:
+    def _is_over(self, done: TrainingState) -> bool:
         training = self.settings.training
         return done.epoch == training.epochs or 0 < training.patience <= done.worse
 
-    def _end_epoch(self, done: Progress) -> None:
+    def _end_epoch(self, done: TrainingState) -> None:
         training, epoch = self.settings.training, done.epoch
         row = {"epoch": epoch, "loss": mean(done.losses), "learning_rate": learning_rate(training, epoch)}
         done.epochs.append(row)
@@ -153,7 +246,7 @@ class Training:
         place = {case.case_id: number for number, case in enumerate(self.held_out)}
         return sorted(from_all(rows), key=lambda row: place[row["case_id"]])
 
-    def _keep_best(self, done: Progress, rows: Sequence[Mapping[str, Any]]) -> None:
+    def _keep_best(self, done: TrainingState, rows: Sequence[Mapping[str, Any]]) -> None:
         dice = mean(row["dice"] for row in rows)
         if not self.settings.training.patience:
             return
@@ -162,21 +255,21 @@ class Training:
             done.best, done.worse = {"epoch": done.epoch, "dice": dice}, 0
             self.learned.keep_best()
 
-    def _save(self, done: Progress) -> None:
+    def _save(self, done: TrainingState) -> None:
         if is_first_process():
             about = {"fingerprint": self.fingerprint, **vars(done)}
             save_checkpoint(self.folder / CHECKPOINT, self.learned, about)
 
-    def _resume(self) -> Progress:
+    def _resume(self) -> TrainingState:
         path = self.folder / CHECKPOINT
         if is_first_process():
             clear_drafts(self.folder)
         wait_for_all()
         if not path.is_file():
-            return Progress()
+            return TrainingState()
         about = read_checkpoint_about(path)
         if about.pop("fingerprint", "") != self.fingerprint:
             wrong = "is of a training with other settings or cases"
             raise said_once(TrainingError(path, wrong, "take --existing overwrite"))
         load_checkpoint(path, self.learned)
-        return Progress(**about)
+        return TrainingState(**about)

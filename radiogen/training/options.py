@@ -2,20 +2,26 @@
 
 import json
 import math
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from radiogen.config import Settings
-from radiogen.training.prepared import learnable
-from radiogen.training.presets import RunSettings
-from radiogen.training.settings import TrainingSettings
 from radiogen.errors import ConfigError
-from radiogen.io.cases import Case
+from radiogen.io.cases import Case, find_cases
+from radiogen.model.folder import load_model
+from radiogen.networks.raseg import RASeg, build_raseg
 from radiogen.optional import require
 from radiogen.provenance import file_sha256, short_hash
 from radiogen.runtime import process_number
+from radiogen.training.patches import check_cohorts
+from radiogen.training.prepared import learnable
+from radiogen.training.pruned_folder import Pruned, read_pruned
+from radiogen.training.settings import RunSettings, TrainingSettings
 
 FREE = ("batch_size", "accumulate", "workers", "checkpoint_minutes", "checkpoint_activations", "tensorboard")
 """Settings of a training that leave its result as it is; `fingerprint_of` counts the patches in a step."""
@@ -45,8 +51,8 @@ def check_options(settings: RunSettings, options: TrainOptions) -> None:
     if options.fold and not options.folds:
         raise ConfigError(f"--fold {options.fold}", "is one of no folds", "add --folds, such as --folds 5")
     if training.patience and not options.folds:
-        way_out = "add --folds 5, or set it to 0"
-        raise ConfigError("training.patience", "needs held-out cases, and there are no folds", way_out)
+        hint = "add --folds 5, or set it to 0"
+        raise ConfigError("training.patience", "needs held-out cases, and there are no folds", hint)
     if training.patience and not training.validate_every:
         wrong = "counts validations, and there is only one, after the last epoch"
         raise ConfigError("training.patience", wrong, "add --set training.validate_every=5")
@@ -114,3 +120,115 @@ def fingerprint_of(
     cohorts = [case.cohort for case in (*learn, *out)]  # some are drawn more often, or lungs only
     parts = [deciding, batch, options.seed, start, len(learn), cohorts, files]
     return short_hash(json.dumps(parts))
+
+
+@dataclass(frozen=True)
+class Start:
+    """The network at its start, and what its model card has to say of that."""
+
+    network: RASeg
+    weight_masks: dict[str, Tensor] = field(default_factory=dict)
+    patients_seen: frozenset[str] | None = frozenset()  # None: unknown
+    hash: str = ""  # of what it was read from
+    note: str = ""
+    sparsity: float = 0.0
+    control: str = "none"
+
+
+def find_start(settings: RunSettings, options: TrainOptions) -> Start:
+    """The start that the options name.
+
+    Raises:
+        ConfigError: The pruned folder or the model is of another network, preprocessing or seed.
+        PruningError: The pruned folder is not whole.
+        ModelError: The model folder is not whole.
+    """
+    if options.pruned and options.start:
+        raise ConfigError("--start", "has no place beside --pruned", "take one of them")
+    if options.pruned:
+        return _from_pruned(read_pruned(options.pruned), settings, options)
+    if options.start:
+        return _from_model(options.start, settings)
+    return Start(build_raseg(settings.network, options.seed))
+
+
+def _from_pruned(pruned: Pruned, settings: RunSettings, options: TrainOptions) -> Start:
+    """Refuses weight masks of another network, seed or preprocessing."""
+    made = pruned.config
+    same = settings.network == made.settings.network and options.seed == made.seed
+    if not same or settings.preprocessing != made.settings.preprocessing:
+        raise ConfigError(
+            f"--pruned {pruned.folder}",
+            f"was made with --preset {made.preset} --seed {made.seed} and its settings",
+            "train with the same --preset, --seed, --config and --set",
+        )
+    return Start(
+        network=pruned.start(),
+        weight_masks=pruned.weight_masks,
+        patients_seen=frozenset(made.patients_seen),
+        hash=pruned.hash,
+        note=pruned.note,
+        sparsity=made.sparsity,
+        control=made.control,
+    )
+
+
+def _from_model(folder: Path, settings: RunSettings) -> Start:
+    """Refuses a model that sees or computes otherwise, and one whose zeros would be trained away."""
+    model = load_model(folder, torch.device("cpu"))
+    made = model.config
+    if made.network != settings.network or made.preprocessing != settings.preprocessing:
+        wrong = (
+            f"was made with --preset {made.preset} and its settings" if made.preset else "is another network"
+        )
+        raise ConfigError(f"--start {folder}", wrong, "train with the same --preset, --config and --set")
+    if made.sparsity:
+        raise ConfigError(f"--start {folder}", "is pruned, and would not stay so", "take one that is not")
+    seen = None if made.patients_seen is None else frozenset(made.patients_seen)
+    of = f"model {model.hash}" + (f" (preset {made.preset})" if made.preset else "")
+    return Start(model.network, patients_seen=seen, hash=model.hash, note=f"Training began with {of}.")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One training before it begins: from where, on which cases, in which way."""
+
+    settings: RunSettings
+    options: TrainOptions
+    start: Start
+    learn: list[Case]
+    held_out: list[Case]
+    left_out: list[str]  # sentences
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that decides the result; reads every case."""
+        return fingerprint_of(self.settings, self.options, self.start.hash, self.learn, self.held_out)
+
+    @property
+    def fold(self) -> str:
+        """What is held out, in words."""
+        if not self.held_out:
+            return ""
+        patients = len({case.patient_id for case in self.held_out})
+        fold = f"Fold {self.options.fold} of {self.options.folds}, by patient, from seed {self.options.seed}"
+        return f"{fold}: {len(self.held_out)} cases of {patients} patients, not learned from."
+
+
+def find_task(cases: Path, settings: RunSettings, options: TrainOptions) -> Task:
+    """Read what a training needs and refuse what does not fit, before any work is done.
+
+    Raises:
+        RadiogenError: As `train` says.
+    """
+    check_options(settings, options)
+    start = find_start(settings, options)
+    found = find_cases(cases)
+    learn, held_out = choose_cases(found, options)
+    check_cohorts(settings.training, {case.cohort for case in learn})
+    check_step(settings.training, learn)
+    known = start.patients_seen or frozenset()
+    if any(case.patient_id in known for case in held_out) and options.start:
+        wrong = "has seen patients that are held out here, whose figures would flatter"
+        raise ConfigError(f"--start {options.start}", wrong, "begin with a model that has not seen them")
+    return Task(settings, options, start, learn, held_out, learnable(found)[1])

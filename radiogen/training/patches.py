@@ -1,7 +1,7 @@
 """Patches for training: what a sample looks like depends on seed, epoch and draw alone."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -10,20 +10,71 @@ from scipy.ndimage import find_objects
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from radiogen.training.augmentation import Chance, disturb
-from radiogen.training.empty_boxes import empty_box
-from radiogen.training.pieces import Piece, place_round, read_padded
-from radiogen.training.places import lung_places, move_on
-from radiogen.training.prepared import PreparedCase
-from radiogen.training.prior_augmentation import drawn_box, rough_mask
-from radiogen.training.settings import TrainingSettings
-from radiogen.training.warp import Shape, Warp, draw_warp, no_warp
-from radiogen.segmentation.zoom import zoom_for, zoom_to_fill
 from radiogen.errors import CaseError, ConfigError
-from radiogen.training.synthetic_lesions import implant_lesion
 from radiogen.model.network_input import Preprocessing, scale_windows
 from radiogen.model.priors import PriorName
+from radiogen.segmentation.zoom import zoom_for, zoom_to_fill
+from radiogen.training.augmentation import Rng, Shape, Warp, disturb, draw_warp, no_warp
+from radiogen.training.places import drawn_box, empty_box, lung_places, move_on, rough_mask
+from radiogen.training.prepared import PreparedCase
+from radiogen.training.settings import TrainingSettings
+from radiogen.training.synthetic_lesions import implant_lesion
 from radiogen.volume import AIR_HU, FloatArray
+
+Labels = npt.NDArray[np.int16]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of a case after the warp: HU, lesions 0..n, lungs, and the lesion that it was drawn for."""
+
+    hu: FloatArray
+    lesion: Labels
+    lungs: Labels
+    asked: int | None
+    spacing_mm: tuple[float, float, float]  # (x, y, z)
+
+    def cut(self, box: tuple[slice, slice, slice]) -> "Piece":
+        """A part of it."""
+        return replace(self, hu=self.hu[box], lesion=self.lesion[box], lungs=self.lungs[box])
+
+
+def place_round(case: PreparedCase, label: int, warp: Warp, central: bool, rng: Rng) -> Shape:
+    """The first voxel of a patch that holds the middle of a lesion, near its own middle or anywhere."""
+    start = []
+    shapes = zip(case.shape, warp.covered, warp.inset, case.lesion_boxes[label], strict=True)
+    for length, size, inset, edge in shapes:
+        middle = (edge.start + edge.stop) // 2
+        slack = max(0, (size - (edge.stop - edge.start)) // 4) if central else 2 * size // 5
+        first = middle - size // 2 + int(rng.integers(-slack, slack + 1))
+        first = min(max(first, 0), length - size) if length > size else (length - size) // 2
+        start.append(first - inset)
+    z, y, x = start
+    return z, y, x
+
+
+def read_padded(
+    case: PreparedCase, name: str, first: Sequence[int], shape: Shape, size: Shape, outside: int
+) -> Labels:
+    """A piece of an array of a case, from the voxel `first` on.
+
+    What a warp asks for beyond the case is mirrored, so that no edge is seen where there is none; on an
+    axis on which the case is no longer than a patch it is `outside`, as the network sees it in use.
+    """
+    short = [n <= s for n, s in zip(case.shape, size, strict=True)]
+    ends = [  # the last voxel of a case may jut out of the scan and be air
+        n - 1 if f + s > n and not is_short else n
+        for f, s, n, is_short in zip(first, shape, case.shape, short, strict=True)
+    ]
+    inside = [slice(max(0, f), min(n, f + s)) for f, n, s in zip(first, ends, shape, strict=True)]
+    piece = case.read(name, (inside[0], inside[1], inside[2]))
+    pad = [(i.start - f, f + s - i.stop) for i, f, s in zip(inside, first, shape, strict=True)]
+    if not any(before or behind for before, behind in pad):
+        return piece
+    mirrored = [(0, 0) if is_short else both for both, is_short in zip(pad, short, strict=True)]
+    filled = [both if is_short else (0, 0) for both, is_short in zip(pad, short, strict=True)]
+    return np.pad(np.pad(piece, mirrored, mode="reflect"), filled, constant_values=outside)
+
 
 Patch = tuple[Tensor, Tensor, Tensor]  # image (C, D, H, W), prior (1, D, H, W), target (1, D, H, W)
 Draw = tuple[int, int]  # epoch, number within the epoch
@@ -66,8 +117,8 @@ class PatchDataset(Dataset[Patch]):
 
     def __getitem__(self, draw: Draw) -> Patch:
         epoch, number = draw
-        chance = np.random.default_rng([self.seed, epoch, number])
-        planning, placing, making, asking, changing, turning = chance.spawn(6)
+        rng = np.random.default_rng([self.seed, epoch, number])
+        planning, placing, making, asking, changing, turning = rng.spawn(6)
         case = self.cases[number % len(self.cases)]
         settings = self.training.augmentation
         prior_name = self.training.priors[planning.integers(len(self.training.priors))]
@@ -103,14 +154,14 @@ class PatchDataset(Dataset[Patch]):
     def _lungs_only(self, case: PreparedCase) -> bool:
         return case.cohort in self.training.lungs_only_cohorts
 
-    def _true_lesion(self, case: PreparedCase, prior_name: PriorName, chance: Chance) -> int | None:
+    def _true_lesion(self, case: PreparedCase, prior_name: PriorName, rng: Rng) -> int | None:
         """The lesion to draw a patch round, or None for a patch of lung."""
-        wanted = chance.random() < self.training.lesion_share or prior_name == "box"
+        wanted = rng.random() < self.training.lesion_share or prior_name == "box"
         labels = [] if self._lungs_only(case) else sorted(case.lesion_boxes)
-        return int(chance.choice(labels)) if labels and wanted else None
+        return int(rng.choice(labels)) if labels and wanted else None
 
     def _prior_and_target(
-        self, piece: Piece, prior_name: PriorName, chance: Chance
+        self, piece: Piece, prior_name: PriorName, rng: Rng
     ) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
         """A box asks for the one lesion it was drawn round, every other prior for all of them.
 
@@ -119,17 +170,17 @@ class PatchDataset(Dataset[Patch]):
         seen = piece.lesion > 0
         asked = piece.lesion == piece.asked if piece.asked else np.zeros_like(seen)
         if prior_name == "box" and asked.any():
-            return drawn_box(asked, self.training, chance), asked
+            return drawn_box(asked, self.training, rng), asked
         if prior_name == "mask" and seen.any():
-            return rough_mask(seen, chance), seen
+            return rough_mask(seen, rng), seen
         if prior_name in ("box", "mask"):
             without = [name for name in self.training.priors if name in ("lungs", "none")] or ["lungs"]
-            prior_name = without[chance.integers(len(without))]
+            prior_name = without[rng.integers(len(without))]
         if prior_name == "none":
             return np.ones(seen.shape, np.float32), seen
         return (piece.lungs > 0).astype(np.float32), seen
 
-    def _with_made_lesion(self, case: PreparedCase, central: bool, placing: Chance, making: Chance) -> Piece:
+    def _with_made_lesion(self, case: PreparedCase, central: bool, placing: Rng, making: Rng) -> Piece:
         """A patch with lung into which a lesion was laid; without, if no lesion found room.
 
         The lesion is laid into a somewhat larger piece, so that it may reach out of the patch.
@@ -159,7 +210,7 @@ class PatchDataset(Dataset[Patch]):
         return piece.cut((z, y, x))
 
     def _with_empty_box(
-        self, case: PreparedCase, placing: Chance, making: Chance
+        self, case: PreparedCase, placing: Rng, making: Rng
     ) -> tuple[Piece, FloatArray | None]:
         """A patch over lung, and a box in it that holds no lesion; None where no such box was found."""
         sizes_mm, zoom = self._size_and_zoom(case, making)
@@ -172,9 +223,9 @@ class PatchDataset(Dataset[Patch]):
         prior[box] = 1.0
         return piece, prior
 
-    def _size_and_zoom(self, case: PreparedCase, chance: Chance) -> tuple[tuple[float, float], float]:
+    def _size_and_zoom(self, case: PreparedCase, rng: Rng) -> tuple[tuple[float, float], float]:
         """The diameter of a lesion in mm, as a range of one value, and the zoom that its box would get."""
-        size_mm = float(np.exp(chance.uniform(*np.log(self.training.synthetic_mm))))
+        size_mm = float(np.exp(rng.uniform(*np.log(self.training.synthetic_mm))))
         voxels = [size_mm / step for step in case.spacing_mm[::-1]]
         share = max(n / length for n, length in zip(voxels, self._size, strict=True))
         return (size_mm, size_mm), zoom_to_fill(share, self.preprocessing.box_fills)
@@ -190,11 +241,11 @@ class PatchDataset(Dataset[Patch]):
         shape: Shape,
         label: int | None,
         central: bool,
-        chance: Chance,
+        rng: Rng,
         zoom: float | None = None,
     ) -> Piece:
         """A warped piece of a case: round a lesion, or over lung."""
-        warping, placing = chance.spawn(2)
+        warping, placing = rng.spawn(2)
         warp = draw_warp(shape, case.spacing_mm, self.training.augmentation, warping, zoom)
         if label is not None:
             start = place_round(case, label, warp, central, placing)
@@ -234,8 +285,8 @@ def check_cohorts(training: TrainingSettings, cohorts: set[str]) -> None:
     for key in ("cohort_draws", "lungs_only_cohorts"):
         absent = set(getattr(training, key)) - cohorts
         if absent:
-            way_out = f"the cohorts are {', '.join(sorted(name or '(none)' for name in cohorts))}"
-            raise ConfigError(f"training.{key}", f"names {min(absent)!r}, which has no case", way_out)
+            hint = f"the cohorts are {', '.join(sorted(name or '(none)' for name in cohorts))}"
+            raise ConfigError(f"training.{key}", f"names {min(absent)!r}, which has no case", hint)
 
 
 class EpochSampler(Sampler[Draw]):

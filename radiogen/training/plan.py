@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from radiogen.training.patches import Draw, EpochSampler, Patch, PatchDataset
-from radiogen.training.settings import TrainingSettings
 from radiogen.errors import RadiogenError, TrainingError
 from radiogen.runtime import process_number
+from radiogen.training.patches import Draw, EpochSampler, Patch, PatchDataset
+from radiogen.training.settings import TrainingSettings
 
 
 @dataclass(frozen=True)

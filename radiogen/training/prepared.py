@@ -14,12 +14,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from scipy.ndimage import find_objects, maximum_filter
 
-from radiogen.training.places import Counts, count_blocks
 from radiogen.errors import CaseError
 from radiogen.io.cases import Case
 from radiogen.model.network_input import Preprocessing, to_network_grid
 from radiogen.provenance import file_sha256, short_hash, whole_file
-from radiogen.runtime import Tick, no_tick
+from radiogen.runtime import Progress, no_progress
+from radiogen.training.places import Counts, count_blocks
 from radiogen.volume import array_of
 
 ArrayBox = tuple[slice, slice, slice]
@@ -87,7 +87,7 @@ def prepare(
     cases: Sequence[Case],
     settings: Preprocessing,
     cache: Path,
-    tick: Tick = no_tick,
+    progress: Progress = no_progress,
 ) -> list[PreparedCase]:
     """Bring cases to the network's grid, or take them from the cache if nothing has changed.
 
@@ -98,7 +98,7 @@ def prepare(
         cases: Cases with lungs; without an outline they have no lesion.
         settings: The network's preprocessing.
         cache: Folder for the arrays.
-        tick: Told of each case that is ready.
+        progress: Told of each case that is ready.
 
     Raises:
         CaseError: A case lacks its CT or lungs.
@@ -106,7 +106,7 @@ def prepare(
     prepared = []
     for number, case in enumerate(cases, start=1):
         prepared.append(_prepare_one(case, settings, cache))
-        tick("prepare", number, len(cases))
+        progress("prepare", number, len(cases))
     return prepared
 
 

@@ -9,18 +9,13 @@ from typing import Literal, cast
 
 import torch
 from pydantic import Field
+from torch.utils.data import default_collate
 
 from radiogen.config import Settings
-from radiogen.training.losses import segmentation_loss
-from radiogen.training.patches import PatchDataset
-from radiogen.training.prepared import learnable, prepare
-from radiogen.training.presets import RunSettings
-from radiogen.training.pruned_folder import CHANNELS, CONFIG, LAYERS, MASKS, START, PrunedConfig, start_hash
-from radiogen.training.pruned_table import uses_of
-from radiogen.training.raseg_channels import raseg_channels
-from radiogen.training.scoring_set import ScoringSet, TrainingSet
+from radiogen.distributed import start_alike
 from radiogen.errors import OutputError, PruningError
 from radiogen.io.cases import find_cases
+from radiogen.io.tensors import save_tensors
 from radiogen.networks.raseg import RASeg, build_raseg
 from radiogen.provenance import RunRecord, leave_no_trace, record_path, write_csv, write_json
 from radiogen.pruning.channel_choice import ChannelSettings
@@ -28,15 +23,62 @@ from radiogen.pruning.channel_pruning import ChannelPruned, ChannelRow, prune_ch
 from radiogen.pruning.controls import CONTROLS, ControlName
 from radiogen.pruning.criteria import CRITERIA, score_weights
 from radiogen.pruning.layers import LayerRow, check_collapse, layer_table
-from radiogen.pruning.mask_files import save_weight_masks
 from radiogen.pruning.prunable import prunable
-from radiogen.pruning.settings import CriterionSettings
-from radiogen.pruning.signatures import WeightMasks
-from radiogen.io.tensors import save_tensors
-from radiogen.distributed import start_alike
+from radiogen.pruning.settings import Batch, CriterionSettings, WeightMasks
 from radiogen.pruning.warmup import WarmUpSettings, warm_up
-from radiogen.pruning.weight_masks import apply_weight_masks, check_sparsity, weight_masks
-from radiogen.runtime import Tick, is_first_process, no_tick, together, wait_for_all
+from radiogen.pruning.weight_masks import apply_weight_masks, check_sparsity, save_weight_masks, weight_masks
+from radiogen.runtime import Progress, is_first_process, no_progress, together, wait_for_all
+from radiogen.training.patches import EpochSampler, Patch, PatchDataset
+from radiogen.training.prepared import learnable, prepare
+from radiogen.training.pruned_folder import (
+    CHANNELS,
+    CONFIG,
+    LAYERS,
+    MASKS,
+    START,
+    PrunedConfig,
+    start_hash,
+    uses_of,
+)
+from radiogen.training.raseg_channels import raseg_channels
+from radiogen.training.settings import RunSettings
+from radiogen.training.step import segmentation_loss
+
+
+class ScoringSet:
+    """Patches one at a time, the same on every pass: the draws of a first epoch as long as it needs to be."""
+
+    def __init__(self, patches: PatchDataset, samples: int, device: torch.device, progress: Progress) -> None:
+        self.patches, self.samples, self.device, self.progress = patches, samples, device, progress
+
+    def __len__(self) -> int:
+        return self.samples
+
+    def __iter__(self) -> Iterator[Batch]:
+        return (self[number] for number in range(self.samples))
+
+    def __getitem__(self, number: int) -> Batch:
+        patch: Patch = self.patches[0, number]
+        self.progress("score", number + 1, self.samples)
+        return tuple(tensor[None].to(self.device) for tensor in patch)
+
+
+class TrainingSet:
+    """The mini-batches of the first epoch of training, in its order."""
+
+    def __init__(
+        self, patches: PatchDataset, batch_size: int, seed: int, device: torch.device, progress: Progress
+    ) -> None:
+        self.patches, self.batch_size, self.seed = patches, batch_size, seed
+        self.device, self.progress = device, progress
+
+    def __iter__(self) -> Iterator[Batch]:
+        draws = list(EpochSampler(len(self.patches), self.seed))
+        for start in range(0, len(draws), self.batch_size):
+            some: list[Patch] = [self.patches[draw] for draw in draws[start : start + self.batch_size]]
+            yield tuple(tensor.to(self.device) for tensor in default_collate(some))
+            self.progress("warm up", min(start + self.batch_size, len(draws)), len(draws))
+
 
 CACHE = "prepared"
 
@@ -84,7 +126,7 @@ def prune(
     settings: RunSettings,
     options: PruneOptions,
     device: torch.device,
-    tick: Tick = no_tick,
+    progress: Progress = no_progress,
 ) -> PrunedNetwork:
     """Score RA-Seg at its start on patches of the cases and write the weight masks of what is kept.
 
@@ -94,7 +136,7 @@ def prune(
         settings: Network and preprocessing, as the training will have them.
         options: Criterion, sparsity, scope, warm-up, seed.
         device: Where to score.
-        tick: Told of progress.
+        progress: Called with what is done and how much there is.
 
     Raises:
         CaseError: No case has an outline.
@@ -109,12 +151,12 @@ def prune(
     with together(device), leave_no_trace(out), _scratch(out / CACHE) as cache:
         if not is_first_process():
             wait_for_all()  # then the cache is full
-        prepared = prepare(usable, settings.preprocessing, cache, tick)
+        prepared = prepare(usable, settings.preprocessing, cache, progress)
         if is_first_process():
             wait_for_all()
         patches = PatchDataset(prepared, settings.preprocessing, settings.training, options.seed)
         network = build_raseg(settings.network, options.seed).to(device)
-        chosen = _choose(network, patches, settings, options, device, tick)
+        chosen = _choose(network, patches, settings, options, device, progress)
         wait_for_all()  # before the cache goes
     small = chosen.small
     config = PrunedConfig(
@@ -168,24 +210,24 @@ def _choose(
     settings: RunSettings,
     options: PruneOptions,
     device: torch.device,
-    tick: Tick,
+    progress: Progress,
 ) -> _Chosen:
     loss, criterion = segmentation_loss(), options.criterion
-    generator = torch.Generator().manual_seed(options.seed)
-    training_set = TrainingSet(patches, settings.training.batch_size, options.seed, device, tick)
-    warmed = warm_up(network, training_set, loss, options.warmup, generator)
+    rng = torch.Generator().manual_seed(options.seed)
+    training_set = TrainingSet(patches, settings.training.batch_size, options.seed, device, progress)
+    warmed = warm_up(network, training_set, loss, options.warmup, rng)
     start_alike(network)
-    batches = ScoringSet(patches, options.samples, device, tick)
+    batches = ScoringSet(patches, options.samples, device, progress)
     if options.channels:
         channels = raseg_channels(network)
-        small = prune_channels(network, batches, loss, channels, options.channels, criterion, generator)
+        small = prune_channels(network, batches, loss, channels, options.channels, criterion, rng)
         said = [warmed.note, *small.scoring.notes(criterion.moments.settle)]
         said += _control_note(options.channels.control, criterion.criterion)
         smaller = cast(RASeg, small.network)
         return _Chosen(smaller, small.kept, [], small.scoring.samples, True, tuple(said), small)
-    scoring = score_weights(network, batches, loss, criterion, generator, exclude=network.output_layers)
+    scoring = score_weights(network, batches, loss, criterion, rng, exclude=network.output_layers)
     masks = weight_masks(scoring.scores, criterion.sparsity, criterion.scope, criterion.reference)
-    masks = CONTROLS[options.control](network, masks, generator)
+    masks = CONTROLS[options.control](network, masks, rng)
     layers = layer_table(network, masks, batches, loss, uses_of(settings))
     by_type = prunable(network)  # slopes and norms, pruned by the published names, may be empty
     check_collapse([row for row in layers if row.name in by_type], options.allow_collapse)

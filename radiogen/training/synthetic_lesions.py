@@ -6,18 +6,24 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from radiogen.phantoms.shapes import Shape, Space, blur, capsule, occupancy, smooth_noise
 from radiogen.training.synthetic_shapes import (
     Form,
+    Ground,
     blob_distance,
     draw_companion,
     draw_core,
     draw_form,
+    draw_noise,
+    draw_site,
     draw_strands,
     form_distance,
+    glass_share,
+    measure_noise,
+    room_around,
+    solid_tissue,
+    survey,
 )
-from radiogen.training.implant_sites import Ground, draw_site, room_around, survey
-from radiogen.training.implant_tissue import draw_noise, glass_share, measure_noise, solid_tissue
-from radiogen.phantoms.shapes import Shape, Space, blur, capsule, occupancy, smooth_noise
 from radiogen.volume import FloatArray
 
 BoolArray = npt.NDArray[np.bool_]
@@ -59,7 +65,7 @@ def implant_lesion(
     hu: npt.NDArray[np.int16] | FloatArray,
     lungs: npt.NDArray[np.bool_] | npt.NDArray[np.uint8],
     spacing_mm: tuple[float, float, float],
-    generator: np.random.Generator,
+    rng: np.random.Generator,
     sizes_mm: tuple[float, float] = (4.0, 90.0),
     taken: BoolArray | None = None,
     central: bool = False,
@@ -88,15 +94,15 @@ def implant_lesion(
     forbidden = ((painted > BONE_HU) | (painted < AIRWAY_HU)) & ~inside
     if taken is not None:
         forbidden |= np.asarray(taken, dtype=bool)
-    drawn = _draw_outline(painted, ground, forbidden, sizes_mm, taken, generator)
+    drawn = _draw_outline(painted, ground, forbidden, sizes_mm, taken, rng)
     if drawn is None:
         return None
     where, part = drawn.where, painted[drawn.where].copy()
-    noise = draw_noise(drawn.space.shape, measure_noise(painted), generator)
-    spread = _draw_point_spread(drawn.space, drawn.radius_mm, generator)
+    noise = draw_noise(drawn.space.shape, measure_noise(painted), rng)
+    spread = _draw_point_spread(drawn.space, drawn.radius_mm, rng)
     site = Site(drawn.space, part, drawn.room, forbidden[where], spread)
     lesion = np.zeros(painted.shape, dtype=bool)
-    lesion[where] = _paint(site, drawn.form, drawn.outer, drawn.distance, drawn.kind, noise, generator)
+    lesion[where] = _paint(site, drawn.form, drawn.outer, drawn.distance, drawn.kind, noise, rng)
     painted[where] = np.where(site.forbidden, painted[where], np.clip(site.hu, -1024, 3071))
     return Implanted(painted, lesion, drawn.kind)
 
@@ -121,23 +127,21 @@ def _draw_outline(
     forbidden: BoolArray,
     sizes_mm: tuple[float, float],
     taken: BoolArray | None,
-    generator: np.random.Generator,
+    rng: np.random.Generator,
 ) -> Outline | None:
     """A lesion that can be seen and keeps away from others; None if several draws give none."""
     for _ in range(ATTEMPTS):
-        radius = float(np.exp(generator.uniform(*np.log(sizes_mm)))) / 2
-        kind = (
-            str(generator.choice(list(KINDS), p=list(KINDS.values()))) if radius < MOST_GLASS_MM else "solid"
-        )
-        name, center = draw_site(ground, radius, kind == "solid", generator)
+        radius = float(np.exp(rng.uniform(*np.log(sizes_mm)))) / 2
+        kind = str(rng.choice(list(KINDS), p=list(KINDS.values()))) if radius < MOST_GLASS_MM else "solid"
+        name, center = draw_site(ground, radius, kind == "solid", rng)
         is_mass = radius >= MASS_MM or name == "beyond"
         least_aerated = LEAST_AERATED_MASS if is_mass else LEAST_AERATED
-        form = draw_form(center, radius, name, generator)
+        form = draw_form(center, radius, name, rng)
         low, high = form.reach_mm
         where, space = ground.space.around(low - 14, high + 14)
         room = room_around(ground, where)
-        grows = _draw_growth(space, radius, name, generator) if kind == "solid" else 0
-        distance = form_distance(space, form, generator)
+        grows = _draw_growth(space, radius, name, rng) if kind == "solid" else 0
+        distance = form_distance(space, form, rng)
         outer = np.maximum(distance, room - grows)
         outer[forbidden[where]] = OUT_OF_REACH_MM
         outer = _one_piece(outer, center, space)
@@ -148,27 +152,27 @@ def _draw_outline(
     return None
 
 
-def _draw_growth(space: Space, radius_mm: float, site: str, generator: np.random.Generator) -> FloatArray:
+def _draw_growth(space: Space, radius_mm: float, site: str, rng: np.random.Generator) -> FloatArray:
     """How far the lesion may leave the lungs, in millimetres: mostly not at all, sometimes into the wall.
 
     A tumour whose middle lies beyond the lungs ends there where its form does, or as far out as it has grown.
     """
     if site == "beyond":
-        furthest = radius_mm * generator.uniform(0.8, 3)
-        return np.asarray(furthest * (1 + 0.3 * smooth_noise(space, 15, generator)), dtype=np.float32)
+        furthest = radius_mm * rng.uniform(0.8, 3)
+        return np.asarray(furthest * (1 + 0.3 * smooth_noise(space, 15, rng)), dtype=np.float32)
     is_mass = radius_mm >= MASS_MM
     furthest = max(12.0, radius_mm) if is_mass else 12.0
-    invades = generator.random() < (0.55 if is_mass else 0.25)
-    most = generator.uniform(3, furthest) if invades else generator.uniform(0.5, 3)
+    invades = rng.random() < (0.55 if is_mass else 0.25)
+    most = rng.uniform(3, furthest) if invades else rng.uniform(0.5, 3)
     most = min(most, max(0.8 * radius_mm, 1.0))
-    return np.asarray(most * np.clip(0.6 + 0.5 * smooth_noise(space, 15, generator), 0, 1), dtype=np.float32)
+    return np.asarray(most * np.clip(0.6 + 0.5 * smooth_noise(space, 15, rng), 0, 1), dtype=np.float32)
 
 
 def _draw_point_spread(
-    space: Space, radius_mm: float, generator: np.random.Generator
+    space: Space, radius_mm: float, rng: np.random.Generator
 ) -> tuple[float, float, float]:
     """Sigma in voxels as (z, y, x), never so wide that a small nodule is washed away."""
-    plane, slices = generator.uniform(0.4, 1.1), generator.uniform(0.4, 1.5)
+    plane, slices = rng.uniform(0.4, 1.1), rng.uniform(0.4, 1.5)
     most = np.maximum(0.6 * radius_mm / space.step_mm, 0.3)
     return min(slices, most[2]), min(plane, most[1]), min(plane, most[0])
 
@@ -198,7 +202,7 @@ def _paint(
     distance: FloatArray,
     kind: str,
     noise: FloatArray,
-    generator: np.random.Generator,
+    rng: np.random.Generator,
 ) -> BoolArray:
     """Paint a lesion and what lies at it; returns the lesion mask."""
     radius, edge = form.radius_mm, site.space.edge_mm
@@ -206,38 +210,38 @@ def _paint(
     around = float(np.median(lung)) if len(lung) else -850.0
     tissue = site.hu[(site.room > 0) & (site.hu > -30) & (site.hu < 150)]
     beside = float(np.median(tissue)) if len(tissue) else 40.0
-    if kind != "ground glass" and generator.random() < 0.22:
-        _blend(site, draw_companion(site.space, form, generator), generator.uniform(-10, 90), noise)
-    if generator.random() < (0.1 if kind == "ground glass" else 0.35):
-        for strand in draw_strands(site.space, form, generator):
-            _add_strand(site, strand, generator.uniform(0.4, 0.9))
-    if generator.random() < 0.2:
-        for _ in range(int(generator.integers(1, 4))):
-            _add_tag(site, form, outer, generator)
+    if kind != "ground glass" and rng.random() < 0.22:
+        _blend(site, draw_companion(site.space, form, rng), rng.uniform(-10, 90), noise)
+    if rng.random() < (0.1 if kind == "ground glass" else 0.35):
+        for strand in draw_strands(site.space, form, rng):
+            _add_strand(site, strand, rng.uniform(0.4, 0.9))
+    if rng.random() < 0.2:
+        for _ in range(int(rng.integers(1, 4))):
+            _add_tag(site, form, outer, rng)
     if kind != "solid":
-        soft = edge * generator.uniform(1.0, 3.0) if radius > 4 else edge
+        soft = edge * rng.uniform(1.0, 3.0) if radius > 4 else edge
         share = blur(occupancy(outer, soft), site.sigma_voxels)
-        share *= glass_share(site.space, around, generator)
+        share *= glass_share(site.space, around, rng)
         site.hu += share * np.maximum(np.float32(30) - site.hu, 0)
     core = outer
     if kind == "part-solid":
-        core = np.maximum(outer, blob_distance(site.space, draw_core(form, generator)))
+        core = np.maximum(outer, blob_distance(site.space, draw_core(form, rng)))
     if kind != "ground glass":
-        value = solid_tissue(site.space, core, radius, beside, generator)
+        value = solid_tissue(site.space, core, radius, beside, rng)
         if kind == "solid":
             _close_seam(site, distance, value)
-        soft = edge * (generator.uniform(1.5, 3) if generator.random() < 0.25 and radius > 4 else 1.0)
+        soft = edge * (rng.uniform(1.5, 3) if rng.random() < 0.25 and radius > 4 else 1.0)
         share = blur(occupancy(core, soft), site.sigma_voxels)
         site.hu += share * (value - site.hu) + np.sqrt(share * (2 - share)) * noise
-    return _outline(site, outer, generator)
+    return _outline(site, outer, rng)
 
 
-def _outline(site: Site, outer: FloatArray, generator: np.random.Generator) -> BoolArray:
+def _outline(site: Site, outer: FloatArray, rng: np.random.Generator) -> BoolArray:
     """The voxels the lesion holds at least half of; sometimes smooth and loose, as people draw."""
     drawn = outer
-    if generator.random() < LOOSE_OUTLINES:
+    if rng.random() < LOOSE_OUTLINES:
         near = np.clip(outer, -8, 8)
-        drawn = blur(near, (0.6, 0.6, 0.6)) - np.float32(generator.uniform(0, 1) * site.space.edge_mm)
+        drawn = blur(near, (0.6, 0.6, 0.6)) - np.float32(rng.uniform(0, 1) * site.space.edge_mm)
     return np.asarray(((drawn < 0) | (outer < 0)) & ~site.forbidden, dtype=bool)
 
 
@@ -258,16 +262,16 @@ def _add_strand(site: Site, strand: Shape, faint: float) -> None:
     spot += share * np.maximum(np.float32(0) - spot, 0)
 
 
-def _add_tag(site: Site, form: Form, outer: FloatArray, generator: np.random.Generator) -> None:
+def _add_tag(site: Site, form: Form, outer: FloatArray, rng: np.random.Generator) -> None:
     """A strand from the lesion to the pleura near by, where there is one."""
     wall = np.flatnonzero((np.abs(site.room) < site.space.edge_mm) & (outer < 12) & (outer > 1))
     if len(wall) == 0:
         return
-    k, j, i = np.unravel_index(int(generator.choice(wall)), site.room.shape)
+    k, j, i = np.unravel_index(int(rng.choice(wall)), site.room.shape)
     end = (site.space.x.ravel()[i], site.space.y.ravel()[j], site.space.z.ravel()[k])
-    start = form.blobs[int(generator.integers(len(form.blobs)))].center
-    strand = capsule(site.space, start, end, float(generator.uniform(0.4, 1.2)))
-    _add_strand(site, strand, generator.uniform(0.5, 1.0))
+    start = form.blobs[int(rng.integers(len(form.blobs)))].center
+    strand = capsule(site.space, start, end, float(rng.uniform(0.4, 1.2)))
+    _add_strand(site, strand, rng.uniform(0.5, 1.0))
 
 
 def _close_seam(site: Site, distance: FloatArray, value: FloatArray) -> None:

@@ -1,11 +1,13 @@
 """The shapes of made lesions in a patch of CT: round, lobulated, long, flat, or grown together from blobs."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
-from radiogen.phantoms.shapes import Point, Shape, Space, capsule, smooth_noise
+from radiogen.phantoms.shapes import Point, Shape, Slices, Space, blur, capsule, occupancy, smooth_noise
 from radiogen.volume import FloatArray
 
 FORMS = {"round": 0.20, "lobulated": 0.21, "long": 0.14, "flat": 0.10, "irregular": 0.35}
@@ -39,64 +41,64 @@ class Form:
         return low - more, high + more
 
 
-def draw_form(center: Point, radius_mm: float, site: str, generator: np.random.Generator) -> Form:
+def draw_form(center: Point, radius_mm: float, site: str, rng: np.random.Generator) -> Form:
     """One form of about the volume of a ball of this radius."""
-    name = "flat" if site == "fissure" else str(generator.choice(list(FORMS), p=list(FORMS.values())))
+    name = "flat" if site == "fissure" else str(rng.choice(list(FORMS), p=list(FORMS.values())))
     bumps, rough = {
         "round": (0.05, 0.02),
-        "lobulated": (generator.uniform(0.12, 0.3), 0.04),
-        "long": (generator.uniform(0.04, 0.15), 0.04),
-        "flat": (generator.uniform(0.02, 0.08), 0.03),
-        "irregular": (generator.uniform(0.08, 0.25), generator.uniform(0.03, 0.1)),
+        "lobulated": (rng.uniform(0.12, 0.3), 0.04),
+        "long": (rng.uniform(0.04, 0.15), 0.04),
+        "flat": (rng.uniform(0.02, 0.08), 0.03),
+        "irregular": (rng.uniform(0.08, 0.25), rng.uniform(0.03, 0.1)),
     }[name]
     if name == "irregular":
-        blobs = _grow_together(center, radius_mm, generator)
+        blobs = _grow_together(center, radius_mm, rng)
     else:
         stretch = {
-            "long": (generator.uniform(1.5, 3.2), 1.0, generator.uniform(0.8, 1.2)),
-            "flat": (1.0, generator.uniform(0.7, 1.2), generator.uniform(0.25, 0.45)),
-        }.get(name, tuple(generator.uniform(0.85, 1.2, 3)))
-        blobs = (_blob(center, radius_mm, stretch, generator),)
+            "long": (rng.uniform(1.5, 3.2), 1.0, rng.uniform(0.8, 1.2)),
+            "flat": (1.0, rng.uniform(0.7, 1.2), rng.uniform(0.25, 0.45)),
+        }.get(name, tuple(rng.uniform(0.85, 1.2, 3)))
+        blobs = (_blob(center, radius_mm, stretch, rng),)
     return Form(blobs, radius_mm, bumps * radius_mm, rough * radius_mm)
 
 
-def _grow_together(center: Point, radius_mm: float, generator: np.random.Generator) -> tuple[Blob, ...]:
-    count = int(generator.integers(2, 6))
+def _grow_together(center: Point, radius_mm: float, rng: np.random.Generator) -> tuple[Blob, ...]:
+    count = int(rng.integers(2, 6))
     size = 1.2 * radius_mm / np.cbrt(count)
-    blobs = [_blob(center, size, generator.uniform(0.7, 1.5, 3), generator)]
+    blobs = [_blob(center, size, rng.uniform(0.7, 1.5, 3), rng)]
     for _ in range(count - 1):
-        near = blobs[int(generator.integers(len(blobs)))]
-        towards = generator.normal(size=3)
+        near = blobs[int(rng.integers(len(blobs)))]
+        towards = rng.normal(size=3)
         towards /= np.linalg.norm(towards)
-        own = size * generator.uniform(0.5, 1.25)
-        gap = generator.uniform(0.6, 1.0) * (own + np.cbrt(np.prod(near.radii)))
+        own = size * rng.uniform(0.5, 1.25)
+        gap = rng.uniform(0.6, 1.0) * (own + np.cbrt(np.prod(near.radii)))
         place = np.array(near.center) + gap * towards
         blobs.append(
             _blob(
                 (float(place[0]), float(place[1]), float(place[2])),
                 own,
-                generator.uniform(0.65, 1.5, 3),
-                generator,
+                rng.uniform(0.65, 1.5, 3),
+                rng,
             )
         )
     return tuple(blobs)
 
 
-def _blob(center: Point, radius_mm: float, stretch: npt.ArrayLike, generator: np.random.Generator) -> Blob:
+def _blob(center: Point, radius_mm: float, stretch: npt.ArrayLike, rng: np.random.Generator) -> Blob:
     ratio = np.asarray(stretch, dtype=float)
     x, y, z = (radius_mm * ratio / np.cbrt(np.prod(ratio))).tolist()
-    axes = np.linalg.qr(generator.normal(size=(3, 3)))[0].astype(np.float32)
+    axes = np.linalg.qr(rng.normal(size=(3, 3)))[0].astype(np.float32)
     return Blob(center, (x, y, z), axes)
 
 
-def form_distance(space: Space, form: Form, generator: np.random.Generator) -> FloatArray:
+def form_distance(space: Space, form: Form, rng: np.random.Generator) -> FloatArray:
     """Distance to the surface of a form in millimetres, negative inside, about true near it."""
     union = blob_distance(space, form.blobs[0])
     for blob in form.blobs[1:]:
         np.minimum(union, blob_distance(space, blob), out=union)
-    union += np.float32(form.bumps_mm) * smooth_noise(space, 0.9 * form.radius_mm, generator)
+    union += np.float32(form.bumps_mm) * smooth_noise(space, 0.9 * form.radius_mm, rng)
     if form.radius_mm > 4:
-        union += np.float32(form.roughness_mm) * smooth_noise(space, 0.35 * form.radius_mm, generator)
+        union += np.float32(form.roughness_mm) * smooth_noise(space, 0.35 * form.radius_mm, rng)
     return union
 
 
@@ -113,45 +115,259 @@ def blob_distance(space: Space, blob: Blob) -> FloatArray:
     return np.asarray(length * (1 - 1 / size), dtype=np.float32)
 
 
-def draw_strands(space: Space, form: Form, generator: np.random.Generator) -> list[Shape]:
+def draw_strands(space: Space, form: Form, rng: np.random.Generator) -> list[Shape]:
     """Spicules: thin strands from the surface outwards; too thin to belong to the mask."""
     strands = []
-    for _ in range(int(generator.integers(4, 25))):
-        blob = form.blobs[int(generator.integers(len(form.blobs)))]
-        along = generator.normal(size=3)
+    for _ in range(int(rng.integers(4, 25))):
+        blob = form.blobs[int(rng.integers(len(form.blobs)))]
+        along = rng.normal(size=3)
         along /= np.linalg.norm(along)
         surface = (along * np.array(blob.radii)) @ blob.axes
         start = np.array(blob.center) + 0.75 * surface
-        end = np.array(blob.center) + surface * (1 + generator.uniform(2, 12) / np.linalg.norm(surface))
-        strands.append(capsule(space, start, end, float(generator.uniform(0.4, 1.0))))
+        end = np.array(blob.center) + surface * (1 + rng.uniform(2, 12) / np.linalg.norm(surface))
+        strands.append(capsule(space, start, end, float(rng.uniform(0.4, 1.0))))
     return strands
 
 
-def draw_core(form: Form, generator: np.random.Generator) -> Blob:
+def draw_core(form: Form, rng: np.random.Generator) -> Blob:
     """The solid core of a part-solid lesion."""
     blob = form.blobs[0]
-    shift = 0.35 * form.radius_mm * generator.uniform(-1, 1, 3)
+    shift = 0.35 * form.radius_mm * rng.uniform(-1, 1, 3)
     x, y, z = (np.array(blob.center) + shift).tolist()
-    return _blob(
-        (x, y, z), form.radius_mm * generator.uniform(0.3, 0.7), generator.uniform(0.7, 1.4, 3), generator
-    )
+    return _blob((x, y, z), form.radius_mm * rng.uniform(0.3, 0.7), rng.uniform(0.7, 1.4, 3), rng)
 
 
-def draw_companion(space: Space, form: Form, generator: np.random.Generator) -> FloatArray:
+def draw_companion(space: Space, form: Form, rng: np.random.Generator) -> FloatArray:
     """Distance to something dense against the lesion: a thick vessel, or collapsed lung."""
-    blob = form.blobs[int(generator.integers(len(form.blobs)))]
-    along = generator.normal(size=3)
+    blob = form.blobs[int(rng.integers(len(form.blobs)))]
+    along = rng.normal(size=3)
     along /= np.linalg.norm(along)
     surface = (along * np.array(blob.radii)) @ blob.axes
-    x, y, z = (np.array(blob.center) + generator.uniform(0.8, 1.1) * surface).tolist()
-    if generator.random() < 0.6:
-        thick = generator.uniform(1.5, 4.5)
+    x, y, z = (np.array(blob.center) + rng.uniform(0.8, 1.1) * surface).tolist()
+    if rng.random() < 0.6:
+        thick = rng.uniform(1.5, 4.5)
         vessel = Blob(
             (x, y, z),
-            (thick, thick, generator.uniform(8, 14)),
-            _blob((x, y, z), 1, (1, 1, 1), generator).axes,
+            (thick, thick, rng.uniform(8, 14)),
+            _blob((x, y, z), 1, (1, 1, 1), rng).axes,
         )
         return blob_distance(space, vessel)
-    size = generator.uniform(0.5, 1.1) * form.radius_mm
-    lobe = _blob((x, y, z), size, (1.4, 1.0, generator.uniform(0.3, 0.8)), generator)
-    return blob_distance(space, lobe) + np.float32(0.2 * size) * smooth_noise(space, size, generator)
+    size = rng.uniform(0.5, 1.1) * form.radius_mm
+    lobe = _blob((x, y, z), size, (1.4, 1.0, rng.uniform(0.3, 0.8)), rng)
+    return blob_distance(space, lobe) + np.float32(0.2 * size) * smooth_noise(space, size, rng)
+
+
+TISSUE_HU = (-150.0, 170.0)
+LUNG_HU = (-1000.0, -700.0)
+LEAST_PAIRS = 150
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Noise of a patch: its standard deviation, and how far it is correlated along (z, y, x)."""
+
+    hu: float
+    sigma_voxels: tuple[float, float, float]
+
+
+def measure_noise(hu: FloatArray) -> Noise:
+    """Estimate noise from differences between neighbours in soft tissue, or in lung where there is none.
+
+    Noise that is white noise under a Gaussian of sigma s has the correlation q^(k k) at k voxels, with
+    q = exp(-1 / (4 s s)). So the variances of differences at one and two voxels give s and the strength.
+    Medians, the axis with the least, and a tenth off, so that borders between organs count little: so it
+    comes near the noise that a high-pass filter finds in muscle.
+    """
+    strengths, sigmas = [], []
+    for axis in range(3):
+        pairs = _neighbours(hu, axis, TISSUE_HU)
+        if pairs.shape[1] < LEAST_PAIRS:
+            pairs = _neighbours(hu, axis, LUNG_HU)
+        if pairs.shape[1] < LEAST_PAIRS:
+            strengths.append(15.0)
+            sigmas.append(0.6)
+            continue
+        first, second = pairs[1] - pairs[0], pairs[2] - pairs[0]
+        near = (1.4826 * float(np.median(np.abs(first)))) ** 2 + 1e-3
+        ratio = (1.4826 * float(np.median(np.abs(second)))) ** 2 / near  # 1 + q + q^2 + q^3
+        grid = np.linspace(0.01, 0.7, 40)
+        q = float(np.interp(ratio, 1 + grid + grid**2 + grid**3, grid))
+        strengths.append(float(np.sqrt(near / (2 * (1 - q)))))
+        sigmas.append(float(np.sqrt(-1 / (4 * np.log(q)))))
+    z, y, x = sigmas
+    return Noise(float(np.clip(0.9 * min(strengths), 0, 120)), (z, y, x))
+
+
+def _neighbours(hu: FloatArray, axis: int, between: tuple[float, float]) -> FloatArray:
+    """Triples of voxels in a row that all lie between two values: shape (3, pairs), thinned."""
+    long = np.moveaxis(hu, axis, 0)[:, ::2, ::2]
+    a, b, c = long[:-2:2], long[1:-1:2], long[2::2]
+    low, high = between
+    inside = (np.minimum(np.minimum(a, b), c) > low) & (np.maximum(np.maximum(a, b), c) < high)
+    return np.stack([a[inside], b[inside], c[inside]])
+
+
+def draw_noise(shape: tuple[int, ...], noise: Noise, rng: np.random.Generator) -> FloatArray:
+    """Noise of this strength and grain."""
+    field = rng.standard_normal(shape, dtype=np.float32)
+    field = blur(field, noise.sigma_voxels)
+    return np.asarray(field * np.float32(noise.hu / max(float(field.std()), 1e-6)), dtype=np.float32)
+
+
+def solid_tissue(
+    space: Space, distance: FloatArray, radius_mm: float, beside_hu: float, rng: np.random.Generator
+) -> FloatArray:
+    """HU of a solid lesion: faint texture; some have a dark core, a cavity, a bright rim or chalk.
+
+    Args:
+        space: The voxels.
+        distance: Millimetres to the lesion's surface, negative inside.
+        radius_mm: How large the lesion is.
+        beside_hu: Soft tissue round it; half of all lesions are nearly as dense as that.
+        generator: Where the chance comes from.
+    """
+    alike = rng.random() < 0.5
+    base = rng.normal(beside_hu, 10) if alike else rng.uniform(-20, 110)
+    value = np.full(space.shape, np.clip(base, -20, 110), dtype=np.float32)
+    coarse, fine = 14 * rng.random() ** 2, 6 * rng.random() ** 2
+    value += np.float32(1 + coarse) * smooth_noise(space, max(0.7 * radius_mm, 3), rng)
+    if radius_mm > 5:
+        value += np.float32(fine) * smooth_noise(space, 5, rng)
+    np.clip(value, -60, 160, out=value)
+    draws = rng.random(4)
+    core = distance + np.float32(0.25 * radius_mm) * smooth_noise(space, 0.6 * radius_mm, rng)
+    if radius_mm > 9 and draws[0] < 0.3:
+        soft = occupancy(core + np.float32(rng.uniform(0.25, 0.55) * radius_mm), 4)
+        value -= np.float32(rng.uniform(15, 50)) * soft
+    if draws[1] < 0.12:
+        width = rng.uniform(2, max(0.3 * radius_mm, 3))
+        value += np.float32(rng.uniform(15, 60)) * occupancy(np.abs(distance + width) - width, 2)
+    if radius_mm > 6 and draws[2] < 0.08:
+        wall = rng.uniform(0.4, 0.85) * radius_mm
+        hole = occupancy(core + np.float32(wall), 1.5 * space.edge_mm)
+        value += hole * (np.float32(rng.uniform(-980, -800)) - value)
+    if draws[3] < 0.1:
+        chalk = smooth_noise(space, 4, rng) - np.float32(rng.uniform(1.8, 2.6))
+        value += np.float32(rng.uniform(150, 450)) * np.clip(2 * chalk, 0, 1) * (distance < -2)
+    return value
+
+
+def glass_share(space: Space, around_hu: float, rng: np.random.Generator) -> FloatArray:
+    """The share of the air that ground glass fills with tissue, so that vessels stay what they are."""
+    target = max(rng.uniform(-750, -350), around_hu + 110)
+    share = (target - around_hu) / max(30.0 - around_hu, 200.0)
+    texture = 1 + np.float32(rng.uniform(0.05, 0.25)) * smooth_noise(space, 4, rng)
+    return np.asarray(np.clip(np.float32(share) * texture, 0.08, 0.95), dtype=np.float32)
+
+
+Lungs = npt.NDArray[np.bool_]
+LEAST_LUNG_ML = 3.0
+VESSEL_HU = -450.0  # mean over 2 x 2 x 2 voxels inside a lung: a vessel or the hilum
+SITES = {"free": 0.26, "vessel": 0.14, "wall": 0.36, "fissure": 0.06, "hilum": 0.18}
+SOFT_TISSUE_HU = (-150.0, 250.0)
+BEYOND = 0.4  # share of the tumours that are large enough whose middle lies in mediastinum or chest wall
+BEYOND_LEAST_MM = 10.0  # radius of such a tumour
+BEYOND_MOST_MM = 20.0  # how far its middle may lie outside the lungs
+
+
+@dataclass(frozen=True)
+class Ground:
+    """A patch on half its grid: how deep its voxels lie in the lungs, and how dense they are."""
+
+    room_mm: FloatArray  # distance to the lungs' surface, negative inside
+    hu: FloatArray
+    free: Lungs  # lung where a lesion may have its centre
+    beyond: Lungs | None  # soft tissue near the lungs where a tumour may have it
+    space: Space  # of the patch, millimetres
+
+
+def survey(
+    hu: FloatArray,
+    lungs: Lungs,
+    spacing_mm: tuple[float, float, float],
+    taken: Lungs | None,
+    central: bool = False,
+    outside: bool = True,
+) -> Ground | None:
+    """Measure a patch; None where it holds too little lung. `central`: centres in its inner half, if any."""
+    allowed = lungs if taken is None else lungs & ~taken
+    if np.count_nonzero(allowed) * np.prod(spacing_mm) / 1000 < LEAST_LUNG_ML or min(hu.shape) < 4:
+        return None
+    inside = _halve(lungs.astype(np.float32)) > 0.5
+    free = _halve(allowed.astype(np.float32)) > 0.75
+    if not free.any():
+        return None
+    step = 2 * np.array(spacing_mm[::-1])
+    room = -np.asarray(ndimage.distance_transform_edt(inside, step), dtype=np.float32)
+    if not inside.all():
+        room += np.asarray(ndimage.distance_transform_edt(~inside, step), dtype=np.float32)
+        room += np.where(inside, 0.5, -0.5).astype(np.float32) * np.float32(np.cbrt(np.prod(step)))
+    else:
+        room = np.full_like(room, -1000)
+    (x, y, z), (d, h, w) = spacing_mm, hu.shape
+    space = Space(
+        (np.arange(w, dtype=np.float32) * x)[None, None],
+        (np.arange(h, dtype=np.float32) * y)[None, :, None],
+        (np.arange(d, dtype=np.float32) * z)[:, None, None],
+    )
+    half_hu, (least, most) = _halve(hu), SOFT_TISSUE_HU
+    beyond = (room > 0) & (room < BEYOND_MOST_MM) & (half_hu > least) & (half_hu < most)
+    if central:
+        half = tuple(slice(n // 4, n - n // 4) for n in free.shape)
+        middle = np.zeros_like(free)
+        middle[half] = True
+        free, beyond = free & middle if (free & middle).any() else free, beyond & middle
+    return Ground(room, half_hu, free, beyond if outside else None, space)
+
+
+def room_around(ground: Ground, where: Slices) -> FloatArray:
+    """Distance to the lungs' surface in millimetres, negative inside, on the patch's own grid."""
+    field: npt.NDArray[Any] = ground.room_mm
+    for axis, part in enumerate(where):
+        place = (np.arange(part.start, part.stop, dtype=np.float32) - 0.5) / 2
+        place = np.clip(place, 0, field.shape[axis] - 1)
+        low = np.minimum(place.astype(int), max(field.shape[axis] - 2, 0))
+        share = (place - low).reshape([-1 if a == axis else 1 for a in range(3)])
+        left = np.take(field, low, axis)
+        right = np.take(field, np.minimum(low + 1, field.shape[axis] - 1), axis)
+        field = left + share * (right - left)
+    return np.asarray(field, dtype=np.float32)
+
+
+def draw_site(ground: Ground, radius_mm: float, solid: bool, rng: np.random.Generator) -> tuple[str, Point]:
+    """A site and the centre of the lesion there, as (x, y, z) in the patch's millimetres."""
+    site = str(rng.choice(list(SITES), p=list(SITES.values())))
+    large = solid and radius_mm >= BEYOND_LEAST_MM
+    if large and ground.beyond is not None and rng.random() < BEYOND:
+        found = np.flatnonzero(ground.beyond & (ground.room_mm < 0.7 * radius_mm))
+        if len(found):
+            return "beyond", _point(ground, found, rng)
+    depth = -ground.room_mm
+    dense = ground.hu > VESSEL_HU
+    wanted = {
+        "free": depth > 1.15 * radius_mm,
+        "fissure": depth > 0.6 * radius_mm,
+        "vessel": dense & (depth > 4),
+        "wall": depth < rng.uniform(0.3, 1.0) * radius_mm,
+        "hilum": dense & (depth < 10),
+    }[site]
+    found = np.flatnonzero(wanted & ground.free)
+    if len(found) == 0:
+        site, found = "wall", np.flatnonzero(ground.free & (depth < max(radius_mm, 5)))
+    if len(found) == 0:
+        site, found = "free", np.flatnonzero(ground.free)
+    return site, _point(ground, found, rng)
+
+
+def _point(ground: Ground, found: npt.NDArray[np.int64], rng: np.random.Generator) -> Point:
+    place = np.array(np.unravel_index(int(rng.choice(found)), ground.room_mm.shape))
+    z, y, x = (2 * place + rng.uniform(0, 1, 3)) * ground.space.step_mm[::-1]
+    return float(x), float(y), float(z)
+
+
+def _halve(array: FloatArray) -> FloatArray:
+    d, h, w = (n // 2 for n in array.shape)
+    even = array[: 2 * d, : 2 * h, : 2 * w]
+    pairs = even[::2] + even[1::2]
+    pairs = pairs[:, ::2] + pairs[:, 1::2]
+    return np.asarray((pairs[:, :, ::2] + pairs[:, :, 1::2]) / np.float32(8), dtype=np.float32)

@@ -4,32 +4,34 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import torch
 
-from radiogen.model.card import count_cohorts, model_card
-from radiogen.training.errors import mishaps_told
-from radiogen.model.folder import WEIGHTS, ModelConfig, save_model
-from radiogen.training.prepared import PreparedCase, prepare
-from radiogen.training.presets import RunSettings
-from radiogen.training.options import TrainOptions
-from radiogen.training.loop import CHECKPOINT, Training
-from radiogen.training.training_task import Task, find_task
-from radiogen.errors import OutputError, TrainingError
+from radiogen.errors import ConfigError, OutputError, TrainingError
 from radiogen.io.cases import Case
+from radiogen.model.card import NOT_FOR, model_card, validation_lines
+from radiogen.model.ensemble import write_ensemble
+from radiogen.model.folder import CARD, ENSEMBLE, METRICS, WEIGHTS, ModelConfig, save_model
 from radiogen.networks.raseg import weight_count
-from radiogen.provenance import RunRecord, leave_no_trace, record_path
+from radiogen.provenance import RunRecord, is_done, leave_no_trace, record_path, write_json, write_text
 from radiogen.runtime import (
-    Tick,
+    Progress,
     from_all,
     from_first,
     is_first_process,
-    no_tick,
+    no_progress,
     process_number,
     together,
     wait_for_all,
 )
+from radiogen.training.card import count_cohorts, training_lines
+from radiogen.training.errors import mishaps_told
+from radiogen.training.loop import CHECKPOINT, Training
+from radiogen.training.options import Task, TrainOptions, find_task
+from radiogen.training.prepared import PreparedCase, prepare
+from radiogen.training.settings import RunSettings
 
 CACHE = "prepared"
 __all__ = ["TrainOptions", "Trained", "train", "train_one"]
@@ -51,7 +53,7 @@ def train(
     settings: RunSettings,
     options: TrainOptions,
     device: torch.device,
-    tick: Tick = no_tick,
+    progress: Progress = no_progress,
 ) -> Trained:
     """Train on the cases with an outline whose split is not `test`; a killed run goes on where it was.
 
@@ -63,7 +65,7 @@ def train(
         settings: Network, preprocessing and training.
         options: Seed, folds, weight masks, and what to do with what is there.
         device: Where to train.
-        tick: Told of progress.
+        progress: Called with what is done and how much there is.
 
     Raises:
         CaseError: There is no case to learn from.
@@ -73,7 +75,7 @@ def train(
         OutputError: The folder holds a finished model and `existing` is fail.
     """
     with together(device), mishaps_told(f"training on {device}"):
-        trained = train_one(cases, out, settings, options, device, out / CACHE, tick)
+        trained = train_one(cases, out, settings, options, device, out / CACHE, progress)
         if is_first_process():
             shutil.rmtree(out / CACHE, ignore_errors=True)
     return trained
@@ -92,7 +94,7 @@ def train_one(
     options: TrainOptions,
     device: torch.device,
     cache: Path,
-    tick: Tick,
+    progress: Progress,
 ) -> Trained:
     """`train` inside the processes that work together, with a place for prepared cases."""
     task = find_task(cases, settings, options)
@@ -104,15 +106,15 @@ def train_one(
     training = Training(
         network=task.start.network,
         settings=settings,
-        learn=_prepared(task.learn, settings, cache, tick),
-        held_out=_prepared(task.held_out, settings, cache, tick),
+        learn=_prepared(task.learn, settings, cache, progress),
+        held_out=_prepared(task.held_out, settings, cache, progress),
         weight_masks=task.start.weight_masks,
         seed=options.seed,
         device=device,
         folder=out,
         fingerprint=fingerprint,
     )
-    done = training.run(tick)
+    done = training.run(progress)
     metrics = {
         "fingerprint": fingerprint,
         "epochs": done.epochs,
@@ -129,11 +131,13 @@ def train_one(
     return Trained(out, metrics, _ids(task.learn), _ids(task.held_out))
 
 
-def _prepared(cases: list[Case], settings: RunSettings, cache: Path, tick: Tick) -> list[PreparedCase]:
+def _prepared(
+    cases: list[Case], settings: RunSettings, cache: Path, progress: Progress
+) -> list[PreparedCase]:
     """Every process prepares its share of the cases."""
     rank, world = process_number()
     with leave_no_trace(cache):
-        ready = from_all(prepare(cases[rank::world], settings.preprocessing, cache, tick))
+        ready = from_all(prepare(cases[rank::world], settings.preprocessing, cache, progress))
     by_id = {case.case_id: case for case in ready}
     return [by_id[case.case_id] for case in cases]
 
@@ -159,9 +163,9 @@ def _write(out: Path, task: Task, metrics: dict[str, Any]) -> None:
         metrics,
         weight_count(start.network),
         note=start.note,
-        training=settings.training,
-        cohorts=count_cohorts(task.learn),
+        training=training_lines(settings.training, metrics, count_cohorts(task.learn)),
         held_out=task.fold,
+        chosen_by_validation=settings.training.patience > 0,
     )
     save_model(out, start.network.state_dict(), config, metrics, card)
 
@@ -200,3 +204,103 @@ def _finished(out: Path, fingerprint: str, options: TrainOptions) -> dict[str, A
     if has_checkpoint and not options.resume:
         raise TrainingError(out, "holds an unfinished training", "add --resume or --existing overwrite")
     return None
+
+
+@dataclass(frozen=True)
+class TrainedFolds:
+    """An ensemble folder, and what each held-out case said of the member that has not seen it."""
+
+    folder: Path
+    members: tuple[str, ...]
+    validation: list[dict[str, Any]]  # one row a case and prior: fold, case_id, prior, prompt, dice
+
+    def summary(self) -> list[str]:
+        """One line a prior: the mean over all cases, each held out once, and its spread."""
+        kinds = dict.fromkeys((row["prior"], row["prompt"]) for row in self.validation)
+        lines = []
+        for prior, prompt in kinds:
+            dice = [
+                row["dice"] for row in self.validation if (row["prior"], row["prompt"]) == (prior, prompt)
+            ]
+            spread = f" (sd {stdev(dice):.3f})" if len(dice) > 1 else ""
+            lines.append(f"{prior}\t{prompt}\t{len(dice)} cases\tDice {mean(dice):.3f}{spread}")
+        return lines
+
+
+def train_folds(
+    cases: Path,
+    out: Path,
+    settings: RunSettings,
+    options: TrainOptions,
+    device: torch.device,
+    progress: Progress = no_progress,
+) -> TrainedFolds:
+    """Train each of `options.folds` folds into `out/fold0` .. and make `out` an ensemble.
+
+    Args and errors: those of `train`.
+
+    Raises:
+        ConfigError: There are fewer than two folds.
+        OutputError: The folder holds a single model.
+    """
+    if options.folds < 2:
+        raise ConfigError("--fold all", "needs two folds or more", "add --folds 5")
+    if (out / WEIGHTS).is_file():
+        raise OutputError(out, "holds a single model", "choose another folder")
+    record = train_record(settings, options)
+    names = tuple(f"fold{number}" for number in range(options.folds))
+    trained: list[Trained] = []
+    with together(device), mishaps_told(f"training on {device}"):
+        for number, name in enumerate(names):
+            one = options.model_copy(update={"fold": number})
+            trained.append(train_one(cases, out / name, settings, one, device, out / CACHE, progress))
+        folds = TrainedFolds(out, names, _held_out_rows(trained))
+        if is_first_process():
+            record.seed, record.device = options.seed, str(device)
+            _write_ensemble(folds, settings, record)
+            shutil.rmtree(out / CACHE, ignore_errors=True)
+        wait_for_all()
+    return folds
+
+
+def _held_out_rows(trained: list[Trained]) -> list[dict[str, Any]]:
+    return [
+        {"fold": number, **{name: value for name, value in row.items() if name != "epoch"}}
+        for number, one in enumerate(trained)
+        for row in one.metrics["validation"]
+        if row["epoch"] == one.metrics["kept_epoch"]
+    ]
+
+
+def _write_ensemble(folds: TrainedFolds, settings: RunSettings, record: RunRecord) -> None:
+    """metrics.json, MODEL_CARD.md and, last but for the record, ensemble.json."""
+    out = folds.folder
+    metrics = {"validation": folds.validation}
+    if is_done(out, record.options, [], None) and json.loads((out / METRICS).read_text("utf-8")) == metrics:
+        return  # all of it was there already
+    write_json(out / METRICS, metrics)
+    write_text(out / CARD, _card(folds, settings))
+    write_ensemble(out, folds.members)
+    record.finish(out, [out / ENSEMBLE, out / METRICS])
+
+
+def _card(folds: TrainedFolds, settings: RunSettings) -> str:
+    count = len(folds.members)
+    metrics = {"validation": [{**row, "epoch": 0} for row in folds.validation]}
+    lines = [
+        f"# RA-Seg, an ensemble of {count} folds",
+        "",
+        "Not for clinical use. Research software.",
+        "",
+        f"- Members: {', '.join(folds.members)}; each has a card of its own.",
+        "- Together they have seen every patient: their joint answer is not tested on any of these.",
+        "",
+        "## Measured by cross-validation, each case by the member that has not seen it",
+        "",
+        *validation_lines(metrics, chosen_by_validation=settings.training.patience > 0),
+        "",
+        "## What it is not for",
+        "",
+        *(f"- {sentence}" for sentence in NOT_FOR),
+    ]
+    return "\n".join(lines) + "\n"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from dicom_phantom import write_ct
 from egfr.made_tables import ABOUT, make_rows, write_rows
-from engines.tiny_run import TINY
 from radiogen.cli.main import run
+from training.tiny_run import TINY
 
 from radiogen.provenance import file_sha256
 

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from engines.tiny_run import TINY
+from training.tiny_run import TINY
 
 FEW = (
     *("digits", "-o", "bench", "--limit", "4", "--epochs", "1", "--width", "2", "--samples", "1"),

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
+from radiogen.pruning.weight_masks import load_weight_masks
 from radiogen.training.pruned_folder import read_pruned
-from radiogen.pruning.mask_files import load_weight_masks
 
 CHANNEL = ("--structure", "channel", "--samples", "2", "--device", "cpu")
 

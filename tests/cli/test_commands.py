@@ -249,7 +249,7 @@ def test_segment_writes_mask_table_and_picture(segment, tmp_path):
 
 
 def test_segment_takes_the_shipped_model_and_says_so(radiogen, cases, tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr("radiogen.model.model_catalogue.data_folder", lambda _: tmp_path / "models")
+    monkeypatch.setattr("radiogen.model.ensemble.data_folder", lambda _: tmp_path / "models")
     words = ("segment", find_cases(cases)[0].folder, "-o", "seg", "--no-picture")
     assert radiogen(*words).refuses("raseg-starter", "not part of this installation", "--model")
     shutil.copytree(tiny_model.folder, tmp_path / "models" / "raseg-starter")
@@ -285,7 +285,7 @@ def test_segment_averages_models_and_mirror_images(segment, tiny_model, tmp_path
 
 def test_segment_finds_the_same_with_another_engine(cases, tiny_model, tmp_path):
     words = (sys.executable, "-m", "radiogen.cli.main", "segment", find_cases(cases)[0].folder)
-    for engine in ("torch", "openvino"):  # apart: see engines/test_backends.py
+    for engine in ("torch", "openvino"):  # apart: see model/test_backends.py
         more = ("-o", tmp_path / engine, "-m", tiny_model.folder, "--prior", "lungs", "--engine", engine)
         answer = subprocess.run([*words, *more, "--no-picture"], capture_output=True, text=True, check=False)
         assert answer.returncode == 0, answer.stderr

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
+from radiogen.pruning.controls import overlap
+from radiogen.pruning.weight_masks import load_weight_masks
 from radiogen.training.pruned_folder import read_pruned
-from radiogen.pruning.comparing import overlap
-from radiogen.pruning.mask_files import load_weight_masks
 
 SCORING = ("--samples", "6", "--scope", "layer", "--sparsity", "0.5", "--device", "cpu")
 

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from radiogen.cohorts.card_text import card_lines
+from radiogen.cohorts.cards import card_lines
+from radiogen.cohorts.index import SeriesWanted, cohort_series, patients_of, read_series_rows, wanted_series
 from radiogen.cohorts.requests import find_request
-from radiogen.cohorts.index import patients_of, read_series_rows
-from radiogen.cohorts.series_selection import SeriesWanted, cohort_series, wanted_series
 from radiogen.errors import ConfigError
 from radiogen.io.clinical import read_clinical
 from radiogen.resources import cohort_card, cohort_names

@@ -10,14 +10,14 @@ from archive import BUCKET, serve, write_rows
 
 from radiogen.cohorts import download as downloads
 from radiogen.cohorts.download import download, plan_download
+from radiogen.cohorts.index import SeriesWanted
 from radiogen.cohorts.requests import find_request
 from radiogen.cohorts.series_on_disk import look_through
-from radiogen.cohorts.series_selection import SeriesWanted
 from radiogen.errors import OutputError
-from radiogen.phantoms.cases import TINY
-from radiogen.phantoms.cohort import make_phantoms
 from radiogen.ingestion.ingest import ingest
 from radiogen.ingestion.options import IngestOptions
+from radiogen.phantoms.cases import TINY
+from radiogen.phantoms.cohort import make_phantoms
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def test_kill_9_leaves_what_the_same_command_goes_on_with(archive, tmp_path):
     out = tmp_path / "dicom"
     words = ["cohort", "download", archive.card, "-o", out, "--index", archive.index, "--yes"]
     code = "import sys; from radiogen.cli.main import run; sys.exit(run())"
-    slow = "import time; from radiogen.cohorts.buckets import Bucket as B; f = B.fetch; "
+    slow = "import time; from radiogen.cohorts.download import Bucket as B; f = B.fetch; "
     slow += "B.fetch = lambda *a: (time.sleep(0.2), f(*a)); "
     command = [sys.executable, "-c", slow + code, *map(str, words), "--endpoint", archive.endpoint]
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

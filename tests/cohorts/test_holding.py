@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from radiogen.locks import held, is_held
 from radiogen.cohorts.ledger import Ledger
 from radiogen.errors import OutputError
+from radiogen.locks import held, is_held
 
 
 def test_a_run_starts_while_somebody_looks_at_its_lock(tmp_path):

@@ -5,18 +5,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from radiogen.cohorts import memory
-from radiogen.cohorts.memory import fitting_jobs, worker_memory_mb
+from radiogen.cohorts import run as memory
 from radiogen.cohorts.planning import plan_tasks
-from radiogen.cohorts.run import Spread, run_cohort
+from radiogen.cohorts.run import Spread, fitting_jobs, run_cohort, worker_memory_mb
 from radiogen.cohorts.settings import STEPS
-from radiogen.model.model_catalogue import starter_model
-from radiogen.runtime import no_tick
+from radiogen.model.ensemble import starter_model
+from radiogen.runtime import no_progress
 
 
 @pytest.fixture
 def tasks(settings, tmp_path):
-    plan = plan_tasks(settings, settings.source, tmp_path, "token", no_tick)
+    plan = plan_tasks(settings, settings.source, tmp_path, "token", no_progress)
     return list(plan.tasks.values())
 
 

@@ -168,9 +168,9 @@ def test_a_disk_that_is_truly_full(plain_run, settings, small_disk):
 
 
 def test_a_head_killed_at_random_moments_goes_on_and_its_workers_end(plain_run, settings, tmp_path):
-    chance = random.Random(1)
+    rng = random.Random(1)
     for _ in range(2):
-        kill_head(start(settings, tmp_path / "run"), tmp_path / "run", chance.uniform(0, 0.4))
+        kill_head(start(settings, tmp_path / "run"), tmp_path / "run", rng.uniform(0, 0.4))
     run_cohort(settings, tmp_path / "run")
     assert results(tmp_path / "run") == results(plain_run)
 

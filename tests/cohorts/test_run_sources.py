@@ -11,13 +11,13 @@ from cohorts.test_run_commands import typed
 from radiogen.cohorts.cards import start_card
 from radiogen.cohorts.run import Spread, run_cohort
 from radiogen.cohorts.status import cohort_status
+from radiogen.errors import ConfigError, SeriesError
+from radiogen.io.tensors import load_tensors, save_tensors
 from radiogen.model.ensemble import load_models, write_ensemble
 from radiogen.model.folder import load_model
-from radiogen.errors import ConfigError, SeriesError
 from radiogen.phantoms.cases import tiny_cases
 from radiogen.phantoms.chest import ChestSize
 from radiogen.phantoms.cohort import make_phantoms
-from radiogen.io.tensors import load_tensors, save_tensors
 from radiogen.runtime import pick_device
 
 

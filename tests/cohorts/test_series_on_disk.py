@@ -5,8 +5,8 @@ import csv
 import pytest
 from dicom_phantom import CT, file_of, uid
 
-from radiogen.cohorts.series_on_disk import look_through
 from radiogen.cohorts.index import read_series_rows
+from radiogen.cohorts.series_on_disk import look_through
 from radiogen.errors import SeriesError
 
 

@@ -7,10 +7,8 @@ from archive import CARD, write_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radiogen.cohorts.requests import find_request
-from radiogen.cohorts.series_lists import read_series_list
-from radiogen.cohorts.index import SeriesRow, read_series_rows
-from radiogen.cohorts.series_selection import SeriesWanted
+from radiogen.cohorts.index import SeriesRow, SeriesWanted, read_series_rows
+from radiogen.cohorts.requests import find_request, read_series_list
 from radiogen.errors import ConfigError, RadiogenError, TableError
 from radiogen.resources import cohort_card, licence_terms
 

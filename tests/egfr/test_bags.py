@@ -11,8 +11,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from radiogen.config import check_settings
-from radiogen.egfr.bags import EachInstance, places_of, spread_out
 from radiogen.egfr.classify import classify_egfr
+from radiogen.egfr.feature_table import EachInstance, places_of, spread_out
 from radiogen.egfr.settings import EgfrSettings
 from radiogen.egfr.train import train_egfr
 from radiogen.errors import ConfigError

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from radiogen.egfr.folds import draw_folds
+from radiogen.egfr.tuning import draw_folds
 from radiogen.errors import TableError
 
 
@@ -42,11 +42,11 @@ def test_a_doubled_patient_is_caught():
 
 
 @pytest.mark.parametrize(
-    ("positives", "way_out"), [(0, "other class"), (1, "add patients"), (2, "add patients"), (4, "4 folds")]
+    ("positives", "hint"), [(0, "other class"), (1, "add patients"), (2, "add patients"), (4, "4 folds")]
 )
-def test_a_class_that_is_too_small_is_refused_with_a_way_out(positives, way_out):
+def test_a_class_that_is_too_small_is_refused_with_a_way_out(positives, hint):
     labels = np.array([1] * positives + [0] * 20)
-    with pytest.raises(TableError, match=way_out):
+    with pytest.raises(TableError, match=hint):
         draw_folds(ids(len(labels)), labels, 5, 1, 0)
 
 

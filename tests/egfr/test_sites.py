@@ -7,9 +7,9 @@ from egfr.made_tables import QUICK
 
 from radiogen.egfr.candidates import list_candidates
 from radiogen.egfr.cohort import read_cohort
-from radiogen.egfr.folds import draw_folds
-from radiogen.egfr.sites import judge_sites
+from radiogen.egfr.external import judge_sites
 from radiogen.egfr.statistics import auc
+from radiogen.egfr.tuning import draw_folds
 from radiogen.egfr.validation import Judging, judge
 
 

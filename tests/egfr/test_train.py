@@ -9,11 +9,11 @@ from egfr.made_tables import ABOUT, COLUMNS, PATIENTS, QUICK, write_rows
 
 from radiogen.egfr.candidates import list_candidates
 from radiogen.egfr.cohort import read_cohort
-from radiogen.egfr.folds import draw_folds
 from radiogen.egfr.persistence import load_model
 from radiogen.egfr.settings import EgfrSettings
 from radiogen.egfr.statistics import auc
 from radiogen.egfr.train import train_egfr
+from radiogen.egfr.tuning import draw_folds
 from radiogen.egfr.validation import Judging, judge
 from radiogen.errors import TableError
 

@@ -9,9 +9,9 @@ from egfr.made_tables import QUICK
 from radiogen.egfr import validation
 from radiogen.egfr.candidates import OUTSIDE, SHUFFLED, list_candidates
 from radiogen.egfr.cohort import read_cohort
-from radiogen.egfr.folds import draw_folds
 from radiogen.egfr.settings import EgfrSettings
 from radiogen.egfr.statistics import auc
+from radiogen.egfr.tuning import draw_folds
 from radiogen.egfr.validation import Judging, judge, permute_labels
 from radiogen.errors import TableError
 

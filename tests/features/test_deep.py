@@ -6,9 +6,8 @@ import torch
 
 from radiogen.errors import ConfigError
 from radiogen.features.case import measure_case
-from radiogen.features.deep import Pool, deep_features, paper_features
+from radiogen.features.deep import Pool, deep_features, paper_features, prior_of, run_views, tiles_of, view_of
 from radiogen.features.settings import FeatureOptions
-from radiogen.features.views import prior_of, run_views, tiles_of, view_of
 from radiogen.io.cases import find_cases
 from radiogen.model.network_input import to_network_grid
 from radiogen.volume import array_of

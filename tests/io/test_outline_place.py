@@ -5,7 +5,7 @@ import pytest
 import SimpleITK as sitk
 
 from radiogen.errors import OutlineError
-from radiogen.io.outline_place import CtReference, NamedPlane, check_frame, check_numbers, indices_of
+from radiogen.io.contours import CtReference, NamedPlane, check_frame, check_numbers, indices_of
 
 SOURCE = Path("plan.dcm")
 

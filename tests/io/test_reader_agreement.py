@@ -14,8 +14,7 @@ from pydicom.pixels import apply_rescale
 
 from radiogen.io.dicom.files import find_dicom
 from radiogen.io.dicom.pixels import HuNotes, put_hu, stored_numbers
-from radiogen.io.dicom.series import read_series
-from radiogen.io.dicom.dicom_volumes import group_series
+from radiogen.io.dicom.series import group_series, read_series
 
 PYDICOM = Path(pydicom.data.__file__).parent / "test_files"
 SERIES = {

@@ -193,13 +193,13 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_has_no_sure_place_is_refused_with_the_way_out(tmp_path, name):
-    given_, wrong, way_out = REFUSED[name]
+    given_, wrong, hint = REFUSED[name]
     rest = {key: value for key, value in given_.items() if key != "axes"}
     with np.errstate(all="ignore"):
         path = save(tmp_path / "a.nii", affine_with(given_.get("axes", np.eye(3))), **rest)
     with pytest.raises(VolumeError, match=wrong) as refused:
         read_volume(path)
-    assert way_out in refused.value.way_out
+    assert hint in refused.value.hint
 
 
 def test_axes_that_are_nearly_perpendicular_are_made_so_and_said(tmp_path):
@@ -311,7 +311,7 @@ def result_or_one_line(read, path):
     try:
         volume = read(path)
     except VolumeError as error:
-        assert str(error).count("\n") == 0 and error.way_out
+        assert str(error).count("\n") == 0 and error.hint
     else:
         assert volume.GetDimension() == 3
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radiogen.measures.paired import paired_difference, spread
+from radiogen.measures.intervals import paired_difference, spread
 
 VALUES = st.lists(st.floats(-100, 100), min_size=2, max_size=6)
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from radiogen.training.presets import PRESETS, load_preset
 from radiogen.errors import ConfigError, VolumeError
 from radiogen.networks.blocks import Attention
 from radiogen.networks.memory_layout import volumes_channels_last
 from radiogen.networks.raseg import RASeg, RASegSettings, build_raseg, weight_count
+from radiogen.training.settings import PRESETS, load_preset
 
 TINY = RASegSettings(encoder_widths=(2, 3, 4, 5), recurrent_widths=(5, 4), decoder_widths=(4, 3, 2))
 

@@ -32,13 +32,13 @@ def plain(module, slices):
 
 def made(kind, in_width=3, width=6, size=(5, 2, 5, 7)):
     """A layer with weights that squash visibly, and slices (D, B, C, H, W)."""
-    generator = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     layer = kind(in_width, width)
     with torch.no_grad():
         for weight in layer.parameters():
-            weight.copy_(torch.randn(weight.shape, generator=generator) * 0.3)
+            weight.copy_(torch.randn(weight.shape, generator=rng) * 0.3)
     depth, batch, *plane = size
-    return layer, torch.randn(depth, batch, in_width, *plane, generator=generator)
+    return layer, torch.randn(depth, batch, in_width, *plane, generator=rng)
 
 
 @pytest.mark.parametrize("kind", [ConvLSTM, BothWays])
@@ -71,9 +71,9 @@ def test_result_and_gradients_in_training_are_the_plain_ones(kind, size):
 
 
 def test_gradients_are_those_of_finite_differences_once_and_twice():
-    generator = torch.Generator().manual_seed(0)
-    gates = torch.randn(3, 2, 8, 2, 3, generator=generator, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(8, 2, 3, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    rng = torch.Generator().manual_seed(0)
+    gates = torch.randn(3, 2, 8, 2, 3, generator=rng, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(8, 2, 3, 3, generator=rng, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(walk_with_gradients, (gates, weight))
     assert torch.autograd.gradgradcheck(walk_with_gradients, (gates, weight))
 

@@ -10,16 +10,15 @@ import SimpleITK as sitk
 from pydicom import dcmread
 
 from radiogen.errors import ConfigError, OutputError
+from radiogen.ingestion.ingest import ingest
+from radiogen.ingestion.options import IngestOptions
 from radiogen.io.cases import read_manifest
 from radiogen.io.clinical import read_clinical
-from radiogen.io.outline_trace import trace
-from radiogen.io.polygons import fill_polygons
+from radiogen.io.polygons import fill_polygons, trace
 from radiogen.phantoms.cases import TINY
 from radiogen.phantoms.chest import make_chest
 from radiogen.phantoms.cohort import make_phantoms
 from radiogen.phantoms.traits import draw_traits
-from radiogen.ingestion.ingest import ingest
-from radiogen.ingestion.options import IngestOptions
 from radiogen.volume import array_of, same_grid
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -176,9 +175,9 @@ def test_every_file_is_valid_without_a_warning_and_names_no_one(cohort):
 
 
 def test_tracing_and_filling_give_any_mask_back():
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for shape in ((1, 1), (5, 8), (9, 4)):
-        mask = chance.random(shape) < 0.6
+        mask = rng.random(shape) < 0.6
         polygons = [np.array(line) - 0.5 for line in trace(mask)]
         assert np.array_equal(fill_polygons(polygons, shape[::-1]), mask)
 

@@ -13,13 +13,24 @@ from torch.nn import functional as F
 from radiogen.errors import PruningError
 from radiogen.pruning import channel_pruning
 from radiogen.pruning.channel_choice import ChannelSettings, choose_channels
-from radiogen.pruning.channel_groups import ChannelGroup, Channels, Slice, check_groups, made_by, read_by
-from radiogen.pruning.channel_pruning import cut, prune_channels
-from radiogen.pruning.channel_rounds import choose_in_rounds
-from radiogen.pruning.channel_scores import score_channels, sum_over_channels
-from radiogen.pruning.channel_surgery import zero_channels
-from radiogen.pruning.costs import measure_cost
+from radiogen.pruning.channel_groups import (
+    ChannelGroup,
+    Channels,
+    Slice,
+    check_groups,
+    made_by,
+    read_by,
+    zero_channels,
+)
+from radiogen.pruning.channel_pruning import (
+    choose_in_rounds,
+    cut,
+    prune_channels,
+    score_channels,
+    sum_over_channels,
+)
 from radiogen.pruning.criteria import CRITERIA
+from radiogen.pruning.prunable import measure_cost
 from radiogen.pruning.settings import CriterionSettings
 
 
@@ -84,10 +95,9 @@ def unet_channels(model: PlainUNet) -> Channels:
 
 
 def some_kept(channels: Channels, seed: int) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     return {
-        group.name: torch.randperm(group.size, generator=generator) < group.size // 2
-        for group in channels.groups
+        group.name: torch.randperm(group.size, generator=rng) < group.size // 2 for group in channels.groups
     }
 
 
@@ -202,8 +212,8 @@ def twins(*sizes: int) -> Channels:
     seed=strategies.integers(0, 99),
 )
 def test_the_choice_stays_within_its_target_in_whole_steps(sizes, share, step, scope, seed):
-    channels, generator = twins(*sizes), torch.Generator().manual_seed(seed)
-    scores = {group.name: torch.rand(group.size, generator=generator) for group in channels.groups}
+    channels, rng = twins(*sizes), torch.Generator().manual_seed(seed)
+    scores = {group.name: torch.rand(group.size, generator=rng) for group in channels.groups}
     total = sum(group.size for group in channels.groups)
 
     def share_of(widths):
@@ -266,7 +276,7 @@ def test_a_channel_that_left_in_an_early_round_is_zero_and_does_not_come_back():
     seed=strategies.integers(0, 99),
 )
 def test_rounds_keep_fewer_and_fewer_and_end_within_the_target(sizes, share, scope, rounds, seed):
-    channels, generator = twins(*sizes), torch.Generator().manual_seed(seed)
+    channels, rng = twins(*sizes), torch.Generator().manual_seed(seed)
     total = sum(group.size for group in channels.groups)
     asked = []
 
@@ -275,7 +285,7 @@ def test_rounds_keep_fewer_and_fewer_and_end_within_the_target(sizes, share, sco
 
     def score(network):
         asked.append(network)
-        return {group.name: torch.rand(group.size, generator=generator) for group in channels.groups}
+        return {group.name: torch.rand(group.size, generator=rng) for group in channels.groups}
 
     settings = ChannelSettings(share=share, step=1, scope=scope)
     kept = choose_in_rounds(nn.Identity(), channels, share_of, settings, rounds, score)

@@ -7,10 +7,9 @@ from hypothesis import strategies as st
 from pruning_networks import classifier, cross_entropy, images
 
 from radiogen.errors import PruningError
-from radiogen.pruning.comparing import overlap, overlap_table
-from radiogen.pruning.controls import redraw_weights, shuffle_within_layers
+from radiogen.pruning.controls import overlap, overlap_table, redraw_weights, shuffle_within_layers
 from radiogen.pruning.criteria import scores
-from radiogen.pruning.signatures import WeightMasks
+from radiogen.pruning.settings import WeightMasks
 from radiogen.pruning.weight_masks import weight_masks
 
 
@@ -40,10 +39,10 @@ def test_masks_of_another_network_cannot_be_compared() -> None:
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 1000), st.floats(0, 0.95))
 def test_shuffling_keeps_as_many_of_each_layer(seed: int, sparsity: float) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    found = {"a": torch.rand(7, 9, generator=generator), "b": torch.rand(40, generator=generator)}
+    rng = torch.Generator().manual_seed(seed)
+    found = {"a": torch.rand(7, 9, generator=rng), "b": torch.rand(40, generator=rng)}
     masks = weight_masks(found, round(sparsity, 3))
-    shuffled = shuffle_within_layers(masks, generator)
+    shuffled = shuffle_within_layers(masks, rng)
     assert all(int(m.sum()) == int(shuffled[name].sum()) for name, m in masks.items())
     assert all(m.shape == shuffled[name].shape for name, m in masks.items())
 

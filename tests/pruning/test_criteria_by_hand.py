@@ -27,8 +27,8 @@ DIAGONAL, BESIDE = torch.tensor([5.0, 2.5]), 2.5
 
 def score_two(criterion: str, seed: int = 0, **options: object) -> torch.Tensor:
     settings = CriterionSettings.model_validate({"criterion": criterion} | options)
-    generator = torch.Generator().manual_seed(seed)
-    found = scores(two_weights(), two_samples(), half_squares, settings, generator)
+    rng = torch.Generator().manual_seed(seed)
+    found = scores(two_weights(), two_samples(), half_squares, settings, rng)
     return found["weight"].flatten().float()
 
 

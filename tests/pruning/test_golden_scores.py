@@ -8,8 +8,7 @@ import torch
 from pruning_networks import Classifier, cross_entropy
 
 from radiogen.pruning.criteria import scores
-from radiogen.pruning.settings import CriterionSettings
-from radiogen.pruning.signatures import Batch
+from radiogen.pruning.settings import Batch, CriterionSettings
 from radiogen.pruning.weight_masks import weight_masks
 
 FILES = ["pruning_tiny.npz", "pruning_tiny_batch4.npz"]

@@ -29,7 +29,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from radiogen.errors import PruningError
 from radiogen.pruning.criteria import scores
 from radiogen.pruning.holding import assert_held, hold_weight_masks
-from radiogen.pruning.signatures import WeightMasks
+from radiogen.pruning.settings import WeightMasks
 from radiogen.pruning.weight_masks import weight_masks
 
 OPTIMIZERS: dict[str, Callable[[Any], Optimizer]] = {

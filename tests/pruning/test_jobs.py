@@ -14,8 +14,7 @@ from radiogen.errors import PruningError
 from radiogen.pruning.measuring import measure_moments
 from radiogen.pruning.moments import Moments, gradient_moments
 from radiogen.pruning.prunable import prunable
-from radiogen.pruning.settings import MomentSettings
-from radiogen.pruning.signatures import Batch
+from radiogen.pruning.settings import Batch, MomentSettings
 
 TWO = MomentSettings(jobs=2)
 OPEN_FILES = Path("/proc/self/fd")

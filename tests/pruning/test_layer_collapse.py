@@ -7,7 +7,7 @@ from pruning_networks import classifier, cross_entropy, half_squares, images, mi
 from radiogen.errors import PruningError
 from radiogen.pruning.criteria import scores
 from radiogen.pruning.layers import LayerRow, check_collapse, layer_table
-from radiogen.pruning.signatures import WeightMasks
+from radiogen.pruning.settings import WeightMasks
 from radiogen.pruning.weight_masks import weight_masks
 
 

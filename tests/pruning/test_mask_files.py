@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from radiogen.errors import PruningError
-from radiogen.pruning.mask_files import HEADER, SCHEMA, load_weight_masks, save_weight_masks
+from radiogen.pruning.weight_masks import HEADER, SCHEMA, load_weight_masks, save_weight_masks
 
 MASKS = {
     "z.weight": torch.tensor([[True, False, True], [False, False, True]]),
@@ -24,8 +24,8 @@ MASKS = {
 def test_masks_come_back_bit_for_bit(
     tmp_path_factory: pytest.TempPathFactory, shapes: list[list[int]], seed: int
 ) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    masks = {f"w{i}": torch.rand(shape, generator=generator) > 0.7 for i, shape in enumerate(shapes)}
+    rng = torch.Generator().manual_seed(seed)
+    masks = {f"w{i}": torch.rand(shape, generator=rng) > 0.7 for i, shape in enumerate(shapes)}
     path = tmp_path_factory.mktemp("masks") / "weight_masks.safetensors"
     save_weight_masks(path, masks, {"seed": seed})
     found, about = load_weight_masks(path)

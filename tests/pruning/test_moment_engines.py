@@ -10,16 +10,15 @@ from hypothesis import strategies as st
 from pruning_networks import classifier, cross_entropy, half_squares, images, mixed, volumes
 from torch import Tensor, nn
 
-from radiogen.training.losses import segmentation_loss
 from radiogen.errors import PruningError
 from radiogen.networks.raseg import RASegSettings, build_raseg
 from radiogen.pruning.criteria import score_weights
 from radiogen.pruning.measuring import FIRST_LOOK, measure_moments
 from radiogen.pruning.moments import Moments, gradient_moments
 from radiogen.pruning.prunable import prunable
-from radiogen.pruning.settings import CriterionSettings, MomentSettings
-from radiogen.pruning.signatures import Batch, Loss
+from radiogen.pruning.settings import Batch, CriterionSettings, Loss, MomentSettings
 from radiogen.pruning.weight_masks import weight_masks
+from radiogen.training.step import segmentation_loss
 
 
 class Interacting(nn.Module):
@@ -60,17 +59,17 @@ class ByHand(nn.Module):
 
 
 def lines(shape: tuple[int, ...], count: int = 9) -> list[Batch]:
-    generator = torch.Generator().manual_seed(1)
+    rng = torch.Generator().manual_seed(1)
     return [
-        tuple(torch.randn(1, *shape, generator=generator, dtype=torch.float64) for _ in range(2))
+        tuple(torch.randn(1, *shape, generator=rng, dtype=torch.float64) for _ in range(2))
         for _ in range(count)
     ]
 
 
 def segmentations() -> list[Batch]:
-    generator = torch.Generator().manual_seed(2)
+    rng = torch.Generator().manual_seed(2)
     shape = (1, 1, 32, 32, 48)
-    draws = [torch.rand(3, *shape, generator=generator, dtype=torch.float64) for _ in range(6)]
+    draws = [torch.rand(3, *shape, generator=rng, dtype=torch.float64) for _ in range(6)]
     return [(a, (b > 0.5).double(), (c > 0.8).double()) for a, b, c in draws]
 
 

@@ -9,8 +9,7 @@ from radiogen.errors import PruningError
 from radiogen.networks.raseg import RASeg, RASegSettings, build_raseg
 from radiogen.pruning.criteria import scores
 from radiogen.pruning.layers import check_collapse, layer_table
-from radiogen.pruning.settings import CriterionSettings
-from radiogen.pruning.signatures import Batch
+from radiogen.pruning.settings import Batch, CriterionSettings
 from radiogen.pruning.weight_masks import sparsity_of, weight_masks
 
 
@@ -30,8 +29,8 @@ def small_raseg(both_ways: bool = False) -> RASeg:
 
 
 def patches() -> list[Batch]:
-    generator = torch.Generator().manual_seed(0)
-    image = torch.rand(2, 1, 32, 32, 32, generator=generator, dtype=torch.float64)
+    rng = torch.Generator().manual_seed(0)
+    image = torch.rand(2, 1, 32, 32, 32, generator=rng, dtype=torch.float64)
     prior, target = torch.zeros_like(image), torch.zeros_like(image)
     prior[..., 4:24, 6:28, 7:22] = 1
     target[..., 8:20, 10:24, 12:20] = 1

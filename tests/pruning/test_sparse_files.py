@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from radiogen.training.checkpoint import Learned, load_checkpoint, read_checkpoint_about, save_checkpoint
-from radiogen.training.presets import load_preset
 from radiogen.errors import PruningError
+from radiogen.io.tensors import HEADER, PLACES, load_tensors, read_about, save_tensors
 from radiogen.networks.raseg import build_raseg
 from radiogen.pruning.criteria import scores
 from radiogen.pruning.holding import hold_weight_masks
 from radiogen.pruning.settings import CriterionSettings
-from radiogen.io.tensors import HEADER, PLACES, load_tensors, read_about, save_tensors
 from radiogen.pruning.weight_masks import apply_weight_masks, weight_masks
+from radiogen.training.checkpoint import Learned, load_checkpoint, read_checkpoint_about, save_checkpoint
+from radiogen.training.settings import load_preset
 
 DTYPES = st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.int64])
 
@@ -28,9 +28,9 @@ DTYPES = st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.in
 def test_tensors_come_back_bit_for_bit(
     tmp_path_factory: pytest.TempPathFactory, shape: list[int], percent: int, dtype: torch.dtype, seed: int
 ) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    values = torch.randn(shape, generator=generator)
-    sparse = (values * (torch.rand(shape, generator=generator) * 100 >= percent)).to(dtype)
+    rng = torch.Generator().manual_seed(seed)
+    values = torch.randn(shape, generator=rng)
+    sparse = (values * (torch.rand(shape, generator=rng) * 100 >= percent)).to(dtype)
     path = tmp_path_factory.mktemp("tensors") / "t.safetensors"
     save_tensors(path, {"a": sparse, "b": torch.zeros(2000)})
     found = load_tensors(path)

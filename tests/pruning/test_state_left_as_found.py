@@ -12,8 +12,7 @@ from radiogen.errors import PruningError
 from radiogen.pruning.criteria import CRITERIA, scores
 from radiogen.pruning.layers import layer_table
 from radiogen.pruning.prunable import prunable
-from radiogen.pruning.settings import CriterionSettings
-from radiogen.pruning.signatures import Batch
+from radiogen.pruning.settings import Batch, CriterionSettings
 from radiogen.pruning.weight_masks import weight_masks
 
 
@@ -25,11 +24,11 @@ def test_scoring_leaves_weights_gradients_buffers_modes_and_random_state(criteri
     model.conv1.weight.grad = torch.ones_like(model.conv1.weight)
     state = copy.deepcopy(model.state_dict())
     modes = [m.training for m in model.modules()]
-    chance = torch.get_rng_state()
+    rng = torch.get_rng_state()
     scores(model, images(), cross_entropy, CriterionSettings(criterion=criterion, rounds=2))
     assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
     assert [m.training for m in model.modules()] == modes
-    assert torch.equal(torch.get_rng_state(), chance)
+    assert torch.equal(torch.get_rng_state(), rng)
     assert torch.equal(model.conv1.weight.grad, torch.ones_like(model.conv1.weight))
     assert model.conv2.weight.grad is None
     assert [name for name, p in model.named_parameters() if not p.requires_grad] == ["conv2.bias"]

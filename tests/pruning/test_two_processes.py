@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from engines.tiny_run import TINY, tiny_settings
 from pruning_networks import classifier, cross_entropy, images
 from side_by_side import run_two
+from training.tiny_run import TINY, tiny_settings
 
-from radiogen.training.prune import PruneOptions, prune
-from radiogen.training.pruned_table import compare_pruned
+from radiogen.io.tensors import load_tensors
 from radiogen.pruning.criteria import scores
 from radiogen.pruning.settings import CriterionSettings
-from radiogen.io.tensors import load_tensors
+from radiogen.training.prune import PruneOptions, prune
+from radiogen.training.pruned_folder import compare_pruned
 
 TESTS = Path(__file__).parents[1]
 

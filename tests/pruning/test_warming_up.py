@@ -24,14 +24,14 @@ def test_none_changes_nothing() -> None:
 def test_bn_changes_the_statistics_of_batchnorm_alone() -> None:
     model = classifier()
     model.bn2.eval()
-    before, chance = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    before, rng = copy.deepcopy(model.state_dict()), torch.get_rng_state()
     done = warm_up(model, images(3), cross_entropy, WarmUpSettings(kind="bn"))
     assert done.batches == 3
     parts = ("running_mean", "running_var", "num_batches_tracked")
     assert changed(model, before) == {f"bn{i}.{part}" for i in (1, 2, 3) for part in parts}
     assert model.training
     assert not model.bn2.training
-    assert torch.equal(torch.get_rng_state(), chance)
+    assert torch.equal(torch.get_rng_state(), rng)
 
 
 def test_bn_says_that_it_has_no_effect_on_instance_norm() -> None:

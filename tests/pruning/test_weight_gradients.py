@@ -31,10 +31,9 @@ def test_narrow_layers_take_other_kernels_and_give_the_same(exclude: tuple[str, 
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = NarrowEnds()
-    generator = torch.Generator().manual_seed(1)
+    rng = torch.Generator().manual_seed(1)
     batches = [
-        (torch.randn(1, 2, 15, 12, 10, generator=generator), torch.randn(1, 1, generator=generator))
-        for _ in range(7)
+        (torch.randn(1, 2, 15, 12, 10, generator=rng), torch.randn(1, 1, generator=rng)) for _ in range(7)
     ]
     weights = prunable(model, exclude=exclude)
     found = measure_moments(model, batches, half_squares, weights, MomentSettings(engine="native"))
@@ -77,8 +76,8 @@ def test_channels_that_come_last_give_what_double_precision_gives(count: int, me
     with torch.no_grad():
         model.norm.weight.uniform_(0.5, 1.5)
         model.norm.bias.uniform_(-0.5, 0.5)
-    generator = torch.Generator().manual_seed(1)
-    draws = [(torch.randn(1, 2, 16, 6, 10, generator=generator), torch.zeros(1, 2)) for _ in range(count)]
+    rng = torch.Generator().manual_seed(1)
+    draws = [(torch.randn(1, 2, 16, 6, 10, generator=rng), torch.zeros(1, 2)) for _ in range(count)]
     assert_as_in_double_precision(model, draws, memory_mb)
 
 
@@ -107,8 +106,8 @@ def test_vectors_of_sixteen_channels_are_filled_with_the_right_ones(depth: int, 
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = SixteenOnOneSide(padding)
-    generator = torch.Generator().manual_seed(1)
-    draws = [(torch.randn(1, 16, depth, 8, 6, generator=generator), torch.zeros(1, 13)) for _ in range(5)]
+    rng = torch.Generator().manual_seed(1)
+    draws = [(torch.randn(1, 16, depth, 8, 6, generator=rng), torch.zeros(1, 13)) for _ in range(5)]
     assert_as_in_double_precision(model, draws, memory_mb=512)
 
 
@@ -136,8 +135,8 @@ def test_gradients_come_back_in_pairs_of_voxels(
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = EightWithTwoReaders(stride, dilation)
-    generator = torch.Generator().manual_seed(1)
-    draws = [(torch.randn(1, 2, 9, 8, width, generator=generator), torch.zeros(1, 13)) for _ in range(5)]
+    rng = torch.Generator().manual_seed(1)
+    draws = [(torch.randn(1, 2, 9, 8, width, generator=rng), torch.zeros(1, 13)) for _ in range(5)]
     assert_as_in_double_precision(model, draws, memory_mb=512)
 
 

@@ -18,10 +18,9 @@ PERCENT = st.integers(0, 99)
 
 def draw_scores(sizes: list[int], seed: int, values: int) -> dict[str, torch.Tensor]:
     """Whole numbers, so that ties are common."""
-    generator = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     return {
-        f"layer{i}": torch.randint(values, (1, size), generator=generator).float()
-        for i, size in enumerate(sizes)
+        f"layer{i}": torch.randint(values, (1, size), generator=rng).float() for i, size in enumerate(sizes)
     }
 
 

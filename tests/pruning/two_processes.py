@@ -9,10 +9,10 @@ from pruning_networks import classifier, cross_entropy, images
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD
 
+from radiogen.io.tensors import save_tensors
 from radiogen.pruning.criteria import score_weights
 from radiogen.pruning.holding import assert_held, hold_weight_masks
 from radiogen.pruning.settings import CriterionSettings, MomentSettings
-from radiogen.io.tensors import save_tensors
 from radiogen.pruning.weight_masks import weight_masks
 from radiogen.runtime import together
 

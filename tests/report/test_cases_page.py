@@ -12,9 +12,9 @@ from report.page_reader import read, text_of
 from radiogen.errors import CaseError
 from radiogen.io.cases import find_cases, read_manifest, write_manifest
 from radiogen.io.nifti import read_volume, write_volume
-from radiogen.report.examined import examine_all
 from radiogen.report.page import ReportOptions, report
-from radiogen.report.stills_part import lighten
+from radiogen.report.qc import examine_all
+from radiogen.report.stills import lighten
 from radiogen.volume import array_of, volume_like
 
 LEAST_LESION = {"lesion": 1, "volume_ml": 4.5, "longest_diameter_mm": 23.4}

@@ -7,10 +7,10 @@ import pytest
 from browser import open_page, wait_for_viewer
 from report.page_reader import read
 
-from radiogen.phantoms.cases import TINY
-from radiogen.phantoms.cohort import make_phantoms
 from radiogen.ingestion.ingest import ingest
 from radiogen.ingestion.options import IngestOptions
+from radiogen.phantoms.cases import TINY
+from radiogen.phantoms.cohort import make_phantoms
 from radiogen.provenance import write_json
 from radiogen.report.page import report
 from radiogen.report.qc import qc

@@ -6,14 +6,14 @@ import pytest
 import SimpleITK as sitk
 from report.page_reader import read, text_of
 
+from radiogen.drawing.pictures import draw_mosaic
 from radiogen.errors import CaseError
+from radiogen.ingestion.case_facts import BINS, CaseFacts, LesionFacts, LungFacts, measure_case, read_masks
+from radiogen.ingestion.qc import judge
 from radiogen.io.cases import find_cases, read_manifest
 from radiogen.io.nifti import read_volume, write_volume
 from radiogen.provenance import write_json
-from radiogen.ingestion.case_facts import BINS, CaseFacts, LesionFacts, LungFacts, measure_case, read_masks
-from radiogen.drawing.mosaic import draw_mosaic
 from radiogen.report.qc import qc
-from radiogen.ingestion.qc import judge
 from radiogen.volume import array_of, volume_like
 
 LUNGS = LungFacts(right_ml=2500, left_ml=2200, median_hu=-840, cut=(0.0, 0.0))
@@ -186,7 +186,7 @@ def test_the_page_holds_every_case_the_most_suspicious_first(spoiled, tmp_path):
 
 def test_the_same_cases_give_the_same_page_with_any_number_of_jobs(made_cases, tmp_path):
     ticks = []
-    one = qc(made_cases, tmp_path / "one.html", tick=lambda *told: ticks.append(told))
+    one = qc(made_cases, tmp_path / "one.html", progress=lambda *told: ticks.append(told))
     two = qc(made_cases, tmp_path / "two.html", jobs=2)
     assert one.read_bytes() == two.read_bytes()
     assert ticks[0] == ("qc", 0, 4) and ticks[-1] == ("qc", 4, 4)

@@ -7,7 +7,7 @@ import shutil
 from report.made_run import CASES, SCRIPT, write_content, write_rows, write_segmented
 from report.page_reader import read, text_of, write_page
 
-from radiogen.model.model_catalogue import starter_model
+from radiogen.model.ensemble import starter_model
 from radiogen.model.folder import model_hash
 from radiogen.report.flow import NEVER_THERE
 from radiogen.report.page import ReportOptions, report

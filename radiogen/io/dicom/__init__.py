@@ -1,1 +1,1 @@
-"""Everything that speaks DICOM: headers, slices, pixels, series, outlines, and the objects that are written."""
+"""All that speaks DICOM: headers, slices, pixels, series, outlines, and the objects we write."""

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from pydicom.uid import UID
 
 from radiogen.errors import SeriesError
-from radiogen.io.dicom.dicom_facts import DEFLATED, SliceFile
+from radiogen.io.dicom.slices import DEFLATED, SliceFile
 from radiogen.runtime import cpu_count
 
 SECONDS = 60.0  # for one slice; a decoder that needs longer is stopped

@@ -9,8 +9,7 @@ import numpy.typing as npt
 
 from radiogen.errors import SeriesError
 from radiogen.io.dicom.decode import Decoders
-from radiogen.io.dicom.dicom_facts import SliceFile, StoredPixels
-from radiogen.io.dicom.slices import BIG_ENDIAN
+from radiogen.io.dicom.slices import BIG_ENDIAN, SliceFile, StoredPixels
 
 HuArray = npt.NDArray[np.int16]
 LOWEST_HU, HIGHEST_HU = -1024, 32767  # below air nothing is measured; above is the end of int16

@@ -9,8 +9,8 @@ import numpy as np
 from pydicom import Dataset
 
 from radiogen.errors import OutlineError
+from radiogen.io.contours import NamedPlane, check_numbers
 from radiogen.io.dicom.whole import read_whole
-from radiogen.io.outline_place import NamedPlane, check_numbers
 from radiogen.io.polygons import Points
 
 _FRAMES = "ReferencedFrameOfReferenceSequence"

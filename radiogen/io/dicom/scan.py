@@ -12,7 +12,7 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import UID, generate_uid
 
 from radiogen.errors import SeriesError
-from radiogen.io.dicom.dicom_volumes import Series
+from radiogen.io.dicom.series import Series
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 ON_SLICE_MM = 0.05  # a plane of the grid nearer than this to a slice is that slice

@@ -8,11 +8,10 @@ import SimpleITK as sitk
 from pydicom import Dataset
 from pydicom.uid import RTStructureSetStorage
 
-from radiogen.io.colour_table import colour_of
 from radiogen.io.dicom.objects import Outlines, new_item
 from radiogen.io.dicom.scan import DicomScan, ScanSlice
-from radiogen.io.outline_trace import Corner, trace
-from radiogen.io.polygons import BoolArray
+from radiogen.io.masks import colour_of
+from radiogen.io.polygons import BoolArray, Corner, trace
 
 
 @dataclass(frozen=True)

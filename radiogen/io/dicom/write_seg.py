@@ -1,14 +1,15 @@
 """Make a DICOM SEG of lesions: one binary segment each, coded as neoplasm of the lung or as tissue."""
 
 import warnings
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import SimpleITK as sitk
 from pydicom import Dataset
+from pydicom.sr.coding import Code
 
 from radiogen import __version__
-from radiogen.io.colour_table import colour_of
 from radiogen.io.dicom.objects import (
     MANUFACTURER,
     SERIES_NUMBERS,
@@ -17,7 +18,8 @@ from radiogen.io.dicom.objects import (
     put_identity,
     source_images,
 )
-from radiogen.io.dicom.scan import without_chance
+from radiogen.io.dicom.scan import uid_of, without_chance
+from radiogen.io.masks import colour_of
 
 
 def make_seg(outlines: Outlines) -> Dataset:
@@ -95,4 +97,97 @@ def _description(outlines: Outlines, label: int) -> Any:
         tracking_id=outlines.names[label],
         anatomic_regions=regions,
         display_color=CIELabColor.from_rgb(*colour_of(label)),
+    )
+
+
+CT_CHEST = Code("24627-2", "LN", "CT Chest")
+# IBSI L0JK: "maximum 3D diameter"; the feature of radiomics that the longest diameter is.
+DIAMETER = Code("L0JK", "IBSI", "Maximum 3D Diameter of a Mesh")
+
+
+class Measured(Protocol):
+    """A lesion that was measured."""
+
+    @property
+    def label(self) -> int: ...
+
+    @property
+    def volume_ml(self) -> float: ...
+
+    @property
+    def longest_diameter_mm(self) -> float: ...
+
+
+def make_sr(outlines: Outlines, lesions: Sequence[Measured], seg: Dataset) -> Dataset:
+    """The measurements of each lesion, tied to its segment.
+
+    Args:
+        outlines: What `seg` was made from.
+        lesions: Their measurements.
+        seg: What `make_seg` made.
+    """
+    from highdicom.sr import Comprehensive3DSR, MeasurementReport, ObservationContext, ObserverContext
+    from highdicom.sr import DeviceObserverIdentifyingAttributes as Device
+    from pydicom.sr.codedict import codes
+
+    images = source_images(outlines, outlines.planes)
+    device = Device(uid=uid_of("device", MANUFACTURER), name=MANUFACTURER, manufacturer_name=MANUFACTURER)
+    observer = ObserverContext(codes.DCM.Device, device)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # highdicom tells of patient names that look odd, as pseudonyms do
+        report = MeasurementReport(
+            observation_context=ObservationContext(observer_device_context=observer),
+            procedure_reported=CT_CHEST,
+            imaging_measurements=[_group(outlines, lesion, seg, images) for lesion in lesions],
+            title=codes.DCM.ImagingMeasurementReport,
+        )
+        item: Dataset = Comprehensive3DSR(
+            evidence=[*images, seg],
+            content=report,
+            series_instance_uid=outlines.uid("SR series"),
+            series_number=SERIES_NUMBERS["SR"],
+            sop_instance_uid=outlines.uid("SR"),
+            instance_number=1,
+            manufacturer=MANUFACTURER,
+            is_complete=True,
+            is_final=False,
+            series_description="radiogen measurements",
+        )
+    put_identity(item, outlines.scan)
+    without_chance(item, outlines.scan.date, outlines.scan.time, "")
+    item.ReferencedPerformedProcedureStepSequence = item.get("ReferencedPerformedProcedureStepSequence", [])
+    return item
+
+
+def _group(outlines: Outlines, lesion: Measured, seg: Dataset, images: Sequence[Dataset]) -> Any:
+    from highdicom.sr import (
+        AlgorithmIdentification,
+        FindingSite,
+        Measurement,
+        ReferencedSegment,
+        SourceImageForSegmentation,
+        TrackingIdentifier,
+        VolumetricROIMeasurementsAndQualitativeEvaluations,
+    )
+    from pydicom.sr.codedict import codes
+
+    name, maker = outlines.names[lesion.label], outlines.maker
+    segment = ReferencedSegment(
+        sop_class_uid=seg.SOPClassUID,
+        sop_instance_uid=seg.SOPInstanceUID,
+        segment_number=list(outlines.names).index(lesion.label) + 1,
+        source_images=[
+            SourceImageForSegmentation(image.SOPClassUID, image.SOPInstanceUID) for image in images
+        ],
+    )
+    return VolumetricROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=TrackingIdentifier(uid=outlines.tracking_uid(lesion.label), identifier=name),
+        referenced_segment=segment,
+        finding_type=codes.SCT.Neoplasm,
+        finding_sites=[FindingSite(codes.SCT.Lung)],
+        algorithm_id=AlgorithmIdentification(maker.name, maker.version) if maker.name else None,
+        measurements=[
+            Measurement(codes.SCT.Volume, round(1000 * lesion.volume_ml, 1), codes.UCUM.CubicMillimeter),
+            Measurement(DIAMETER, round(lesion.longest_diameter_mm, 2), codes.UCUM.Millimeter),
+        ],
     )

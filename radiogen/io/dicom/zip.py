@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from radiogen.errors import OutputError, RadiogenError, SeriesError
 from radiogen.io.dicom.headers import looks_like_dicom
-from radiogen.io.dicom.lidc_xml import is_lidc_xml
+from radiogen.io.dicom.lidc import is_lidc_xml
 from radiogen.provenance import short_hash
 
 MOST_MEMBERS = 100_000

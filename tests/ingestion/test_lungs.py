@@ -1,0 +1,114 @@
+import sys
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from radiogen.errors import ConfigError, MissingPackageError
+from radiogen.ingestion.lungs import LEFT, RIGHT, find_lungs, lungs
+from radiogen.phantoms.cases import TINY
+from radiogen.phantoms.chest import make_chest
+from radiogen.phantoms.traits import draw_traits
+from radiogen.volume import Box, array_of, crop, same_grid, volume_like
+
+
+@pytest.fixture(scope="module")
+def chest():
+    return make_chest(draw_traits(0, 2), 0)
+
+
+@pytest.fixture(scope="module")
+def found(chest):
+    return lungs(chest.volume)
+
+
+def overlap(a, b):
+    return 2 * (a & b).sum() / (a.sum() + b.sum())
+
+
+@pytest.mark.parametrize("side", [RIGHT, LEFT])
+def test_each_lung_of_a_phantom_is_found(chest, found, side):
+    assert same_grid(found, chest.volume)
+    assert overlap(array_of(found) == side, array_of(chest.lungs) == side) > 0.95
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+def test_lungs_are_found_and_told_apart_in_voxels_of_six_millimetres(number):
+    small = make_chest(draw_traits(3, number), 3, TINY)
+    labels, truth = array_of(lungs(small.volume)), array_of(small.lungs)
+    assert min(overlap(labels == side, truth == side) for side in (RIGHT, LEFT)) > 0.93
+
+
+def test_the_windpipe_bowel_gas_and_the_air_outside_are_no_lung(chest, found):
+    hu, labels = array_of(chest.volume), array_of(found)
+    truth = array_of(chest.lungs) > 0
+    air_elsewhere = (hu < -940) & ~sitk.GetArrayFromImage(
+        sitk.BinaryDilate(chest.lungs > 0, (2, 2, 1))
+    ).astype(bool)
+    assert air_elsewhere.sum() > 1000
+    assert (labels[air_elsewhere] > 0).mean() < 0.001
+    assert (labels > 0)[truth].mean() > 0.95
+
+
+def test_right_stays_right_when_the_image_is_stored_mirrored(chest, found):
+    flipped = sitk.Flip(chest.volume, (True, True, False))
+    back = sitk.Flip(lungs(flipped), (True, True, False))
+    for side in (RIGHT, LEFT):
+        assert overlap(array_of(back) == side, array_of(found) == side) > 0.97
+
+
+@pytest.mark.parametrize("slices", [(0, 14), (12, 14), (24, 14)])
+def test_a_part_of_the_chest_gives_that_part_of_the_lungs(chest, slices):
+    first, count = slices
+    x, y, _ = chest.volume.GetSize()
+    part = Box((0, 0, first), (x, y, count))
+    mask, said = find_lungs(crop(chest.volume, part))
+    truth = array_of(crop(chest.lungs, part)) > 0
+    assert overlap(array_of(mask) > 0, truth) > 0.9
+    assert any("cut off" in line for line in said)
+
+
+def test_a_chest_that_fills_the_image_to_the_edge_keeps_its_lungs(chest):
+    x, y, z = chest.volume.GetSize()
+    box = Box((x // 6, y // 4, 0), (x - x // 3, y // 2, z))
+    mask = lungs(crop(chest.volume, box))
+    assert overlap(array_of(mask) > 0, array_of(crop(chest.lungs, box)) > 0) > 0.85
+
+
+def test_lungs_that_touch_in_front_are_split(chest):
+    hu = array_of(chest.volume).copy()
+    truth = array_of(chest.lungs)
+    middle = np.zeros_like(truth, dtype=bool)
+    between = slice(truth.shape[2] // 2 - 4, truth.shape[2] // 2 + 4)
+    rows = np.flatnonzero((truth[18] > 0).any(axis=1))
+    middle[16:20, rows[0] + 3 : rows[0] + 7, between] = True
+    hu[middle] = -850
+    labels = array_of(lungs(volume_like(hu, chest.volume)))
+    for side in (RIGHT, LEFT):
+        assert overlap(labels == side, truth == side) > 0.93
+
+
+def test_a_volume_without_lungs_gives_an_empty_mask_and_says_so():
+    water = sitk.Image((20, 18, 9), sitk.sitkInt16)
+    mask, said = find_lungs(water)
+    assert not array_of(mask).any()
+    assert said == ["lungs by threshold: none were found"]
+
+
+def test_lungmask_is_asked_for_by_name_and_named_if_absent(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lungmask", None)
+    with pytest.raises(MissingPackageError, match="radiogen\\[lungs\\]"):
+        find_lungs(sitk.Image((4, 4, 4), sitk.sitkInt16), "lungmask")
+    with pytest.raises(ConfigError, match="threshold, lungmask"):
+        find_lungs(sitk.Image((4, 4, 4), sitk.sitkInt16), "network")
+
+
+def test_the_lungs_of_a_real_scan_have_the_volume_of_lungs(shared_data):
+    volume = sitk.ReadImage(str(shared_data / "pyradiomics_lung1" / "lung1_image.nrrd"))
+    mask, said = find_lungs(volume)
+    labels = array_of(mask)
+    ml = float(np.prod(volume.GetSpacing())) / 1000
+    assert 1500 < (labels == RIGHT).sum() * ml < 2100
+    assert 900 < (labels == LEFT).sum() * ml < 1300
+    assert np.median(array_of(volume)[labels > 0]) < -750
+    assert "lungs: cut off at the bottom of the scan" in said
