@@ -67,9 +67,10 @@ def _evaluate_masks(
     predicted: Path, reference: Path, out: Path | None, rules: dict[str, Any], as_json: bool, quiet: bool
 ) -> None:
     from radiogen.config import check_settings
+    from radiogen.evaluation.case import EvaluateOptions
     from radiogen.evaluation.evaluate import evaluate as evaluate_masks
     from radiogen.evaluation.sentences import say_prompt
-    from radiogen.evaluation.summary import EvaluateOptions, for_json
+    from radiogen.evaluation.summary import for_json
 
     options = check_settings(EvaluateOptions, rules, what="radiogen evaluate")
     with progress_bar(quiet) as progress:

@@ -20,7 +20,7 @@ from radiogen.benchmark.classifiers import ClassifierSettings
 from radiogen.benchmark.variants import SegmentationSettings as BenchmarkSegmentation
 from radiogen.cohorts.settings import CohortSettings
 from radiogen.egfr.settings import EgfrSettings
-from radiogen.evaluation.summary import EvaluateOptions
+from radiogen.evaluation.case import EvaluateOptions
 from radiogen.features.settings import FeatureOptions
 from radiogen.pruning.channel_choice import ChannelSettings
 from radiogen.pruning.settings import CriterionSettings

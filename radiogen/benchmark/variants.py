@@ -10,8 +10,8 @@ from pydantic import Field
 
 from radiogen.config import Settings
 from radiogen.errors import CaseError, ConfigError
+from radiogen.evaluation.case import EvaluateOptions
 from radiogen.evaluation.evaluate import evaluate
-from radiogen.evaluation.summary import EvaluateOptions
 from radiogen.io.cases import cases_of_split
 from radiogen.model.folder import WEIGHTS, load_model
 from radiogen.model.priors import PriorName

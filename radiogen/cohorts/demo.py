@@ -10,8 +10,8 @@ from radiogen.egfr.classify import classify_egfr
 from radiogen.egfr.settings import EgfrSettings
 from radiogen.egfr.train import EgfrTraining, train_egfr
 from radiogen.errors import ConfigError, OutputError
+from radiogen.evaluation.case import EvaluateOptions
 from radiogen.evaluation.evaluate import Evaluation, evaluate
-from radiogen.evaluation.summary import EvaluateOptions
 from radiogen.features.extract import extract_features
 from radiogen.features.settings import FeatureOptions
 from radiogen.ingestion.ingest import ingest

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import isfinite, isnan
 from pathlib import Path
 from typing import Any
@@ -10,18 +11,56 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
+from pydantic import Field, field_validator
 
+from radiogen.config import Settings
 from radiogen.errors import CaseError, VolumeError
-from radiogen.evaluation.summary import EvaluateOptions
 from radiogen.io.nifti import read_mask, read_volume
 from radiogen.measures.detection import Detection, count_matches
 from radiogen.measures.floors import FLOORS, Faces, faces_of, floors, lesion_floors, loosen
+from radiogen.measures.intervals import DRAWS
 from radiogen.measures.lesions import longest_diameter_mm
-from radiogen.measures.matching import Match, Numbered, match_lesions, number_lesions
+from radiogen.measures.matching import LEAST_IOU, Match, Numbered, match_lesions, number_lesions
 from radiogen.measures.overlap import Overlap, box_round_both, overlap_of
 from radiogen.volume import Box, array_of, crop, same_grid
 
 CT_FILE, LESION_TABLE = "ct.nii.gz", "lesions.csv"
+SIZE_BINS_MM = (10.0, 20.0, 30.0, 50.0)
+
+
+class EvaluateOptions(Settings):
+    """Rules of an evaluation; each stands in its run record and its summary."""
+
+    tolerance_mm: float = Field(2.0, ge=0, allow_inf_nan=False)  # up to which surfaces agree
+    least_iou: float = Field(LEAST_IOU, gt=0, le=1)  # of a lesion and its partner
+    size_bins_mm: tuple[float, ...] = SIZE_BINS_MM  # upper ends of bins of the longest diameter
+    loosen: float = Field(0.0, ge=0, le=2)  # share by which the floors' boxes are longer than the lesions
+    split: str | None = None  # only the cases of this split
+    seed: int = Field(0, ge=0)  # of the bootstrap
+    bootstrap: int = Field(DRAWS, ge=100)  # draws of patients for the intervals
+
+    @field_validator("size_bins_mm")
+    @classmethod
+    def _rising(cls, edges: tuple[float, ...]) -> tuple[float, ...]:
+        if not edges or edges[0] <= 0 or any(a >= b for a, b in pairwise(edges)):
+            raise ValueError("give diameters in mm that rise, such as 10,20,30,50")
+        return edges
+
+    def size_bin(self, diameter_mm: float) -> str:
+        """The name of the bin of a diameter; a diameter at an edge belongs to the bin above it.
+
+        >>> [EvaluateOptions().size_bin(mm) for mm in (9.9, 10, 50)]
+        ['< 10 mm', '10-20 mm', '>= 50 mm']
+        """
+        return self.size_bin_names()[sum(diameter_mm >= edge for edge in self.size_bins_mm)]
+
+    def size_bin_names(self) -> tuple[str, ...]:
+        """The bins, the smallest first."""
+        edges = [f"{edge:g}" for edge in self.size_bins_mm]
+        between = [f"{low}-{high} mm" for low, high in pairwise(edges)]
+        return (f"< {edges[0]} mm", *between, f">= {edges[-1]} mm")
+
+
 OVERLAP_COLUMNS = (
     *("dice", "surface_dice", "hd95_mm", "assd_mm"),
     *("predicted_ml", "reference_ml", "volume_error_ml", "volume_error_share"),

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from radiogen.errors import CaseError, OutputError, RadiogenError
-from radiogen.evaluation.case import COLUMNS, LESION_COLUMNS, Measured, Row, measure_case
+from radiogen.evaluation.case import COLUMNS, LESION_COLUMNS, EvaluateOptions, Measured, Row, measure_case
 from radiogen.evaluation.page import write_page
 from radiogen.evaluation.sentences import NO_PREDICTION, NO_PROMPT
-from radiogen.evaluation.summary import EvaluateOptions, Summary, for_json, summarize
+from radiogen.evaluation.summary import Summary, for_json, summarize
 from radiogen.io.cases import MANIFEST, cases_of_split, find_cases
 from radiogen.io.nifti import is_volume_file
 from radiogen.provenance import RunRecord, record_path, write_csv, write_failures, write_json

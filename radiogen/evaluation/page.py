@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from radiogen.drawing.plots import draw_sizes, draw_volumes
-from radiogen.evaluation.case import Row
+from radiogen.evaluation.case import EvaluateOptions, Row
 from radiogen.evaluation.sentences import markdown_table, say_prompt, within
-from radiogen.evaluation.summary import EvaluateOptions, Summary, against_floors
+from radiogen.evaluation.summary import Summary, against_floors
 from radiogen.measures.detection import FROC_RATES
 from radiogen.measures.floors import FLOOR_WORDS, FLOORS
 from radiogen.provenance import write_text

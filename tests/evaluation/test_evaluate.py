@@ -10,8 +10,8 @@ import SimpleITK as sitk
 
 from radiogen.config import check_settings
 from radiogen.errors import CaseError, ConfigError, OutputError, VolumeError
+from radiogen.evaluation.case import EvaluateOptions
 from radiogen.evaluation.evaluate import COLUMNS, LESION_COLUMNS, evaluate
-from radiogen.evaluation.summary import EvaluateOptions
 
 
 def put(path: Path, columns: slice, dtype: type = np.uint8, value: int = 1) -> Path:
