@@ -22,15 +22,8 @@ from radiogen.pruning.channel_groups import (
 from radiogen.pruning.controls import redraw_weights, shuffle_within_layers
 from radiogen.pruning.criteria import SIGNED, score_task
 from radiogen.pruning.prunable import Cost, measure_cost, prunable, weight_uses
-from radiogen.pruning.settings import (
-    Batch,
-    CriterionSettings,
-    Loss,
-    Scores,
-    Scoring,
-    ScoringTask,
-    read_batches,
-)
+from radiogen.pruning.settings import Batch, CriterionSettings, Loss, Scores, ScoringTask, read_batches
+from radiogen.pruning.taylor import Scoring
 
 
 def score_channels(

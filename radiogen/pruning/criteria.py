@@ -13,18 +13,18 @@ from radiogen.pruning.prunable import prunable
 from radiogen.pruning.rounds import KeptSet, by_doubling, masked_meanwhile, score_in_rounds
 from radiogen.pruning.settings import (
     Batch,
-    Criterion,
     CriterionName,
     CriterionSettings,
     Loss,
     Scores,
-    Scoring,
     ScoringTask,
     WeightMasks,
     refuse_not_finite,
 )
 from radiogen.pruning.synflow import synflow
 from radiogen.pruning.taylor import (
+    Criterion,
+    Scoring,
     SecondOrder,
     TaylorTerms,
     curvature_alone,

@@ -9,15 +9,8 @@ from torch import Tensor, nn
 
 from radiogen.pruning.controls import overlap
 from radiogen.pruning.measuring import FIRST_LOOK
-from radiogen.pruning.settings import (
-    Criterion,
-    CriterionSettings,
-    FirstOf,
-    Scores,
-    Scoring,
-    ScoringTask,
-    WeightMasks,
-)
+from radiogen.pruning.settings import CriterionSettings, FirstOf, Scores, ScoringTask, WeightMasks
+from radiogen.pruning.taylor import Criterion, Scoring
 from radiogen.pruning.weight_masks import apply_weight_masks, weight_masks
 
 

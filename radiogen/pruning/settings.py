@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from radiogen.config import Settings
 from radiogen.errors import PruningError
-from radiogen.pruning.taylor import SecondOrder
 
 Batch = tuple[Tensor, ...]
 """Inputs of a mini-batch, the target last; the first axis of each tensor counts the samples."""
@@ -166,31 +165,3 @@ class ScoringTask:
     settings: CriterionSettings = field(default_factory=CriterionSettings)
     rng: torch.Generator = field(default_factory=torch.Generator)
     pool: Callable[[Scores], Scores] | None = None  # sums over channels; Taylor terms then keep their signs
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """Scores, and what there is to say about how they came about."""
-
-    scores: Scores
-    samples: int = 0  # 0: the criterion looks at no data
-    batches: int = 0
-    second_order: SecondOrder | None = None
-    engine: str = ""  # what measured the moments of the gradients, if they were measured
-    change: float | None = None  # share of the kept weights that the last doubling of the samples changed
-
-    def notes(self, settle: float | None = None) -> list[str]:
-        """What a user should know, in sentences; `settle` is the share that was asked for."""
-        said = [str(self.second_order)] if self.second_order else []
-        if self.engine:
-            said.append(f"gradients measured by {self.engine}")
-        if settle is not None and self.change is not None:
-            verdict = "settled" if self.change < settle else "not settled yet, take more samples"
-            said.append(
-                f"{self.samples} samples: the last doubling changed {self.change:.2%} of the kept weights "
-                f"({verdict}; asked for less than {settle:.2%})"
-            )
-        return said
-
-
-Criterion = Callable[[ScoringTask], Scoring]
