@@ -64,7 +64,7 @@ def ingest(
         series_rule=series_rule, kernel=kernel, contrast=contrast, gaps=gaps, tilt=tilt,
         keep_dates=keep_dates, lungs=lungs, existing=existing, jobs=jobs,
     )  # fmt: skip
-    options = check_settings(IngestOptions, values, what="ingest")
+    options = check_settings(IngestOptions, values, source="ingest")
     if list_only:
         _show(source, out, options, as_json, quiet)
     elif out is None:

@@ -77,7 +77,7 @@ def train_egfr(
         label_column=label_column, positive=positive,
         allow_overlap=allow_overlap, jobs=jobs, seed=seed, device=device, clinical_mapping=clinical_mapping,
     )  # fmt: skip
-    settings = check_settings(EgfrSettings, values, what="train-egfr")
+    settings = check_settings(EgfrSettings, values, source="train-egfr")
     if audit:
         _audit(features, out, clinical, settings)
         return

@@ -72,7 +72,7 @@ def _evaluate_masks(
     from radiogen.evaluation.sentences import say_prompt
     from radiogen.evaluation.summary import for_json
 
-    options = check_settings(EvaluateOptions, rules, what="radiogen evaluate")
+    options = check_settings(EvaluateOptions, rules, source="radiogen evaluate")
     with progress_bar(quiet) as progress:
         result = evaluate_masks(predicted, reference, out, options, progress)
     if as_json:
@@ -113,7 +113,7 @@ def _evaluate_jitter(
     from radiogen.model.folder import load_model
     from radiogen.runtime import keep_large_blocks, pick_device
 
-    options = check_settings(JitterOptions, shaken, what="radiogen evaluate --jitter")
+    options = check_settings(JitterOptions, shaken, source="radiogen evaluate --jitter")
     keep_large_blocks()
     loaded = load_model(model, pick_device(device))
     with progress_bar(quiet) as progress:

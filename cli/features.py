@@ -57,7 +57,7 @@ def extract_features(
         batch=batch or (1 if where.type == "cpu" else 8), existing=existing,
         **({"levels": tuple(level)} if level else {}),
     )  # fmt: skip
-    options = check_settings(FeatureOptions, values, what="extract-features")
+    options = check_settings(FeatureOptions, values, source="extract-features")
     loaded = load_model(model, where)
     with progress_bar(quiet) as progress:
         table = extract(cases, out, loaded, options, masks, progress)

@@ -12,8 +12,8 @@ import typer
 from typer.core import TyperGroup
 
 from radiogen import __version__
-from radiogen.errors import ConfigError, RadiogenError, SaidElsewhereError
-from radiogen.runtime import is_first_process
+from radiogen.distributed import is_rank_zero
+from radiogen.errors import ConfigError, OtherRankError, RadiogenError
 
 from . import (
     benchmark,
@@ -123,8 +123,8 @@ def run() -> None:
 
 def _is_said_by_another(error: RadiogenError) -> bool:
     """Under torchrun what all processes refuse alike, a wrong setting first of all, is said by the first."""
-    is_alike = isinstance(error, ConfigError | SaidElsewhereError)
-    return is_alike and not is_first_process()
+    is_alike = isinstance(error, ConfigError | OtherRankError)
+    return is_alike and not is_rank_zero()
 
 
 def _write_log() -> Path:

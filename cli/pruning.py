@@ -66,7 +66,8 @@ def prune(
     share of the patches.
     """
     from radiogen.config import check_settings
-    from radiogen.runtime import is_first_process, keep_large_blocks, pick_device
+    from radiogen.distributed import is_rank_zero
+    from radiogen.runtime import keep_large_blocks, pick_device
     from radiogen.training.prune import PruneOptions, check_scoring
     from radiogen.training.prune import prune as prune_network
     from radiogen.training.settings import load_preset
@@ -94,13 +95,13 @@ def prune(
         criterion=scoring, warmup={"kind": warmup},
         **({"channels": channels} if of_channels else {"control": control}),
     )  # fmt: skip
-    options = check_settings(PruneOptions, values, what="prune")
+    options = check_settings(PruneOptions, values, source="prune")
     settings = load_preset(preset, config, overrides or ())
     keep_large_blocks()
     chosen = pick_device(device)
-    with progress_bar(quiet or not is_first_process()) as progress:
+    with progress_bar(quiet or not is_rank_zero()) as progress:
         pruned = prune_network(cases, out, settings, options, chosen, progress)
-    if is_first_process():
+    if is_rank_zero():
         if pruned.channels:
             _print_channels(pruned.channels.layers)
             typer.echo("\n".join(pruned.channels.totals()))

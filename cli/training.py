@@ -47,7 +47,8 @@ def train(
 
     Under torchrun (several GPUs, several machines) every process takes its share of each step.
     """
-    from radiogen.runtime import is_first_process, keep_large_blocks, pick_device
+    from radiogen.distributed import is_rank_zero
+    from radiogen.runtime import keep_large_blocks, pick_device
     from radiogen.training.settings import load_preset
     from radiogen.training.train import TrainOptions
 
@@ -67,7 +68,7 @@ def train(
     )  # fmt: skip
     keep_large_blocks()
     where = pick_device(device)
-    work = _Work(cases, out, settings, options, where, quiet or not is_first_process())
+    work = _Work(cases, out, settings, options, where, quiet or not is_rank_zero())
     if dry_run:
         work.try_out(every_fold=fold == "all")
     elif fold == "all":
@@ -92,12 +93,12 @@ class _Work:
         self.device, self.quiet = device, quiet
 
     def train_one(self) -> None:
-        from radiogen.runtime import is_first_process
+        from radiogen.distributed import is_rank_zero
         from radiogen.training.train import train as train_network
 
         with progress_bar(self.quiet, self._opening()) as progress:
             trained = train_network(self.cases, self.out, self.settings, self.options, self.device, progress)
-        if not is_first_process():
+        if not is_rank_zero():
             return
         last = trained.metrics["epochs"][-1]
         cases = f"{len(trained.learned_from)} cases learned from"
@@ -106,26 +107,26 @@ class _Work:
         typer.echo(self.out)
 
     def train_every_fold(self) -> None:
-        from radiogen.runtime import is_first_process
+        from radiogen.distributed import is_rank_zero
         from radiogen.training.train import train_folds
 
         with progress_bar(self.quiet, self._opening()) as progress:
             folds = train_folds(self.cases, self.out, self.settings, self.options, self.device, progress)
-        if not is_first_process():
+        if not is_rank_zero():
             return
         for line in folds.summary():
             typer.echo(line)
         typer.echo(self.out)
 
     def try_out(self, every_fold: bool) -> None:
-        from radiogen.runtime import is_first_process
+        from radiogen.distributed import is_rank_zero
         from radiogen.training.dry_run import dry_run
 
         with progress_bar(self.quiet) as progress:
             forecast = dry_run(
                 self.cases, self.out, self.settings, self.options, self.device, every_fold, progress
             )
-        if is_first_process():
+        if is_rank_zero():
             for line in forecast.lines():
                 typer.echo(line)
         forecast.check()

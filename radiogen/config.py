@@ -66,10 +66,10 @@ def load_settings(
         for part in reversed(key.split(".")):
             value = {part: value}
         values = merge(values, value)
-    return check_settings(kind, values, what=str(file) if file else "settings")
+    return check_settings(kind, values, source=str(file) if file else "settings")
 
 
-def check_settings(kind: type[S], values: dict[str, Any], what: str) -> S:
+def check_settings(kind: type[S], values: dict[str, Any], source: str) -> S:
     """Make settings from a dictionary, and turn pydantic's complaints into one line.
 
     Raises:
@@ -81,7 +81,7 @@ def check_settings(kind: type[S], values: dict[str, Any], what: str) -> S:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or kind.__name__
         known = ", ".join(kind.model_fields)
-        raise ConfigError(f"{what}: {key}", first["msg"], f"the settings are {known}") from error
+        raise ConfigError(f"{source}: {key}", first["msg"], f"the settings are {known}") from error
 
 
 def parse_numbers(text: str, count: int, option: str) -> tuple[float, ...]:

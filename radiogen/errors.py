@@ -1,4 +1,4 @@
-"""Errors that a user can act on: each names the thing, what is wrong with it, and the way out."""
+"""Errors that a user can act on: each names the thing, what is wrong with it, and a hint."""
 
 import pathlib
 
@@ -7,28 +7,28 @@ class RadiogenError(Exception):
     """Bad input or a run that cannot go on; the command line prints it as one line, exit code 1.
 
     Args:
-        what: The thing at fault: a file, a folder, an option with its value.
-        wrong: What is wrong with it.
+        thing: What is at fault: a file, a folder, an option with its value.
+        wrong: What is wrong with it, to be read after `thing`.
         hint: What the user can do about it.
 
     >>> print(RadiogenError("scan.nii.gz", "is empty", "copy it again"))
     scan.nii.gz: is empty (copy it again)
     """
 
-    def __init__(self, what: object, wrong: str, hint: str) -> None:
-        self.what = str(what)
+    def __init__(self, thing: object, wrong: str, hint: str) -> None:
+        self.thing = str(thing)
         self.wrong = wrong
         self.hint = hint
-        super().__init__(self.what, wrong, hint)
+        super().__init__(self.thing, wrong, hint)
 
     @property
     def reason(self) -> str:
-        """What is wrong, for tables and pages; of a file its name: a folder may name a patient."""
-        path = pathlib.Path(self.what)
-        return self.wrong if path.is_dir() else f"{path.name or self.what}: {self.wrong}"
+        """The error without its hint, for tables and pages; of a path the name: folders may name patients."""
+        path = pathlib.Path(self.thing)
+        return self.wrong if path.is_dir() else f"{path.name or self.thing}: {self.wrong}"
 
     def __str__(self) -> str:
-        return " ".join(f"{self.what}: {self.wrong} ({self.hint})".split())
+        return " ".join(f"{self.thing}: {self.wrong} ({self.hint})".split())
 
 
 class ConfigError(RadiogenError):
@@ -67,8 +67,8 @@ class TrainingError(RadiogenError):
     """A training that cannot start or go on."""
 
 
-class SaidElsewhereError(TrainingError):
-    """A process stops because of what another one, of the same work, has said."""
+class OtherRankError(TrainingError):
+    """A rank of torch.distributed stops because of an error that another one reports."""
 
 
 class DeviceError(RadiogenError):

@@ -85,7 +85,7 @@ def new_folder(out: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def leave_no_trace(folder: Path) -> Iterator[None]:
+def remove_if_refused(folder: Path) -> Iterator[None]:
     """If the input is refused, remove the folder and those above it that were not there before.
 
     An interruption or a bug removes nothing: the same command goes on with what it finds.

@@ -262,7 +262,7 @@ def cohort_card(name: str) -> CohortCard:
     """
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
-        card = check_settings(CohortCard, {"name": path.stem, **read_yaml(path)}, what=path.name)
+        card = check_settings(CohortCard, {"name": path.stem, **read_yaml(path)}, source=path.name)
         card._home = path.resolve().parent
         return card
     if name not in cohort_names():
@@ -271,4 +271,4 @@ def cohort_card(name: str) -> CohortCard:
             f"cohort {name!r}", "has no card", f"take one of {known}, or the path of your .yaml"
         )
     path = data_folder("data_manifests") / f"{name}.yaml"
-    return check_settings(CohortCard, {"name": name, **read_yaml(path)}, what=path.name)
+    return check_settings(CohortCard, {"name": name, **read_yaml(path)}, source=path.name)

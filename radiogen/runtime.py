@@ -4,21 +4,17 @@ import ctypes
 import os
 import resource
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import timedelta
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
-from radiogen.errors import DeviceError, RadiogenError, SaidElsewhereError
+from radiogen.errors import DeviceError
 
 if TYPE_CHECKING:
     import torch
 
 Progress = Callable[[str, int, int], None]  # what is being done, how much of it is done, of how much
 DEVICES = "auto, cpu, cuda, cuda:N or mps"
-T = TypeVar("T")
-_PATIENCE = timedelta(hours=6)  # of processes that wait for another, as while it prepares a large cohort
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc malloc.h
 
 
@@ -51,89 +47,6 @@ def pick_device(name: str = "auto") -> "torch.device":
     if kind == "mps" and not torch.backends.mps.is_available():
         raise DeviceError(f"--device {name}", "this machine has no Metal device", "take --device cpu or auto")
     return torch.device(name)
-
-
-@contextmanager
-def together(device: "torch.device") -> Iterator[None]:
-    """Join the processes that torchrun started, if it did, for as long as this lasts."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield
-        return
-    import torch
-    import torch.distributed as dist
-
-    if device.type == "cuda":
-        torch.cuda.set_device(device)  # of what has no tensor to tell
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
-
-
-def is_first_process() -> bool:
-    """Whether this is the process that writes and speaks; so is one that works alone."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
-def process_number() -> tuple[int, int]:
-    """Which of the processes of `together` this is, from 0, and how many there are; (0, 1) alone."""
-    import torch.distributed as dist
-
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
-
-
-def from_first(call: Callable[[], T]) -> T:
-    """What a call gives in the first process, for all of them; what it raises comes up in all.
-
-    Raises:
-        SaidElsewhereError: In the others, when the first one is refused.
-    """
-    import torch.distributed as dist
-
-    rank, count = process_number()
-    if count == 1:
-        return call()
-    box: list[Any] = [None, None]
-    if rank == 0:
-        try:
-            box[0] = call()
-        except RadiogenError as error:
-            box[1] = error
-    dist.broadcast_object_list(box, src=0)
-    if box[1] is not None:
-        raise said_once(box[1])
-    given: T = box[0]
-    return given
-
-
-def said_once(error: RadiogenError) -> RadiogenError:
-    """An error that comes up in all processes alike, as the first one says it, and the others do not."""
-    if process_number()[0] == 0:
-        return error
-    return SaidElsewhereError(error.what, error.wrong, error.hint)
-
-
-def from_all(own: list[T]) -> list[T]:
-    """The lists of all processes joined, in their order; the own list where there is one process."""
-    import torch.distributed as dist
-
-    _, count = process_number()
-    if count == 1:
-        return own
-    lists: list[Any] = [None] * count
-    dist.all_gather_object(lists, own)
-    return [one for some in lists for one in some]
-
-
-def wait_for_all() -> None:
-    """Wait until every process of `together` has come here."""
-    import torch.distributed as dist
-
-    if dist.is_available() and dist.is_initialized():
-        dist.barrier()
 
 
 def why_no_cuda() -> str:

@@ -52,7 +52,7 @@ def test_an_unknown_key_inside_nested_settings_is_named_by_its_whole_way():
 
 def test_a_value_of_the_wrong_kind_is_refused():
     with pytest.raises(ConfigError, match="rounds"):
-        check_settings(Plan, {"rounds": "many"}, what="plan")
+        check_settings(Plan, {"rounds": "many"}, source="plan")
 
 
 @pytest.mark.parametrize("pair", ["rounds", "=3", "rounds=[1", ""])

@@ -31,7 +31,7 @@ NO_OPTION_OF_OURS = {"--array", "--nworkers", "--nthreads", "--memory-limit", "-
 # What commands import beside the function they mirror, to turn words into settings or results into lines.
 HELPERS = {
     *("audit_lines", "card_lines", "check_devices", "check_scoring", "check_settings", "default_values"),
-    *("for_json", "is_case_source", "is_first_process", "licence_terms", "licences_of", "parse_numbers"),
+    *("for_json", "is_case_source", "is_rank_zero", "licence_terms", "licences_of", "parse_numbers"),
     *(
         "parse_ring",
         "patients_of",

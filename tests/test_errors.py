@@ -22,7 +22,7 @@ def test_an_error_is_one_line_even_where_its_parts_are_not():
 def test_an_error_survives_the_way_back_from_a_worker_process(kind):
     error = pickle.loads(pickle.dumps(kind("scan 1", "is empty", "copy it again")))
     assert type(error) is kind
-    assert (error.what, error.wrong, error.hint) == ("scan 1", "is empty", "copy it again")
+    assert (error.thing, error.wrong, error.hint) == ("scan 1", "is empty", "copy it again")
 
 
 def test_a_reason_for_tables_names_no_folder_that_may_carry_a_name():

@@ -94,7 +94,7 @@ def read_grid(
         "controls": _words(controls),
         "controls_of": _words(controls_of),
     }
-    return check_settings(Grid, values, what="benchmark")
+    return check_settings(Grid, values, source="benchmark")
 
 
 def shares(option: str, text: str) -> list[float]:

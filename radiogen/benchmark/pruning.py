@@ -16,7 +16,7 @@ from radiogen.benchmark.runs import Existing, Failure, open_benchmark, perform_a
 from radiogen.drawing.plots import plot_accuracy
 from radiogen.measures.intervals import paired_difference, spread
 from radiogen.networks.classifiers import build_classifier
-from radiogen.provenance import RunRecord, is_done, leave_no_trace, write_csv, write_failures
+from radiogen.provenance import RunRecord, is_done, remove_if_refused, write_csv, write_failures
 from radiogen.pruning.controls import overlap
 from radiogen.pruning.settings import WeightMasks
 from radiogen.pruning.weight_masks import load_weight_masks
@@ -137,7 +137,7 @@ def benchmark_pruning(
     _check_network(settings, images)
     about = {"images": f"{images.name} {images.hash()}", "settings": settings.model_dump(mode="json")}
     record = RunRecord("benchmark pruning", {**about, "grid": grid.model_dump(mode="json")})
-    with leave_no_trace(out):
+    with remove_if_refused(out):
         bench = ClassifierBench(source, side, limit, settings, open_benchmark(out, about, existing))
         plans = plan_runs(grid)
         missing = [p for p in plans if not is_done(bench.result(p), bench.options(p), [], None)]

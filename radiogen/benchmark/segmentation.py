@@ -24,7 +24,7 @@ from radiogen.provenance import (
     RunRecord,
     file_sha256,
     is_done,
-    leave_no_trace,
+    remove_if_refused,
     short_hash,
     write_csv,
     write_failures,
@@ -193,7 +193,7 @@ def benchmark_segmentation(
         raise CaseError(cases, "has no test case with an outline", "ingest with outlines, or split anew")
     about = {"cases": _hash_cases([*learn, *test]), "settings": settings.model_dump(mode="json")}
     record = RunRecord("benchmark segmentation-pruning", about)
-    with leave_no_trace(out):
+    with remove_if_refused(out):
         bench = SegmentationBench(cases, settings, open_benchmark(out, about, existing))
         missing = [v for v in variants if not is_done(bench.result(v), asdict(v), [], None)]
         failures = perform_all(missing, bench, devices, jobs, progress)

@@ -17,7 +17,7 @@ from radiogen.config import Settings
 from radiogen.errors import CaseError, ConfigError
 from radiogen.io.cases import MANIFEST, Case, find_cases
 from radiogen.io.nifti import write_volume
-from radiogen.provenance import RunRecord, leave_no_trace, new_folder, write_json, write_text
+from radiogen.provenance import RunRecord, new_folder, remove_if_refused, write_json, write_text
 from radiogen.resources import CohortCard, cohort_card, cohort_names
 from radiogen.training.options import TrainOptions, choose_cases
 from radiogen.volume import array_of, volume_like
@@ -343,7 +343,7 @@ def export_cases(cases: Path, out: Path, layout: str, options: ExportOptions | N
     said = {"to": layout, **options.model_dump(exclude={"seed"})}
     record = RunRecord("export", said, seed=options.seed, inputs=[cases / MANIFEST])
     divided = divide_cases(cases, options)
-    with leave_no_trace(out), new_folder(out) as draft:
+    with remove_if_refused(out), new_folder(out) as draft:
         files = [path.relative_to(draft) for path in LAYOUTS[layout](divided, draft, out, options)]
     written = tuple(out / path for path in files)
     record.finish(out, written)

@@ -24,7 +24,7 @@ from radiogen.locks import held, waited_for
 from radiogen.model.ensemble import all_members
 from radiogen.model.folder import WEIGHTS, read_model_config
 from radiogen.pool import run_in_processes
-from radiogen.provenance import leave_no_trace
+from radiogen.provenance import remove_if_refused
 from radiogen.runtime import Progress, free_memory_mb, no_progress
 from radiogen.segmentation.effort import generous_memory_mb
 
@@ -131,7 +131,7 @@ def run_cohort(
     run = run.absolute()
     ledger = Ledger(run)
     with ExitStack() as holding:
-        with leave_no_trace(run):  # only of input that is refused: what was computed stays
+        with remove_if_refused(run):  # only of input that is refused: what was computed stays
             holding.enter_context(_room(ledger, spread.part))
             folder = holding.enter_context(_unpacked(settings.source, run, spread.part))
             plan = plan_tasks(settings, folder, run, f"{os.getpid()}-{time.time_ns()}", progress)
@@ -250,4 +250,4 @@ def remembered(run: Path) -> CohortSettings:
     Raises:
         ConfigError: The folder holds no run, or one of another version.
     """
-    return check_settings(CohortSettings, Ledger(run).settings(), what=str(run))
+    return check_settings(CohortSettings, Ledger(run).settings(), source=str(run))

@@ -18,7 +18,7 @@ from radiogen.egfr.settings import EgfrSettings
 from radiogen.egfr.statistics import Difference, Estimate
 from radiogen.egfr.tuning import draw_folds
 from radiogen.egfr.validation import Judging, OutOfFold, judge
-from radiogen.provenance import RunRecord, leave_no_trace, record_path, write_json
+from radiogen.provenance import RunRecord, record_path, remove_if_refused, write_json
 from radiogen.runtime import Progress, no_progress, pick_device
 
 
@@ -82,7 +82,7 @@ def train_egfr(
     folds = draw_folds(cohort.patients, cohort.labels, settings.folds, settings.repeats, settings.seed)
     parts = out.with_name(f".{out.name}.folds")  # finished folds, for a run that is killed
     how = Judging(settings.seed, settings.jobs, parts, settings.inputs)
-    with leave_no_trace(parts):
+    with remove_if_refused(parts):
         outcomes = judge(candidates.values(), cohort.labels, folds, how, progress)
     sites = judge_sites(candidates[settings.inputs], outcomes[settings.inputs], cohort, settings)
     validation = summarise(cohort, candidates, outcomes, settings, overlap, sites, how, progress)

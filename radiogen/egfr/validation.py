@@ -10,7 +10,7 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-from radiogen.cache import key_of, remember
+from radiogen.cache import cached_arrays, key_of
 from radiogen.egfr.candidates import Candidate
 from radiogen.egfr.statistics import auc, logit
 from radiogen.egfr.tuning import TunedClassifier, derive_seed, draw_folds, raw_scores
@@ -97,7 +97,7 @@ def _one_fold(
     known = (candidate.name, candidate.settings.fitting(), candidate.baseline, seed)
     measured = candidate.measured if candidate.measured is not None else np.empty(0)
     key = key_of(*known, inputs, measured, labels, test) if how.kept else ""
-    probability, score, called = remember(
+    probability, score, called = cached_arrays(
         how.kept, key, lambda: _fit_and_predict(candidate, inputs, labels, test, seed)[1:]
     )
     return None, probability, score, called
@@ -168,4 +168,4 @@ def _untuned_auc(candidate: Candidate, labels: Labels, folds: int, how: Judging)
     known = ("untuned", candidate.name, candidate.settings.fitting(), candidate.baseline, folds, how.seed)
     measured = candidate.measured if candidate.measured is not None else np.empty(0)
     key = key_of(*known, candidate.inputs, measured, labels) if how.kept else ""
-    return float(remember(how.kept, key, measure)[0])
+    return float(cached_arrays(how.kept, key, measure)[0])

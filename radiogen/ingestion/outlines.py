@@ -119,7 +119,7 @@ def read_lesions(
         if not choice.known:
             raise
         wrong = f"{error.wrong}; known of this patient: {choice.known}"
-        raise OutlineError(error.what, wrong, error.hint) from error
+        raise OutlineError(error.thing, wrong, error.hint) from error
     if choice.known:
         return replace(lesions, decisions=(*lesions.decisions, f"known of this patient: {choice.known}"))
     return lesions

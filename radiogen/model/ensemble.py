@@ -60,7 +60,7 @@ def member_folders(folder: Path) -> list[Path]:
     if not path.is_file():
         return [folder]
     try:
-        config = check_settings(EnsembleConfig, dict(json.loads(path.read_text("utf-8"))), what=str(path))
+        config = check_settings(EnsembleConfig, dict(json.loads(path.read_text("utf-8"))), source=str(path))
     except (ValueError, TypeError, OSError, ConfigError) as error:
         raise ModelError(path, f"cannot be used: {error}", "train the folds again") from error
     return [folder / name for name in config.members]

@@ -94,7 +94,7 @@ def read_model_config(folder: Path) -> ModelConfig:
         raise ModelError(folder, f"holds no {missing}", "give a folder that radiogen train finished")
     try:
         values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        return check_settings(ModelConfig, values, what=str(folder / CONFIG))
+        return check_settings(ModelConfig, values, source=str(folder / CONFIG))
     except (ValueError, TypeError, ConfigError) as error:
         raise ModelError(folder / CONFIG, f"cannot be used: {error}", "train or import it again") from error
 

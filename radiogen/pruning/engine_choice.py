@@ -76,7 +76,7 @@ def _try(
     try:
         ENGINES[name](sums, model, first, loss, weights)
     except PruningError as error:
-        return f"{error.what} {error.wrong}"
+        return f"{error.thing} {error.wrong}"
     except (RuntimeError, TypeError, ValueError) as error:
         return f"fails: {error}"
     return ""

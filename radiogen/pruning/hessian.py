@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from radiogen.distributed import add_up, add_up_counts, own_share
+from radiogen.distributed import all_reduce, all_reduce_counts, share_of_rank
 from radiogen.errors import PruningError
 from radiogen.pruning.measuring import measure_moments
 from radiogen.pruning.settings import (
@@ -56,7 +56,7 @@ def hutchinson_diagonal(task: ScoringTask) -> dict[str, Tensor]:
     total = {name: torch.zeros_like(w, requires_grad=False) for name, w in task.weights.items()}
     count = 0
     with as_found(task.model, task.weights.values()):
-        for batch in read_batches(own_share(task.batches)):
+        for batch in read_batches(share_of_rank(task.batches)):
             gradients = _differentiable_gradients(task.model, batch, task.loss, task.weights)
             for seed in seeds:
                 probe = _rademacher(task.weights, seed)
@@ -79,7 +79,7 @@ def _hessian_product(
     total = {name: torch.zeros_like(w, requires_grad=False) for name, w in weights.items()}
     count = 0
     with as_found(task.model, weights.values()):
-        for batch in read_batches(own_share(task.batches)):
+        for batch in read_batches(share_of_rank(task.batches)):
             gradients = _differentiable_gradients(task.model, batch, task.loss, weights)
             for name, product in _vector_product(gradients, weights, vector).items():
                 total[name].add_(product)
@@ -89,8 +89,8 @@ def _hessian_product(
 
 def _means(total: dict[str, Tensor], count: int, probes: int = 1) -> dict[str, Tensor]:
     """Sums over all processes, divided by the mini-batches of all of them and by the probes of each."""
-    add_up(total.values())
-    (everywhere,) = add_up_counts(count, beside=next(iter(total.values())))
+    all_reduce(total.values())
+    (everywhere,) = all_reduce_counts(count, like=next(iter(total.values())))
     return {name: value.div_(everywhere * probes) for name, value in total.items()}
 
 

@@ -6,7 +6,7 @@ from functools import partial
 
 from torch import nn
 
-from radiogen.distributed import own_share
+from radiogen.distributed import share_of_rank
 from radiogen.pruning.engine_choice import Plan, choose_plan
 from radiogen.pruning.moments import Moments, MomentSums, loop_chunk
 from radiogen.pruning.settings import Batch, Loss, MomentSettings, read_batches
@@ -48,7 +48,7 @@ def measure_moments(
     settings = settings or MomentSettings()
     sums = MomentSums(weights)
     with as_found(model, weights.values()):
-        stream = read_batches(own_share(batches))
+        stream = read_batches(share_of_rank(batches))
         first = list(itertools.islice(stream, SHORT_RUN + 1))
         is_short = len(first) <= SHORT_RUN
         with Workers(model, loss, weights, 1 if is_short else settings.jobs) as workers:

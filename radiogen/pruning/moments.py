@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from radiogen.distributed import add_up, add_up_counts
+from radiogen.distributed import all_reduce, all_reduce_counts
 from radiogen.pruning.prunable import prunable
 from radiogen.pruning.settings import (
     Batch,
@@ -40,7 +40,7 @@ class _Quotients(dict[str, Tensor]):
 
     def pop(self, name: str) -> Tensor:  # type: ignore[override]
         value = super().pop(name).clone()
-        add_up([value])
+        all_reduce([value])
         return value.div_(self._count)
 
 
@@ -81,15 +81,15 @@ class MomentSums:
     def peek(self, engine: str) -> Moments:
         """The moments so far, over all processes; each is made when it is popped, and the sums stay."""
         beside = next(iter(self.total.values()))
-        samples, batches = add_up_counts(self.samples, self.batches, beside=beside)
+        samples, batches = all_reduce_counts(self.samples, self.batches, like=beside)
         means = (_Quotients(self.total, batches), _Quotients(self.squares, batches))
         return Moments(*means, samples, batches, engine)
 
     def add_up_processes(self) -> None:
         """Take in the sums of all processes of torch.distributed; every one of them then has the same."""
-        add_up([*self.total.values(), *self.squares.values()])
+        all_reduce([*self.total.values(), *self.squares.values()])
         beside = next(iter(self.total.values()))
-        self.samples, self.batches = add_up_counts(self.samples, self.batches, beside=beside)
+        self.samples, self.batches = all_reduce_counts(self.samples, self.batches, like=beside)
 
     def means(self, engine: str = "loop") -> Moments:
         """Divide by the number of mini-batches, in place, and check the result.

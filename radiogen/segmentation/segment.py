@@ -17,7 +17,14 @@ from radiogen.io.nifti import read_grid, read_mask, write_volume
 from radiogen.measures.lesions import Lesion, measure_lesions
 from radiogen.model.folder import AnyModel, ModelConfig, check_prior
 from radiogen.model.priors import AUTO_PRIORS, PROMPT_OF, Look, box_round, parse_box
-from radiogen.provenance import RunRecord, file_sha256, is_done, leave_no_trace, record_path, write_failures
+from radiogen.provenance import (
+    RunRecord,
+    file_sha256,
+    is_done,
+    record_path,
+    remove_if_refused,
+    write_failures,
+)
 from radiogen.read_ahead import read_ahead
 from radiogen.runtime import Progress, free_memory_mb, no_progress
 from radiogen.segmentation.effort import Effort
@@ -237,7 +244,7 @@ def segment(
         raise OutputError(out, "is a file", "choose a folder")
     report = SegmentReport()
     inference = Inference(model, options.how, tell, progress)
-    with leave_no_trace(out / CASES):
+    with remove_if_refused(out / CASES):
         _segment_cases(source, out, inference, options, report, progress)
     write_lesions_csv([row for done in report.done for row in done.rows], out / LESIONS)
     write_failures(out / FAILURES, "segment", report.failures)

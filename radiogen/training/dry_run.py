@@ -10,11 +10,12 @@ from pathlib import Path
 
 import torch
 
+from radiogen.distributed import process_group, world_size
 from radiogen.errors import TrainingError
 from radiogen.io.cases import Case
 from radiogen.networks.raseg import RASeg, weight_count
 from radiogen.pruning.prunable import measure_cost
-from radiogen.runtime import Progress, free_memory_mb, no_progress, peak_memory_mb, process_number, together
+from radiogen.runtime import Progress, free_memory_mb, no_progress, peak_memory_mb
 from radiogen.training.errors import LESS_MEMORY, mishaps_told
 from radiogen.training.loop import averaged_copy
 from radiogen.training.options import Task, TrainOptions, find_task, patches_of_epoch
@@ -116,7 +117,7 @@ def dry_run(
         RadiogenError: Whatever `train` would refuse before it trains.
     """
     free_mb = free_memory_mb(device)
-    with together(device), mishaps_told(f"a step on {device}"):
+    with process_group(device), mishaps_told(f"a step on {device}"):
         task = find_task(cases, settings, options)
         _check_memory(task.start.network, settings, free_mb)
         tried = _try(task, device, progress)
@@ -146,7 +147,7 @@ def _try(task: Task, device: torch.device, progress: Progress) -> _Tried:
         prepare_s = time.perf_counter() - started
         case_mb = case.path.stat().st_size / 1e6
         draw_s, step_s = _time_steps(task.start.network, case, task.settings, task.options.seed, device)
-    _, world = process_number()
+    world = world_size()
     return _Tried(device, world, case, case_mb, prepare_s, draw_s, step_s, _peak_mb(device))
 
 
@@ -185,7 +186,7 @@ def _time_steps(
 
     The shortest of those after it counts: a busy machine makes steps longer, never shorter.
     """
-    _, world = process_number()
+    world = world_size()
     enough = MOST_STEPS * settings.training.batch_size * settings.training.accumulate * world
     lungs_only = tuple(name for name in settings.training.lungs_only_cohorts if name == case.cohort)
     of_others = {"workers": 0, "cohort_draws": {}, "lungs_only_cohorts": lungs_only}

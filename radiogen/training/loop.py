@@ -13,21 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
+from radiogen.distributed import all_gather, as_rank_zero_reports, barrier, is_rank_zero, rank, world_size
 from radiogen.errors import TrainingError
 from radiogen.model.network_input import Preprocessing, scale_windows
 from radiogen.model.priors import PROMPT_OF, PriorName
 from radiogen.networks.raseg import RASeg
 from radiogen.provenance import clear_drafts
 from radiogen.pruning.holding import assert_held, hold_weight_masks
-from radiogen.runtime import (
-    Progress,
-    from_all,
-    is_first_process,
-    no_progress,
-    process_number,
-    said_once,
-    wait_for_all,
-)
+from radiogen.runtime import Progress, no_progress
 from radiogen.segmentation.inference import predict, window_about
 from radiogen.segmentation.zoom import zoom_for, zoomed
 from radiogen.training.checkpoint import Learned, load_checkpoint, read_checkpoint_about, save_checkpoint
@@ -185,7 +178,7 @@ class Training:
         hold_weight_masks(network, self.weight_masks, optimizer)
         step = Step(network, optimizer, training, self.seed, self.device)
         step.scaler.load_state_dict(done.scaler or step.scaler.state_dict())
-        self.log = TrainingLog(self.folder, training.tensorboard) if is_first_process() else None
+        self.log = TrainingLog(self.folder, training.tensorboard) if is_rank_zero() else None
         if self.log:
             self.log.begin(done.epochs, done.validation)
         self._learn(plan, step, done, progress)
@@ -238,13 +231,13 @@ class Training:
 
     def _validate(self) -> list[dict[str, Any]]:
         """Every process takes its share of the cases."""
-        rank, world = process_number()
-        mine, training = self.held_out[rank::world], self.settings.training
+        number, world = rank(), world_size()
+        mine, training = self.held_out[number::world], self.settings.training
         network = self.learned.in_use
         seen = (self.settings.preprocessing, training.prior_names, self.device, training.threshold)
         rows = validate(network, mine, *seen)
         place = {case.case_id: number for number, case in enumerate(self.held_out)}
-        return sorted(from_all(rows), key=lambda row: place[row["case_id"]])
+        return sorted(all_gather(rows), key=lambda row: place[row["case_id"]])
 
     def _keep_best(self, done: TrainingState, rows: Sequence[Mapping[str, Any]]) -> None:
         dice = mean(row["dice"] for row in rows)
@@ -256,20 +249,20 @@ class Training:
             self.learned.keep_best()
 
     def _save(self, done: TrainingState) -> None:
-        if is_first_process():
+        if is_rank_zero():
             about = {"fingerprint": self.fingerprint, **vars(done)}
             save_checkpoint(self.folder / CHECKPOINT, self.learned, about)
 
     def _resume(self) -> TrainingState:
         path = self.folder / CHECKPOINT
-        if is_first_process():
+        if is_rank_zero():
             clear_drafts(self.folder)
-        wait_for_all()
+        barrier()
         if not path.is_file():
             return TrainingState()
         about = read_checkpoint_about(path)
         if about.pop("fingerprint", "") != self.fingerprint:
             wrong = "is of a training with other settings or cases"
-            raise said_once(TrainingError(path, wrong, "take --existing overwrite"))
+            raise as_rank_zero_reports(TrainingError(path, wrong, "take --existing overwrite"))
         load_checkpoint(path, self.learned)
         return TrainingState(**about)

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from radiogen.config import Settings
+from radiogen.distributed import world_size
 from radiogen.errors import ConfigError
 from radiogen.io.cases import Case, find_cases
 from radiogen.model.folder import load_model
 from radiogen.networks.raseg import RASeg, build_raseg
 from radiogen.optional import require
 from radiogen.provenance import file_sha256, short_hash
-from radiogen.runtime import process_number
 from radiogen.training.patches import check_cohorts
 from radiogen.training.prepared import learnable
 from radiogen.training.pruned_folder import Pruned, read_pruned
@@ -71,7 +71,7 @@ def check_step(training: TrainingSettings, learn: list[Case]) -> None:
     Raises:
         ConfigError: With both numbers.
     """
-    _, world = process_number()
+    world = world_size()
     draws = patches_of_epoch(training, learn)
     asked = world * training.accumulate * training.batch_size
     if draws < asked and world * training.accumulate > 1:
@@ -110,7 +110,7 @@ def fingerprint_of(
     settings: RunSettings, options: TrainOptions, start: str, learn: list[Case], out: list[Case]
 ) -> str:
     """What decides the weights: settings, seed, hash of the start, patches in a step, bytes of the cases."""
-    training, (_, world) = settings.training, process_number()
+    training, world = settings.training, world_size()
     deciding = settings.model_dump(mode="json", exclude={"training": set(FREE)})
     batch = [training.batch_size, training.accumulate, world]
     if settings.network.gate_norm != "batch":  # which sees one mini-batch at a time

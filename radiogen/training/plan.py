@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from radiogen.distributed import rank, world_size
 from radiogen.errors import RadiogenError, TrainingError
-from radiogen.runtime import process_number
 from radiogen.training.patches import Draw, EpochSampler, Patch, PatchDataset
 from radiogen.training.settings import TrainingSettings
 
@@ -30,8 +30,8 @@ class TrainingPlan:
         self, dataset: PatchDataset, training: TrainingSettings, seed: int, device: torch.device
     ) -> None:
         self.dataset, self.training, self.device = dataset, training, device
-        rank, world = process_number()
-        self.sampler = EpochSampler(len(dataset), seed, rank, world)
+        number, world = rank(), world_size()
+        self.sampler = EpochSampler(len(dataset), seed, number, world)
         is_simple = world * training.accumulate == 1
         self.batch_size = min(training.batch_size, len(self.sampler)) if is_simple else training.batch_size
 

@@ -12,12 +12,12 @@ from pydantic import Field
 from torch.utils.data import default_collate
 
 from radiogen.config import Settings
-from radiogen.distributed import start_alike
+from radiogen.distributed import barrier, broadcast_state, is_rank_zero, process_group
 from radiogen.errors import OutputError, PruningError
 from radiogen.io.cases import find_cases
 from radiogen.io.tensors import save_tensors
 from radiogen.networks.raseg import RASeg, build_raseg
-from radiogen.provenance import RunRecord, leave_no_trace, record_path, write_csv, write_json
+from radiogen.provenance import RunRecord, record_path, remove_if_refused, write_csv, write_json
 from radiogen.pruning.channel_choice import ChannelSettings
 from radiogen.pruning.channel_pruning import ChannelPruned, ChannelRow, prune_channels
 from radiogen.pruning.controls import CONTROLS, ControlName
@@ -27,7 +27,7 @@ from radiogen.pruning.prunable import prunable
 from radiogen.pruning.settings import Batch, CriterionSettings, WeightMasks
 from radiogen.pruning.warmup import WarmUpSettings, warm_up
 from radiogen.pruning.weight_masks import apply_weight_masks, check_sparsity, save_weight_masks, weight_masks
-from radiogen.runtime import Progress, is_first_process, no_progress, together, wait_for_all
+from radiogen.runtime import Progress, no_progress
 from radiogen.training.patches import EpochSampler, Patch, PatchDataset
 from radiogen.training.prepared import learnable, prepare
 from radiogen.training.pruned_folder import (
@@ -148,16 +148,16 @@ def prune(
     record = RunRecord(
         "prune", options=options.model_dump(mode="json"), seed=options.seed, device=str(device)
     )
-    with together(device), leave_no_trace(out), _scratch(out / CACHE) as cache:
-        if not is_first_process():
-            wait_for_all()  # then the cache is full
+    with process_group(device), remove_if_refused(out), _scratch(out / CACHE) as cache:
+        if not is_rank_zero():
+            barrier()  # then the cache is full
         prepared = prepare(usable, settings.preprocessing, cache, progress)
-        if is_first_process():
-            wait_for_all()
+        if is_rank_zero():
+            barrier()
         patches = PatchDataset(prepared, settings.preprocessing, settings.training, options.seed)
         network = build_raseg(settings.network, options.seed).to(device)
         chosen = _choose(network, patches, settings, options, device, progress)
-        wait_for_all()  # before the cache goes
+        barrier()  # before the cache goes
     small = chosen.small
     config = PrunedConfig(
         preset=options.preset,
@@ -170,7 +170,7 @@ def prune(
         patients_seen=tuple(sorted({case.patient_id for case in usable})),
         settings=settings,
     )
-    if is_first_process():
+    if is_rank_zero():
         _write(out, chosen, config, options)
         record.decisions += [*left_out, *(small.totals() if small else ()), *chosen.notes]
         made = [out / CHANNELS, out / START] if small else [out / MASKS]
@@ -200,7 +200,7 @@ def _scratch(folder: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        if is_first_process():
+        if is_rank_zero():
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -216,7 +216,7 @@ def _choose(
     rng = torch.Generator().manual_seed(options.seed)
     training_set = TrainingSet(patches, settings.training.batch_size, options.seed, device, progress)
     warmed = warm_up(network, training_set, loss, options.warmup, rng)
-    start_alike(network)
+    broadcast_state(network)
     batches = ScoringSet(patches, options.samples, device, progress)
     if options.channels:
         channels = raseg_channels(network)

@@ -110,7 +110,7 @@ def read_pruned(folder: Path) -> Pruned:
         raise PruningError(folder, "is not a pruned folder", "give a folder that radiogen prune wrote")
     try:
         values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        config = check_settings(PrunedConfig, values, what=str(folder / CONFIG))
+        config = check_settings(PrunedConfig, values, source=str(folder / CONFIG))
     except (ValueError, TypeError, ConfigError) as error:
         raise PruningError(folder / CONFIG, f"cannot be used: {error}", "prune again") from error
     masks = {} if of_channels else load_weight_masks(folder / MASKS)[0]

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
-from radiogen.distributed import add_up, process_count
+from radiogen.distributed import all_reduce, world_size
 
 
 class SharedSums:
@@ -23,7 +23,7 @@ class SharedSums:
         """Every process has one part: the sums are added up when they come."""
         self._counted: list[Tensor] | None = None
         self._is_counting, self._place, self._period = False, 0, 0
-        self._parts = process_count()
+        self._parts = world_size()
 
     @contextmanager
     def counting(self, parts: int) -> Iterator[None]:
@@ -33,9 +33,9 @@ class SharedSums:
         yield
         self._period = len(noted) // parts  # sums of one part: one for each resolution
         totals = [sum(noted[i :: self._period][1:], noted[i]) for i in range(self._period)]
-        add_up(totals)
+        all_reduce(totals)
         self._counted, self._is_counting, self._place = totals, False, 0
-        self._parts = parts * process_count()
+        self._parts = parts * world_size()
 
     def __call__(self, sums: Tensor) -> Tensor:
         own = sums.detach()
@@ -46,7 +46,7 @@ class SharedSums:
             return sums
         if self._counted is None:
             whole = own.clone()
-            add_up([whole])
+            all_reduce([whole])
         else:
             whole = self._counted[self._place % self._period]
             self._place += 1

@@ -12,12 +12,12 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 from torch.utils.checkpoint import checkpoint
 
-from radiogen.distributed import add_up, process_count
+from radiogen.distributed import all_reduce, as_rank_zero_reports, world_size
 from radiogen.errors import TrainingError
 from radiogen.networks.blocks import Attention, ConvBlock, UpBlock, sample_seeds, seed_of
 from radiogen.networks.memory_layout import volumes_channels_last
 from radiogen.networks.raseg import InTraining, RASeg, Supervised
-from radiogen.runtime import has_fast_bfloat16, said_once
+from radiogen.runtime import has_fast_bfloat16
 from radiogen.training.plan import Batch
 from radiogen.training.settings import TrainingSettings
 from radiogen.training.shared_sums import SharedSums
@@ -114,7 +114,7 @@ def fit_network(network: RASeg, training: TrainingSettings, device: torch.device
     rest_idle_biases(network)
     if training.channels_last and device.type == "cuda":
         volumes_channels_last(network)
-    if process_count() > 1 and device.type == "cuda":
+    if world_size() > 1 and device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     if training.checkpoint_activations:
         checkpoint_activations(network)
@@ -177,7 +177,7 @@ class Step:
         if training.compile:
             self.alone.compile()
         self.forward: nn.Module = self.alone
-        if process_count() > 1:
+        if world_size() > 1:
             self.forward = DistributedDataParallel(self.alone)
 
     def __call__(self, batches: Sequence[Batch], epoch: int, number: int) -> float:
@@ -193,8 +193,8 @@ class Step:
             with self._quiet_until(place == len(batches)), self._draws_of(batch):
                 loss = self._loss(self.forward, batch) / len(batches)
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            value += loss.detach() / process_count()
-        add_up([value])
+            value += loss.detach() / world_size()
+        all_reduce([value])
         self._check(value.item(), "loss", epoch, number)
         self.scaler.unscale_(self.optimizer)
         length = clip_grad_norm_(self.network.parameters(), self.training.gradient_norm)
@@ -240,7 +240,7 @@ class Step:
         if not math.isfinite(value):
             cure = "lower training.learning_rate and begin anew with --existing overwrite"
             where = f"epoch {epoch + 1}, step {number + 1}"
-            raise said_once(TrainingError(where, f"the {what} is not finite", cure))
+            raise as_rank_zero_reports(TrainingError(where, f"the {what} is not finite", cure))
 
 
 def make_optimizer(network: nn.Module, training: TrainingSettings) -> torch.optim.Optimizer:

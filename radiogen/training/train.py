@@ -9,23 +9,23 @@ from typing import Any
 
 import torch
 
+from radiogen.distributed import (
+    all_gather,
+    barrier,
+    call_on_rank_zero,
+    is_rank_zero,
+    process_group,
+    rank,
+    world_size,
+)
 from radiogen.errors import ConfigError, OutputError, TrainingError
 from radiogen.io.cases import Case
 from radiogen.model.card import NOT_FOR, model_card, validation_lines
 from radiogen.model.ensemble import write_ensemble
 from radiogen.model.folder import CARD, ENSEMBLE, METRICS, WEIGHTS, ModelConfig, save_model
 from radiogen.networks.raseg import weight_count
-from radiogen.provenance import RunRecord, is_done, leave_no_trace, record_path, write_json, write_text
-from radiogen.runtime import (
-    Progress,
-    from_all,
-    from_first,
-    is_first_process,
-    no_progress,
-    process_number,
-    together,
-    wait_for_all,
-)
+from radiogen.provenance import RunRecord, is_done, record_path, remove_if_refused, write_json, write_text
+from radiogen.runtime import Progress, no_progress
 from radiogen.training.card import count_cohorts, training_lines
 from radiogen.training.errors import mishaps_told
 from radiogen.training.loop import CHECKPOINT, Training
@@ -74,9 +74,9 @@ def train(
         TrainingError: The training cannot go on.
         OutputError: The folder holds a finished model and `existing` is fail.
     """
-    with together(device), mishaps_told(f"training on {device}"):
+    with process_group(device), mishaps_told(f"training on {device}"):
         trained = train_one(cases, out, settings, options, device, out / CACHE, progress)
-        if is_first_process():
+        if is_rank_zero():
             shutil.rmtree(out / CACHE, ignore_errors=True)
     return trained
 
@@ -99,8 +99,8 @@ def train_one(
     """`train` inside the processes that work together, with a place for prepared cases."""
     task = find_task(cases, settings, options)
     record = train_record(settings, options)
-    fingerprint = from_first(lambda: task.fingerprint)
-    finished = from_first(lambda: _finished(out, fingerprint, options))
+    fingerprint = call_on_rank_zero(lambda: task.fingerprint)
+    finished = call_on_rank_zero(lambda: _finished(out, fingerprint, options))
     if finished is not None:
         return Trained(out, finished, _ids(task.learn), _ids(task.held_out))
     training = Training(
@@ -121,13 +121,13 @@ def train_one(
         "validation": done.validation,
         "kept_epoch": done.best.get("epoch", done.epoch - 1),
     }
-    if is_first_process():
+    if is_rank_zero():
         _write(out, task, metrics)
         record.decisions += [*task.left_out, *_said_of(metrics, settings)]
         record.seed, record.device = options.seed, str(device)
         record.finish(out, [out / WEIGHTS])
         (out / CHECKPOINT).unlink(missing_ok=True)
-    wait_for_all()
+    barrier()
     return Trained(out, metrics, _ids(task.learn), _ids(task.held_out))
 
 
@@ -135,9 +135,9 @@ def _prepared(
     cases: list[Case], settings: RunSettings, cache: Path, progress: Progress
 ) -> list[PreparedCase]:
     """Every process prepares its share of the cases."""
-    rank, world = process_number()
-    with leave_no_trace(cache):
-        ready = from_all(prepare(cases[rank::world], settings.preprocessing, cache, progress))
+    number, world = rank(), world_size()
+    with remove_if_refused(cache):
+        ready = all_gather(prepare(cases[number::world], settings.preprocessing, cache, progress))
     by_id = {case.case_id: case for case in ready}
     return [by_id[case.case_id] for case in cases]
 
@@ -177,7 +177,7 @@ def _said_of(metrics: dict[str, Any], settings: RunSettings) -> list[str]:
         said.append(f"stopped after {epochs} epochs, as validation got no better")
     if settings.training.patience:
         said.append(f"kept the weights of epoch {metrics['kept_epoch'] + 1}, the best on the held-out cases")
-    _, world = process_number()
+    world = world_size()
     return [*said, *([f"trained by {world} processes"] if world > 1 else [])]
 
 
@@ -250,16 +250,16 @@ def train_folds(
     record = train_record(settings, options)
     names = tuple(f"fold{number}" for number in range(options.folds))
     trained: list[Trained] = []
-    with together(device), mishaps_told(f"training on {device}"):
+    with process_group(device), mishaps_told(f"training on {device}"):
         for number, name in enumerate(names):
             one = options.model_copy(update={"fold": number})
             trained.append(train_one(cases, out / name, settings, one, device, out / CACHE, progress))
         folds = TrainedFolds(out, names, _held_out_rows(trained))
-        if is_first_process():
+        if is_rank_zero():
             record.seed, record.device = options.seed, str(device)
             _write_ensemble(folds, settings, record)
             shutil.rmtree(out / CACHE, ignore_errors=True)
-        wait_for_all()
+        barrier()
     return folds
 
 

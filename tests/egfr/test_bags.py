@@ -79,4 +79,4 @@ def test_a_model_of_bags_goes_from_table_to_prediction(tmp_path):
 
 def test_bags_need_the_classifier_that_pools_them():
     with pytest.raises(ConfigError, match="attention"):
-        check_settings(EgfrSettings, {"lesion": "bag"}, what="train-egfr")
+        check_settings(EgfrSettings, {"lesion": "bag"}, source="train-egfr")

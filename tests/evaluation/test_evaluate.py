@@ -157,7 +157,7 @@ def test_a_folder_and_a_file_are_refused(folders: tuple[Path, Path]) -> None:
 )
 def test_a_rule_that_cannot_be_is_refused(name: str, value: object) -> None:
     with pytest.raises(ConfigError, match=name):
-        check_settings(EvaluateOptions, {name: value}, what="evaluate")
+        check_settings(EvaluateOptions, {name: value}, source="evaluate")
 
 
 def test_a_result_that_is_no_table_is_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:

@@ -186,4 +186,4 @@ def test_a_model_without_boxes_and_a_wrong_ending_are_refused(filling_model: Mod
 @pytest.mark.parametrize("levels", [[], [0.5], [-0.1], [float("nan")]])
 def test_a_share_that_turns_boxes_inside_out_is_refused(levels: list[float]) -> None:
     with pytest.raises(ConfigError, match=r"0 to below 0\.5"):
-        check_settings(JitterOptions, {"levels": levels}, what="--jitter")
+        check_settings(JitterOptions, {"levels": levels}, source="--jitter")

@@ -96,7 +96,7 @@ def test_a_broken_pattern_is_one_line():
     with pytest.raises(ConfigError):
         choose(["Heart", "Tissue"], asked="GTV(")
     with pytest.raises(ConfigError):
-        check_settings(OutlineRule, {"roi": "GTV("}, what="card")
+        check_settings(OutlineRule, {"roi": "GTV("}, source="card")
 
 
 def test_the_known_bad_outlines_of_lidc_are_known():

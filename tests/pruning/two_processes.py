@@ -9,19 +9,19 @@ from pruning_networks import classifier, cross_entropy, images
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD
 
+from radiogen.distributed import process_group
 from radiogen.io.tensors import save_tensors
 from radiogen.pruning.criteria import score_weights
 from radiogen.pruning.holding import assert_held, hold_weight_masks
 from radiogen.pruning.settings import CriterionSettings, MomentSettings
 from radiogen.pruning.weight_masks import weight_masks
-from radiogen.runtime import together
 
 CRITERIA = ("fts", "grasp", "hts")
 
 
 def main(out: Path) -> None:
     torch.set_num_threads(1)
-    with together(torch.device("cpu")):
+    with process_group(torch.device("cpu")):
         rank = int(os.environ["RANK"])
         for criterion in CRITERIA:
             for settle in (None, 0.9):

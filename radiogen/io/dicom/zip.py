@@ -46,7 +46,7 @@ def unpacked(source: Path, home: Path) -> Iterator[Path]:
         _unpack(source, folder)
         yield folder
     except RadiogenError as error:
-        error.what = in_archive(Path(error.what), folder, source)
+        error.thing = in_archive(Path(error.thing), folder, source)
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
