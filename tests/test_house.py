@@ -132,6 +132,12 @@ def test_the_library_neither_prints_nor_asserts_nor_exits(path):
     assert not re.search(r"\bsys\.(?:exit|argv)\b", path.read_text(encoding="utf-8"))
 
 
+@pytest.mark.parametrize("path", [*LIBRARY, *COMMANDS], ids=module_name)
+def test_only_drawing_knows_matplotlib(path):
+    is_import = re.search(r"^\s*(?:from|import) matplotlib\b", path.read_text(encoding="utf-8"), re.MULTILINE)
+    assert not is_import or place(module_name(path)) == "drawing"
+
+
 @pytest.mark.parametrize("path", COMMANDS, ids=module_name)
 def test_a_command_imports_nothing_heavy_at_the_top(path):
     heavy = {"torch", "monai", "pandas", "sklearn", "matplotlib", "SimpleITK", "scipy", "numpy"}

@@ -1,6 +1,8 @@
-"""The pictures of an evaluation: Dice against size, volumes after Bland and Altman, the jitter curve."""
+"""Plots of numbers: an evaluation, a pruning benchmark, a training, the distributions of a run."""
 
-from collections.abc import Callable, Sequence
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from radiogen.measures.floors import FLOOR_WORDS, FLOORS
 from radiogen.provenance import whole_file
@@ -21,6 +23,12 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS, LINES = "osD^vPX*<>hd8", ("-", "--", ":", "-.")
 APART = 0.03  # of the distance between two sparsities, so that error bars do not hide each other
 LIMITS = 1.96  # standard deviations
+METADATA = {"Software": "radiogen, not for clinical use"}  # in place of matplotlib's version: equal bytes
+# Each status has a hatch of its own, so that print without colour tells them apart.
+EGFR_STYLES = {"mutant": (VERMILION, "//"), "wildtype": (BLUE, ""), "unknown": ("#999999", "..")}
+HISTOGRAM_INCHES, HISTOGRAM_DPI = (3.6, 2.7), 130
+BINS, PROBABILITY_BINS = 12, 10
+LESIONS_PER_CASE = "lesions a case"  # the title whose values are counted one by one
 
 Row = dict[str, Any]  # of a table of `radiogen evaluate`, by column
 
@@ -103,7 +111,7 @@ def _draw_panels(
     for place, prompt in enumerate(prompts, start=1):
         axes = figure.add_subplot(1, len(prompts), place)
         draw(axes, prompt, [row for row in rows if row["prompt"] == prompt])
-    return _save(figure, target)
+    return save_plot(figure, target)
 
 
 def draw_jitter(levels: Sequence[Row], target: Path) -> Path:
@@ -125,7 +133,7 @@ def draw_jitter(levels: Sequence[Row], target: Path) -> Path:
     axes.set(title="Dice when the box is not exact", ylim=(0, 1.03))
     axes.set(xlabel="each face shifted by up to, % of the box's size", ylabel="Dice, mean over cases")
     axes.legend(fontsize=7)
-    return _save(figure, target)
+    return save_plot(figure, target)
 
 
 def plot_accuracy(rows: Sequence[Row], dense: str, path: Path) -> None:
@@ -151,7 +159,7 @@ def plot_accuracy(rows: Sequence[Row], dense: str, path: Path) -> None:
         first = first or axes
         _draw_accuracy(axes, shown, order, dense)
         axes.set_title(title)
-    _save(figure, path)
+    save_plot(figure, path)
 
 
 def _draw_accuracy(axes: Axes, rows: Sequence[Row], order: Sequence[str], dense: str) -> None:
@@ -184,6 +192,104 @@ def _draw_accuracy(axes: Axes, rows: Sequence[Row], order: Sequence[str], dense:
     axes.legend()
 
 
+def draw_training_progress(
+    loss: Sequence[tuple[int, float]], dice: Mapping[str, Sequence[tuple[int, float]]], target: Path
+) -> None:
+    """Draw the loss of each epoch and, if anything was validated, the mean Dice by prior.
+
+    Args:
+        loss: (epoch, loss), epochs counted from 0; drawn from 1.
+        dice: By prior with its prompt: (epoch, mean Dice of the held-out cases).
+        target: PNG file to write.
+    """
+    figure = Figure(figsize=(9.0 if dice else 5.0, 3.6), layout="constrained")
+    axes = figure.subplots(1, 2 if dice else 1, squeeze=False)[0]
+    axes[0].plot([epoch + 1 for epoch, _ in loss], [value for _, value in loss], marker=".")
+    axes[0].set_ylabel("loss (1 - Dice + cross-entropy)")
+    for name, points in dice.items():
+        epochs = [epoch + 1 for epoch, _ in points]
+        axes[-1].plot(epochs, [value for _, value in points], marker=".", label=name)
+    if dice:
+        axes[-1].set_ylabel("mean Dice of the held-out cases")
+        axes[-1].set_ylim(0, 1)
+        axes[-1].legend(loc="best", frameon=False)
+    for each in axes:
+        each.set_xlabel("epoch")
+        each.xaxis.set_major_locator(MaxNLocator(integer=True))
+        each.grid(alpha=0.3)
+    with whole_file(target) as draft:
+        FigureCanvasAgg(figure)
+        figure.savefig(draft, dpi=110, metadata={"Software": None})
+
+
+def draw_distributions(
+    numbers: Mapping[str, Sequence[float]], probabilities: Mapping[str, Sequence[float]]
+) -> bytes:
+    """Draw a histogram of each list of numbers, and one of probabilities stacked by EGFR status.
+
+    Args:
+        numbers: By title with unit.
+        probabilities: By status, a key of `EGFR_STYLES`; empty for no such panel.
+
+    Returns:
+        A PNG.
+    """
+    panels = len(numbers) + bool(probabilities)
+    columns = min(3, panels)
+    rows = math.ceil(panels / columns)
+    width, height = columns * HISTOGRAM_INCHES[0], rows * HISTOGRAM_INCHES[1]
+    figure = Figure((width, height), dpi=HISTOGRAM_DPI, layout="constrained")
+    places = iter(figure.subplots(rows, columns, squeeze=False).ravel())
+    for title, values in numbers.items():
+        _draw_histogram(next(places), title, values)
+    if probabilities:
+        _draw_stacked(next(places), probabilities)
+    for unused in places:
+        unused.set_axis_off()
+    png = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(png, metadata=METADATA)
+    return png.getvalue()
+
+
+def _draw_histogram(axes: Axes, title: str, values: Sequence[float]) -> None:
+    low, high = min(values), max(values)
+    are_counts = title == LESIONS_PER_CASE
+    edges: Sequence[float] | int = BINS
+    if low > 0 and high / low > 30:  # volumes spread over decades
+        edges = [low * (high / low) ** (number / BINS) for number in range(BINS + 1)]
+        edges[-1] = high * (1 + 1e-9)  # rounding must not leave the largest out
+        axes.set_xscale("log")
+    elif are_counts:
+        edges = [number - 0.5 for number in range(int(high) + 2)]
+    axes.hist(values, bins=edges, color=BLUE, edgecolor="white")
+    if are_counts:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _finish_histogram(axes, f"{title} (n = {len(values)})", "count")
+
+
+def _draw_stacked(axes: Axes, by_status: Mapping[str, Sequence[float]]) -> None:
+    lefts = [part / PROBABILITY_BINS for part in range(PROBABILITY_BINS)]
+    below = [0] * PROBABILITY_BINS
+    for name in [name for name in EGFR_STYLES if name in by_status]:
+        color, hatch = EGFR_STYLES[name]
+        counts = [0] * PROBABILITY_BINS
+        for value in by_status[name]:
+            counts[min(PROBABILITY_BINS - 1, int(value * PROBABILITY_BINS))] += 1
+        style = {"color": color, "hatch": hatch, "edgecolor": "white", "label": f"{name} ({sum(counts)})"}
+        axes.bar(lefts, counts, 1 / PROBABILITY_BINS, bottom=below, align="edge", **style)
+        below = [low + count for low, count in zip(below, counts, strict=True)]
+    axes.set_xlim(0, 1)
+    axes.legend(fontsize=7)
+    _finish_histogram(axes, "EGFR probability by known status", "patients")
+
+
+def _finish_histogram(axes: Axes, title: str, y_label: str) -> None:
+    axes.set_title(title, fontsize=9)
+    axes.set_ylabel(y_label, fontsize=8)
+    axes.tick_params(labelsize=8)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+
+
 def _plain_numbers(axes: Axes) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
@@ -194,7 +300,8 @@ def _figure(panels: int) -> Figure:
     return Figure(figsize=(WIDTH_INCHES * panels, HEIGHT_INCHES), dpi=DPI, layout="constrained")
 
 
-def _save(figure: Figure, target: Path) -> Path:
+def save_plot(figure: Figure, target: Path) -> Path:
+    """Write a figure as a PNG; the same figure gives the same bytes."""
     with whole_file(target) as draft:
-        FigureCanvasAgg(figure).print_png(draft, metadata={"Software": "radiogen, not for clinical use"})
+        FigureCanvasAgg(figure).print_png(draft, metadata=METADATA)
     return target

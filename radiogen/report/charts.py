@@ -1,20 +1,14 @@
 """Curves and bars as coordinates, which the page draws as SVG."""
 
 import base64
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from radiogen.report.figures import figure
 from radiogen.report.qc import Examined
 from radiogen.report.reading import Row, Run
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.ticker import MaxNLocator
-
 
 WIDTH, HEIGHT = 560.0, 240.0
 LEFT, RIGHT, TOP, BOTTOM = 56.0, 12.0, 12.0, 36.0
@@ -138,36 +132,18 @@ def _has(row: Mapping[str, Any], *names: str) -> bool:
 
 
 FEWEST = 3  # cases below which there is nothing to spread
-# Okabe and Ito's colours; each has a hatch of its own, so that print without colour tells them apart
-EGFR_STYLES = {"mutant": ("#D55E00", "//"), "wildtype": ("#0072B2", ""), "unknown": ("#999999", "..")}
-BAR, BINS = "#0072B2", 12
-PARTS = 10  # of the probabilities
-PANEL_INCHES, DPI = (3.6, 2.7), 130
 
 
 def draw_distributions(run: Run, examined: Sequence[Examined]) -> str:
     """A PNG as a data address, a panel for every number that at least three have; empty without any."""
     spread = {title: values for title, values in _numbers(run, examined).items() if len(values) >= FEWEST}
     by_status = _probabilities(run)
-    panels = len(spread) + bool(by_status)
-    if not panels:
+    if not spread and not by_status:
         return ""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    from radiogen.drawing import plots
 
-    columns = min(3, panels)
-    rows = math.ceil(panels / columns)
-    drawn = Figure((columns * PANEL_INCHES[0], rows * PANEL_INCHES[1]), dpi=DPI, layout="constrained")
-    places = iter(drawn.subplots(rows, columns, squeeze=False).ravel())
-    for title, values in spread.items():
-        _histogram(next(places), title, values)
-    if by_status:
-        _by_status(next(places), by_status)
-    for left in places:
-        left.set_axis_off()
-    packed = io.BytesIO()
-    FigureCanvasAgg(drawn).print_png(packed, metadata={"Software": "radiogen, not for clinical use"})
-    return f"data:image/png;base64,{base64.b64encode(packed.getvalue()).decode('ascii')}"
+    png = plots.draw_distributions(spread, by_status)
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
 
 
 def _numbers(run: Run, examined: Sequence[Examined]) -> dict[str, list[float]]:
@@ -191,24 +167,6 @@ def _numbers(run: Run, examined: Sequence[Examined]) -> dict[str, list[float]]:
     return {title: [value for value in values if value is not None] for title, values in found.items()}
 
 
-def _histogram(axes: "Axes", title: str, values: Sequence[float]) -> None:
-    low, high = min(values), max(values)
-    if low > 0 and high / low > 30:  # volumes spread over decades
-        edges = [low * (high / low) ** (number / BINS) for number in range(BINS + 1)]
-        edges[-1] = high * (1 + 1e-9)
-        axes.hist(values, bins=edges, color=BAR, edgecolor="white")
-        axes.set_xscale("log")
-    elif title.startswith("lesions a case"):
-        axes.hist(
-            values, bins=[number - 0.5 for number in range(int(high) + 2)], color=BAR, edgecolor="white"
-        )
-    else:
-        axes.hist(values, bins=BINS, color=BAR, edgecolor="white")
-    if title.startswith("lesions a case"):
-        axes.xaxis.set_major_locator(_whole_numbers())
-    _finish(axes, f"{title} (n = {len(values)})", "count")
-
-
 def _probabilities(run: Run) -> dict[str, list[float]]:
     """EGFR probabilities by known status."""
     status = {row.get("patient_id", ""): row.get("egfr", "") for row in run.manifest}
@@ -218,33 +176,3 @@ def _probabilities(run: Run) -> dict[str, list[float]]:
         if value is not None:
             found.setdefault(status.get(row.get("patient_id", "")) or "unknown", []).append(value)
     return found if sum(map(len, found.values())) >= FEWEST else {}
-
-
-def _by_status(axes: "Axes", by_status: Mapping[str, Sequence[float]]) -> None:
-    names = [name for name in EGFR_STYLES if name in by_status]
-    below = [0] * PARTS
-    for name in names:
-        color, hatch = EGFR_STYLES[name]
-        counts = [0] * PARTS
-        for value in by_status[name]:
-            counts[min(PARTS - 1, int(value * PARTS))] += 1
-        left = [part / PARTS for part in range(PARTS)]
-        style = {"color": color, "hatch": hatch, "edgecolor": "white", "label": f"{name} ({sum(counts)})"}
-        axes.bar(left, counts, 1 / PARTS, bottom=below, align="edge", **style)
-        below = [low + count for low, count in zip(below, counts, strict=True)]
-    axes.set_xlim(0, 1)
-    axes.legend(fontsize=7)
-    _finish(axes, "EGFR probability by known status", "patients")
-
-
-def _finish(axes: "Axes", title: str, counted: str) -> None:
-    axes.set_title(title, fontsize=9)
-    axes.set_ylabel(counted, fontsize=8)
-    axes.tick_params(labelsize=8)
-    axes.yaxis.set_major_locator(_whole_numbers())
-
-
-def _whole_numbers() -> "MaxNLocator":
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(integer=True)

@@ -5,7 +5,8 @@ import shutil
 import numpy as np
 from matplotlib.image import imread
 
-from radiogen.egfr.plots import STYLES, plot_validation
+from radiogen.drawing.egfr_plots import STYLES
+from radiogen.egfr.plots import plot_validation
 
 NAMES = ("roc", "precision_recall", "calibration", "decision_curve", "confusion")
 
