@@ -1,14 +1,13 @@
 """The feature table: one row a lesion, with a JSON beside it that says what the columns are."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from radiogen import __version__
+from radiogen.cache import key_of, read_cached, write_cached
 from radiogen.errors import CaseError, OutputError, RadiogenError
 from radiogen.features.case import KEYS, CaseRows, Row, measure_case
 from radiogen.features.files import check_ending, perturbed_path, write_features
@@ -20,7 +19,6 @@ from radiogen.io.tables import read_text_table
 from radiogen.model.folder import Model
 from radiogen.provenance import (
     RunRecord,
-    file_sha256,
     is_done,
     record_path,
     short_hash,
@@ -29,40 +27,6 @@ from radiogen.provenance import (
     write_json,
 )
 from radiogen.runtime import Progress, no_progress
-
-
-def key_of(case: Case, mask: Path, how: dict[str, Any]) -> str:
-    """What decides the rows of a case: its files, the options, the model, this radiogen."""
-    files = [path for path in (case.ct_path, case.lungs_path, mask) if path.is_file()]
-    said = {"files": [file_sha256(path) for path in files], "how": how, "radiogen": __version__}
-    said |= {"case": case.case_id, "patient": case.patient_id}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-
-
-def read_part(folder: Path, case: Case, key: str) -> CaseRows | None:
-    """The rows of a case that an earlier run measured in the same way; None where there are none."""
-    try:
-        part = json.loads((folder / f"{case.case_id}.json").read_text(encoding="utf-8"))
-        return (
-            CaseRows(part["rows"], part["repeats"], part["patches"], part["decisions"])
-            if part["key"] == key
-            else None
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def write_part(folder: Path, case: Case, key: str, rows: CaseRows) -> None:
-    """Keep the rows of a case."""
-    content = {
-        "key": key,
-        "rows": rows.rows,
-        "repeats": rows.repeats,
-        "patches": rows.patches,
-        "decisions": rows.decisions,
-    }
-    write_json(folder / f"{case.case_id}.json", content)
-
 
 SCHEMA_VERSION = 1
 
@@ -104,6 +68,12 @@ class _Work:
     def mask_of(self, case: Case) -> Path:
         return self.masks / case.case_id / "lesion.nii.gz" if self.masks else case.lesion_path
 
+    def key_of(self, case: Case) -> str:
+        """Return the key of what decides the rows of a case: its files, the options, the model."""
+        paths = (case.ct_path, case.lungs_path, self.mask_of(case))
+        files = [path for path in paths if path.is_file()]
+        return key_of(*files, self.how, case.case_id, case.patient_id)
+
 
 def extract_features(
     cases: Path,
@@ -143,7 +113,7 @@ def extract_features(
     found = _chosen(cases_of_split(cases, options.split), only)
     keys = {}
     for number, case in enumerate(found, start=1):
-        keys[case.case_id] = key_of(case, work.mask_of(case), work.how)
+        keys[case.case_id] = work.key_of(case)
         progress("see what is done", number, len(found))
     described = {**work.how, "cases": short_hash("".join(keys.values()))}
     if options.existing == "fail" and (out.exists() or record_path(out).exists()):
@@ -181,7 +151,7 @@ def keep_features(case: Case, kept: Path, model: Model, options: FeatureOptions,
         CaseError: The case has no lesion.
     """
     work = _work(model, options, masks, kept)
-    _measure(case, key_of(case, work.mask_of(case), work.how), work)
+    _measure(case, work.key_of(case), work)
 
 
 def _work(model: Model, options: FeatureOptions, masks: Path | None, parts: Path) -> _Work:
@@ -199,11 +169,13 @@ def _failures(out: Path) -> Path:
 
 
 def _measure(case: Case, key: str, work: _Work) -> CaseRows:
-    kept = read_part(work.parts, case, key)
-    if kept is None:
-        kept = measure_case(case, work.mask_of(case), work.model, work.options, work.radiomics)
-        write_part(work.parts, case, key, kept)
-    return kept
+    place = work.parts / f"{case.case_id}.json"
+    kept = read_cached(place, key)
+    if kept is not None:
+        return CaseRows(**kept)
+    rows = measure_case(case, work.mask_of(case), work.model, work.options, work.radiomics)
+    write_cached(place, key, asdict(rows))
+    return rows
 
 
 def _add(table: FeatureTable, case: Case, found: CaseRows) -> None:

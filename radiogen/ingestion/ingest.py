@@ -2,13 +2,9 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
-
-import SimpleITK as sitk
 
 from radiogen.errors import OutputError, RadiogenError
 from radiogen.ingestion.case_folder import CasePlan, is_done, make_case, was_made_alike
@@ -17,9 +13,10 @@ from radiogen.ingestion.plans import Clinical, plan_cases, read_patients
 from radiogen.ingestion.sources import find_sources
 from radiogen.io.cases import MANIFEST, read_manifest, write_manifest
 from radiogen.io.dicom.zip import unpacked
+from radiogen.pool import run_in_processes
 from radiogen.provenance import write_failures
 from radiogen.resources import cohort_card
-from radiogen.runtime import Progress, cpu_count, no_progress
+from radiogen.runtime import Progress, no_progress
 
 FAILURES = "failures.csv"
 KEPT = "kept, but it was made with other options; --existing overwrite makes it anew"
@@ -128,7 +125,8 @@ def _make_all(
     elif options.jobs == 1:
         yield from (_attempt(plan, cases, keep) for plan in plans)
     else:
-        yield from _make_in_parallel(plans, cases, keep, min(options.jobs, len(plans)))
+        attempt = partial(_attempt, cases=cases, keep=keep)
+        yield from run_in_processes(attempt, plans, options.jobs, _died, tries=2)
 
 
 def _make(plan: CasePlan, cases: Path, keep: bool) -> IngestedCase:
@@ -167,39 +165,9 @@ def _attempt(plan: CasePlan, cases: Path, keep: bool) -> IngestedCase | Failure:
         return Failure(plan.case_id, plan.source.where, reason, "report it with the log")
 
 
-def _make_in_parallel(
-    plans: Sequence[CasePlan], cases: Path, keep: bool, jobs: int
-) -> Iterator[IngestedCase | Failure]:
-    lost = []
-    with _pool(jobs) as pool:
-        futures = {pool.submit(_attempt, plan, cases, keep): plan for plan in plans}
-        try:
-            for future in as_completed(futures):
-                try:
-                    yield future.result()
-                except BrokenProcessPool:
-                    lost.append(futures[future])
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    for plan in lost:  # a worker died and took its neighbours with it: each again, alone
-        with _pool(1) as pool:
-            try:
-                yield pool.submit(_attempt, plan, cases, keep).result()
-            except BrokenProcessPool:
-                reason = "the process that read it died, of memory or of a decoder"
-                yield Failure(
-                    plan.case_id, plan.source.where, reason, "take fewer jobs, or copy the files again"
-                )
-
-
-def _pool(jobs: int) -> ProcessPoolExecutor:
-    threads = max(1, cpu_count() // jobs)
-    return ProcessPoolExecutor(jobs, get_context("spawn"), _use_threads, (threads,))
-
-
-def _use_threads(count: int) -> None:
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(count)
+def _died(plan: CasePlan) -> Failure:
+    reason = "the process that read it died, of memory or of a decoder"
+    return Failure(plan.case_id, plan.source.where, reason, "take fewer jobs, or copy the files again")
 
 
 def list_cases(cases: Path, plans: Sequence[CasePlan], clinical: Clinical) -> None:

@@ -2,9 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +16,11 @@ from radiogen.ingestion.case_facts import BINS, CaseFacts, measure_case, read_ma
 from radiogen.ingestion.qc import LEVELS, Finding, Suspicion, judge
 from radiogen.io.cases import Case, find_cases
 from radiogen.io.nifti import read_grid, read_mask
+from radiogen.pool import run_in_processes
 from radiogen.provenance import RunRecord, write_text
 from radiogen.report.figures import template
 from radiogen.report.reading import Row, read_failures
-from radiogen.runtime import Progress, cpu_count, no_progress
+from radiogen.runtime import Progress, no_progress
 from radiogen.volume import same_grid
 
 UNREADABLE = 10  # weight of a case that cannot be read
@@ -101,8 +100,11 @@ def examine(case: Case, segmented: Path | None = None) -> Examined:
         suspicion = judge(facts, decisions, thickness, was_segmented=segmented is not None)
         return Examined(case, suspicion, facts, as_data(draw_mosaic(ct, masks, case.case_id)), scanner)
     except RadiogenError as error:
-        finding = Finding(UNREADABLE, f"cannot be read: {error.reason} ({error.hint})")
-        return Examined(case, Suspicion((finding,)))
+        return _unreadable(case, f"{error.reason} ({error.hint})")
+
+
+def _unreadable(case: Case, why: str) -> Examined:
+    return Examined(case, Suspicion((Finding(UNREADABLE, f"cannot be read: {why}"),)))
 
 
 def examine_all(
@@ -129,22 +131,18 @@ def examine_all(
 
 
 def _each(cases: Sequence[Case], segmented: Mapping[str, Path], jobs: int) -> Iterator[Examined]:
+    tasks = [(case, segmented.get(case.case_id)) for case in cases]
     if jobs == 1 or len(cases) < 2:
-        yield from (examine(case, segmented.get(case.case_id)) for case in cases)
-        return
-    threads = max(1, cpu_count() // jobs)
-    with ProcessPoolExecutor(min(jobs, len(cases)), get_context("spawn"), _use_threads, (threads,)) as pool:
-        futures = [pool.submit(examine, case, segmented.get(case.case_id)) for case in cases]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        return map(_examine_pair, tasks)
+    return run_in_processes(_examine_pair, tasks, jobs, _died, tries=2)
 
 
-def _use_threads(count: int) -> None:
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(count)
+def _examine_pair(task: tuple[Case, Path | None]) -> Examined:
+    return examine(*task)
+
+
+def _died(task: tuple[Case, Path | None]) -> Examined:
+    return _unreadable(task[0], "its process died, perhaps of too little memory (take fewer --jobs)")
 
 
 PAGE = "qc.html"

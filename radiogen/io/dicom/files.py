@@ -3,12 +3,9 @@
 import gzip
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from multiprocessing import get_context
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -17,6 +14,7 @@ from radiogen import __version__
 from radiogen.errors import SeriesError
 from radiogen.io.dicom.headers import read_facts
 from radiogen.io.dicom.slices import FileFacts, OutlineFile, SliceFile
+from radiogen.pool import run_in_processes
 from radiogen.provenance import short_hash, whole_file
 from radiogen.runtime import cpu_count
 
@@ -184,28 +182,31 @@ def find_dicom(
 
 
 def _read_all(paths: Sequence[Path]) -> Iterator[tuple[Path, FileFacts]]:
-    if len(paths) < PARALLEL_FROM or cpu_count() == 1:
+    """Read headers, in several processes where that pays; a file that kills its reader loses itself alone."""
+    jobs = cpu_count()
+    if len(paths) < PARALLEL_FROM or jobs == 1:
         yield from ((path, read_facts(path)) for path in paths)
         return
-    chunks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
-    lost: list[Path] = []
-    with ProcessPoolExecutor(cpu_count(), get_context("spawn")) as pool:
-        futures = [pool.submit(_read_chunk, chunk) for chunk in chunks]
-        for chunk, future in zip(chunks, futures, strict=True):
-            try:
-                yield from zip(chunk, future.result(), strict=True)
-            except BrokenProcessPool:
-                lost.extend(chunk)
-    for path in lost:  # some file killed its reader: each alone, so that only that one is lost
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            try:
-                yield path, pool.submit(read_facts, path).result()
-            except BrokenProcessPool:
-                yield path, FileFacts(damage="kills the process that reads its header")
+    chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
+    read: set[Path] = set()
+    for found in run_in_processes(_read_chunk, chunks, jobs, _not_read):
+        read.update(path for path, _ in found)
+        yield from found
+    alone = [[path] for path in paths if path not in read]
+    for found in run_in_processes(_read_chunk, alone, jobs, _killed):
+        yield from found
 
 
-def _read_chunk(paths: Iterable[Path]) -> list[FileFacts]:
-    return [read_facts(path) for path in paths]
+def _read_chunk(paths: Sequence[Path]) -> list[tuple[Path, FileFacts]]:
+    return [(path, read_facts(path)) for path in paths]
+
+
+def _not_read(_paths: Sequence[Path]) -> list[tuple[Path, FileFacts]]:
+    return []
+
+
+def _killed(paths: Sequence[Path]) -> list[tuple[Path, FileFacts]]:
+    return [(path, FileFacts(damage="kills the process that reads its header")) for path in paths]
 
 
 def walk_files(folder: Path, leave_out: Path | None = None) -> Iterator[Path]:
