@@ -31,7 +31,7 @@ from side_by_side import Side, side_by_side
 from torch import Tensor, nn
 
 from radiogen.io.cases import find_cases
-from radiogen.networks.raseg import InTraining, RASeg, build_raseg, weight_count
+from radiogen.networks.raseg import RASeg, SupervisedRASeg, build_raseg, weight_count
 from radiogen.pruning.prunable import count_macs
 from radiogen.runtime import keep_large_blocks
 from radiogen.training.loop import validate
@@ -106,7 +106,7 @@ class Learner:
     def __init__(self, network: nn.Module, settings: RunSettings) -> None:
         self.network, self.longest = network, settings.training.gradient_norm
         self.loss, self.optimizer = segmentation_loss(), make_optimizer(network, settings.training)
-        self.asked = InTraining(network) if isinstance(network, RASeg) else network
+        self.asked = SupervisedRASeg(network) if isinstance(network, RASeg) else network
 
     def take(self, batch: tuple[Tensor, ...]) -> None:
         """One step."""

@@ -22,7 +22,7 @@ from plain_raseg import WIDTHS, PlainRASeg
 from side_by_side import Measured, Side, gflops, matrix_product, side_by_side
 from torch import Tensor, nn
 
-from radiogen.networks.published import load_published
+from radiogen.model.importing import load_published
 from radiogen.networks.raseg import RASeg, RASegSettings, build_raseg
 from radiogen.pruning.prunable import count_macs
 from radiogen.segmentation.inference import network_call

@@ -14,6 +14,7 @@ from radiogen.errors import ConfigError
 from radiogen.features.regions import Voxels, bounds
 from radiogen.model.folder import Model
 from radiogen.model.network_input import NetworkInput, to_array
+from radiogen.networks.kernels import fast_cpu
 from radiogen.networks.raseg import SIZE_STEP
 from radiogen.volume import FloatArray, array_of
 
@@ -92,6 +93,8 @@ def run_views(
     """
     image = to_array(sample, model.config.preprocessing)
     device = next(model.network.parameters()).device
+    if device.type == "cpu":
+        fast_cpu(model.network)
     ordered = sorted(views, key=lambda view: view.size)
     for group in _alike(ordered, batch):
         images = np.stack([np.stack([cut(c, view.start, view.size) for c in image]) for view in group])

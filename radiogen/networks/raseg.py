@@ -1,7 +1,6 @@
 """RA-Seg, the recurrent attention U-Net for lung tumours (arXiv:2211.06620)."""
 
 import math
-from functools import partial
 from typing import NamedTuple, Self
 
 import torch
@@ -16,12 +15,12 @@ from radiogen.networks.blocks import (
     Gate,
     GateNorm,
     PriorResize,
+    Recurrence,
     UpBlock,
     up_convolution,
 )
-from radiogen.networks.convlstm import Recurrence
 
-SIZE_STEP = 16
+SIZE_STEP = 16  # four halvings
 
 
 class RASegSettings(Settings):
@@ -29,6 +28,10 @@ class RASegSettings(Settings):
 
     Attributes:
         in_channels: One for each CT window.
+        full_width: Channels of a stage at full resolution, which the published network lacks; 0: none.
+        joint: A block between the join at full resolution and the logits. Without it the last convolution is
+            linear in what comes from below and in what that stage holds: it can add "the lesion is about
+            here" and "this voxel is tissue", but not say "tissue, and here, and not the wall".
         encoder_widths: Channels of encoder 1 to 4; each halves the size.
         recurrent_widths: Channels of the ConvLSTM layers.
         decoder_widths: Channels of decoder 4 to 2.
@@ -36,7 +39,10 @@ class RASegSettings(Settings):
         gate: What the attention `a` makes of a skip `e`: `boost` e (1 + a), `learned` e (alpha + a).
         gate_norm: Norm within the attention.
         prior_resize: How the prior is made smaller: single points of it, or means.
-        dropout: Share of the channels that training leaves out.
+        prior_head: Predict a coarse prior from the deepest encoder (voxels of 24 to 32 mm), as a second
+            channel of the attention; it says in which corner of a patch the decoder should be bold.
+        deep_supervision: How many coarser decoders give logits in training.
+        dropout: Share of the voxels of a feature map that training leaves out.
     """
 
     in_channels: PositiveInt = 1
@@ -64,12 +70,12 @@ class RASegSettings(Settings):
         return self
 
 
-class Supervised(NamedTuple):
+class SupervisedLogits(NamedTuple):
     """All logits that a training compares with the mask; resolution falls from one to the next."""
 
     logits: Tensor  # (B, 1, D, H, W)
     sides: tuple[Tensor, ...]  # (B, 1, D/2, ..), (B, 1, D/4, ..)
-    where: Tensor | None  # (B, 1, D/16, ..), the predicted prior
+    prior: Tensor | None  # (B, 1, D/16, ..), of the predicted prior
 
 
 class RASeg(nn.Module):
@@ -82,20 +88,22 @@ class RASeg(nn.Module):
         super().__init__()
         self.settings = settings
         full, e, d = settings.full_width, settings.encoder_widths, settings.decoder_widths
-        bottom, drop = settings.recurrent_widths[-1], settings.dropout
-        self.stem = ConvBlock(settings.in_channels, full, drop, stride=1) if full else None
+        bottom, dropout = settings.recurrent_widths[-1], settings.dropout
+        self.stem = ConvBlock(settings.in_channels, full, dropout, stride=1) if full else None
         widths = [full or settings.in_channels, *e]
-        self.encoders = nn.ModuleList([ConvBlock(widths[i], widths[i + 1], drop) for i in range(4)])
-        how = (settings.gate_norm, settings.gate, settings.prior_resize, settings.prior_head)
-        self.attentions = nn.ModuleList([Attention(width, *how) for width in e])
+        self.encoders = nn.ModuleList([ConvBlock(widths[i], widths[i + 1], dropout) for i in range(4)])
+        self.attentions = nn.ModuleList(
+            Attention(width, settings.gate_norm, settings.gate, settings.prior_resize, settings.prior_head)
+            for width in e
+        )
         self.recurrence = Recurrence(e[3], settings.recurrent_widths, settings.both_ways)
-        self.decoder4 = UpBlock(bottom + e[3], d[0], drop)
-        self.decoder3 = UpBlock(d[0] + e[2], d[1], drop)
-        self.decoder2 = UpBlock(d[1] + e[1], d[2], drop)
-        self.decoder1 = UpBlock(d[2] + e[0], full, drop) if full else up_convolution(d[2] + e[0], 1)
-        self.joint = ConvBlock(2 * full, full, drop, stride=1) if settings.joint else None
-        seen = full if settings.joint else 2 * full
-        self.head = nn.Conv3d(seen, 1, kernel_size=3, padding=1) if full else None
+        self.decoder4 = UpBlock(bottom + e[3], d[0], dropout)
+        self.decoder3 = UpBlock(d[0] + e[2], d[1], dropout)
+        self.decoder2 = UpBlock(d[1] + e[1], d[2], dropout)
+        self.decoder1 = UpBlock(d[2] + e[0], full, dropout) if full else up_convolution(d[2] + e[0], 1)
+        self.joint = ConvBlock(2 * full, full, dropout, stride=1) if settings.joint else None
+        joined = full if settings.joint else 2 * full
+        self.head = nn.Conv3d(joined, 1, kernel_size=3, padding=1) if full else None
         self.prior_head = nn.Conv3d(e[3], 1, kernel_size=3, padding=1) if settings.prior_head else None
         coarser = [d[2], d[1]][: settings.deep_supervision]
         self.side_heads = nn.ModuleList([nn.Conv3d(width, 1, kernel_size=1) for width in coarser])
@@ -104,60 +112,60 @@ class RASeg(nn.Module):
     def output_layers(self) -> tuple[str, ...]:
         """The names of the layers that make logits; pruning leaves them alone."""
         sides = [f"side_heads.{i}" for i in range(len(self.side_heads))]
-        where = ["prior_head"] if self.prior_head is not None else []
-        return ("head" if self.head is not None else "decoder1", *where, *sides)
+        predicted = ["prior_head"] if self.prior_head is not None else []
+        return ("head" if self.head is not None else "decoder1", *predicted, *sides)
 
     def forward(self, image: Tensor, prior: Tensor) -> Tensor:
-        """Logits (B, 1, D, H, W) for an image (B, C, D, H, W) and a prior (B, 1, D, H, W) in [0, 1]."""
+        """Return logits (B, 1, D, H, W) for an image (B, C, D, H, W), a prior (B, 1, D, H, W) in [0, 1]."""
         return self.levels(image, prior)["logits"]
 
-    def supervised(self, image: Tensor, prior: Tensor) -> Supervised:
-        """The logits with those of the coarser decoders and of the predicted prior."""
+    def supervised(self, image: Tensor, prior: Tensor) -> SupervisedLogits:
+        """Return the logits with those of the coarser decoders and of the predicted prior."""
         levels = self.levels(image, prior)
         coarse = (levels["decoder2"], levels["decoder3"])
         sides = tuple(head(level) for head, level in zip(self.side_heads, coarse, strict=False))
-        return Supervised(levels["logits"], sides, levels.get("where"))
+        return SupervisedLogits(levels["logits"], sides, levels.get("where"))
 
     def levels(self, image: Tensor, prior: Tensor) -> dict[str, Tensor]:
-        """The output of every stage by its name; deep features are pooled from them.
+        """Return the output of every stage by its name; deep features are pooled from them.
 
         Raises:
             VolumeError: A size that the network cannot halve four times.
         """
         check_size(image.shape[2:])
-        stem = self.stem(image) if self.stem is not None else image  # (B, full, D, H, W)
-        skips, x = [], stem
-        for encoder in self.encoders:
-            x = encoder(x)
-            skips.append(x)  # (B, e, D/2, ..), (B, e, D/4, ..), (B, e, D/8, ..), (B, e, D/16, ..)
-        out = {f"encoder{i}": e for i, e in enumerate(skips, start=1)}
+        attend1, attend2, attend3, attend4 = self.attentions
+        full = image if self.stem is None else self.stem(image)  # (B, full, D, H, W)
+        e1 = self.encoders[0](full)  # (B, 64, D/2, H/2, W/2) with the published widths
+        e2 = self.encoders[1](e1)  # (B, 128, D/4, H/4, W/4)
+        e3 = self.encoders[2](e2)  # (B, 256, D/8, H/8, W/8)
+        e4 = self.encoders[3](e3)  # (B, 512, D/16, H/16, W/16)
+        out = {"encoder1": e1, "encoder2": e2, "encoder3": e3, "encoder4": e4}
         predicted = None
         if self.prior_head is not None:
-            out["where"] = self.prior_head(x)  # (B, 1, D/16, ..)
+            out["where"] = self.prior_head(e4)  # (B, 1, D/16, H/16, W/16)
             predicted = torch.sigmoid(out["where"])
-        gates = [
-            partial(attend, e, prior, predicted) for attend, e in zip(self.attentions, skips, strict=True)
-        ]  # each is computed where it is joined: at full size a gated skip is the largest of all
-        out["recurrence"] = self.recurrence(x)  # (B, r, D/16, ..)
-        out["decoder4"] = self.decoder4(torch.cat([out["recurrence"], gates[3]()], dim=1))  # (B, d, D/8, ..)
-        out["decoder3"] = self.decoder3(torch.cat([out["decoder4"], gates[2]()], dim=1))  # (B, d, D/4, ..)
-        out["decoder2"] = self.decoder2(torch.cat([out["decoder3"], gates[1]()], dim=1))  # (B, d, D/2, ..)
-        out["decoder1"] = self.decoder1(torch.cat([out["decoder2"], gates[0]()], dim=1))  # (B, full|1, D, ..)
-        out["logits"] = out["decoder1"]
+        r = self.recurrence(e4)  # (B, 512, D/16, H/16, W/16)
+        # Each skip is gated where it is joined: at full size a gated skip is the largest tensor of all.
+        d4 = self.decoder4(torch.cat([r, attend4(e4, prior, predicted)], dim=1))  # (B, 256, D/8, H/8, W/8)
+        d3 = self.decoder3(torch.cat([d4, attend3(e3, prior, predicted)], dim=1))  # (B, 128, D/4, H/4, W/4)
+        d2 = self.decoder2(torch.cat([d3, attend2(e2, prior, predicted)], dim=1))  # (B, 64, D/2, H/2, W/2)
+        d1 = self.decoder1(torch.cat([d2, attend1(e1, prior, predicted)], dim=1))  # (B, full or 1, D, H, W)
+        logits = d1
         if self.head is not None:
-            joined = torch.cat([out["decoder1"], stem], dim=1)  # (B, 2 full, D, H, W)
-            out["logits"] = self.head(joined if self.joint is None else self.joint(joined))
-        return out  # logits: (B, 1, D, H, W)
+            joined = torch.cat([d1, full], dim=1)  # (B, 2 full, D, H, W)
+            logits = self.head(joined if self.joint is None else self.joint(joined))  # (B, 1, D, H, W)
+        out.update(recurrence=r, decoder4=d4, decoder3=d3, decoder2=d2, decoder1=d1, logits=logits)
+        return out
 
 
-class InTraining(nn.Module):
-    """RA-Seg as a training calls it: all logits that are compared with the mask."""
+class SupervisedRASeg(nn.Module):
+    """RA-Seg as a training calls it: `forward` gives all logits that are compared with the mask."""
 
     def __init__(self, network: RASeg) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, image: Tensor, prior: Tensor) -> Supervised:
+    def forward(self, image: Tensor, prior: Tensor) -> SupervisedLogits:
         return self.network.supervised(image, prior)
 
 
@@ -172,9 +180,9 @@ def check_size(size: torch.Size) -> None:
 
 
 def initialise(network: nn.Module, rng: torch.Generator) -> None:
-    """Draw the start of every convolution from the generator, as torch does by default (He et al. 2015).
+    """Draw the start of every convolution and linear layer, as torch does by default (He et al. 2015).
 
-    Weights are uniform in +-1/sqrt(fan_in), biases likewise; other parameters stay as they are made.
+    Weights are uniform in +-1/sqrt(fan_in), biases likewise; other parameters stay as they are built.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Conv3d | nn.ConvTranspose3d | nn.Linear):
@@ -185,12 +193,12 @@ def initialise(network: nn.Module, rng: torch.Generator) -> None:
 
 
 def build_raseg(settings: RASegSettings, seed: int) -> RASeg:
-    """RA-Seg at its start; the same settings and seed give the same weights."""
+    """Build RA-Seg at its start; the same settings and seed give the same weights."""
     network = RASeg(settings)
     initialise(network, torch.Generator().manual_seed(seed))
     return network
 
 
 def weight_count(network: nn.Module) -> int:
-    """Number of trainable numbers."""
+    """Count the trainable numbers of a network."""
     return sum(parameter.numel() for parameter in network.parameters())

@@ -16,7 +16,7 @@ from radiogen.errors import DeviceError
 from radiogen.model.backends import Engine, make_backend
 from radiogen.model.folder import AnyModel
 from radiogen.model.network_input import OVERLAP, scale_windows
-from radiogen.networks.memory_layout import volumes_channels_last
+from radiogen.networks.kernels import fast_cpu, volumes_channels_last
 from radiogen.runtime import Progress, free_memory_mb, no_progress, peak_memory_mb
 from radiogen.segmentation.effort import (
     Effort,
@@ -49,6 +49,8 @@ def network_call(network: nn.Module, device: torch.device, engine: Engine = "tor
     """The one place where a network is called; half precision and channels last on CUDA."""
     if device.type == "cuda":
         volumes_channels_last(network)
+    elif device.type == "cpu" and engine == "torch":
+        fast_cpu(network)
     run = make_backend(engine, network, device)
 
     def call(image: Tensor, prior: Tensor) -> Tensor:

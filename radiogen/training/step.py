@@ -15,8 +15,8 @@ from torch.utils.checkpoint import checkpoint
 from radiogen.distributed import all_reduce, as_rank_zero_reports, world_size
 from radiogen.errors import TrainingError
 from radiogen.networks.blocks import Attention, ConvBlock, UpBlock, sample_seeds, seed_of
-from radiogen.networks.memory_layout import volumes_channels_last
-from radiogen.networks.raseg import InTraining, RASeg, Supervised
+from radiogen.networks.kernels import fast_cpu, volumes_channels_last
+from radiogen.networks.raseg import RASeg, SupervisedLogits, SupervisedRASeg
 from radiogen.runtime import has_fast_bfloat16
 from radiogen.training.plan import Batch
 from radiogen.training.settings import TrainingSettings
@@ -61,15 +61,15 @@ def _supervised_loss(
     image, prior, target = batch
     found = network(image, prior)
     if isinstance(found, Tensor):
-        found = Supervised(found, (), None)
+        found = SupervisedLogits(found, (), None)
     every = (found.logits, *found.sides)
     weights = [SIDE_WEIGHT**level for level in range(len(every))]
     losses = [loss(_whole_precision(logits), _at_size_of(logits, target)) for logits in every]
     value = sum(w * one for w, one in zip(weights, losses, strict=True)) / sum(weights)
-    if found.where is not None:
-        holds_lesion = functional.adaptive_max_pool3d(target, found.where.shape[2:])
+    if found.prior is not None:
+        holds_lesion = functional.adaptive_max_pool3d(target, found.prior.shape[2:])
         value = value + WHERE_WEIGHT * functional.binary_cross_entropy_with_logits(
-            _whole_precision(found.where), holds_lesion
+            _whole_precision(found.prior), holds_lesion
         )
     return torch.as_tensor(value)
 
@@ -112,6 +112,8 @@ def _whole_precision(logits: Tensor) -> Tensor:
 def fit_network(network: RASeg, training: TrainingSettings, device: torch.device) -> RASeg:
     """Make a network ready, in place; names and values of its weights stay."""
     rest_idle_biases(network)
+    if device.type == "cpu":
+        fast_cpu(network)
     if training.channels_last and device.type == "cuda":
         volumes_channels_last(network)
     if world_size() > 1 and device.type == "cuda":
@@ -173,7 +175,7 @@ class Step:
                 "training.amp_cpu", "this processor has no bfloat16 instructions", "set it to false"
             )
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp and self.half is torch.float16)
-        self.alone = InTraining(fit_network(network, training, device))
+        self.alone = SupervisedRASeg(fit_network(network, training, device))
         if training.compile:
             self.alone.compile()
         self.forward: nn.Module = self.alone

@@ -5,7 +5,7 @@ import torch
 
 from radiogen.errors import ConfigError, VolumeError
 from radiogen.networks.blocks import Attention
-from radiogen.networks.memory_layout import volumes_channels_last
+from radiogen.networks.kernels import volumes_channels_last
 from radiogen.networks.raseg import RASeg, RASegSettings, build_raseg, weight_count
 from radiogen.training.settings import PRESETS, load_preset
 
@@ -61,7 +61,7 @@ def test_in_training_coarser_logits_and_the_predicted_prior_are_compared_too():
     found = network.supervised(image, torch.ones_like(image))
     assert torch.equal(found.logits, network(image, torch.ones_like(image)))
     assert [tuple(side.shape[2:]) for side in found.sides] == [(16, 24, 32), (8, 12, 16)]
-    assert found.where is not None and found.where.shape == (1, 1, 2, 3, 4)
+    assert found.prior is not None and found.prior.shape == (1, 1, 2, 3, 4)
     assert network.output_layers == ("head", "prior_head", "side_heads.0", "side_heads.1")
 
 

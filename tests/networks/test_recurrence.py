@@ -1,11 +1,10 @@
-"""The fast recurrence is the plain one: same values, same gradients, whoever asks."""
+"""The recurrence with gates in two halves is the plain one: same values, same gradients, whoever asks."""
 
 import pytest
 import torch
 from torch.nn import functional
 
-from radiogen.networks.convlstm import BothWays, ConvLSTM, Recurrence
-from radiogen.networks.lstm_walk import walk_with_gradients
+from radiogen.networks.blocks import BidirectionalConvLSTM, ConvLSTM, Recurrence
 
 
 def plain_conv_lstm(layer, slices):
@@ -41,7 +40,7 @@ def made(kind, in_width=3, width=6, size=(5, 2, 5, 7)):
     return layer, torch.randn(depth, batch, in_width, *plane, generator=rng)
 
 
-@pytest.mark.parametrize("kind", [ConvLSTM, BothWays])
+@pytest.mark.parametrize("kind", [ConvLSTM, BidirectionalConvLSTM])
 @pytest.mark.parametrize("size", [(5, 2, 5, 7), (1, 1, 4, 4), (3, 1, 1, 6)])
 def test_the_result_without_gradients_is_the_plain_one(kind, size):
     layer, slices = made(kind, size=size)
@@ -53,7 +52,7 @@ def test_the_result_without_gradients_is_the_plain_one(kind, size):
     assert torch.equal(slices, kept)
 
 
-@pytest.mark.parametrize("kind", [ConvLSTM, BothWays])
+@pytest.mark.parametrize("kind", [ConvLSTM, BidirectionalConvLSTM])
 @pytest.mark.parametrize("size", [(5, 2, 5, 7), (1, 1, 4, 4), (3, 1, 1, 6)])
 def test_result_and_gradients_in_training_are_the_plain_ones(kind, size):
     layer, slices = made(kind, size=size)
@@ -72,10 +71,16 @@ def test_result_and_gradients_in_training_are_the_plain_ones(kind, size):
 
 def test_gradients_are_those_of_finite_differences_once_and_twice():
     rng = torch.Generator().manual_seed(0)
-    gates = torch.randn(3, 2, 8, 2, 3, generator=rng, dtype=torch.float64, requires_grad=True)
+    layer, _ = made(ConvLSTM, in_width=1, width=2)
+    layer.double()
+    slices = torch.randn(3, 2, 1, 2, 3, generator=rng, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(8, 2, 3, 3, generator=rng, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(walk_with_gradients, (gates, weight))
-    assert torch.autograd.gradgradcheck(walk_with_gradients, (gates, weight))
+
+    def read(slices, weight):
+        return torch.func.functional_call(layer, {"hidden_gates.weight": weight}, (slices,))
+
+    assert torch.autograd.gradcheck(read, (slices, weight))
+    assert torch.autograd.gradgradcheck(read, (slices, weight))
 
 
 def test_a_hessian_product_is_the_plain_one():
@@ -114,7 +119,7 @@ def test_whoever_listens_to_the_layer_hears_every_slice_but_the_first():
 
 
 def test_both_ways_read_from_the_feet_and_from_the_head():
-    layer, slices = made(BothWays)
+    layer, slices = made(BidirectionalConvLSTM)
     changed = slices.clone()
     changed[0] += 1.0
     before, after = layer(slices), layer(changed)

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from radiogen.errors import ModelError
-from radiogen.networks.published import from_published, load_published, published_settings
+from radiogen.model.importing import from_published, load_published, published_settings
 
 
 @pytest.fixture(scope="module")
