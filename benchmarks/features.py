@@ -1,6 +1,6 @@
 """Cases an hour of extract-features on the CPU with the preset `small`, and what share is the network.
 
-Run: python benchmarks/features.py [--cases 4] [--repeats 5] [--threads 2]
+Run: PYTHONPATH=tests python benchmarks/features.py [--cases 4] [--repeats 5] [--threads 2]
 
 Phantoms at the size of a clinical CT (512 x 512 x 100 is too slow to make; 320 x 320 x 120 with 1.1 x 1.1 x
 2.5 mm is the default here) go through the whole of `measure_case`: reading, resampling, network, pooling,
@@ -14,13 +14,13 @@ import time
 from pathlib import Path
 
 import torch
+from tiny_cases import tiny_cases
 
 from radiogen.features.case import measure_case
 from radiogen.features.settings import FeatureOptions
 from radiogen.io.cases import Case
 from radiogen.model.folder import Model, ModelConfig
 from radiogen.networks.raseg import build_raseg
-from radiogen.phantoms.cases import tiny_cases
 from radiogen.phantoms.chest import ChestSize
 from radiogen.runtime import keep_large_blocks
 from radiogen.training.settings import load_preset

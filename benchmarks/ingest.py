@@ -26,8 +26,8 @@ import numpy as np
 from pydicom import Dataset, FileMetaDataset, dcmread
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
+from radiogen.io.dicom.file_kind import CT_IMAGE
 from radiogen.io.dicom.files import find_dicom
-from radiogen.io.dicom.headers import CT_IMAGE
 from radiogen.runtime import cpu_count
 
 SIDES = {

@@ -24,9 +24,9 @@ import torch
 
 from radiogen.ingestion.ingest import ingest
 from radiogen.io.dicom.files import find_dicom
-from radiogen.io.dicom.objects import Maker, Outlines, write_dicom
-from radiogen.io.dicom.scan import DicomScan, ScanSlice, read_scan
+from radiogen.io.dicom.referenced_ct import ReferencedCt, ScanSlice, read_scan
 from radiogen.io.dicom.series import group_series
+from radiogen.io.dicom.write_object import OutlineAuthor, Outlines, write_dicom
 from radiogen.io.dicom.write_rtstruct import make_rtstruct
 from radiogen.io.dicom.write_seg import make_seg, make_sr
 from radiogen.io.nifti import read_mask, write_volume
@@ -36,7 +36,7 @@ from radiogen.model.folder import load_model
 from radiogen.segmentation.segment import SegmentOptions, segment
 
 
-def made_scan() -> tuple[DicomScan, sitk.Image]:
+def made_scan() -> tuple[ReferencedCt, sitk.Image]:
     """A scan that exists in name only, and a mask on it."""
     z, y, x = np.ogrid[:300, :512, :512]
     labels = np.zeros((300, 512, 512), np.uint8)
@@ -48,20 +48,20 @@ def made_scan() -> tuple[DicomScan, sitk.Image]:
     slices = tuple(ScanSlice(f"1.2.3.{k}", mask.TransformIndexToPhysicalPoint((0, 0, k))) for k in range(300))
     from pydicom import Dataset
 
-    scan = DicomScan("1.2.3", "1.2.4", "1.2.5", "1.2.840.10008.5.1.4.1.1.2", slices, Dataset())
+    scan = ReferencedCt("1.2.3", "1.2.4", "1.2.5", "1.2.840.10008.5.1.4.1.1.2", slices, Dataset())
     return scan.without_patient("made"), mask
 
 
-def read_series(folder: Path) -> DicomScan:
+def read_series(folder: Path) -> ReferencedCt:
     (series,) = group_series(find_dicom(folder).slices)
     return read_scan(series).without_patient("case")
 
 
-def sides(scan: DicomScan, mask: sitk.Image, home: Path) -> dict[str, Callable[[], object]]:
+def sides(scan: ReferencedCt, mask: sitk.Image, home: Path) -> dict[str, Callable[[], object]]:
     """What is written, by its name."""
     lesions = measure_lesions(mask)
     names = {one.label: f"Lesion {one.label}" for one in lesions}
-    outlines = Outlines(mask, names, Maker("radiogen RA-Seg", "0"), scan)
+    outlines = Outlines(mask, names, OutlineAuthor("radiogen RA-Seg", "0"), scan)
     seg = make_seg(outlines)
     return {
         "nifti": lambda: write_volume(mask, home / "lesion.nii.gz"),

@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw
 from pydicom import Dataset, FileMetaDataset, dcmread
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from radiogen.io.contours import lay_contours
+from radiogen.io.contours import fill_contours
 from radiogen.io.dicom.rtstruct import contours_of, read_rtstruct
 
 RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
@@ -64,7 +64,7 @@ def grid() -> sitk.Image:
 def ours(path: Path, wanted: int, ct: sitk.Image) -> int:
     """Voxels of the first structures."""
     rois = read_rtstruct(path)[:wanted]
-    return sum(int(lay_contours(contours_of(roi, path).contours, ct, path).inside.sum()) for roi in rois)
+    return sum(int(fill_contours(contours_of(roi, path).contours, ct, path).inside.sum()) for roi in rois)
 
 
 def notebook(path: Path, wanted: int) -> int:
@@ -113,7 +113,7 @@ def main() -> None:
             )
             print(f"{name}: notebook / ours {other / one:.1f}")
         roi, ml = read_rtstruct(path)[0], np.prod(SPACING) / 1000
-        polygons = lay_contours(contours_of(roi, path).contours, ct, path).polygon_ml
+        polygons = fill_contours(contours_of(roi, path).contours, ct, path).polygon_ml
         print(
             f"ml of one structure: polygons {polygons:.3f}, ours {counts['one structure'] * ml:.3f}, "
             f"notebook {counts['one structure, notebook'] * ml:.3f}"

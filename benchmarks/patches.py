@@ -1,6 +1,6 @@
 """Time what a patch of a training costs, change by change, against the same patch as it lies in the cache.
 
-    python benchmarks/patches.py [--preset small] [--cases FOLDER] [--patches 40] [--repeats 5]
+    PYTHONPATH=tests python benchmarks/patches.py [--preset small] [--cases FOLDER] [--patches 40]
 
 Without a case folder two phantoms of about the size of a chest are made. For the plain patch, each
 change of `training.augmentation` alone in every patch, all of them as the preset draws them, and made lesions
@@ -16,9 +16,9 @@ import time
 from pathlib import Path
 
 import torch
+from tiny_cases import tiny_cases
 
 from radiogen.io.cases import find_cases
-from radiogen.phantoms.cases import tiny_cases
 from radiogen.phantoms.chest import ChestSize
 from radiogen.training.augmentation import Augmentation
 from radiogen.training.patches import PatchDataset

@@ -1,6 +1,6 @@
 """Measure pages: one of a cohort of 100 phantoms, and one of a case as large as a real scan.
 
-    python benchmarks/report_pages.py [FOLDER]
+    PYTHONPATH=tests python benchmarks/report_pages.py [FOLDER]
 
 The limits: a cohort page in under 60 s and under 30 MB, a case page under 15 MB whatever the CT. Ten made
 patients stand for a hundred (files linked under other ids), which changes nothing for the page: each is
@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from tiny_cases import tiny_case, tiny_cases
 
 from radiogen.io.cases import find_cases, read_manifest, write_manifest
 from radiogen.io.nifti import read_volume, write_volume
-from radiogen.phantoms.cases import tiny_case, tiny_cases
 from radiogen.phantoms.chest import ChestSize
 from radiogen.provenance import write_json
 from radiogen.report.page import ReportOptions, report

@@ -47,9 +47,9 @@ def phantoms(
     """Make a phantom cohort: DICOM CTs with outlines and a clinical table, to try things on."""
     from radiogen.config import parse_numbers
     from radiogen.phantoms.chest import ChestSize
-    from radiogen.phantoms.cohort import keep_phantoms
+    from radiogen.phantoms.cohort import ensure_phantoms
 
     x, y, z = parse_numbers(spacing, 3, "--spacing")
     with progress_bar(quiet) as progress:
-        made = keep_phantoms(out, patients, seed, ChestSize.of_spacing((x, y, z)), first, progress)
+        made = ensure_phantoms(out, patients, seed, ChestSize.of_spacing((x, y, z)), first, progress)
     typer.echo(made)

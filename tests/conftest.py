@@ -36,7 +36,7 @@ def golden() -> Path:
 @pytest.fixture(scope="session")
 def made_cases(tmp_path_factory) -> Path:
     """A folder of four made cases."""
-    from radiogen.phantoms.cases import tiny_cases
+    from tiny_cases import tiny_cases
 
     root = tmp_path_factory.mktemp("made") / "cases"
     tiny_cases(root, 4)

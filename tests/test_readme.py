@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from shown_commands import call_lesion_early, shown_commands, type_command
+from tiny_cases import TINY
 
 from radiogen.io.nifti import read_mask
-from radiogen.phantoms.cases import TINY
 from radiogen.phantoms.cohort import make_phantoms
 from radiogen.segmentation.segment import MASK
 from radiogen.training.train import train

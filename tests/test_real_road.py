@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_cases import tiny_cases
 from training.tiny_run import tiny_settings
 
 from radiogen.ingestion.ingest import ingest
@@ -18,7 +19,6 @@ from radiogen.measures.lesions import measure_lesions
 from radiogen.measures.matching import number_lesions
 from radiogen.model.folder import Model, load_model
 from radiogen.model.priors import box_round, box_voxels
-from radiogen.phantoms.cases import tiny_cases
 from radiogen.segmentation.segment import Segmented, SegmentOptions, segment
 from radiogen.segmentation.volume import BOX_MARGIN_MM
 from radiogen.training.train import TrainOptions, train

@@ -18,7 +18,7 @@ from radiogen.ingestion.ingest import ingest
 from radiogen.ingestion.options import IngestOptions
 from radiogen.io.cases import MANIFEST
 from radiogen.model.folder import load_model
-from radiogen.phantoms.cohort import keep_phantoms
+from radiogen.phantoms.cohort import ensure_phantoms
 from radiogen.provenance import RunRecord, record_path
 from radiogen.pruning.settings import CriterionSettings
 from radiogen.report.page import report
@@ -79,7 +79,7 @@ def demo(
     _make_room(out, existing)
     record = RunRecord("demo", {"patients": patients, "seed": seed}, seed=seed)
     cases, segmented, made = out / "cases", out / "segmented", out / "phantoms"
-    keep_phantoms(made, patients, seed, progress=progress)
+    ensure_phantoms(made, patients, seed, progress=progress)
     options = IngestOptions(cohort="phantoms", clinical=made / "clinical.csv")
     ingest(made / "dicom", cases, options, progress)
     counts = split_cases(cases, TEST_SHARE, seed)

@@ -11,12 +11,12 @@ from scipy.ndimage import center_of_mass
 
 from radiogen.errors import ConfigError, OutputError
 from radiogen.ingestion.certificate import certify
-from radiogen.ingestion.sources import outline_of, scan_id
-from radiogen.ingestion.structures import Labelled, ReferenceCt, read_labelled, read_reference
-from radiogen.io.dicom.objects import Maker, Outlines, write_dicom
-from radiogen.io.dicom.scan import DicomScan, one_line, read_scan
+from radiogen.ingestion.sources import hashed_scan_id, outline_of
+from radiogen.ingestion.structures import LabelMap, ReferenceGrid, read_label_map, read_reference
+from radiogen.io.dicom.referenced_ct import ReferencedCt, one_line, read_scan
 from radiogen.io.dicom.seg import BY_HIGHDICOM
-from radiogen.io.dicom.slices import OutlineFile
+from radiogen.io.dicom.slice_header import OutlineFile
+from radiogen.io.dicom.write_object import OutlineAuthor, Outlines, write_dicom
 from radiogen.io.dicom.write_rtstruct import make_rtstruct
 from radiogen.io.dicom.write_seg import make_seg
 from radiogen.io.masks import write_colour_table
@@ -33,7 +33,7 @@ WITHOUT_CT = "refers to a CT series, and none is given"
 
 
 @dataclass(frozen=True)
-class Converted:
+class ConvertedMask:
     """What was written, and how well another reader finds it.
 
     Attributes:
@@ -64,7 +64,7 @@ def convert(
     made_by: str = "",
     keep_patient: bool = False,
     code: Code | None = None,
-) -> Converted:
+) -> ConvertedMask:
     """Convert a mask; voxels and place stay, which is checked by reading the result back.
 
     Args:
@@ -91,11 +91,11 @@ def convert(
     is_dicom = to in DICOM
     if is_dicom and (ct is None or ct.series is None):
         raise ConfigError(f"--to {to}", WITHOUT_CT, "give its DICOM folder with --reference")
-    read = read_labelled(outline, ct, roi, segment)
+    read = read_label_map(outline, ct, roi, segment)
     files = [out]
     with whole_file(out) as draft:
         if is_dicom and ct is not None:
-            maker = Maker(one_line(made_by), "not stated" if made_by else "")
+            maker = OutlineAuthor(one_line(made_by), "not stated" if made_by else "")
             code = code or ("neoplasm" if outline.kind == "mask" else "tissue")
             make = make_seg if to == "dicom-seg" else make_rtstruct
             outlines = Outlines(read.labels, read.names, maker, _scan(ct, keep_patient), code == "neoplasm")
@@ -109,7 +109,7 @@ def convert(
         files.append(_colours_beside(out))
         write_colour_table(read.names, files[1])
     voxels = int(np.count_nonzero(sitk.GetArrayViewFromImage(read.labels)))
-    return Converted(tuple(files), read.names, voxels, reader, centre_mm, read.decisions)
+    return ConvertedMask(tuple(files), read.names, voxels, reader, centre_mm, read.decisions)
 
 
 def _check_target(source: Path, out: Path, to: Target | None) -> None:
@@ -129,16 +129,16 @@ def _colours_beside(out: Path) -> Path:
     return out.with_name(out.name[: -len(ending)] + ".ctbl")
 
 
-def _scan(ct: ReferenceCt, keep_patient: bool) -> DicomScan:
+def _scan(ct: ReferenceGrid, keep_patient: bool) -> ReferencedCt:
     if ct.series is None or ct.patient is None:
         raise ConfigError("--reference", "is no DICOM", "give the DICOM folder of the CT")
     scan = read_scan(ct.series)
-    return scan if keep_patient else scan.without_patient(scan_id(ct.patient.name, ct.series.name))
+    return scan if keep_patient else scan.without_patient(hashed_scan_id(ct.patient.name, ct.series.name))
 
 
-def _dicom_again(read: Labelled, path: Path, is_seg: bool, ct: ReferenceCt) -> tuple[sitk.Image, str]:
+def _dicom_again(read: LabelMap, path: Path, is_seg: bool, ct: ReferenceGrid) -> tuple[sitk.Image, str]:
     """The labels that a DICOM file holds, and who read them."""
-    back = read_labelled(OutlineFile(path, "seg" if is_seg else "rtstruct"), ct, None, None)
+    back = read_label_map(OutlineFile(path, "seg" if is_seg else "rtstruct"), ct, None, None)
     order = np.zeros(256, np.uint8)  # DICOM numbers structures from 1
     order[np.arange(1, len(read.names) + 1)] = list(read.names)
     by_highdicom = any(line == BY_HIGHDICOM for line in back.decisions)
@@ -146,7 +146,7 @@ def _dicom_again(read: Labelled, path: Path, is_seg: bool, ct: ReferenceCt) -> t
     return volume_like(order[array_of(back.labels)], back.labels), reader
 
 
-def _volume_again(read: Labelled, path: Path) -> tuple[sitk.Image, str]:
+def _volume_again(read: LabelMap, path: Path) -> tuple[sitk.Image, str]:
     """The labels that a volume file holds, and who read them."""
     if path.name.lower().endswith(NIFTI_ENDINGS):
         return read_mask(path), str(certify([path], read.labels)["reader"])

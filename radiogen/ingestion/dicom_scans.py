@@ -6,22 +6,22 @@ from pathlib import Path
 
 from radiogen.errors import CaseError, RadiogenError, SeriesError
 from radiogen.ingestion.series_choice import gather_patients
-from radiogen.ingestion.sources import CaseSource, scan_id
+from radiogen.ingestion.sources import CaseSource, hashed_scan_id
 from radiogen.io.cases import Case
 from radiogen.io.dicom.files import find_dicom
-from radiogen.io.dicom.scan import DicomScan, read_scan
+from radiogen.io.dicom.referenced_ct import ReferencedCt, read_scan
 from radiogen.io.dicom.series import Series
 from radiogen.io.dicom.zip import unpacked
 from radiogen.runtime import Progress, no_progress
 
 
 @dataclass(frozen=True)
-class DicomScans:
+class ReferencedCts:
     """The scans of a DICOM folder by their hash; of one that cannot be referred to, the reason."""
 
-    scans: dict[str, DicomScan | RadiogenError]
+    scans: dict[str, ReferencedCt | RadiogenError]
 
-    def of_case(self, case: Case, keep_patient: bool) -> DicomScan:
+    def of_case(self, case: Case, keep_patient: bool) -> ReferencedCt:
         """The scan that a case was made from; without the patient unless that is asked for.
 
         Raises:
@@ -52,7 +52,7 @@ def check_made_from_dicom(case: Case) -> None:
         raise CaseError(case.case_id, wrong, "take --format nifti, or ingest the DICOM series")
 
 
-def find_scans(source: Path, home: Path, progress: Progress = no_progress) -> DicomScans:
+def find_scans(source: Path, home: Path, progress: Progress = no_progress) -> ReferencedCts:
     """Look through a DICOM folder, or a zip of one; the header of one slice a series is read.
 
     Args:
@@ -65,23 +65,23 @@ def find_scans(source: Path, home: Path, progress: Progress = no_progress) -> Di
     """
     if not source.exists():
         raise SeriesError(source, "does not exist", "give the DICOM folder that was ingested")
-    scans: dict[str, DicomScan | RadiogenError] = {}
+    scans: dict[str, ReferencedCt | RadiogenError] = {}
     with unpacked(source, home) as folder:
         tree = find_dicom(folder, progress=partial(progress, "headers"))
         for patient in gather_patients(tree):
             for series in patient.series:
-                scans[scan_id(patient.name, series.name)] = _scan(series)
+                scans[hashed_scan_id(patient.name, series.name)] = _scan(series)
     if not scans:
         raise SeriesError(source, "holds no CT series", "give the DICOM folder that was ingested")
-    return DicomScans(scans)
+    return ReferencedCts(scans)
 
 
-def scan_of(source: CaseSource) -> DicomScans:
+def scan_of(source: CaseSource) -> ReferencedCts:
     """The scan of one case that is being ingested; none where it is a volume file."""
-    return DicomScans({source.id: _scan(source.ct)} if isinstance(source.ct, Series) else {})
+    return ReferencedCts({source.id: _scan(source.ct)} if isinstance(source.ct, Series) else {})
 
 
-def _scan(series: Series) -> DicomScan | RadiogenError:
+def _scan(series: Series) -> ReferencedCt | RadiogenError:
     try:
         return read_scan(series)
     except RadiogenError as error:

@@ -19,7 +19,7 @@ ONLY = "the only CT of the patient"
 
 
 @dataclass(frozen=True)
-class Candidate:
+class ListedSeries:
     """One CT series of a source, or a volume file. Names no patient.
 
     Attributes:
@@ -50,7 +50,7 @@ class Candidate:
 class Listing:
     """All candidates, those of one case together, and how many files of which kind are something else."""
 
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[ListedSeries, ...]
     ignored: dict[str, int]
 
 
@@ -79,7 +79,7 @@ def list_sources(
         return Listing(tuple(candidates), found.ignored)
 
 
-def _of_case(plan: CasePlan, options: IngestOptions) -> Iterator[Candidate]:
+def _of_case(plan: CasePlan, options: IngestOptions) -> Iterator[ListedSeries]:
     source = plan.source
     outline = source.outline.kind if source.outline else ""
     problem = str(source.problem) if source.problem else ""
@@ -93,15 +93,15 @@ def _of_case(plan: CasePlan, options: IngestOptions) -> Iterator[Candidate]:
     elif source.ct is not None or not source.passed_over:
         name = source.ct.name if source.ct is not None else source.where.name
         why = problem or "; ".join(source.decisions) or ONLY
-        yield Candidate(plan.case_id, source.where.parent, name, not problem, why, outline=outline)
+        yield ListedSeries(plan.case_id, source.where.parent, name, not problem, why, outline=outline)
     for series, why in source.passed_over:
         yield _candidate(plan.case_id, series, False, problem if source.ct is None else why, "")
 
 
-def _candidate(case_id: str, series: Series, taken: bool, why: str, outline: str) -> Candidate:
+def _candidate(case_id: str, series: Series, taken: bool, why: str, outline: str) -> ListedSeries:
     first, stack = series.slices[0], series.stack
     x, y = first.pixel_spacing_mm
-    return Candidate(
+    return ListedSeries(
         case_id=case_id,
         folder=series.folder,
         series=series.name,

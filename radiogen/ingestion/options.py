@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from radiogen.config import Settings
-from radiogen.ingestion.series_choice import SeriesRule, SeriesWish
+from radiogen.ingestion.series_choice import SeriesFilter, SeriesRule
 from radiogen.io.dicom.series import Rule, SeriesRules
 
 
@@ -57,10 +57,10 @@ class IngestOptions(Settings):
     jobs: int = Field(default=1, ge=1)
 
     @property
-    def wish(self) -> SeriesWish:
+    def series_filter(self) -> SeriesFilter:
         """Which series of a patient is wanted."""
         contrast = None if self.contrast is None else self.contrast == "yes"
-        return SeriesWish(self.series, self.series_rule, self.kernel, contrast)
+        return SeriesFilter(self.series, self.series_rule, self.kernel, contrast)
 
     @property
     def rules(self) -> SeriesRules:

@@ -10,11 +10,11 @@ import SimpleITK as sitk
 
 from radiogen.errors import OutlineError
 from radiogen.ingestion.outline_choice import LARGEST, OutlineChoice, choose_named, choose_segments
-from radiogen.io.contours import CtReference, check_frame, lay_contours
+from radiogen.io.contours import CtReference, check_frame, fill_contours
 from radiogen.io.dicom.lidc import NoduleReading, find_nodules, read_lidc_xml
 from radiogen.io.dicom.rtstruct import contours_of, read_rtstruct
 from radiogen.io.dicom.seg import EmptySegmentError, SegFile, Segment, SegmentMask, read_seg, segment_mask
-from radiogen.io.masks import lay_mask
+from radiogen.io.masks import mask_on_grid
 from radiogen.io.nifti import read_mask
 from radiogen.io.polygons import BoolArray
 from radiogen.measures.lesions import MOST_LESIONS, split_lesions
@@ -22,7 +22,7 @@ from radiogen.volume import array_of, volume_like, voxel_ml
 
 
 @dataclass(frozen=True)
-class Part:
+class StructureMask:
     """One structure on the grid of the CT, shape (z, y, x)."""
 
     name: str
@@ -38,7 +38,7 @@ class Lesions:
     decisions: tuple[str, ...]
 
 
-def lesions_of(parts: Sequence[Part], ct: sitk.Image, source: Path) -> Lesions:
+def label_lesions(parts: Sequence[StructureMask], ct: sitk.Image, source: Path) -> Lesions:
     """Label the lesions of one or several structures.
 
     Structures that share voxels are one lesion; structures that only touch stay two. Within them every
@@ -66,8 +66,10 @@ def lesions_of(parts: Sequence[Part], ct: sitk.Image, source: Path) -> Lesions:
     return Lesions(volume_like(numbered, ct), tuple(name for _, name, _, _ in found), tuple(said))
 
 
-def _overlapping(parts: Sequence[Part], ct: sitk.Image) -> tuple[list[list[Part]], list[str]]:
-    groups: list[list[Part]] = []
+def _overlapping(
+    parts: Sequence[StructureMask], ct: sitk.Image
+) -> tuple[list[list[StructureMask]], list[str]]:
+    groups: list[list[StructureMask]] = []
     said = []
     for part in parts:
         met = []
@@ -153,7 +155,7 @@ def _rtstruct(
         drawn = contours_of(roi, path)
         if reference is not None:
             said += check_frame(roi.frame_uid, drawn.planes, ct, reference, path)
-        laid = lay_contours(drawn.contours, ct, path)
+        laid = fill_contours(drawn.contours, ct, path)
         if not laid.inside.any():
             raise OutlineError(path, f"{roi.name} encloses no voxel centre of the CT", "draw it larger")
         ml = int(laid.inside.sum()) * voxel_ml(ct)
@@ -161,12 +163,12 @@ def _rtstruct(
         said += [f"RTSTRUCT: {roi.name}: {line}" for line in laid.decisions]
         if roi.left_out:
             said.append(f"RTSTRUCT: {roi.name}: {roi.left_out} points or open lines left out")
-        parts.append(Part(roi.name, laid.inside))
+        parts.append(StructureMask(roi.name, laid.inside))
     return _labelled(parts, ct, path, said)
 
 
-def _labelled(parts: list[Part], ct: sitk.Image, path: Path, said: list[str]) -> LesionLabels:
-    lesions = lesions_of(parts, ct, path)
+def _labelled(parts: list[StructureMask], ct: sitk.Image, path: Path, said: list[str]) -> LesionLabels:
+    lesions = label_lesions(parts, ct, path)
     said = list(dict.fromkeys([*said, *lesions.decisions]))
     return LesionLabels(lesions.labels, tuple(said), {"names": list(lesions.names)})
 
@@ -186,9 +188,9 @@ def _seg(path: Path, ct: sitk.Image, choice: OutlineChoice, reference: CtReferen
         said += found.decisions
         if reference is not None:
             said += check_frame(seg.frame_uid, found.planes, ct, reference, path)
-        laid, how = lay_mask(found.mask, ct, path, is_dicom=True)
+        laid, how = mask_on_grid(found.mask, ct, path, is_dicom=True)
         said += how
-        parts.append(Part(segment.label or str(segment.number), array_of(laid).astype(bool)))
+        parts.append(StructureMask(segment.label or str(segment.number), array_of(laid).astype(bool)))
     return _labelled(parts, ct, path, said)
 
 
@@ -253,7 +255,7 @@ def _mask_file(path: Path, ct: sitk.Image, choice: OutlineChoice) -> LesionLabel
         said.append(
             f"mask: label {label} taken, {'the largest' if choice.segment == LARGEST else 'as asked'}"
         )
-    laid, how = lay_mask(mask, ct, path)
+    laid, how = mask_on_grid(mask, ct, path)
     counts = np.bincount(array_of(laid).ravel(), minlength=256)
     found = [label for label in range(1, 256) if counts[label]]
     said += how

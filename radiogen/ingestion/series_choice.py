@@ -9,7 +9,7 @@ from typing import Literal
 from radiogen.errors import OutlineError, RadiogenError, SeriesError
 from radiogen.io.dicom.files import DicomTree
 from radiogen.io.dicom.series import Series, group_series
-from radiogen.io.dicom.slices import OutlineFile, SliceFile
+from radiogen.io.dicom.slice_header import OutlineFile, SliceFile
 from radiogen.resources import OutlineKind, compile_pattern
 
 SeriesRule = Literal["most-slices", "thinnest", "thickest"]
@@ -18,7 +18,7 @@ WHOLE = 0.5  # of the longest scan: a thin series that covers less is no rival
 
 
 @dataclass(frozen=True)
-class SeriesWish:
+class SeriesFilter:
     """Which series of a patient is wanted.
 
     Attributes:
@@ -201,7 +201,7 @@ def choose_series(
     patient: Patient,
     outlines: Sequence[OutlineFile],
     kinds: Sequence[OutlineKind] = (),
-    wish: SeriesWish | None = None,
+    series_filter: SeriesFilter | None = None,
 ) -> SeriesChoice:
     """Take the series that was asked for, else that of an outline, else the one with most slices.
 
@@ -209,18 +209,18 @@ def choose_series(
         patient: Its series.
         outlines: Candidates, of this patient and of others; a mask file goes with any series.
         kinds: Kinds of outlines in the order of preference.
-        wish: Series, rule, kernel and contrast that were asked for; a rule goes before an outline.
+        series_filter: Series, rule, kernel and contrast that were asked for; a rule goes before an outline.
 
     Raises:
         SeriesError: No series is as asked for.
         OutlineError: Several outlines belong to the series equally well.
     """
-    wish = wish or SeriesWish()
-    left = wish.of(patient.series, patient.folder)
-    ranked = rank_series(left, wish.rule)
-    why, series = rule_in_words(wish.rule), ranked[0][0]
+    series_filter = series_filter or SeriesFilter()
+    left = series_filter.of(patient.series, patient.folder)
+    ranked = rank_series(left, series_filter.rule)
+    why, series = rule_in_words(series_filter.rule), ranked[0][0]
     best = max((_match(o, one, patient) for o in outlines for one, _ in ranked), default=0)
-    if best and wish.rule is None:
+    if best and series_filter.rule is None:
         series = max(
             (one for one, _ in ranked if any(_match(o, one, patient) == best for o in outlines)),
             key=lambda one: max(_share(o, one) for o in outlines),  # of equal ones max takes the first
@@ -245,7 +245,7 @@ def _why(series: Series, rivals: int, why: str) -> list[str]:
     if rivals > 1:
         said.append(f"of {rivals} CT series the one with {len(series.slices)} files taken, {why}")
     if series.part:
-        said.append(f"volume {series.part} of its SeriesInstanceUID, told apart by {series.because}")
+        said.append(f"volume {series.part} of its SeriesInstanceUID, told apart by {series.told_apart_by}")
     return said
 
 

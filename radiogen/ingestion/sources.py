@@ -11,10 +11,10 @@ from radiogen.errors import CaseError, OutlineError, RadiogenError, SeriesError,
 from radiogen.ingestion.options import IngestOptions
 from radiogen.ingestion.series_choice import Patient, belongs_to_any, choose_series, gather_patients
 from radiogen.io.cases import is_case_source
+from radiogen.io.dicom.file_kind import read_facts, read_outline_file
 from radiogen.io.dicom.files import DicomTree, HeaderIndex, find_dicom, walk_files
-from radiogen.io.dicom.headers import read_facts, read_outline_file
 from radiogen.io.dicom.series import Series
-from radiogen.io.dicom.slices import OutlineFile
+from radiogen.io.dicom.slice_header import OutlineFile
 from radiogen.io.nifti import VOLUME_ENDINGS, is_volume_file
 from radiogen.provenance import file_sha256, short_hash
 from radiogen.resources import OutlineKind
@@ -38,7 +38,7 @@ class VolumePair:
 
 
 @dataclass(frozen=True)
-class _Named:
+class _NamedVolume:
     path: Path
     home: Path  # the folder, above folders like imagesTr
     core: str  # the stem without image and mask words
@@ -87,18 +87,18 @@ def _count(homes: Iterable[Path]) -> dict[Path, int]:
     return counts
 
 
-def _named(path: Path) -> _Named:
+def _named(path: Path) -> _NamedVolume:
     role, home = "image", path.parent
     folder = re.sub(r"(tr|ts|val)$", "", home.name.lower())
     if folder in MASK_WORDS or folder in IMAGE_WORDS:
         role, home = ("mask" if folder in MASK_WORDS else "image"), home.parent
     core = _stem(path)
     if _last_word(core)[1] in LUNG_WORDS:
-        return _Named(path, home, "", "lungs")
+        return _NamedVolume(path, home, "", "lungs")
     while (shorter := _last_word(core))[1] in MASK_WORDS + IMAGE_WORDS:
         role = "mask" if shorter[1] in MASK_WORDS else role
         core = shorter[0]
-    return _Named(path, home, core, role)
+    return _NamedVolume(path, home, core, role)
 
 
 def _last_word(name: str) -> tuple[str, str]:
@@ -134,16 +134,16 @@ class CaseSource:
 
     @property
     def id(self) -> str:
-        return scan_id(self.patient, self.uid)
+        return hashed_scan_id(self.patient, self.uid)
 
 
-def scan_id(patient: str, uid: str) -> str:
+def hashed_scan_id(patient: str, uid: str) -> str:
     """Stands for the patient and the volume of one scan without showing them."""
     return short_hash(f"{patient}\n{uid}")
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundSources:
     """The sources of all cases, and how many files of which kind were left out."""
 
     sources: tuple[CaseSource, ...]
@@ -156,7 +156,7 @@ def find_sources(
     options: IngestOptions,
     kinds: Sequence[OutlineKind] = (),
     progress: Progress = no_progress,
-) -> Found:
+) -> FoundSources:
     """Look through a file or folder for CT scans and outlines.
 
     Args:
@@ -184,7 +184,7 @@ def find_sources(
         strangers = sum(not belongs_to_any(outline, patients) for outline in tree.outlines)
         left_out = {"outline of a CT that is not here": strangers, "volume file beside DICOM": len(volumes)}
         ignored = {**tree.ignored, **{kind: count for kind, count in left_out.items() if count}}
-        return Found(tuple(_dicom_sources(source, tree, patients, options, kinds)), ignored)
+        return FoundSources(tuple(_dicom_sources(source, tree, patients, options, kinds)), ignored)
     if volumes:
         return _volume_folder(source, volumes, options)
     raise _no_ct(source, tree)
@@ -199,27 +199,27 @@ def _no_ct(source: Path, tree: DicomTree) -> RadiogenError:
     return SeriesError(source, f"holds no CT, {found}", "give a folder with CT slices or volume files")
 
 
-def _one_file(source: Path, options: IngestOptions) -> Found:
+def _one_file(source: Path, options: IngestOptions) -> FoundSources:
     if not is_volume_file(source):
         facts = read_facts(source)
         if facts.slices and len(facts.slices) > 1:
             tree = DicomTree()
             tree.add(source, facts)
-            return Found(tuple(_dicom_sources(source, tree, gather_patients(tree), options, ())), {})
+            return FoundSources(tuple(_dicom_sources(source, tree, gather_patients(tree), options, ())), {})
         is_archive = source.suffix.lower() in (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar", ".bz2", ".xz")
         hint = "unpack it first" if is_archive else "give the folder of the DICOM series, or a volume file"
         raise SeriesError(source, "is neither a folder nor a volume file", hint)
     pair = VolumePair(scan_name(source), source)
-    return Found((_volume_source(pair, _volume_outlines(options, 1)),), {})
+    return FoundSources((_volume_source(pair, _volume_outlines(options, 1)),), {})
 
 
-def _volume_folder(source: Path, files: list[Path], options: IngestOptions) -> Found:
+def _volume_folder(source: Path, files: list[Path], options: IngestOptions) -> FoundSources:
     pairs, lonely = pair_volumes(files)
     if not pairs:
         raise VolumeError(source, "holds masks but no CT volume", "give the folder with the scans")
     asked = _volume_outlines(options, len(pairs))
     sources = tuple(_volume_source(pair, asked) for pair in pairs)
-    return Found(sources, {"mask without a CT": lonely} if lonely else {})
+    return FoundSources(sources, {"mask without a CT": lonely} if lonely else {})
 
 
 def _volume_outlines(options: IngestOptions, scans: int) -> dict[str, OutlineFile] | None:
@@ -285,7 +285,7 @@ def _dicom_sources(
         try:
             if patient.problem is not None:
                 raise patient.problem
-            choice = choose_series(patient, [mask] if mask else tree.outlines, kinds, options.wish)
+            choice = choose_series(patient, [mask] if mask else tree.outlines, kinds, options.series_filter)
         except RadiogenError as problem:
             passed_over = tuple((one, "see the reason") for one in patient.series)
             yield CaseSource(

@@ -11,15 +11,15 @@ from radiogen.errors import OutlineError, SeriesError, VolumeError
 from radiogen.ingestion.outline_choice import OutlineChoice, choose_named, choose_segments
 from radiogen.ingestion.series_choice import Patient, gather_patients
 from radiogen.io.cases import is_case_source
-from radiogen.io.contours import CtReference, check_frame, lay_contours
+from radiogen.io.contours import CtReference, check_frame, fill_contours
 from radiogen.io.dicom.files import find_dicom
-from radiogen.io.dicom.grid import even_grid
+from radiogen.io.dicom.referenced_ct import one_line
 from radiogen.io.dicom.rtstruct import contours_of, read_rtstruct
-from radiogen.io.dicom.scan import one_line
 from radiogen.io.dicom.seg import EmptySegmentError, read_seg, segment_mask
 from radiogen.io.dicom.series import Series, SeriesRules, check_series
-from radiogen.io.dicom.slices import OutlineFile
-from radiogen.io.masks import lay_mask
+from radiogen.io.dicom.slice_header import OutlineFile
+from radiogen.io.dicom.slice_order import even_grid
+from radiogen.io.masks import mask_on_grid
 from radiogen.io.nifti import NIFTI_ENDINGS, is_volume_file, read_grid, read_mask, read_volume
 from radiogen.io.polygons import BoolArray
 from radiogen.measures.lesions import MOST_LESIONS
@@ -27,7 +27,7 @@ from radiogen.volume import array_of, volume_like
 
 
 @dataclass(frozen=True)
-class ReferenceCt:
+class ReferenceGrid:
     """A CT without its voxels.
 
     Attributes:
@@ -43,7 +43,7 @@ class ReferenceCt:
     series: Series | None = None
 
 
-def read_reference(path: Path, outline: OutlineFile | None, series_uid: str | None = None) -> ReferenceCt:
+def read_reference(path: Path, outline: OutlineFile | None, series_uid: str | None = None) -> ReferenceGrid:
     """The grid of a CT; of DICOM no pixel is read.
 
     Args:
@@ -58,10 +58,10 @@ def read_reference(path: Path, outline: OutlineFile | None, series_uid: str | No
     if path.is_dir() and is_case_source(path):
         if not (path / "ct.nii.gz").is_file():
             raise SeriesError(path, "holds many cases", "give the folder of one case")
-        return ReferenceCt(read_grid(path / "ct.nii.gz"))
+        return ReferenceGrid(read_grid(path / "ct.nii.gz"))
     if path.is_file() and is_volume_file(path):
         is_nifti = path.name.lower().endswith(NIFTI_ENDINGS)
-        return ReferenceCt(read_grid(path) if is_nifti else read_volume(path))
+        return ReferenceGrid(read_grid(path) if is_nifti else read_volume(path))
     if not path.is_dir():
         raise VolumeError(
             path, "is no CT", "give a case folder, a DICOM folder, or a NIfTI, NRRD or MHA file"
@@ -74,7 +74,7 @@ def read_reference(path: Path, outline: OutlineFile | None, series_uid: str | No
     grid.SetSpacing(even.spacing_mm)
     grid.SetDirection(even.direction)
     positions = {place[0].sop_uid: place[0].position_mm for place in stack.places}
-    return ReferenceCt(grid, CtReference(series.frame_uids, positions), patient, series)
+    return ReferenceGrid(grid, CtReference(series.frame_uids, positions), patient, series)
 
 
 def _choose(path: Path, outline: OutlineFile | None, series_uid: str | None) -> tuple[Patient, Series]:
@@ -94,7 +94,7 @@ def _choose(path: Path, outline: OutlineFile | None, series_uid: str | None) -> 
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelMap:
     """Structures on one grid: uint8 labels, the name of each by rising label, and what was decided."""
 
     labels: sitk.Image
@@ -103,15 +103,15 @@ class Labelled:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _LabelledStructure:
     label: int
     name: str
     inside: BoolArray
 
 
-def read_labelled(
-    outline: OutlineFile, reference: ReferenceCt | None, roi: str | None, segment: str | None
-) -> Labelled:
+def read_label_map(
+    outline: OutlineFile, reference: ReferenceGrid | None, roi: str | None, segment: str | None
+) -> LabelMap:
     """Read all structures of a file, or those that were asked for.
 
     A SEG gives its segment numbers as labels, an RTSTRUCT the numbers of its ROIs from 1 in the order of the
@@ -143,19 +143,21 @@ def read_labelled(
     return _one_mask(path, list(found), reference.grid, said)
 
 
-def _mask_file(path: Path, reference: ReferenceCt | None) -> Labelled:
+def _mask_file(path: Path, reference: ReferenceGrid | None) -> LabelMap:
     mask = read_mask(path)
     said: list[str] = []
     if reference is not None:
-        mask, said = lay_mask(mask, reference.grid, path)
+        mask, said = mask_on_grid(mask, reference.grid, path)
     present = np.unique(sitk.GetArrayViewFromImage(mask)).tolist()
     names = {label: f"Lesion {label}" for label in present if label}
     if not names:
         raise OutlineError(path, "is empty", "give a mask with at least one voxel")
-    return Labelled(mask, names, tuple(said))
+    return LabelMap(mask, names, tuple(said))
 
 
-def _rois(path: Path, reference: ReferenceCt, asked: str | None, said: list[str]) -> Iterator[_Found]:
+def _rois(
+    path: Path, reference: ReferenceGrid, asked: str | None, said: list[str]
+) -> Iterator[_LabelledStructure]:
     rois = [(n, roi) for n, roi in enumerate(read_rtstruct(path), start=1) if roi.drawn]
     if not rois:
         raise OutlineError(path, "holds no closed contours", "give an RTSTRUCT that is drawn")
@@ -165,16 +167,18 @@ def _rois(path: Path, reference: ReferenceCt, asked: str | None, said: list[str]
     for number, roi in rois:
         drawn = contours_of(roi, path)
         said += check_frame(roi.frame_uid, drawn.planes, reference.grid, reference.names, path)
-        laid = lay_contours(drawn.contours, reference.grid, path)
+        laid = fill_contours(drawn.contours, reference.grid, path)
         said += [f"{roi.name}: {line}" for line in laid.decisions]
         if not laid.inside.any():
             raise OutlineError(
                 path, f"{roi.name} encloses no voxel centre of the CT", "leave it out by --roi"
             )
-        yield _Found(number, roi.name or f"ROI {number}", laid.inside)
+        yield _LabelledStructure(number, roi.name or f"ROI {number}", laid.inside)
 
 
-def _segments(path: Path, reference: ReferenceCt, asked: str | None, said: list[str]) -> Iterator[_Found]:
+def _segments(
+    path: Path, reference: ReferenceGrid, asked: str | None, said: list[str]
+) -> Iterator[_LabelledStructure]:
     seg, grid, names = read_seg(path), reference.grid, reference.names
     segments = list(seg.segments)
     if asked is not None:
@@ -187,12 +191,14 @@ def _segments(path: Path, reference: ReferenceCt, asked: str | None, said: list[
             said.append(f"segment {segment.number} {segment.label!r} is empty and left out")
             continue
         said += [*found.decisions, *check_frame(seg.frame_uid, found.planes, grid, names, path)]
-        laid, how = lay_mask(found.mask, grid, path, is_dicom=True)
+        laid, how = mask_on_grid(found.mask, grid, path, is_dicom=True)
         said += how
-        yield _Found(segment.number, segment.label or f"segment {segment.number}", array_of(laid) != 0)
+        yield _LabelledStructure(
+            segment.number, segment.label or f"segment {segment.number}", array_of(laid) != 0
+        )
 
 
-def _one_mask(path: Path, found: list[_Found], grid: sitk.Image, said: list[str]) -> Labelled:
+def _one_mask(path: Path, found: list[_LabelledStructure], grid: sitk.Image, said: list[str]) -> LabelMap:
     if not found:
         raise OutlineError(path, "holds no voxel", "export it anew")
     if max(one.label for one in found) > MOST_LESIONS:
@@ -207,4 +213,4 @@ def _one_mask(path: Path, found: list[_Found], grid: sitk.Image, said: list[str]
             raise OutlineError(path, wrong, "choose one with --roi or --segment")
         labels[one.inside] = one.label
     names = {one.label: one_line(one.name) for one in sorted(found, key=lambda one: one.label)}
-    return Labelled(volume_like(labels, grid), names, tuple(dict.fromkeys(said)))
+    return LabelMap(volume_like(labels, grid), names, tuple(dict.fromkeys(said)))

@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from radiogen.errors import OutlineError
-from radiogen.io.polygons import BoolArray, Patch, Points, fill_polygon, polygon_area
+from radiogen.io.polygons import BoolArray, FilledPolygon, Points, fill_polygon, polygon_area
 from radiogen.volume import voxel_ml
 
 EDGE_VOXELS = 1.0  # how far an outline may run over the edge of the image within a slice
@@ -35,7 +35,7 @@ class CtReference:
 
 
 @dataclass(frozen=True)
-class NamedPlane:
+class OutlinePlane:
     """A plane of an outline: a point of it in LPS millimetres, and the slices it says it was drawn on."""
 
     point_mm: Points
@@ -82,7 +82,7 @@ def check_inside(index: Points, ct: sitk.Image, source: Path) -> None:
 
 
 def check_frame(
-    frame_uid: str, planes: Sequence[NamedPlane], ct: sitk.Image, reference: CtReference, source: Path
+    frame_uid: str, planes: Sequence[OutlinePlane], ct: sitk.Image, reference: CtReference, source: Path
 ) -> list[str]:
     """Check that the millimetres of a DICOM outline are those of the CT.
 
@@ -119,7 +119,7 @@ def check_frame(
     )
 
 
-def _off_named_slice(plane: NamedPlane, ct: sitk.Image, reference: CtReference) -> float | None:
+def _off_named_slice(plane: OutlinePlane, ct: sitk.Image, reference: CtReference) -> float | None:
     """Distance in mm, along the slices' normal, from the nearest slice it names; None if it names none."""
     normal = np.array(ct.GetDirection()).reshape(3, 3)[:, 2]
     named = [reference.slice_positions[uid] for uid in plane.slice_uids if uid in reference.slice_positions]
@@ -136,7 +136,7 @@ COMPARED_AT_MOST = 100  # contours of a plane that are compared with each other
 
 
 @dataclass(frozen=True)
-class LaidContours:
+class FilledContours:
     """A structure on the grid of a CT.
 
     Attributes:
@@ -157,13 +157,13 @@ class _Plane:
 
 
 @dataclass
-class _Notes:
+class _ContourCounts:
     smaller: int = 0  # contours that enclose no voxel centre
     doubled: int = 0
     crossing: int = 0
 
 
-def lay_contours(contours: Sequence[Points], ct: sitk.Image, source: Path) -> LaidContours:
+def fill_contours(contours: Sequence[Points], ct: sitk.Image, source: Path) -> FilledContours:
     """Fill the contours of one structure.
 
     Planes of contours need not lie on slices: between two planes each slice takes the nearer one, at the ends
@@ -182,7 +182,7 @@ def lay_contours(contours: Sequence[Points], ct: sitk.Image, source: Path) -> La
     planes = _planes(contours, ct, source)
     columns, rows, slices = ct.GetSize()
     inside = np.zeros((slices, rows, columns), dtype=bool)
-    notes, said = _Notes(), []
+    notes, said = _ContourCounts(), []
     heights = np.maximum([plane.height for plane in planes], ON_FIRST)
     slice_mm = ct.GetSpacing()[2]
     step = _usual_step(heights, slice_mm)
@@ -203,7 +203,7 @@ def lay_contours(contours: Sequence[Points], ct: sitk.Image, source: Path) -> La
     said += _said(notes)
     if step >= 1.0 and len(filled) < len(planes):
         said.append(f"{len(planes) - len(filled)} planes of contours left out: their slice has a nearer one")
-    return LaidContours(inside, square_pixels * voxel_ml(ct), tuple(said))
+    return FilledContours(inside, square_pixels * voxel_ml(ct), tuple(said))
 
 
 def _planes(contours: Sequence[Points], ct: sitk.Image, source: Path) -> list[_Plane]:
@@ -270,12 +270,12 @@ def _gaps(heights: Points, step: float, inside: BoolArray, ct: sitk.Image) -> li
     ]
 
 
-def _fill(plane: _Plane, size: tuple[int, int], notes: _Notes) -> tuple[BoolArray, float]:
+def _fill(plane: _Plane, size: tuple[int, int], notes: _ContourCounts) -> tuple[BoolArray, float]:
     """One plane of contours by exclusive or: pixels, and the area of the polygons in square pixels."""
     inside = np.zeros(size[::-1], dtype=bool)
     contours = {np.round(corners, 3).tobytes(): corners for corners in plane.contours}
     notes.doubled += len(plane.contours) - len(contours)
-    kept: list[tuple[Patch, float]] = []
+    kept: list[tuple[FilledPolygon, float]] = []
     for corners in contours.values():
         patch, area = fill_polygon(corners, size), polygon_area(corners)
         notes.smaller += not patch.inside.any()
@@ -291,7 +291,7 @@ def _fill(plane: _Plane, size: tuple[int, int], notes: _Notes) -> tuple[BoolArra
     return inside, _area(kept, notes)
 
 
-def _area(patches: Sequence[tuple[Patch, float]], notes: _Notes) -> float:
+def _area(patches: Sequence[tuple[FilledPolygon, float]], notes: _ContourCounts) -> float:
     """The area between polygons of one plane: one in another is a hole, one in a hole an island."""
     total = 0.0
     for patch, area in patches:
@@ -304,11 +304,11 @@ def _area(patches: Sequence[tuple[Patch, float]], notes: _Notes) -> float:
     return total
 
 
-def _is_same(a: Patch, b: Patch) -> bool:
+def _is_same(a: FilledPolygon, b: FilledPolygon) -> bool:
     return a.start == b.start and bool(a.inside.any()) and np.array_equal(a.inside, b.inside)
 
 
-def _shared(a: Patch, b: Patch) -> int:
+def _shared(a: FilledPolygon, b: FilledPolygon) -> int:
     """How many pixels lie in both."""
     ends = [(p.start[0] + p.inside.shape[1], p.start[1] + p.inside.shape[0]) for p in (a, b)]
     left, top = (max(p, q) for p, q in zip(a.start, b.start, strict=True))
@@ -322,7 +322,7 @@ def _shared(a: Patch, b: Patch) -> int:
     return int((one & other).sum())
 
 
-def _said(notes: _Notes) -> list[str]:
+def _said(notes: _ContourCounts) -> list[str]:
     said = []
     if notes.smaller:
         said.append(f"{notes.smaller} contours are too small to enclose the centre of a voxel")

@@ -16,7 +16,7 @@ from radiogen.volume import array_of, corners_mm, resample_to, same_grid, voxel_
 _NO_PLACE = ((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
 
 
-def lay_mask(
+def mask_on_grid(
     mask: sitk.Image, ct: sitk.Image, source: Path, is_dicom: bool = False
 ) -> tuple[sitk.Image, list[str]]:
     """Bring a mask to the voxels of a CT.
@@ -107,7 +107,7 @@ def _check_has_place(mask: sitk.Image, ct: sitk.Image, source: Path) -> None:
 COLOURS = ((230, 75, 53), (77, 187, 213), (0, 160, 135), (60, 84, 136), (243, 155, 127), (132, 145, 180))
 
 
-def colour_of(label: int) -> tuple[int, int, int]:
+def label_colour(label: int) -> tuple[int, int, int]:
     """Red, green, blue of a label from 1; the same in every format."""
     return COLOURS[(label - 1) % len(COLOURS)]
 
@@ -126,5 +126,5 @@ def write_colour_table(names: Mapping[int, str], path: Path) -> None:
     ]
     for label, name in sorted(names.items()):
         word = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or f"label_{label}"
-        lines.append(f"{label} {word} {' '.join(map(str, colour_of(label)))} 255")
+        lines.append(f"{label} {word} {' '.join(map(str, label_colour(label)))} 255")
     write_text(path, "\n".join(lines) + "\n")

@@ -13,7 +13,7 @@ CUTS_AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True)
-class Patch:
+class FilledPolygon:
     """The part of a slice round a polygon: first column and row, and pixels of shape (rows, columns)."""
 
     start: tuple[int, int]
@@ -49,7 +49,7 @@ def fill_polygons(polygons: Sequence[Points], size: tuple[int, int]) -> BoolArra
     return inside
 
 
-def fill_polygon(corners: Points, size: tuple[int, int]) -> Patch:
+def fill_polygon(corners: Points, size: tuple[int, int]) -> FilledPolygon:
     """Pixels whose centre lies inside one polygon, by the even-odd rule.
 
     Edges are half-open: polygons that share an edge share no pixel and leave none between them. The number
@@ -64,14 +64,14 @@ def fill_polygon(corners: Points, size: tuple[int, int]) -> Patch:
     top, bottom = (int(np.clip(np.ceil(v), 0, size[1])) for v in (y.min(), y.max()))
     shape = (bottom - top, right - left)
     if 0 in shape:
-        return Patch((left, top), np.zeros(shape, dtype=bool))
+        return FilledPolygon((left, top), np.zeros(shape, dtype=bool))
     width = shape[1] + 1
     crossings = np.zeros(shape[0] * width, dtype=np.int64)
     for row, cut in _cuts(x, y, top, bottom):
         column = np.clip(np.ceil(cut), left, right).astype(np.int64) - left
         crossings += np.bincount((row - top) * width + column, minlength=len(crossings))
     odd = (crossings.reshape(shape[0], width)[:, :-1] & 1).astype(bool)
-    return Patch((left, top), np.logical_xor.accumulate(odd, axis=1))
+    return FilledPolygon((left, top), np.logical_xor.accumulate(odd, axis=1))
 
 
 def _cuts(x: Points, y: Points, top: int, bottom: int) -> Iterator[tuple[npt.NDArray[np.int64], Points]]:

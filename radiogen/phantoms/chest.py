@@ -19,7 +19,7 @@ from radiogen.phantoms.mediastinum import (
 )
 from radiogen.phantoms.shapes import Space, blur, occupancy, smooth_noise
 from radiogen.phantoms.thorax import body_distance, cage_distance, draw_build, draw_spine, draw_wall
-from radiogen.phantoms.traits import Traits, generator_for
+from radiogen.phantoms.traits import Traits, rng_for
 from radiogen.phantoms.vessels import draw_bronchi, grow_tree, vessel_share
 from radiogen.volume import FloatArray
 
@@ -86,7 +86,7 @@ def make_chest(traits: Traits, seed: int, size: ChestSize | None = None) -> Ches
     Raises:
         ConfigError: The grid is too small for a chest.
     """
-    rng = generator_for(seed, traits.number, "chest")
+    rng = rng_for(seed, traits.number, "chest")
     grid = (size or ChestSize()).vary(rng)
     space, true_space = _spaces(grid)
     build = draw_build(traits.sex, rng)
@@ -106,7 +106,7 @@ def make_chest(traits: Traits, seed: int, size: ChestSize | None = None) -> Ches
     _draw_lungs(hu, space, lungs, traits, blood_hu, rng)
     draw_windpipe(hu, space)
     true_lungs = lungs * np.float32(true_space.edge_mm / space.edge_mm)
-    lesion_chance = generator_for(seed, traits.number, "lesion")
+    lesion_chance = rng_for(seed, traits.number, "lesion")
     lesions, plans = _draw_lesions(hu, true_space, true_lungs, traits, lesion_chance)
     return Chest(
         volume=_image(_scan(hu, rng), grid),

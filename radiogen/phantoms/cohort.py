@@ -12,7 +12,7 @@ import numpy as np
 from radiogen.errors import ConfigError, OutputError
 from radiogen.phantoms.chest import ChestSize, make_chest
 from radiogen.phantoms.dicom import DOUBLED_SLICE, MISSING_SLICE, NO_OUTLINE, write_patient
-from radiogen.phantoms.traits import Traits, draw_traits, generator_for
+from radiogen.phantoms.traits import Traits, draw_traits, rng_for
 from radiogen.provenance import RunRecord, is_done, record_path, write_text
 from radiogen.runtime import Progress, no_progress
 
@@ -60,7 +60,7 @@ def clinical_text(seed: int, patients: Iterable[Traits]) -> str:
 
 
 def _row(seed: int, traits: Traits) -> tuple[str, ...]:
-    rng = generator_for(seed, traits.number, "clinical")
+    rng = rng_for(seed, traits.number, "clinical")
     weight = f"{rng.normal(155 if traits.sex == 'female' else 185, 25):.0f}"
     no_weight, no_years = rng.random(2) < 0.15
     quit_year = str(int(rng.integers(1970, 2008)))
@@ -121,7 +121,7 @@ class PhantomCohort:
     patients: tuple[PhantomPatient, ...]
 
 
-def keep_phantoms(
+def ensure_phantoms(
     out: Path,
     patients: int,
     seed: int,

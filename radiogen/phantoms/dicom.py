@@ -21,15 +21,15 @@ from pydicom.uid import (
 )
 
 from radiogen.errors import OutputError
-from radiogen.io.dicom.scan import DicomScan, ScanSlice, without_chance
-from radiogen.io.dicom.write_rtstruct import Structure, put_structures
+from radiogen.io.dicom.referenced_ct import ReferencedCt, ScanSlice, make_reproducible
+from radiogen.io.dicom.write_rtstruct import Structure, set_structures
 from radiogen.phantoms.chest import Chest
-from radiogen.phantoms.traits import Traits, generator_for
+from radiogen.phantoms.traits import Traits, rng_for
 from radiogen.volume import array_of
 
 
 @dataclass(frozen=True)
-class Study:
+class PhantomStudy:
     """One examination of one made patient."""
 
     seed: int
@@ -41,7 +41,7 @@ class Study:
 
     @cached_property
     def _draws(self) -> tuple[int, int, int, int]:
-        rng = generator_for(self.seed, self.traits.number, "dicom")
+        rng = rng_for(self.seed, self.traits.number, "dicom")
         year, month, day = (int(rng.integers(*range_)) for range_ in ((1990, 1996), (1, 13), (1, 29)))
         return year, month, day, int(rng.integers(0, 3))
 
@@ -77,7 +77,7 @@ class Study:
         return f"1000.000000-outline-{self.uid('outline series')[-5:]}"
 
 
-def new_object(study: Study, sop_class: UID, what: str, modality: str, series: UID) -> Dataset:
+def new_object(study: PhantomStudy, sop_class: UID, what: str, modality: str, series: UID) -> Dataset:
     """A data set with its file header and what it has to say about patient, study and series.
 
     Args:
@@ -104,7 +104,7 @@ def new_object(study: Study, sop_class: UID, what: str, modality: str, series: U
     return item
 
 
-def make_rtstruct(chest: Chest, study: Study, slices: Sequence[Dataset]) -> Dataset:
+def make_rtstruct(chest: Chest, study: PhantomStudy, slices: Sequence[Dataset]) -> Dataset:
     """All lesions as `GTV-1` beside the right lung, closed contours along the edges of the pixels."""
     item = new_object(study, RTStructureSetStorage, "rtstruct", "RTSTRUCT", study.uid("outline series"))
     item.Manufacturer, item.SeriesNumber, item.InstanceNumber = "RADIOGEN", 1000, 1
@@ -113,19 +113,19 @@ def make_rtstruct(chest: Chest, study: Study, slices: Sequence[Dataset]) -> Data
         Structure("Lung-Right", array_of(chest.lungs) == 1, kind="ORGAN", algorithm="MANUAL"),
         Structure("GTV-1", array_of(chest.lesion) > 0, kind="GTV", algorithm="MANUAL"),
     ]
-    put_structures(item, structures, chest.lungs, _scan(study, slices))
+    set_structures(item, structures, chest.lungs, _scan(study, slices))
     return item
 
 
-def _scan(study: Study, slices: Sequence[Dataset]) -> DicomScan:
+def _scan(study: PhantomStudy, slices: Sequence[Dataset]) -> ReferencedCt:
     placed = tuple(
         ScanSlice(one.SOPInstanceUID, tuple(float(v) for v in one.ImagePositionPatient)) for one in slices
     )
     uids = (study.uid("study"), study.uid("ct series"), study.uid("frame"))
-    return DicomScan(*uids, slices[0].SOPClassUID, placed, identity=Dataset())
+    return ReferencedCt(*uids, slices[0].SOPClassUID, placed, identity=Dataset())
 
 
-def make_seg(chest: Chest, study: Study, slices: Sequence[Dataset]) -> Dataset:
+def make_seg(chest: Chest, study: PhantomStudy, slices: Sequence[Dataset]) -> Dataset:
     """All lesions as one segment, which NSCLC-Radiogenomics calls Heart or Tissue, never tumour."""
     from highdicom.seg import (
         SegmentAlgorithmTypeValues,
@@ -152,7 +152,7 @@ def make_seg(chest: Chest, study: Study, slices: Sequence[Dataset]) -> Dataset:
         software_versions="1",
         device_serial_number="1",
     )
-    without_chance(item, study.date, "120000", study.uid("dimensions"))
+    make_reproducible(item, study.date, "120000", study.uid("dimensions"))
     return item
 
 
@@ -163,7 +163,7 @@ CIRCLE = 1.12  # diameter of that circle, of the width of the image
 
 
 @dataclass(frozen=True)
-class DicomFile:
+class PhantomFile:
     """A data set and the series folder that it goes to."""
 
     series: str
@@ -190,19 +190,19 @@ def write_patient(chest: Chest, traits: Traits, seed: int, root: Path, broken: s
     Raises:
         OutputError: The folder cannot be written to.
     """
-    study = Study(seed, traits)
+    study = PhantomStudy(seed, traits)
     slices = make_slices(chest, study)
-    files = [DicomFile(study.ct_folder, one) for one in _break(slices, study, broken)]
-    files += [DicomFile(study.ct_folder, one) for one in _make_extras(chest, study)]
+    files = [PhantomFile(study.ct_folder, one) for one in _break(slices, study, broken)]
+    files += [PhantomFile(study.ct_folder, one) for one in _make_extras(chest, study)]
     if broken != NO_OUTLINE:
         make = make_seg if traits.number % 2 else make_rtstruct
-        files.append(DicomFile(study.outline_folder, make(chest, study, slices)))
+        files.append(PhantomFile(study.outline_folder, make(chest, study, slices)))
     folder = root / study.patient_folder
     _save(files, folder / study.folder, ".dcm" if traits.number % 4 else "")
     return folder
 
 
-def make_slices(chest: Chest, study: Study) -> list[Dataset]:
+def make_slices(chest: Chest, study: PhantomStudy) -> list[Dataset]:
     """One CT data set a slice, in the order of z; stored values are HU + 1024.
 
     Two patients in five store signed values and -2000 outside the reconstructed circle.
@@ -237,7 +237,7 @@ def _outside_circle(chest: Chest) -> npt.NDArray[np.bool_]:
     return np.asarray(np.hypot(x, y[:, None]) > CIRCLE * columns * dx / 2)
 
 
-def _new_ct(study: Study, what: str, image_type: list[str]) -> Dataset:
+def _new_ct(study: PhantomStudy, what: str, image_type: list[str]) -> Dataset:
     item = new_object(study, CTImageStorage, what, "CT", study.uid("ct series"))
     item.ImageType = image_type
     item.Manufacturer, item.ManufacturerModelName = "RADIOGEN", "PHANTOM"
@@ -257,7 +257,7 @@ def _set_pixels(item: Dataset, plane: npt.NDArray[np.int32], is_signed: bool, bi
     item.PixelData = plane.astype(f"<{'i' if is_signed else 'u'}{bits // 8}").tobytes()
 
 
-def _break(slices: list[Dataset], study: Study, broken: str) -> list[Dataset]:
+def _break(slices: list[Dataset], study: PhantomStudy, broken: str) -> list[Dataset]:
     middle = len(slices) // 2
     if broken == MISSING_SLICE:
         return slices[:middle] + slices[middle + 1 :]
@@ -268,14 +268,14 @@ def _break(slices: list[Dataset], study: Study, broken: str) -> list[Dataset]:
     return slices
 
 
-def _make_extras(chest: Chest, study: Study) -> list[Dataset]:
+def _make_extras(chest: Chest, study: PhantomStudy) -> list[Dataset]:
     kind = study.traits.number % 3
     if kind == 1:
         return [_localizer(chest, study)]
     return [_secondary_capture(chest, study)] if kind == 2 else []
 
 
-def _localizer(chest: Chest, study: Study) -> Dataset:
+def _localizer(chest: Chest, study: PhantomStudy) -> Dataset:
     """The view from the front that a scan is planned on."""
     x, _, z = chest.volume.GetOrigin()
     dx, _, dz = chest.volume.GetSpacing()
@@ -290,7 +290,7 @@ def _localizer(chest: Chest, study: Study) -> Dataset:
     return item
 
 
-def _secondary_capture(chest: Chest, study: Study) -> Dataset:
+def _secondary_capture(chest: Chest, study: PhantomStudy) -> Dataset:
     """A screenshot of one slice, without a place in space."""
     plane = array_of(chest.volume)[chest.volume.GetSize()[2] // 2]
     grey = np.rint(np.clip((plane + 1350) / 1500, 0, 1) * 255).astype(np.int32)
@@ -301,7 +301,7 @@ def _secondary_capture(chest: Chest, study: Study) -> Dataset:
     return item
 
 
-def _save(files: Iterable[DicomFile], folder: Path, ending: str) -> None:
+def _save(files: Iterable[PhantomFile], folder: Path, ending: str) -> None:
     for file in files:
         path = folder / file.series / (_file_name(file.content) + ending)
         try:

@@ -25,7 +25,7 @@ RIB_PITCH_MM = 31.0
 
 
 @dataclass(frozen=True)
-class Build:
+class BodyBuild:
     """How a made patient is built, in millimetres of the reference chest (336 x 288 x 200)."""
 
     cage: tuple[float, float]  # half width and half depth inside the ribs
@@ -35,11 +35,11 @@ class Build:
     table_y: float
 
 
-def draw_build(sex: str, rng: np.random.Generator) -> Build:
+def draw_build(sex: str, rng: np.random.Generator) -> BodyBuild:
     """A build that fits the sex."""
     female = sex == "female"
     cage = (rng.normal(116 if female else 123, 2.5), rng.normal(86 if female else 92, 2.5))
-    return Build(
+    return BodyBuild(
         cage=(float(np.clip(cage[0], 108, 128)), float(np.clip(cage[1], 80, 97))),
         fat_mm=float(rng.uniform(7, 15)),
         breast_mm=float(rng.uniform(14, 22)) if female else 0.0,
@@ -57,14 +57,14 @@ def oval(
     return np.asarray(np.sqrt(x * x + y * y) * (1 - 1 / size), dtype=np.float32)
 
 
-def cage_distance(space: Space, build: Build) -> FloatArray:
+def cage_distance(space: Space, build: BodyBuild) -> FloatArray:
     """Distance to the inside of the ribs, negative inside; the cage narrows to the apex."""
     above = np.clip((space.z - 84) / 112, 0, 0.999)
     taper = np.sqrt(1 - above**3) * (1 - 0.05 * np.clip((84 - space.z) / 84, 0, 1) ** 2)
     return oval(space, (build.cage[0] * taper, build.cage[1] * taper), -4 + 14 * above**2, 2.35)
 
 
-def body_distance(space: Space, build: Build) -> FloatArray:
+def body_distance(space: Space, build: BodyBuild) -> FloatArray:
     """Distance to the skin, negative inside."""
     shoulder = np.clip((space.z - 120) / 80, 0, 1) ** 2
     half = (
@@ -83,7 +83,7 @@ def body_distance(space: Space, build: Build) -> FloatArray:
 
 
 def draw_wall(
-    space: Space, build: Build, body: FloatArray, cage: FloatArray, rng: np.random.Generator
+    space: Space, build: BodyBuild, body: FloatArray, cage: FloatArray, rng: np.random.Generator
 ) -> FloatArray:
     """Everything outside the lungs and the mediastinum, in HU: air, table, skin, fat, muscle and bone."""
     edge = space.edge_mm
@@ -102,7 +102,7 @@ def draw_wall(
     return hu
 
 
-def draw_table(hu: FloatArray, space: Space, build: Build) -> None:
+def draw_table(hu: FloatArray, space: Space, build: BodyBuild) -> None:
     """A hollow carbon table under the back."""
     sag = 9 * (space.x / 150) ** 2
     middle = np.abs(space.y - (build.table_y + 9 - sag)) + 0 * space.z
@@ -111,7 +111,7 @@ def draw_table(hu: FloatArray, space: Space, build: Build) -> None:
         paint(hu, Shape(EVERYWHERE, np.maximum(middle - half, ends - half)), value, space.edge_mm)
 
 
-def draw_ribs(hu: FloatArray, space: Space, build: Build, cage: FloatArray) -> None:
+def draw_ribs(hu: FloatArray, space: Space, build: BodyBuild, cage: FloatArray) -> None:
     """Ribs round the cage, falling from the spine to the front, and the sternum with its cartilage."""
     front = np.clip((80 - space.y) / 170, 0, 1.1)
     height = space.z + 96 * front + build.rib_shift_mm

@@ -36,7 +36,7 @@ class Traits:
         return self.egfr if self.egfr_known else ""
 
 
-def generator_for(seed: int, number: int, what: str) -> np.random.Generator:
+def rng_for(seed: int, number: int, what: str) -> np.random.Generator:
     """Chance for one part of one patient, independent of every other part and patient."""
     return np.random.default_rng([seed, number, *what.encode()])
 
@@ -44,7 +44,7 @@ def generator_for(seed: int, number: int, what: str) -> np.random.Generator:
 def is_mutant(seed: int, number: int) -> bool:
     """Two of five patients in a row are mutants, one of them among the first two."""
     block, place = divmod(number - 1, EGFR_BLOCK)
-    rng = generator_for(seed, block, "egfr block")
+    rng = rng_for(seed, block, "egfr block")
     return place in (rng.integers(0, 2), rng.integers(2, EGFR_BLOCK))
 
 
@@ -52,7 +52,7 @@ def is_tested(seed: int, number: int) -> bool:
     """One of twelve patients in a row, never among the first six, has no EGFR result."""
     block, place = divmod(number - 1, UNKNOWN_BLOCK)
     half = UNKNOWN_BLOCK // 2
-    return bool(place != generator_for(seed, block, "untested block").integers(half, UNKNOWN_BLOCK))
+    return bool(place != rng_for(seed, block, "untested block").integers(half, UNKNOWN_BLOCK))
 
 
 def draw_traits(seed: int, number: int, egfr: str | None = None) -> Traits:
@@ -65,7 +65,7 @@ def draw_traits(seed: int, number: int, egfr: str | None = None) -> Traits:
     """
     egfr = egfr or ("mutant" if is_mutant(seed, number) else "wildtype")
     mutant = egfr == "mutant"
-    rng = generator_for(seed, number, "traits")
+    rng = rng_for(seed, number, "traits")
     female = rng.random() < (0.55 if mutant else 0.32)
     smoking = str(
         rng.choice(("never", "former", "current"), p=(0.40, 0.48, 0.12) if mutant else (0.15, 0.60, 0.25))

@@ -15,7 +15,7 @@ MURRAY = 2.7
 
 
 @dataclass(frozen=True)
-class Tree:
+class VesselTree:
     """A tree of tubes: where the nodes lie (LPS order x, y, z), each one's parent, and the tube to it."""
 
     nodes: Floats  # (N, 3)
@@ -23,7 +23,7 @@ class Tree:
     radii_mm: Floats  # (N,)
 
 
-def grow_tree(root: Point, targets: Floats, tip_mm: float) -> Tree:
+def grow_tree(root: Point, targets: Floats, tip_mm: float) -> VesselTree:
     """Connect targets one by one, the nearest to the root first, by the cheapest way.
 
     A way costs its length and a share of the length from the root to where it leaves the tree. Radii follow
@@ -48,7 +48,7 @@ def grow_tree(root: Point, targets: Floats, tip_mm: float) -> Tree:
             nodes[count] = start + (target - start) * piece / pieces
             parents[count], length[count] = parent, length[leave] + gap[leave] * piece / pieces
             parent, count = count, count + 1
-    return Tree(nodes[:count], parents[:count], _radii(parents[:count], tip_mm))
+    return VesselTree(nodes[:count], parents[:count], _radii(parents[:count], tip_mm))
 
 
 def _radii(parents: npt.NDArray[np.int64], tip_mm: float) -> Floats:
@@ -60,7 +60,7 @@ def _radii(parents: npt.NDArray[np.int64], tip_mm: float) -> Floats:
     return radii
 
 
-def vessel_share(space: Space, trees: list[Tree]) -> FloatArray:
+def vessel_share(space: Space, trees: list[VesselTree]) -> FloatArray:
     """The share of each voxel that is vessel; thin ones are spread by their true volume."""
     share = np.zeros(space.shape, dtype=np.float32)
     thin = float(space.edge_mm) * 0.6
@@ -97,7 +97,7 @@ def _splat(share: FloatArray, space: Space, starts: Floats, ends: Floats, radii:
         share += np.bincount(flat, spread, share.size).reshape(space.shape).astype(np.float32)
 
 
-def draw_bronchi(hu: FloatArray, space: Space, tree: Tree) -> None:
+def draw_bronchi(hu: FloatArray, space: Space, tree: VesselTree) -> None:
     """Paint a tree of airways: soft walls first, then the air in them."""
     inner = np.flatnonzero(tree.parents >= 0)
     for is_wall in (True, False):

@@ -17,9 +17,9 @@ from radiogen.measures.lesions import Lesion
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-    from radiogen.ingestion.dicom_scans import DicomScans
+    from radiogen.ingestion.dicom_scans import ReferencedCts
     from radiogen.ingestion.sources import CaseSource
-    from radiogen.io.dicom.objects import Outlines
+    from radiogen.io.dicom.write_object import Outlines
 
 Format = Literal["nifti", "dicom-seg", "rtstruct", "sr"]
 FORMATS: tuple[Format, ...] = ("nifti", "dicom-seg", "rtstruct", "sr")
@@ -74,7 +74,7 @@ class FormatWriter:
     home: Path
 
     @cached_property
-    def scans(self) -> "DicomScans | None":
+    def scans(self) -> "ReferencedCts | None":
         """Those of the source, looked for once a run."""
         from radiogen.ingestion.dicom_scans import find_scans, scan_of  # with pydicom: half a second
 
@@ -118,10 +118,10 @@ class FormatWriter:
             return outputs, [f"no lesion, so no {', '.join(wanted)}: DICOM has no empty one"]
         if self.scans is None:
             raise CaseError(case.case_id, "has no DICOM at hand", "give its folder with --source")
-        from radiogen.io.dicom.objects import Maker, Outlines
+        from radiogen.io.dicom.write_object import OutlineAuthor, Outlines
 
         scan = self.scans.of_case(case, self.keep_patient)
-        maker = Maker("radiogen RA-Seg", f"{__version__}, model {self.model_hash}")
+        maker = OutlineAuthor("radiogen RA-Seg", f"{__version__}, model {self.model_hash}")
         outlines = Outlines(lesion, names, maker, scan)
         outputs += self._write_dicom(outlines, folder, lesions)
         between = sum(one is None for one in scan.slices_on(lesion))
@@ -129,7 +129,7 @@ class FormatWriter:
         return outputs, said
 
     def _write_dicom(self, outlines: "Outlines", folder: Path, lesions: Sequence[Lesion]) -> list[Path]:
-        from radiogen.io.dicom.objects import write_dicom
+        from radiogen.io.dicom.write_object import write_dicom
         from radiogen.io.dicom.write_rtstruct import make_rtstruct
         from radiogen.io.dicom.write_seg import make_seg, make_sr
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 from archive import serve
+from tiny_cases import TINY
 
-from radiogen.phantoms.cases import TINY
 from radiogen.phantoms.cohort import make_phantoms
 
 

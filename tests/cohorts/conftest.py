@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tiny_cases import tiny_cases
 
 from radiogen.cohorts.run import run_cohort
 from radiogen.cohorts.settings import CohortSettings
-from radiogen.phantoms.cases import tiny_cases
 
 BROKEN = "phantom-004"
 

@@ -4,12 +4,12 @@ import shutil
 
 import pytest
 from dicom_phantom import write_ct
+from tiny_cases import TINY
 
 from radiogen.cohorts.cards import look_at, start_card
 from radiogen.errors import ConfigError, OutputError, RadiogenError
 from radiogen.ingestion.ingest import ingest
 from radiogen.ingestion.options import IngestOptions
-from radiogen.phantoms.cases import TINY
 from radiogen.phantoms.cohort import make_phantoms
 from radiogen.resources import cohort_card
 

@@ -7,6 +7,7 @@ import time
 
 import pytest
 from archive import BUCKET, serve, write_rows
+from tiny_cases import TINY
 
 from radiogen.cohorts import download as downloads
 from radiogen.cohorts.download import download, plan_download
@@ -16,7 +17,6 @@ from radiogen.cohorts.series_on_disk import look_through
 from radiogen.errors import OutputError
 from radiogen.ingestion.ingest import ingest
 from radiogen.ingestion.options import IngestOptions
-from radiogen.phantoms.cases import TINY
 from radiogen.phantoms.cohort import make_phantoms
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from monai.data import load_decathlon_datalist
+from tiny_cases import tiny_cases
 
 from radiogen.cohorts.exports import ExportOptions, export_cases
 from radiogen.errors import CaseError, ConfigError, OutputError
 from radiogen.io.cases import find_cases, read_manifest, write_manifest
 from radiogen.io.nifti import read_mask, read_volume, write_volume
-from radiogen.phantoms.cases import tiny_cases
 from radiogen.training.options import TrainOptions, choose_cases
 from radiogen.volume import array_of, same_grid, volume_like
 

@@ -7,10 +7,10 @@ import sys
 
 from cohorts.conftest import BROKEN
 from radiogen.cli.main import app
+from tiny_cases import tiny_case
 from typer.testing import CliRunner
 
 from radiogen.cohorts.run import run_cohort
-from radiogen.phantoms.cases import tiny_case
 
 
 def typed(*words: object):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from cohorts.conftest import results
 from cohorts.test_run_commands import typed
+from tiny_cases import tiny_cases
 
 from radiogen.cohorts.cards import start_card
 from radiogen.cohorts.run import Spread, run_cohort
@@ -15,7 +16,6 @@ from radiogen.errors import ConfigError, SeriesError
 from radiogen.io.tensors import load_tensors, save_tensors
 from radiogen.model.ensemble import load_models, write_ensemble
 from radiogen.model.folder import load_model
-from radiogen.phantoms.cases import tiny_cases
 from radiogen.phantoms.chest import ChestSize
 from radiogen.phantoms.cohort import make_phantoms
 from radiogen.runtime import pick_device

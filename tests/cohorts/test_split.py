@@ -4,11 +4,11 @@ import json
 import shutil
 
 import pytest
+from tiny_cases import tiny_cases
 
 from radiogen.cohorts.split import changes_since_split, draw_split
 from radiogen.errors import OutputError
 from radiogen.io.cases import read_manifest, write_manifest
-from radiogen.phantoms.cases import tiny_cases
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@ import sys
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from tiny_cases import TINY
 
 from radiogen.errors import ConfigError, MissingPackageError
 from radiogen.ingestion.lungs import LEFT, RIGHT, find_lungs, lungs
-from radiogen.phantoms.cases import TINY
 from radiogen.phantoms.chest import make_chest
 from radiogen.phantoms.traits import draw_traits
 from radiogen.volume import Box, array_of, crop, same_grid, volume_like

@@ -5,7 +5,7 @@ import pytest
 import SimpleITK as sitk
 
 from radiogen.errors import OutlineError
-from radiogen.ingestion.outlines import Part, lesions_of
+from radiogen.ingestion.outlines import StructureMask, label_lesions
 from radiogen.volume import array_of
 
 SOURCE = Path("plan.dcm")
@@ -15,11 +15,11 @@ def part(name, *boxes, size=(5, 12, 14)):
     inside = np.zeros(size, dtype=bool)
     for x0, y0, x1, y1 in boxes:
         inside[2, y0:y1, x0:x1] = True
-    return Part(name, inside)
+    return StructureMask(name, inside)
 
 
 def lesions(*parts):
-    found = lesions_of(parts, sitk.Image(parts[0].inside.shape[::-1], sitk.sitkInt16), SOURCE)
+    found = label_lesions(parts, sitk.Image(parts[0].inside.shape[::-1], sitk.sitkInt16), SOURCE)
     labels = array_of(found.labels)
     return found, [int((labels == n).sum()) for n in range(1, labels.max() + 1)]
 

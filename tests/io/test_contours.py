@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from radiogen.errors import OutlineError
-from radiogen.io.contours import lay_contours
+from radiogen.io.contours import fill_contours
 from radiogen.io.polygons import polygon_area
 
 SOURCE = Path("plan.dcm")
@@ -31,7 +31,7 @@ def in_mm(volume, corners, k):
 def lay(heights, volume=None, box=(1.5, 1.5, 4.5, 3.5)):
     """A rectangle at each height (in slices): what was laid, and the slices it fills."""
     volume = volume or ct()
-    laid = lay_contours([in_mm(volume, rectangle(*box), k) for k in heights], volume, SOURCE)
+    laid = fill_contours([in_mm(volume, rectangle(*box), k) for k in heights], volume, SOURCE)
     return laid, np.flatnonzero(laid.inside.any(axis=(1, 2))).tolist()
 
 
@@ -53,7 +53,7 @@ def test_of_two_planes_on_one_slice_the_nearer_counts():
     volume = ct()
     near = in_mm(volume, rectangle(1.5, 1.5, 4.5, 3.5), 2.1)
     far = in_mm(volume, rectangle(1.5, 1.5, 6.5, 5.5), 2.4)
-    laid = lay_contours([far, near], volume, SOURCE)
+    laid = fill_contours([far, near], volume, SOURCE)
     assert laid.inside.sum() == 3 * 2
     assert "1 planes of contours left out: their slice has a nearer one" in laid.decisions
 
@@ -101,7 +101,7 @@ def test_the_filled_thickness_is_that_of_the_slabs_whatever_the_spacings(every, 
 def test_a_contour_in_another_is_a_hole_and_one_in_the_hole_an_island():
     volume = ct()
     boxes = [(0.5, 0.5, 9.5, 5.5), (2.5, 1.5, 7.5, 4.5), (3.5, 2.5, 5.5, 3.5)]
-    laid = lay_contours([in_mm(volume, rectangle(*box), 2) for box in boxes], volume, SOURCE)
+    laid = fill_contours([in_mm(volume, rectangle(*box), 2) for box in boxes], volume, SOURCE)
     assert laid.inside.sum() == 9 * 5 - 5 * 3 + 2 * 1
     assert laid.polygon_ml == pytest.approx((9 * 5 - 5 * 3 + 2) * 0.75 * 1.25 * 2.5 / 1000)
     assert laid.decisions == ()
@@ -110,7 +110,7 @@ def test_a_contour_in_another_is_a_hole_and_one_in_the_hole_an_island():
 def test_a_contour_that_is_there_twice_counts_once():
     volume = ct()
     corners = in_mm(volume, rectangle(1.5, 1.5, 4.5, 3.5), 2)
-    laid = lay_contours([corners, corners, np.roll(corners, 1, axis=0)], volume, SOURCE)
+    laid = fill_contours([corners, corners, np.roll(corners, 1, axis=0)], volume, SOURCE)
     assert laid.inside.sum() == 3 * 2
     assert laid.decisions == ("2 contours are there twice and count once",)
 
@@ -118,7 +118,7 @@ def test_a_contour_that_is_there_twice_counts_once():
 def test_contours_that_cross_are_said():
     volume = ct()
     crossing = [in_mm(volume, rectangle(*box), 2) for box in ((0.5, 0.5, 4.5, 4.5), (2.5, 2.5, 7.5, 5.5))]
-    laid = lay_contours(crossing, volume, SOURCE)
+    laid = fill_contours(crossing, volume, SOURCE)
     assert laid.inside.sum() == 16 + 15 - 2 * 4
     assert "cross another" in laid.decisions[0]
 
@@ -126,7 +126,7 @@ def test_contours_that_cross_are_said():
 def test_a_contour_smaller_than_a_voxel_is_said():
     volume = ct()
     tiny, large = (in_mm(volume, rectangle(*box), 2) for box in ((6.1, 4.1, 6.4, 4.4), (1.5, 1.5, 4.5, 3.5)))
-    laid = lay_contours([tiny, large], volume, SOURCE)
+    laid = fill_contours([tiny, large], volume, SOURCE)
     assert laid.inside.sum() == 3 * 2
     assert laid.decisions == ("1 contours are too small to enclose the centre of a voxel",)
 
@@ -142,7 +142,7 @@ def test_voxels_and_polygons_have_the_same_volume_to_the_length_of_the_outlines(
         corners = 99 + np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
         rings.append(in_mm(volume, corners, k))
         outlines += max(1.0, np.linalg.norm(corners - np.roll(corners, -1, axis=0), axis=1).sum())
-    laid = lay_contours(rings, volume, SOURCE)
+    laid = fill_contours(rings, volume, SOURCE)
     voxel_ml = x_mm * y_mm * 3.0 / 1000
     polygons_ml = sum(polygon_area(ring[:, :2]) for ring in rings) * 3.0 / 1000
     assert laid.polygon_ml == pytest.approx(polygons_ml)
@@ -152,7 +152,7 @@ def test_voxels_and_polygons_have_the_same_volume_to_the_length_of_the_outlines(
 def test_many_contours_of_one_plane_are_combined_too():
     volume = ct((200, 7, 5))
     boxes = [in_mm(volume, rectangle(k + 0.5, 0.5, k + 1.5, 2.5), 1) for k in range(150)]
-    laid = lay_contours(boxes, volume, SOURCE)
+    laid = fill_contours(boxes, volume, SOURCE)
     assert laid.inside.sum() == 300
     assert laid.polygon_ml == pytest.approx(300 * 0.75 * 1.25 * 2.5 / 1000)
 
@@ -189,11 +189,11 @@ def test_a_contour_across_the_slices_is_refused():
         [volume.TransformContinuousIndexToPhysicalPoint(p) for p in ((1, 1, 1), (4, 1, 1), (4, 1, 3))]
     )
     with pytest.raises(OutlineError, match="not parallel"):
-        lay_contours([corners], volume, SOURCE)
+        fill_contours([corners], volume, SOURCE)
 
 
 def test_contours_that_nobody_draws_are_refused_before_they_are_filled():
     volume = ct((512, 512, 3), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
     zigzag = np.tile([[0.0, 0.0, 0.0], [0.0, 511.0, 0.0]], (100_000, 1))
     with pytest.raises(OutlineError, match="longer than anybody draws"):
-        lay_contours([zigzag], volume, SOURCE)
+        fill_contours([zigzag], volume, SOURCE)

@@ -5,7 +5,7 @@ import pytest
 import SimpleITK as sitk
 
 from radiogen.errors import OutlineError
-from radiogen.io.masks import lay_mask
+from radiogen.io.masks import mask_on_grid
 from radiogen.volume import Box, array_of, crop, grid_with_spacing, resample_to
 
 SOURCE = Path("mask.nii.gz")
@@ -26,26 +26,26 @@ def block(grid):
 
 
 def test_a_mask_on_the_grid_stays_as_it_is():
-    laid, said = lay_mask(block(ct()), ct(), SOURCE)
+    laid, said = mask_on_grid(block(ct()), ct(), SOURCE)
     assert np.array_equal(array_of(laid), array_of(block(ct())))
     assert said == []
 
 
 def test_a_piece_cut_from_the_grid_is_put_back_in_its_place():
     piece = crop(block(ct()), Box((2, 1, 1), (7, 6, 5)))
-    laid, said = lay_mask(piece, ct(), SOURCE)
+    laid, said = mask_on_grid(piece, ct(), SOURCE)
     assert np.array_equal(array_of(laid), array_of(block(ct())))
     assert "placed on the CT" in said[0]
 
 
 def test_a_flipped_mask_is_put_back_in_its_place():
-    laid, _ = lay_mask(sitk.Flip(block(ct()), (False, True, True)), ct(), SOURCE)
+    laid, _ = mask_on_grid(sitk.Flip(block(ct()), (False, True, True)), ct(), SOURCE)
     assert np.array_equal(array_of(laid), array_of(block(ct())))
 
 
 def test_a_finer_mask_is_resampled_and_the_volume_said():
     fine = resample_to(block(ct()), grid_with_spacing(ct(), (0.25, 0.25, 0.5)), outside=0, nearest=True)
-    laid, said = lay_mask(fine, ct(), SOURCE)
+    laid, said = mask_on_grid(fine, ct(), SOURCE)
     assert np.array_equal(array_of(laid), array_of(block(ct())))
     assert said
 
@@ -53,23 +53,23 @@ def test_a_finer_mask_is_resampled_and_the_volume_said():
 def test_a_mask_of_another_size_that_does_not_say_where_it_lies_is_refused():
     mask = sitk.GetImageFromArray(np.ones((5, 9, 11), np.uint8))
     with pytest.raises(OutlineError, match=r"does not say where it lies, and it has \(11, 9, 5\) voxels"):
-        lay_mask(mask, ct(), SOURCE)
+        mask_on_grid(mask, ct(), SOURCE)
 
 
 @pytest.mark.parametrize("size", [(11, 9, 6), (11, 9, 8), (10, 9, 7)])
 def test_a_mask_of_another_size_at_the_same_corner_is_refused(size):
     mask = block(ct(size))
     with pytest.raises(OutlineError, match="starts at the CT's corner"):
-        lay_mask(mask, ct(), SOURCE)
+        mask_on_grid(mask, ct(), SOURCE)
 
 
 def test_a_mask_beside_the_ct_is_refused_with_the_distance():
     mask = block(ct())
     mask.SetOrigin((-20.0, 10.0, -40.0))
     with pytest.raises(OutlineError, match=r"outside the CT by 53\.8 mm"):
-        lay_mask(mask, ct(), SOURCE)
+        mask_on_grid(mask, ct(), SOURCE)
 
 
 def test_an_empty_mask_is_refused():
     with pytest.raises(OutlineError, match="is empty"):
-        lay_mask(block(ct()) * 0, ct(), SOURCE)
+        mask_on_grid(block(ct()) * 0, ct(), SOURCE)

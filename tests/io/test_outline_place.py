@@ -5,7 +5,7 @@ import pytest
 import SimpleITK as sitk
 
 from radiogen.errors import OutlineError
-from radiogen.io.contours import CtReference, NamedPlane, check_frame, check_numbers, indices_of
+from radiogen.io.contours import CtReference, OutlinePlane, check_frame, check_numbers, indices_of
 
 SOURCE = Path("plan.dcm")
 
@@ -21,7 +21,7 @@ REFERENCE = CtReference(frozenset({"1.2"}), {f"s{k}": (-20.0, 10.0, -100.0 + 2.5
 
 
 def plane(k, *uids):
-    return NamedPlane(np.array([3.0, 4.0, -100.0 + 2.5 * k]), uids)
+    return OutlinePlane(np.array([3.0, 4.0, -100.0 + 2.5 * k]), uids)
 
 
 def frame(uid, *planes, reference=REFERENCE):

@@ -13,7 +13,7 @@ from pydicom import dcmread
 from pydicom.pixels import apply_rescale
 
 from radiogen.io.dicom.files import find_dicom
-from radiogen.io.dicom.pixels import HuNotes, put_hu, stored_numbers
+from radiogen.io.dicom.pixels import HuCounts, convert_to_hu, stored_numbers
 from radiogen.io.dicom.series import group_series, read_series
 
 PYDICOM = Path(pydicom.data.__file__).parent / "test_files"
@@ -86,7 +86,7 @@ def test_single_slices_of_pydicom_have_the_hu_that_pydicom_reads(name, tmp_path)
     (item,) = find_dicom(tmp_path).slices
     (stored,) = stored_numbers([item])
     hu = np.empty(stored.shape, np.int16)
-    put_hu(stored, item.pixels, HuNotes(), hu)
+    convert_to_hu(stored, item.pixels, HuCounts(), hu)
     dataset = dcmread(PYDICOM / name)
     theirs = np.asarray(apply_rescale(dataset.pixel_array, dataset))
     padded = dataset.pixel_array == dataset.get("PixelPaddingValue", None)

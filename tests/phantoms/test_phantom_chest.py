@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
+from tiny_cases import TINY
 
 from radiogen.errors import ConfigError
-from radiogen.phantoms.cases import TINY
 from radiogen.phantoms.chest import ChestSize, make_chest
 from radiogen.phantoms.traits import draw_traits
 from radiogen.volume import array_of

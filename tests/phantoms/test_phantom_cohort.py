@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 from pydicom import dcmread
+from tiny_cases import TINY
 
 from radiogen.errors import ConfigError, OutputError
 from radiogen.ingestion.ingest import ingest
@@ -15,7 +16,6 @@ from radiogen.ingestion.options import IngestOptions
 from radiogen.io.cases import read_manifest
 from radiogen.io.clinical import read_clinical
 from radiogen.io.polygons import fill_polygons, trace
-from radiogen.phantoms.cases import TINY
 from radiogen.phantoms.chest import make_chest
 from radiogen.phantoms.cohort import make_phantoms
 from radiogen.phantoms.traits import draw_traits

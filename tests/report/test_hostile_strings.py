@@ -6,10 +6,10 @@ import pydicom
 import pytest
 from browser import open_page, wait_for_viewer
 from report.page_reader import read
+from tiny_cases import TINY
 
 from radiogen.ingestion.ingest import ingest
 from radiogen.ingestion.options import IngestOptions
-from radiogen.phantoms.cases import TINY
 from radiogen.phantoms.cohort import make_phantoms
 from radiogen.provenance import write_json
 from radiogen.report.page import report

@@ -196,7 +196,7 @@ def test_what_ingest_decided_and_the_scanner_are_on_the_page(case, tmp_path):
     about = case.about()
     about["decisions"] = ["instance numbers start at 41: slices may be missing at an end"]
     about["scanner"] = {
-        "vendor": "<b>Maker</b>",
+        "vendor": "<b>OutlineAuthor</b>",
         "kernel": "B60f",
         "contrast": True,
         "slice_thickness_mm": 0.1,
@@ -204,7 +204,7 @@ def test_what_ingest_decided_and_the_scanner_are_on_the_page(case, tmp_path):
     write_json(case.folder / "case.json", about)
     text = text_of(qc(case.folder, tmp_path))
     assert "instance numbers start at 41" in text and "gaps between slices: 0.1 mm thick" in text
-    assert "<b>Maker</b>, kernel B60f, contrast medium" in text
+    assert "<b>OutlineAuthor</b>, kernel B60f, contrast medium" in text
 
 
 def test_a_folder_without_cases_is_refused(tmp_path):

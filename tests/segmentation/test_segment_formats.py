@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from pydicom import dcmread
+from tiny_cases import TINY
 from training.oracles import CopyOfPrior, oracle
 
 from radiogen.cohorts.run import run_cohort
@@ -17,7 +18,6 @@ from radiogen.errors import CaseError, ConfigError
 from radiogen.ingestion.ingest import ingest
 from radiogen.ingestion.options import IngestOptions
 from radiogen.io.nifti import read_grid, read_mask, write_volume
-from radiogen.phantoms.cases import TINY
 from radiogen.phantoms.cohort import make_phantoms
 from radiogen.segmentation.formats import parse_formats
 from radiogen.segmentation.segment import SegmentOptions, segment

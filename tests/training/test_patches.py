@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tiny_cases import tiny_cases
 from torch.utils.data import DataLoader
 from training.tiny_run import tiny_settings
 
 from radiogen.errors import CaseError, ConfigError
 from radiogen.io.cases import find_cases
-from radiogen.phantoms.cases import tiny_cases
 from radiogen.phantoms.chest import ChestSize
 from radiogen.training import patches as patches_module
 from radiogen.training.patches import EpochSampler, PatchDataset, read_padded

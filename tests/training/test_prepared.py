@@ -8,11 +8,11 @@ import pytest
 import SimpleITK as sitk
 from safetensors import safe_open
 from safetensors.numpy import save_file
+from tiny_cases import tiny_case
 
 from radiogen.errors import CaseError
 from radiogen.io.cases import find_cases
 from radiogen.model.network_input import Preprocessing, to_network_grid
-from radiogen.phantoms.cases import tiny_case
 from radiogen.training import prepared as prepared_module
 from radiogen.training.prepared import checksum, learnable, near_lesion, prepare, read_about
 from radiogen.volume import array_of, volume_like

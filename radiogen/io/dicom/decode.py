@@ -16,10 +16,11 @@ from typing import IO, Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
-from pydicom.uid import UID
+from pydicom import Dataset
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from radiogen.errors import SeriesError
-from radiogen.io.dicom.slices import DEFLATED, SliceFile
+from radiogen.io.dicom.slice_header import DEFLATED, SliceFile
 from radiogen.runtime import cpu_count
 
 SECONDS = 60.0  # for one slice; a decoder that needs longer is stopped
@@ -81,14 +82,42 @@ def decode_frames(path: Path, frames: Iterable[int]) -> Iterator[npt.NDArray[Any
         worker.stop()
 
 
+def is_compressed(dataset: Dataset) -> bool:
+    """Whether its pixels need a decoder."""
+    meta = getattr(dataset, "file_meta", None)
+    return bool(meta is not None and "TransferSyntaxUID" in meta and meta.TransferSyntaxUID.is_compressed)
+
+
+def decompress(dataset: Dataset, path: Path) -> None:
+    """Replace compressed pixels by plain ones; the decoder runs in a process of its own.
+
+    Raises:
+        ValueError: A frame cannot be decoded, or its decoder died or took too long.
+    """
+    frames = range(int(dataset.get("NumberOfFrames") or 1))
+    decoded = np.stack(list(decode_frames(path, frames)))
+    if int(dataset.BitsAllocated) == 1:
+        plain = np.packbits(decoded.astype(bool).ravel(), bitorder="little").tobytes()
+    else:
+        plain = decoded.astype(f"<u{int(dataset.BitsAllocated) // 8}").tobytes()
+    set_pixels(dataset, plain)
+
+
+def set_pixels(dataset: Dataset, plain: bytes) -> None:
+    """Give a data set uncompressed pixels."""
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.PixelData = plain + b"\0" * (len(plain) % 2)
+    dataset["PixelData"].is_undefined_length = False
+
+
 def _answer(worker: "_Worker", item: SliceFile) -> npt.NDArray[Any]:
     try:
         return worker.answer()
     except _DecodingError as error:
-        raise undecodable(item, str(error)) from error
+        raise decoding_error(item, str(error)) from error
 
 
-def undecodable(item: SliceFile, why: str) -> SeriesError:
+def decoding_error(item: SliceFile, why: str) -> SeriesError:
     """The error of a slice that was not decoded, with the package to install if a decoder is missing."""
     where = item.path.with_name(item.name)
     name = UID(item.pixels.syntax).name

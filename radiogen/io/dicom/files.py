@@ -12,8 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from radiogen import __version__
 from radiogen.errors import SeriesError
-from radiogen.io.dicom.headers import read_facts
-from radiogen.io.dicom.slices import FileFacts, OutlineFile, SliceFile
+from radiogen.io.dicom.file_kind import read_facts
+from radiogen.io.dicom.slice_header import FileFacts, OutlineFile, SliceFile
 from radiogen.pool import run_in_processes
 from radiogen.provenance import short_hash, whole_file
 from radiogen.runtime import cpu_count

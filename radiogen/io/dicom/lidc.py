@@ -37,7 +37,7 @@ class Polygon:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReaderOutline:
     """One nodule as one reader saw it.
 
     Attributes:
@@ -56,11 +56,11 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class LidcReadings:
+class LidcFile:
     """What the readers of one CT series outlined."""
 
     readers: int
-    readings: tuple[Reading, ...]
+    readings: tuple[ReaderOutline, ...]
 
 
 def is_lidc_xml(head: bytes) -> bool:
@@ -82,7 +82,7 @@ class _NoDoctype(ElementTree.TreeBuilder):
         raise ValueError("it declares a document type, which no LIDC reading does")
 
 
-def read_lidc_xml(path: Path) -> LidcReadings:
+def read_lidc_xml(path: Path) -> LidcFile:
     """The nodules of all reading sessions.
 
     Raises:
@@ -101,10 +101,10 @@ def read_lidc_xml(path: Path) -> LidcReadings:
         ]
     except (OSError, ValueError, LookupError, ElementTree.ParseError) as error:
         raise OutlineError(path, f"cannot be read as LIDC XML: {error}", "copy it again") from error
-    return LidcReadings(len(sessions), tuple(readings))
+    return LidcFile(len(sessions), tuple(readings))
 
 
-def _reading(reader: int, nodule: ElementTree.Element) -> Reading:
+def _reading(reader: int, nodule: ElementTree.Element) -> ReaderOutline:
     polygons = []
     for roi in _children(nodule, "roi"):
         corners = [(_number(e, "xCoord"), _number(e, "yCoord")) for e in _children(roi, "edgeMap")]
@@ -118,8 +118,8 @@ def _reading(reader: int, nodule: ElementTree.Element) -> Reading:
     name = _text(nodule, "noduleID")
     if polygons and all(len(one.corners) == 1 for one in polygons) and not ratings:
         column, row = polygons[0].corners[0].tolist()
-        return Reading(reader, name, ratings, (), (column, row, polygons[0].z_mm))
-    return Reading(reader, name, ratings, tuple(polygons))
+        return ReaderOutline(reader, name, ratings, (), (column, row, polygons[0].z_mm))
+    return ReaderOutline(reader, name, ratings, tuple(polygons))
 
 
 def _children(element: ElementTree.Element, name: str) -> Iterator[ElementTree.Element]:
@@ -181,7 +181,7 @@ class LidcNodules:
     decisions: tuple[str, ...]
 
 
-def find_nodules(found: LidcReadings, ct: sitk.Image, agreement: float, source: Path) -> LidcNodules:
+def find_nodules(found: LidcFile, ct: sitk.Image, agreement: float, source: Path) -> LidcNodules:
     """The nodules that enough readers outlined, voxel by voxel.
 
     Readings that share a voxel, directly or through others, are one nodule. A voxel belongs to it if at least
@@ -241,23 +241,23 @@ def find_nodules(found: LidcReadings, ct: sitk.Image, agreement: float, source: 
     return LidcNodules(tuple(nodules), small, tuple(said))
 
 
-def _check_amount(readings: Sequence[Reading], source: Path) -> None:
+def _check_amount(readings: Sequence[ReaderOutline], source: Path) -> None:
     boxes = (np.ptp(polygon.corners, axis=0) + 1 for one in readings for polygon in one.polygons)
     if sum(float(box.prod()) for box in boxes) > MOST_PIXELS:
         raise OutlineError(source, "outlines more than a chest holds", "copy it again")
 
 
-def _rated(reading: Reading, voxels: VoxelIndices, ct: sitk.Image) -> NoduleReading:
+def _rated(reading: ReaderOutline, voxels: VoxelIndices, ct: sitk.Image) -> NoduleReading:
     return NoduleReading(reading.reader, reading.nodule, len(voxels) * voxel_ml(ct), reading.ratings)
 
 
-def _small(reading: Reading, ct: sitk.Image) -> SmallNodule:
+def _small(reading: ReaderOutline, ct: sitk.Image) -> SmallNodule:
     column, row, z = reading.point or (0.0, 0.0, 0.0)
     x, y, _ = ct.TransformContinuousIndexToPhysicalPoint((column, row, 0.0))
     return SmallNodule(reading.reader, reading.nodule, (round(x, 2), round(y, 2), round(z, 2)))
 
 
-def _voxels_of(reading: Reading, ct: sitk.Image, source: Path) -> VoxelIndices:
+def _voxels_of(reading: ReaderOutline, ct: sitk.Image, source: Path) -> VoxelIndices:
     """Flat indices of the voxels of one reading; those of slices beyond the CT go on below 0 and above it.
 
     The contour line counts as nodule, of a hole too: so volumes agree with those published for pylidc.

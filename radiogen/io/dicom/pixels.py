@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from radiogen.errors import SeriesError
 from radiogen.io.dicom.decode import Decoders
-from radiogen.io.dicom.slices import BIG_ENDIAN, SliceFile, StoredPixels
+from radiogen.io.dicom.slice_header import BIG_ENDIAN, SliceFile, StoredPixels
 
 HuArray = npt.NDArray[np.int16]
 LOWEST_HU, HIGHEST_HU = -1024, 32767  # below air nothing is measured; above is the end of int16
@@ -17,7 +17,7 @@ _PADDING_LIKE = (-1000, 3000)  # a padding value between these is body or lung a
 
 
 @dataclass
-class HuNotes:
+class HuCounts:
     """What was done to the values of a series, counted in voxels or slices."""
 
     raised: int = 0
@@ -85,7 +85,7 @@ def _bytes(item: SliceFile) -> int:
     return item.size[0] * item.size[1] * item.pixels.bits[0] // 8
 
 
-def put_hu(stored: npt.NDArray[Any], how: StoredPixels, notes: HuNotes, out: HuArray) -> None:
+def convert_to_hu(stored: npt.NDArray[Any], how: StoredPixels, notes: HuCounts, out: HuArray) -> None:
     """Apply rescale slope and intercept; padding and what lies below air become -1024.
 
     Args:

@@ -9,8 +9,8 @@ import numpy as np
 from pydicom import Dataset
 
 from radiogen.errors import OutlineError
-from radiogen.io.contours import NamedPlane, check_numbers
-from radiogen.io.dicom.whole import read_whole
+from radiogen.io.contours import OutlinePlane, check_numbers
+from radiogen.io.dicom.file_kind import read_whole
 from radiogen.io.polygons import Points
 
 _FRAMES = "ReferencedFrameOfReferenceSequence"
@@ -32,7 +32,7 @@ class RoiContours:
     """The contours of a structure in LPS millimetres, shape (n, 3) each, and the slices they name."""
 
     contours: tuple[Points, ...]
-    planes: tuple[NamedPlane, ...]
+    planes: tuple[OutlinePlane, ...]
 
 
 def read_rtstruct(path: Path) -> list[Roi]:
@@ -85,7 +85,7 @@ def contours_of(roi: Roi, source: Path) -> RoiContours:
         try:
             contours = tuple(_numbers(_stored(one)).reshape(-1, 3) for one in roi.drawn)
             planes = tuple(
-                NamedPlane(points[0], _slices_of(one))
+                OutlinePlane(points[0], _slices_of(one))
                 for one, points in zip(roi.drawn, contours, strict=True)
             )
         except Exception as error:

@@ -11,16 +11,17 @@ import SimpleITK as sitk
 from pydicom import Dataset
 
 from radiogen.errors import OutlineError
-from radiogen.io.contours import NamedPlane, check_numbers
+from radiogen.io.contours import OutlinePlane, check_numbers
+from radiogen.io.dicom.decode import decompress, is_compressed, set_pixels
+from radiogen.io.dicom.file_kind import read_whole
 from radiogen.io.dicom.seg_frames import (
     Frame,
-    FramePlace,
+    FramePosition,
     check_claims,
-    frame_places,
+    frame_positions,
     frames_of,
     segmentation_type,
 )
-from radiogen.io.dicom.whole import decompress, is_compressed, put_pixels, read_whole
 from radiogen.io.polygons import Points
 
 if TYPE_CHECKING:
@@ -34,7 +35,9 @@ MOST_VOXELS = 1_000_000_000
 WAY_OUT = "convert it to a mask file"
 
 
-def check_extent(places: Sequence[FramePlace], size: tuple[int, int], ct: sitk.Image, source: Path) -> None:
+def check_extent(
+    places: Sequence[FramePosition], size: tuple[int, int], ct: sitk.Image, source: Path
+) -> None:
     """Refuse frames whose stack would not fit into memory.
 
     Raises:
@@ -173,7 +176,7 @@ class SegmentMask:
     """One segment on the grid of its own frames: uint8, 0 and 1; its planes; how it was read."""
 
     mask: sitk.Image
-    planes: tuple[NamedPlane, ...]
+    planes: tuple[OutlinePlane, ...]
     decisions: tuple[str, ...]
 
 
@@ -223,7 +226,7 @@ def _strictly(path: Path, unpacked: bytes | None) -> "Segmentation | str":
     try:
         dataset = read_whole(path)
         if unpacked is not None:
-            put_pixels(dataset, unpacked)
+            set_pixels(dataset, unpacked)
         return Segmentation.from_dataset(dataset, copy=False)
     except Exception as refusal:  # as above
         return _short(refusal)
@@ -249,7 +252,7 @@ def segment_mask(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            places = frame_places(seg.dataset, ct, slice_positions)
+            places = frame_positions(seg.dataset, ct, slice_positions)
         except Exception as error:  # as above
             reason = f"its frames cannot be placed: {error}"
             raise OutlineError(seg.path, reason[:200], "convert it to a mask file") from error
@@ -266,7 +269,7 @@ def segment_mask(
     return SegmentMask(mask, _planes(frames, mine), (verdict, *said))
 
 
-def _read_frames(seg: SegFile, number: int, places: list[FramePlace]) -> tuple[list[Frame], str]:
+def _read_frames(seg: SegFile, number: int, places: list[FramePosition]) -> tuple[list[Frame], str]:
     refusal = seg.strict
     if not isinstance(refusal, str):
         try:
@@ -294,11 +297,11 @@ def _by_highdicom(seg: "Segmentation", number: int) -> list[Frame]:
     ]
 
 
-def _planes(frames: list[Frame], places: list[FramePlace]) -> tuple[NamedPlane, ...]:
+def _planes(frames: list[Frame], places: list[FramePosition]) -> tuple[OutlinePlane, ...]:
     """Those of the file's frames that lie where pixels were found, with the slices they name."""
     filled = np.array([frame.position_mm for frame in frames if frame.inside.any()])
     return tuple(
-        NamedPlane(place.position_mm, place.slice_uids)
+        OutlinePlane(place.position_mm, place.slice_uids)
         for place in places
         if np.abs(filled - place.position_mm).max(axis=1).min() < 0.1
     )

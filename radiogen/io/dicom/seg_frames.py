@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from pydicom import Dataset
 from pydicom.uid import ExplicitVRBigEndian
 
-from radiogen.io.dicom.whole import is_compressed
+from radiogen.io.dicom.decode import is_compressed
 from radiogen.io.polygons import BoolArray, Points
 
 MOST_FRAME_PIXELS = 1 << 26  # 8192 x 8192
@@ -19,7 +19,7 @@ AnyArray = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class FramePlace:
+class FramePosition:
     """Where one frame lies.
 
     Attributes:
@@ -54,9 +54,9 @@ def segmentation_type(dataset: Dataset) -> str:
     return str(dataset.get("SegmentationType") or "BINARY").strip().upper()
 
 
-def frame_places(
+def frame_positions(
     dataset: Dataset, ct: sitk.Image, slice_positions: Mapping[str, tuple[float, ...]]
-) -> list[FramePlace]:
+) -> list[FramePosition]:
     """The places of all frames.
 
     Args:
@@ -119,7 +119,7 @@ def _place(
     shared: Dataset,
     ct: sitk.Image,
     slice_positions: Mapping[str, tuple[float, ...]],
-) -> FramePlace:
+) -> FramePosition:
     derived = _item("DerivationImageSequence", group, shared)
     sources = tuple(str(one.ReferencedSOPInstanceUID) for one in derived.get("SourceImageSequence") or ())
     position = _item("PlanePositionSequence", group, shared).get("ImagePositionPatient")
@@ -135,7 +135,7 @@ def _place(
     rows_mm, columns_mm = (float(v) for v in (between if between is not None else ct.GetSpacing()[1::-1]))
     if not 0 < min(rows_mm, columns_mm) <= max(rows_mm, columns_mm) < np.inf:
         raise ValueError(f"pixels of {rows_mm} x {columns_mm} mm")
-    return FramePlace(
+    return FramePosition(
         index,
         segment,
         np.array([float(v) for v in position]).reshape(3),
@@ -152,7 +152,7 @@ def _item(name: str, group: Dataset, shared: Dataset) -> Dataset:
     return found
 
 
-def frames_of(dataset: Dataset, number: int, places: Sequence[FramePlace]) -> list[Frame]:
+def frames_of(dataset: Dataset, number: int, places: Sequence[FramePosition]) -> list[Frame]:
     """The frames that show one segment, with their pixels; of fractional ones at least half of the maximum.
 
     Raises:

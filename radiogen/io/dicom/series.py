@@ -15,20 +15,20 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from radiogen.errors import SeriesError
-from radiogen.io.dicom.grid import (
+from radiogen.io.dicom.pixels import HuArray, HuCounts, convert_to_hu, stored_numbers
+from radiogen.io.dicom.slice_header import MARKS, RECONSTRUCTION_MARKS, SliceFile
+from radiogen.io.dicom.slice_order import (
     EvenGrid,
-    Stack,
+    SliceStack,
     are_parallel,
     check_alike,
     even_grid,
-    lay_slices,
+    fill_grid,
+    order_slices,
     refuse_gaps,
     refuse_tilt,
-    stack_slices,
     widest_gap,
 )
-from radiogen.io.dicom.pixels import HuArray, HuNotes, put_hu, stored_numbers
-from radiogen.io.dicom.slices import MARKS, RECONSTRUCTION_MARKS, SliceFile
 from radiogen.runtime import memory_gb
 from radiogen.volume import writable_volume
 
@@ -41,13 +41,13 @@ class Series:
         uid: SeriesInstanceUID.
         slices: Its files.
         part: Counts the volumes of this UID from 1; 0 if it holds only one.
-        because: What tells this volume from the others of the UID.
+        told_apart_by: What tells this volume from the others of the UID.
     """
 
     uid: str
     slices: tuple[SliceFile, ...]
     part: int = 0
-    because: str = ""
+    told_apart_by: str = ""
 
     @property
     def name(self) -> str:
@@ -68,9 +68,9 @@ class Series:
         return frozenset(item.frame_uid for item in self.slices) - {""}
 
     @cached_property
-    def stack(self) -> Stack:
+    def stack(self) -> SliceStack:
         """Its slices in order; checked by whoever reads them."""
-        return stack_slices(self.slices)
+        return order_slices(self.slices)
 
     @property
     def extent_mm(self) -> float:
@@ -129,7 +129,7 @@ def _tell_apart(slices: Sequence[SliceFile]) -> list[tuple[Sequence[SliceFile], 
     part then lies evenly, no place twice. Where no place comes twice only marks of reconstruction count: a
     scan in two acquisitions with a slice missing between them is one scan with a gap, not two.
     """
-    whole = stack_slices(slices)
+    whole = order_slices(slices)
     if not whole.is_doubled and (len(whole.places) < 3 or whole.is_even):
         return [(slices, "")]
     marks = MARKS if whole.is_doubled else RECONSTRUCTION_MARKS
@@ -155,8 +155,8 @@ def _natural(value: str) -> tuple[float, str]:
         return np.inf, value
 
 
-def _explains(parts: Sequence[Sequence[SliceFile]], whole: Stack) -> bool:
-    stacks = [stack_slices(part) for part in parts]
+def _explains(parts: Sequence[Sequence[SliceFile]], whole: SliceStack) -> bool:
+    stacks = [order_slices(part) for part in parts]
     least = 1 if whole.is_doubled else 3  # places; fewer are always even and explain nothing
     return (
         all(not one.is_doubled and (len(one.places) < 3 or one.is_even) for one in stacks)
@@ -206,8 +206,8 @@ def read_series(series: Series, rules: SeriesRules | None = None) -> CtSeries:
     volume.SetOrigin(grid.origin_mm)
     volume.SetSpacing(grid.spacing_mm)
     volume.SetDirection(grid.direction)
-    notes = HuNotes()
-    lay_slices(_read_places(stack, notes), grid, voxels)
+    notes = HuCounts()
+    fill_grid(_read_places(stack, notes), grid, voxels)
     if notes.inverted:
         _check_corners(series, voxels)
     doubles = sum(len(place) - 1 for place in stack.places)
@@ -216,7 +216,7 @@ def read_series(series: Series, rules: SeriesRules | None = None) -> CtSeries:
     return CtSeries(volume, tuple(place[0] for place in stack.places), tuple(said))
 
 
-def check_series(series: Series, rules: SeriesRules) -> Stack:
+def check_series(series: Series, rules: SeriesRules) -> SliceStack:
     """Order slices along their normal and check that they form a grid that the rules allow.
 
     Returns:
@@ -256,25 +256,25 @@ def _check_corners(series: Series, voxels: HuArray) -> None:
         )
 
 
-def _read_places(stack: Stack, notes: HuNotes) -> Iterator[HuArray]:
+def _read_places(stack: SliceStack, notes: HuCounts) -> Iterator[HuArray]:
     """The HU of each place in turn; further files of a place must hold the same."""
     files = [item for place in stack.places for item in place]
     with closing(stored_numbers(files)) as stored:
         for place in stack.places:
             first = _hu(next(stored), place[0], notes)
             for other in place[1:]:
-                if not np.array_equal(first, _hu(next(stored), other, HuNotes())):
+                if not np.array_equal(first, _hu(next(stored), other, HuCounts())):
                     raise _doubled(place[0], other, stack)
             yield first
 
 
-def _hu(stored: npt.NDArray[Any], item: SliceFile, notes: HuNotes) -> HuArray:
+def _hu(stored: npt.NDArray[Any], item: SliceFile, notes: HuCounts) -> HuArray:
     hu = np.empty(stored.shape, dtype=np.int16)
-    put_hu(stored, item.pixels, notes, hu)
+    convert_to_hu(stored, item.pixels, notes, hu)
     return hu
 
 
-def _doubled(one: SliceFile, other: SliceFile, stack: Stack) -> SeriesError:
+def _doubled(one: SliceFile, other: SliceFile, stack: SliceStack) -> SeriesError:
     z = one.position_mm[2]
     return SeriesError(
         other.path.with_name(other.name),
@@ -284,7 +284,7 @@ def _doubled(one: SliceFile, other: SliceFile, stack: Stack) -> SeriesError:
     )
 
 
-def _seams(stack: Stack) -> list[str]:
+def _seams(stack: SliceStack) -> list[str]:
     """What the headers say against the slices being the whole scan without gaps."""
     said = []
     numbers = sorted(place[0].instance or 0 for place in stack.places)

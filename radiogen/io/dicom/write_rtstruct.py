@@ -8,9 +8,9 @@ import SimpleITK as sitk
 from pydicom import Dataset
 from pydicom.uid import RTStructureSetStorage
 
-from radiogen.io.dicom.objects import Outlines, new_item
-from radiogen.io.dicom.scan import DicomScan, ScanSlice
-from radiogen.io.masks import colour_of
+from radiogen.io.dicom.referenced_ct import ReferencedCt, ScanSlice
+from radiogen.io.dicom.write_object import Outlines, new_item
+from radiogen.io.masks import label_colour
 from radiogen.io.polygons import BoolArray, Corner, trace
 
 
@@ -39,14 +39,16 @@ def make_rtstruct(outlines: Outlines) -> Dataset:
         item.StructureSetDescription = f"{maker.name} {maker.version}"
     algorithm = "AUTOMATIC" if maker.name else "MANUAL"
     structures = [
-        Structure(name, outlines.inside(label), algorithm=algorithm, colour=colour_of(label))
+        Structure(name, outlines.inside(label), algorithm=algorithm, colour=label_colour(label))
         for label, name in outlines.names.items()
     ]
-    put_structures(item, structures, outlines.labels, outlines.scan)
+    set_structures(item, structures, outlines.labels, outlines.scan)
     return item
 
 
-def put_structures(item: Dataset, structures: Sequence[Structure], grid: sitk.Image, scan: DicomScan) -> None:
+def set_structures(
+    item: Dataset, structures: Sequence[Structure], grid: sitk.Image, scan: ReferencedCt
+) -> None:
     """Fill a structure set with ROIs, contours and observations."""
     numbered = list(enumerate(structures, start=1))
     on_grid = scan.slices_on(grid)
@@ -56,13 +58,13 @@ def put_structures(item: Dataset, structures: Sequence[Structure], grid: sitk.Im
     item.RTROIObservationsSequence = [_observation(number, one) for number, one in numbered]
 
 
-def _image(scan: DicomScan, uid: str) -> Dataset:
+def _image(scan: ReferencedCt, uid: str) -> Dataset:
     image = Dataset()
     image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID = scan.sop_class, uid
     return image
 
 
-def _frame_of_reference(scan: DicomScan) -> Dataset:
+def _frame_of_reference(scan: ReferencedCt) -> Dataset:
     series, referenced, frame = Dataset(), Dataset(), Dataset()
     series.SeriesInstanceUID = scan.series_uid
     series.ContourImageSequence = [_image(scan, one.uid) for one in scan.slices]
@@ -74,7 +76,7 @@ def _frame_of_reference(scan: DicomScan) -> Dataset:
     return frame
 
 
-def _roi(scan: DicomScan, number: int, structure: Structure) -> Dataset:
+def _roi(scan: ReferencedCt, number: int, structure: Structure) -> Dataset:
     roi = Dataset()
     roi.ROINumber, roi.ROIName = number, structure.name
     roi.ReferencedFrameOfReferenceUID, roi.ROIGenerationAlgorithm = scan.frame_uid, structure.algorithm
@@ -92,7 +94,7 @@ def _contours(
     number: int,
     structure: Structure,
     grid: sitk.Image,
-    scan: DicomScan,
+    scan: ReferencedCt,
     on_grid: Sequence[ScanSlice | None],
 ) -> Dataset:
     drawn = Dataset()
@@ -106,7 +108,7 @@ def _contours(
 
 
 def _contour(
-    corners: Sequence[Corner], k: int, grid: sitk.Image, scan: DicomScan, under: ScanSlice | None
+    corners: Sequence[Corner], k: int, grid: sitk.Image, scan: ReferencedCt, under: ScanSlice | None
 ) -> Dataset:
     contour = Dataset()
     if under is not None:

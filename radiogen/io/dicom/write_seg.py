@@ -10,16 +10,16 @@ from pydicom import Dataset
 from pydicom.sr.coding import Code
 
 from radiogen import __version__
-from radiogen.io.dicom.objects import (
+from radiogen.io.dicom.referenced_ct import derived_uid, make_reproducible
+from radiogen.io.dicom.write_object import (
     MANUFACTURER,
     SERIES_NUMBERS,
     Outlines,
     decimals,
-    put_identity,
+    set_identity,
     source_images,
 )
-from radiogen.io.dicom.scan import uid_of, without_chance
-from radiogen.io.masks import colour_of
+from radiogen.io.masks import label_colour
 
 
 def make_seg(outlines: Outlines) -> Dataset:
@@ -65,8 +65,8 @@ def make_seg(outlines: Outlines) -> Dataset:
             content_label="LESIONS",
             series_description="radiogen lesions",
         )
-    put_identity(item, outlines.scan)
-    without_chance(item, outlines.scan.date, outlines.scan.time, outlines.uid("dimensions"))
+    set_identity(item, outlines.scan)
+    make_reproducible(item, outlines.scan.date, outlines.scan.time, outlines.uid("dimensions"))
     return item
 
 
@@ -96,7 +96,7 @@ def _description(outlines: Outlines, label: int) -> Any:
         tracking_uid=outlines.tracking_uid(label),
         tracking_id=outlines.names[label],
         anatomic_regions=regions,
-        display_color=CIELabColor.from_rgb(*colour_of(label)),
+        display_color=CIELabColor.from_rgb(*label_colour(label)),
     )
 
 
@@ -105,7 +105,7 @@ CT_CHEST = Code("24627-2", "LN", "CT Chest")
 DIAMETER = Code("L0JK", "IBSI", "Maximum 3D Diameter of a Mesh")
 
 
-class Measured(Protocol):
+class LesionMeasurement(Protocol):
     """A lesion that was measured."""
 
     @property
@@ -118,7 +118,7 @@ class Measured(Protocol):
     def longest_diameter_mm(self) -> float: ...
 
 
-def make_sr(outlines: Outlines, lesions: Sequence[Measured], seg: Dataset) -> Dataset:
+def make_sr(outlines: Outlines, lesions: Sequence[LesionMeasurement], seg: Dataset) -> Dataset:
     """The measurements of each lesion, tied to its segment.
 
     Args:
@@ -131,7 +131,9 @@ def make_sr(outlines: Outlines, lesions: Sequence[Measured], seg: Dataset) -> Da
     from pydicom.sr.codedict import codes
 
     images = source_images(outlines, outlines.planes)
-    device = Device(uid=uid_of("device", MANUFACTURER), name=MANUFACTURER, manufacturer_name=MANUFACTURER)
+    device = Device(
+        uid=derived_uid("device", MANUFACTURER), name=MANUFACTURER, manufacturer_name=MANUFACTURER
+    )
     observer = ObserverContext(codes.DCM.Device, device)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # highdicom tells of patient names that look odd, as pseudonyms do
@@ -153,13 +155,13 @@ def make_sr(outlines: Outlines, lesions: Sequence[Measured], seg: Dataset) -> Da
             is_final=False,
             series_description="radiogen measurements",
         )
-    put_identity(item, outlines.scan)
-    without_chance(item, outlines.scan.date, outlines.scan.time, "")
+    set_identity(item, outlines.scan)
+    make_reproducible(item, outlines.scan.date, outlines.scan.time, "")
     item.ReferencedPerformedProcedureStepSequence = item.get("ReferencedPerformedProcedureStepSequence", [])
     return item
 
 
-def _group(outlines: Outlines, lesion: Measured, seg: Dataset, images: Sequence[Dataset]) -> Any:
+def _group(outlines: Outlines, lesion: LesionMeasurement, seg: Dataset, images: Sequence[Dataset]) -> Any:
     from highdicom.sr import (
         AlgorithmIdentification,
         FindingSite,

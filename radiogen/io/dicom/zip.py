@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from radiogen.errors import OutputError, RadiogenError, SeriesError
-from radiogen.io.dicom.headers import looks_like_dicom
+from radiogen.io.dicom.file_kind import looks_like_dicom
 from radiogen.io.dicom.lidc import is_lidc_xml
 from radiogen.provenance import short_hash
 

@@ -2,8 +2,8 @@ import pytest
 from dicom_phantom import ct_slices, file_of, rtstruct, save, square, uid, write_ct
 
 from radiogen.errors import SeriesError
+from radiogen.io.dicom.file_kind import read_outline_file
 from radiogen.io.dicom.files import find_dicom
-from radiogen.io.dicom.headers import read_outline_file
 
 
 def other(sop_class, modality):

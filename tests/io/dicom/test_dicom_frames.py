@@ -52,7 +52,7 @@ def test_time_points_in_one_file_are_two_volumes(tmp_path):
         group.PlanePositionSequence[0].ImagePositionPatient = [*ORIGIN[:2], z]
     save([dataset], tmp_path, ["one"])
     series = group_series(find_dicom(tmp_path).slices)
-    assert [one.because for one in series] == ["time point 1", "time point 2"]
+    assert [one.told_apart_by for one in series] == ["time point 1", "time point 2"]
     assert [int(sitk.GetArrayFromImage(read_series(one).volume).max()) for one in series] == [40, 47]
 
 

@@ -19,16 +19,16 @@ from pydicom import dcmread
 from pydicom.config import disable_value_validation
 
 from radiogen.errors import SeriesError
-from radiogen.io.contours import CtReference, check_frame, lay_contours
+from radiogen.io.contours import CtReference, check_frame, fill_contours
 from radiogen.io.dicom.files import find_dicom
-from radiogen.io.dicom.objects import Maker, Outlines, write_dicom
+from radiogen.io.dicom.referenced_ct import read_scan
 from radiogen.io.dicom.rtstruct import contours_of, read_rtstruct
-from radiogen.io.dicom.scan import read_scan
 from radiogen.io.dicom.seg import read_seg, segment_mask
 from radiogen.io.dicom.series import group_series, read_series
+from radiogen.io.dicom.write_object import OutlineAuthor, Outlines, write_dicom
 from radiogen.io.dicom.write_rtstruct import make_rtstruct
 from radiogen.io.dicom.write_seg import make_seg, make_sr
-from radiogen.io.masks import lay_mask
+from radiogen.io.masks import mask_on_grid
 from radiogen.io.polygons import fill_polygons, trace
 from radiogen.measures.lesions import measure_lesions
 from radiogen.volume import array_of, volume_like
@@ -75,7 +75,7 @@ def outlines_on(folder, name, keep=False, patient="A 1", size=SIZE):
     ct, scan = placed_ct(folder, name, patient, size)
     scan = scan if keep else scan.without_patient("case-1")
     names = {1: "Lesion 1", 2: "Lesion 2"}
-    return Outlines(difficult_mask(ct), names, Maker("radiogen RA-Seg", "9, model abc"), scan), ct
+    return Outlines(difficult_mask(ct), names, OutlineAuthor("radiogen RA-Seg", "9, model abc"), scan), ct
 
 
 def objects_of(outlines):
@@ -86,7 +86,7 @@ def objects_of(outlines):
 def laid_back(seg_path, number, ct):
     found = segment_mask(read_seg(seg_path), number, ct, {})
     assert found.decisions[0] == "SEG read by highdicom"
-    return array_of(lay_mask(found.mask, ct, seg_path, is_dicom=True)[0])
+    return array_of(mask_on_grid(found.mask, ct, seg_path, is_dicom=True)[0])
 
 
 def read_by_dcmqi(program, *words):
@@ -160,7 +160,7 @@ def test_an_rtstruct_fills_to_the_same_voxels(tmp_path, name, size):
         drawn = contours_of(roi, path)
         assert roi.name == f"Lesion {number}"
         assert check_frame(roi.frame_uid, drawn.planes, ct, reference, path) == []
-        laid = lay_contours(drawn.contours, ct, path)
+        laid = fill_contours(drawn.contours, ct, path)
         assert np.array_equal(laid.inside, array_of(outlines.labels) == number)
         assert np.array_equal(filled_by_matplotlib(drawn.contours, ct), laid.inside)
 
@@ -269,7 +269,7 @@ def test_hostile_strings_of_the_header_become_harmless_values(tmp_path):
     scan, ct = read_scan(series), read_series(series).volume
     voxels = np.zeros(ct.GetSize()[::-1], np.uint8)
     voxels[1, 2, 3] = 1
-    outlines = Outlines(volume_like(voxels, ct), {1: "Lesion 1"}, Maker(), scan)
+    outlines = Outlines(volume_like(voxels, ct), {1: "Lesion 1"}, OutlineAuthor(), scan)
     path = tmp_path / "one.dcm"
     for item in objects_of(outlines):
         write_dicom(item, path)
@@ -301,7 +301,10 @@ def test_a_ct_that_was_resampled_refers_to_its_series_and_is_found_all_the_same(
     grid.SetSpacing((0.6, 1.0, 1.7))
     grid.SetDirection(ct.GetDirection())
     outlines = Outlines(
-        difficult_mask(grid), {1: "Lesion 1", 2: "Lesion 2"}, Maker("a", "1"), scan.without_patient("c")
+        difficult_mask(grid),
+        {1: "Lesion 1", 2: "Lesion 2"},
+        OutlineAuthor("a", "1"),
+        scan.without_patient("c"),
     )
     seg, structures, report = objects_of(outlines)
     write_dicom(seg, tmp_path / "lesion.seg.dcm")
@@ -313,7 +316,7 @@ def test_a_ct_that_was_resampled_refers_to_its_series_and_is_found_all_the_same(
     )
     assert np.array_equal(found_by_dcmqi(tmp_path / "lesion.seg.dcm", tmp_path / "dcmqi", grid), expected)
     for number, roi in enumerate(read_rtstruct(tmp_path / "lesion.rtstruct.dcm"), start=1):
-        laid = lay_contours(contours_of(roi, tmp_path).contours, grid, tmp_path)
+        laid = fill_contours(contours_of(roi, tmp_path).contours, grid, tmp_path)
         assert np.array_equal(laid.inside, expected == number)
     assert (
         dcmread(tmp_path / "lesion.seg.dcm").ReferencedSeriesSequence[0].SeriesInstanceUID == scan.series_uid

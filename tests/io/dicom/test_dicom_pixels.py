@@ -23,8 +23,8 @@ from pydicom.uid import (
 
 from radiogen.errors import SeriesError
 from radiogen.io.dicom import decode as dicom_decode
-from radiogen.io.dicom import headers as dicom_headers
-from radiogen.io.dicom.decode import Decoders, undecodable
+from radiogen.io.dicom import file_kind as dicom_headers
+from radiogen.io.dicom.decode import Decoders, decoding_error
 from radiogen.io.dicom.files import find_dicom
 from radiogen.io.dicom.series import group_series, read_series
 
@@ -258,7 +258,7 @@ def test_a_missing_decoder_is_named_with_its_package(tmp_path, syntax, why, says
 
     save(ct_slices(), tmp_path)
     item = find_dicom(tmp_path).slices[0]
-    error = undecodable(replace(item, pixels=replace(item.pixels, syntax=syntax)), why)
+    error = decoding_error(replace(item, pixels=replace(item.pixels, syntax=syntax)), why)
     assert says in str(error) and item.path.name in str(error)
 
 

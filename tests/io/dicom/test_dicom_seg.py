@@ -15,7 +15,7 @@ from radiogen.io.dicom import seg as seg_stack
 from radiogen.io.dicom.files import find_dicom
 from radiogen.io.dicom.seg import read_seg, segment_mask
 from radiogen.io.dicom.series import group_series, read_series
-from radiogen.io.masks import lay_mask
+from radiogen.io.masks import mask_on_grid
 
 STRICT = "SEG read by highdicom"
 
@@ -40,7 +40,7 @@ def two_masks():
 def read_back(path, number, ct, positions=None):
     """The segment on the CT's voxels, and how it was read."""
     found = segment_mask(read_seg(path), number, ct, positions or {})
-    mask, _ = lay_mask(found.mask, ct, path, is_dicom=True)
+    mask, _ = mask_on_grid(found.mask, ct, path, is_dicom=True)
     return sitk.GetArrayFromImage(mask).astype(bool), found.decisions
 
 

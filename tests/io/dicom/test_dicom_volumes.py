@@ -64,7 +64,7 @@ def no_mark(item, n):
 def test_volumes_of_one_uid_are_told_apart_by_their_marks(tmp_path, mark, because):
     save_all(two(mark, second=7), tmp_path)
     one, other = found(tmp_path)
-    assert [one.because, other.because] == because
+    assert [one.told_apart_by, other.told_apart_by] == because
     assert (one.name, other.name) == (f"{one.uid}#1", f"{one.uid}#2")
     assert np.array_equal(hu_of(one), box_hu()) and np.array_equal(hu_of(other), box_hu() + 7)
 
@@ -86,7 +86,7 @@ def test_a_localizer_plane_in_the_series_is_another_volume(tmp_path):
     across.SOPInstanceUID = across.file_meta.MediaStorageSOPInstanceUID = uid("across")
     save_all([*slices, across], tmp_path)
     axial, plane = found(tmp_path)
-    assert len(axial.slices) == 5 and len(plane.slices) == 1 and plane.because == "orientation"
+    assert len(axial.slices) == 5 and len(plane.slices) == 1 and plane.told_apart_by == "orientation"
     assert np.array_equal(hu_of(axial), box_hu())
 
 
@@ -102,7 +102,7 @@ def test_thick_and_thin_slices_between_each_other_are_two_volumes(tmp_path):
     thick = ct_slices(box_hu((11, 7, 3)), spacing=(0.75, 1.25, 4.0), origin=(*ORIGIN[:2], ORIGIN[2] + 1))
     save_all([*ct_slices(), *thick], tmp_path)
     thin, other = found(tmp_path)
-    assert (thin.because, other.because) == ("slice thickness 2.5", "slice thickness 4")
+    assert (thin.told_apart_by, other.told_apart_by) == ("slice thickness 2.5", "slice thickness 4")
     assert hu_of(thin).shape[0] == 5 and hu_of(other).shape[0] == 3
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from radiogen.errors import SeriesError
 from radiogen.io.dicom.pixels import LOWEST_HU, HuArray
-from radiogen.io.dicom.slices import SliceFile
+from radiogen.io.dicom.slice_header import SliceFile
 
 EVEN = 0.1
 SIDEWAYS = 0.25
@@ -26,7 +26,7 @@ Vectors = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Stack:
+class SliceStack:
     """Slices of one size and orientation in their order; files of one place stand together.
 
     Attributes:
@@ -73,7 +73,7 @@ class Stack:
         return any(len(place) > 1 for place in self.places)
 
 
-def stack_slices(slices: Sequence[SliceFile]) -> Stack:
+def order_slices(slices: Sequence[SliceFile]) -> SliceStack:
     """Order slices along their normal.
 
     Args:
@@ -95,7 +95,7 @@ def stack_slices(slices: Sequence[SliceFile]) -> Stack:
     firsts = [place[0] for place in places]
     path = positions[firsts] - positions[firsts[0]]
     real = np.sort(np.diff(heights[firsts]))
-    return Stack(
+    return SliceStack(
         places=tuple(tuple(slices[i] for i in place) for place in places),
         axes=axes,
         heights_mm=path @ axes[2],
@@ -151,7 +151,7 @@ def check_alike(folder: Path, slices: Sequence[SliceFile]) -> None:
             )
 
 
-def refuse_gaps(folder: Path, stack: Stack) -> SeriesError:
+def refuse_gaps(folder: Path, stack: SliceStack) -> SeriesError:
     """The error of a stack that is not even: where slices are missing, or which lie unevenly."""
     gaps, usual = np.diff(stack.heights_mm), stack.usual_mm
     z = [place[0].position_mm[2] for place in stack.places]
@@ -178,12 +178,12 @@ def refuse_gaps(folder: Path, stack: Stack) -> SeriesError:
     )
 
 
-def widest_gap(stack: Stack) -> float:
+def widest_gap(stack: SliceStack) -> float:
     """The widest gap that may be interpolated: one missing slice, in mm."""
     return 2 * stack.usual_mm * (1 + EVEN)
 
 
-def refuse_tilt(folder: Path, stack: Stack) -> SeriesError:
+def refuse_tilt(folder: Path, stack: SliceStack) -> SeriesError:
     """The error of a stack that is sheared, with its angle."""
     degrees = np.degrees(np.arctan2(np.linalg.norm(stack.shifts_mm[-1]), stack.heights_mm[-1]))
     return SeriesError(
@@ -221,7 +221,7 @@ class EvenGrid:
     decisions: tuple[str, ...]
 
 
-def even_grid(stack: Stack) -> EvenGrid:
+def even_grid(stack: SliceStack) -> EvenGrid:
     """The grid for a stack; an uneven one gets the usual spacing, a sheared one room at its sides."""
     first, said = stack.first, []
     spacing = stack.even_mm if stack.is_even else stack.usual_mm
@@ -262,7 +262,7 @@ def _is_on_plane(heights: Floats, plane: int) -> bool:
     return bool(np.abs(heights - plane).min() <= EVEN)
 
 
-def lay_slices(slices: Iterable[HuArray], grid: EvenGrid, out: HuArray) -> None:
+def fill_grid(slices: Iterable[HuArray], grid: EvenGrid, out: HuArray) -> None:
     """Put slices on the grid, one after the other.
 
     Args:

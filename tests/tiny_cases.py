@@ -1,4 +1,4 @@
-"""Made chests as ready case folders, for tests and trials that start behind ingest."""
+"""Phantoms as ready case folders, for tests and benchmarks that start behind ingest."""
 
 from pathlib import Path
 

@@ -35,7 +35,7 @@ class ScanSlice:
 
 
 @dataclass(frozen=True)
-class DicomScan:
+class ReferencedCt:
     """A CT series as DICOM objects refer to it.
 
     Attributes:
@@ -56,7 +56,7 @@ class DicomScan:
     identity: Dataset
     is_lossy: bool = False
 
-    def without_patient(self, pseudonym: str) -> "DicomScan":
+    def without_patient(self, pseudonym: str) -> "ReferencedCt":
         """The same scan; its objects bear a pseudonym, no dates and nothing else of the patient."""
         empty = Dataset()
         empty.SpecificCharacterSet = "ISO_IR 192"
@@ -87,7 +87,7 @@ class DicomScan:
         return found
 
 
-def read_scan(series: Series) -> DicomScan:
+def read_scan(series: Series) -> ReferencedCt:
     """What objects need to know of a CT series; one header is read, the patient's identity with it.
 
     Raises:
@@ -108,7 +108,7 @@ def read_scan(series: Series) -> DicomScan:
     if not all(_UID.fullmatch(uid) for uid in uids):
         wrong = "has a UID that is none (digits and dots, 64 at most), DICOM output cannot refer to it"
         raise SeriesError(series.folder, wrong, "take --format nifti")
-    return DicomScan(
+    return ReferencedCt(
         study_uid=first.study_uid,
         series_uid=series.uid,
         frame_uid=next(iter(frames)),
@@ -166,12 +166,12 @@ def one_line(value: str, longest: int = 64) -> str:
     return " ".join(printable.split()).encode("utf-8", "replace").decode()[:longest].strip()
 
 
-def uid_of(*words: str) -> UID:
+def derived_uid(*words: str) -> UID:
     """A new UID that depends on nothing but the words."""
     return generate_uid(entropy_srcs=["radiogen", *words])
 
 
-def without_chance(item: Dataset, date: str, time: str, dimensions: str) -> None:
+def make_reproducible(item: Dataset, date: str, time: str, dimensions: str) -> None:
     """Replace the times and UIDs that highdicom takes from the clock and from chance.
 
     Args:

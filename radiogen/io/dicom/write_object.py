@@ -14,7 +14,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import DSfloat
 
 from radiogen import __version__
-from radiogen.io.dicom.scan import IDENTITY, DicomScan, uid_of
+from radiogen.io.dicom.referenced_ct import IDENTITY, ReferencedCt, derived_uid
 from radiogen.io.polygons import BoolArray
 from radiogen.provenance import whole_file
 
@@ -23,7 +23,7 @@ MANUFACTURER = "radiogen"
 
 
 @dataclass(frozen=True)
-class Maker:
+class OutlineAuthor:
     """Who outlined: a program with its version, or a person (an empty name)."""
 
     name: str = ""
@@ -44,13 +44,13 @@ class Outlines:
 
     labels: sitk.Image
     names: dict[int, str]
-    maker: Maker
-    scan: DicomScan
+    maker: OutlineAuthor
+    scan: ReferencedCt
     are_lesions: bool = True
 
     def uid(self, what: str) -> UID:
         """The UID of something of these outlines: the same content gives the same UID."""
-        return uid_of(what, self._content)
+        return derived_uid(what, self._content)
 
     @cached_property
     def planes(self) -> list[int]:
@@ -86,7 +86,7 @@ def new_item(outlines: Outlines, sop_class: UID, modality: str) -> Dataset:
     item.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     item.file_meta.MediaStorageSOPClassUID = item.SOPClassUID = sop_class
     item.file_meta.MediaStorageSOPInstanceUID = item.SOPInstanceUID = outlines.uid(modality)
-    put_identity(item, outlines.scan)
+    set_identity(item, outlines.scan)
     item.StudyInstanceUID, item.SeriesInstanceUID = (
         outlines.scan.study_uid,
         outlines.uid(f"{modality} series"),
@@ -106,7 +106,7 @@ def write_dicom(item: Dataset, path: Path) -> None:
         item.save_as(draft, enforce_file_format=True)
 
 
-def put_identity(item: Dataset, scan: DicomScan) -> None:
+def set_identity(item: Dataset, scan: ReferencedCt) -> None:
     """Give an object the patient and study of its scan, and nothing else of them."""
     for name in (*IDENTITY, "PatientIdentityRemoved", "DeidentificationMethod", "SpecificCharacterSet"):
         if name in scan.identity:
@@ -127,7 +127,7 @@ def source_images(outlines: Outlines, planes: Sequence[int]) -> list[Dataset]:
         under = list(scan.slices)
     images = []
     bare = Dataset()
-    put_identity(bare, scan)
+    set_identity(bare, scan)
     for one in under:
         image = Dataset({element.tag: element for element in bare})
         image.SOPClassUID, image.SOPInstanceUID, image.Modality = scan.sop_class, one.uid, "CT"

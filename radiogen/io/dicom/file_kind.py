@@ -12,7 +12,7 @@ from pydicom.uid import UID
 
 from radiogen.errors import SeriesError
 from radiogen.io.dicom.lidc import is_lidc_xml, lidc_series_uid
-from radiogen.io.dicom.slices import (
+from radiogen.io.dicom.slice_header import (
     DEFLATED,
     HU_TYPES,
     DamagedHeaderError,
@@ -118,6 +118,7 @@ CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
 RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
 SEG = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+MOST_BYTES = 4_000_000_000  # of a file that is read whole: larger than any outline
 MOST_INFLATED = 1 << 30  # bytes; a deflated file that grows beyond is taken for a bomb
 
 _OUTLINE_KEYS = (
@@ -207,6 +208,21 @@ def inflated(file: BinaryIO, head: bytes) -> BinaryIO:
         if size > MOST_INFLATED:
             raise DamagedHeaderError(f"inflates to more than {MOST_INFLATED >> 30} GiB")
     return BytesIO(whole)
+
+
+def read_whole(path: Path) -> Dataset:
+    """Read a DICOM file with all it holds.
+
+    Raises:
+        ValueError: It is larger than an outline can be.
+        Exception: It is damaged; pydicom raises nearly anything.
+    """
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"it is larger than {MOST_BYTES} bytes")
+    with path.open("rb") as file:
+        stream = inflated(file, file.read(2048))
+        stream.seek(0)
+        return dcmread(stream, force=True)
 
 
 def _kind_of(path: Path, stream: BinaryIO, header: Dataset, certain: bool) -> FileFacts:
