@@ -59,13 +59,13 @@ def pruning(
     import json
 
     from radiogen.benchmark.classifiers import ClassifierSettings
-    from radiogen.benchmark.plans import read_grid
+    from radiogen.benchmark.plans import parse_grid
     from radiogen.benchmark.pruning import benchmark_pruning, default_values
     from radiogen.benchmark.runs import check_devices
     from radiogen.config import load_settings
     from radiogen.runtime import keep_large_blocks
 
-    grid = read_grid(criteria, sparsities, seeds, controls, controls_of)
+    grid = parse_grid(criteria, sparsities, seeds, controls, controls_of)
     chosen = {"network": network, "training.epochs": epochs, "width": width, "samples": samples}
     pairs = [f"{key}={value}" for key, value in chosen.items() if value is not None]
     settings = load_settings(ClassifierSettings, default_values(source), config, [*pairs, *(overrides or ())])
@@ -112,23 +112,23 @@ def segmentation_pruning(
     """Train RA-Seg dense and pruned, and compare Dice on the cases of the split test, size and speed."""
     import json
 
-    from radiogen.benchmark.plans import read_grid, shares
+    from radiogen.benchmark.plans import parse_grid, parse_shares
     from radiogen.benchmark.runs import check_devices
     from radiogen.benchmark.segmentation import benchmark_segmentation
-    from radiogen.benchmark.variants import SegmentationSettings, plan_variants
+    from radiogen.benchmark.variants import VariantSettings, plan_variants
     from radiogen.runtime import keep_large_blocks
     from radiogen.training.settings import load_preset
 
-    grid = read_grid(criteria, sparsities, seeds)
+    grid = parse_grid(criteria, sparsities, seeds)
     pairs = [f"training.epochs={epochs}"] if epochs else []
-    settings = SegmentationSettings(
+    settings = VariantSettings(
         preset=preset,
         run=load_preset(preset, config, [*pairs, *(overrides or ())]),
         scope=scope,
         samples=samples,
         prior=prior,
     )
-    variants = plan_variants(grid.criteria, grid.sparsities, shares("--keep", keep), grid.seeds)
+    variants = plan_variants(grid.criteria, grid.sparsities, parse_shares("--keep", keep), grid.seeds)
     devices = check_devices(device)
     keep_large_blocks()
     with progress_bar(quiet) as progress:

@@ -36,11 +36,11 @@ HELPERS = {
         "parse_ring",
         "patients_of",
         "plan_variants",
-        "read_grid",
+        "parse_grid",
         "remembered",
         "say_curve",
         "say_prompt",
-        "shares",
+        "parse_shares",
     ),
 }
 

@@ -1,6 +1,6 @@
-"""One run of the classifier benchmark: score, prune, train, test."""
+"""One run of the classifier benchmark: warm up, score, prune, train, test."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -10,12 +10,12 @@ from pydantic import Field, PositiveInt
 from torch import nn
 
 from radiogen.benchmark.images import ImageSet, read_image_set
-from radiogen.benchmark.plans import DENSE, Plan
+from radiogen.benchmark.plans import DENSE, RunPlan
 from radiogen.benchmark.protocol import (
-    Epoch,
-    Images,
+    ImageEpoch,
+    ImagesOnDevice,
     ProtocolSettings,
-    ScoringSet,
+    ScoringImages,
     accuracy,
     classification_loss,
     train_classifier,
@@ -32,7 +32,7 @@ from radiogen.pruning.taylor import Scoring
 from radiogen.pruning.warmup import WarmUpSettings, warm_up
 from radiogen.pruning.weight_masks import apply_weight_masks, save_weight_masks, weight_masks
 
-_CHANCE = 100_003  # the seeds of scores and controls are not those of the weights
+SCORING_SEED = 100_003  # added to the seed, so that scores and controls draw other numbers than the weights
 
 
 class ClassifierSettings(Settings):
@@ -66,63 +66,54 @@ class ClassifierBench:
     settings: ClassifierSettings
     runs: Path  # folder of the results
 
-    def __call__(self, plan: Plan, device: torch.device) -> None:
+    def __call__(self, plan: RunPlan, device: torch.device) -> None:
         """Write NAME.safetensors (weight masks), NAME.json (the result), NAME.run.json (last).
 
         Raises:
             RadiogenError: The run cannot be done.
         """
-        record = RunRecord("benchmark pruning", self.options(plan), seed=plan.seed, device=str(device))
+        record = RunRecord("benchmark pruning", asdict(plan), seed=plan.seed, device=str(device))
         images = read_images(self.source, self.side, self.limit)
         run = _Run(plan, self.settings, images, device)
         result, masks = run.perform()
         outputs = [self.result(plan)]
         if masks:
-            save_weight_masks(self.masks(plan), masks, self.options(plan))
+            save_weight_masks(self.masks(plan), masks, asdict(plan))
             outputs.append(self.masks(plan))
         write_json(self.result(plan), result)
         record.finish(self.result(plan), outputs)
 
-    def result(self, plan: Plan) -> Path:
-        """The file of a run's numbers."""
+    def result(self, plan: RunPlan) -> Path:
+        """Return the file of a run's numbers."""
         return self.runs / f"{plan.name}.json"
 
-    def masks(self, plan: Plan) -> Path:
-        """The file of a run's weight masks."""
+    def masks(self, plan: RunPlan) -> Path:
+        """Return the file of a run's weight masks."""
         return self.runs / f"{plan.name}.safetensors"
-
-    def options(self, plan: Plan) -> dict[str, Any]:
-        """What makes one run another run; images and settings are the benchmark's."""
-        return {
-            "criterion": plan.criterion,
-            "control": plan.control,
-            "sparsity": plan.sparsity,
-            "seed": plan.seed,
-        }
 
 
 @lru_cache(maxsize=1)
 def read_images(source: Path, side: int, limit: int | None) -> ImageSet:
-    """The images of a benchmark, read once in a process."""
+    """Return the images of a benchmark, read once in each process."""
     return read_image_set(source, side).limited(limit)
 
 
 class _Run:
-    """The stations of one run."""
+    """A run with its images, its network and its random numbers."""
 
     def __init__(
-        self, plan: Plan, settings: ClassifierSettings, images: ImageSet, device: torch.device
+        self, plan: RunPlan, settings: ClassifierSettings, images: ImageSet, device: torch.device
     ) -> None:
         self.plan, self.settings = plan, settings
-        self.train = Images(images.train, images.train, device)
-        self.test = Images(images.test, images.train, device)
+        self.train = ImagesOnDevice(images.train, images.train, device)
+        self.test = ImagesOnDevice(images.test, images.train, device)
         channels, classes = images.train.pixels.shape[1], len(images.classes)
         self.network = build_classifier(settings.network, channels, classes, plan.seed, settings.width)
         self.network.to(device)
-        self.rng = torch.Generator().manual_seed(plan.seed + _CHANCE)
+        self.rng = torch.Generator().manual_seed(plan.seed + SCORING_SEED)
 
     def perform(self) -> tuple[dict[str, Any], WeightMasks]:
-        """The numbers of the run, and its weight masks; none of a dense network."""
+        """Return the numbers of the run, and its weight masks; a dense network has none."""
         plan, training = self.plan, self.settings.training
         warm = WarmUpSettings(
             kind=self.settings.warmup,
@@ -130,15 +121,13 @@ class _Run:
             momentum=training.momentum,
             weight_decay=training.weight_decay,
         )
-        first = Epoch(self.train, training, plan.seed, training.epochs)  # an epoch that training never sees
+        # The epoch after the last: the warm-up must not see the mini-batches of the training beforehand.
+        first = ImageEpoch(self.train, training, plan.seed, training.epochs)
         warm_up(self.network, first, classification_loss, warm, self.rng)
         about, masks = (_about_dense(self.network), {}) if plan.criterion == DENSE else self._prune()
         losses = train_classifier(self.network, self.train, training, masks, plan.seed)
         result = {
-            "criterion": plan.criterion,
-            "control": plan.control,
-            "sparsity": plan.sparsity,
-            "seed": plan.seed,
+            **asdict(plan),
             "accuracy": round(accuracy(self.network, self.test), 4),
             **about,
             "loss": losses,
@@ -147,7 +136,7 @@ class _Run:
 
     def _prune(self) -> tuple[dict[str, Any], WeightMasks]:
         plan, settings = self.plan, self.settings
-        scoring_set = ScoringSet(self.train, settings.samples, settings.scoring_batch, plan.seed)
+        scoring_set = ScoringImages(self.train, settings.samples, settings.scoring_batch, plan.seed)
         criterion = CriterionSettings.model_validate(
             {
                 "criterion": plan.criterion,

@@ -14,7 +14,7 @@ DIGITS = "digits"
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 CIFAR_SIDE, CIFAR_PIXELS = 32, 3 * 32 * 32
 TEST_SHARE = 3  # one image in three is for testing where a set does not say which
-_WAY_OUT = "give a folder of class folders, CIFAR in its binary version, or the word digits"
+HINT = "give a folder of class folders, CIFAR in its binary version, or the word digits"
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class LabelledImages:
         return len(self.labels)
 
     def first_of_each(self, count: int) -> "LabelledImages":
-        """At most this many images of each class, the first ones, in their order."""
+        """Return at most this many images of each class, the first ones, in their order."""
         places = [np.flatnonzero(self.labels == label)[:count] for label in np.unique(self.labels)]
         chosen = np.sort(np.concatenate(places))
         return LabelledImages(self.pixels[chosen], self.labels[chosen])
@@ -44,13 +44,13 @@ class ImageSet:
     test: LabelledImages
 
     def limited(self, count: int | None) -> "ImageSet":
-        """At most this many images of each class, for training and for testing each."""
+        """Return at most this many images of each class, for training and for testing each."""
         if count is None:
             return self
         return replace(self, train=self.train.first_of_each(count), test=self.test.first_of_each(count))
 
     def hash(self) -> str:
-        """Twelve hexadecimal digits that stand for every pixel and label."""
+        """Return twelve hexadecimal digits that stand for every pixel and label."""
         digest = hashlib.sha256()
         for images in (self.train, self.test):
             digest.update(repr(images.pixels.shape).encode())
@@ -74,7 +74,7 @@ def read_image_set(source: Path, side: int = 32) -> ImageSet:
     if source.as_posix() == DIGITS:
         return _read_digits()
     if not source.is_dir():
-        raise VolumeError(source, "is not a folder of images", _WAY_OUT)
+        raise VolumeError(source, "is not a folder of images", HINT)
     if (source / "data_batch_1.bin").is_file():
         batches = [source / f"data_batch_{number}.bin" for number in range(1, 6)]
         return _read_cifar("cifar-10", source, batches, source / "test_batch.bin", 10, "batches.meta.txt")
@@ -88,10 +88,10 @@ def _read_digits() -> ImageSet:
     from sklearn.datasets import load_digits
 
     found = load_digits()
+    # Grey values are 0 to 16 there.
     pixels = np.round(found.images * (255 / 16)).astype(np.uint8)[:, None]
-    labels = found.target.astype(np.int64)
-    everything = LabelledImages(pixels, labels)
-    return _split_every_third(DIGITS, tuple(str(digit) for digit in range(10)), everything)
+    images = LabelledImages(pixels, found.target.astype(np.int64))
+    return _split_every_third(DIGITS, tuple(str(digit) for digit in range(10)), images)
 
 
 def _read_cifar(
@@ -110,7 +110,7 @@ def _read_cifar(
 
 
 def _read_records(path: Path, classes: int) -> LabelledImages:
-    """Records of one label byte (CIFAR-100: a coarse one before it) and 3 planes of 32 x 32 pixels."""
+    """Read records of one label byte (CIFAR-100: a coarse one before it) and 3 planes of 32 x 32 pixels."""
     label_bytes = 1 if classes == 10 else 2
     size = label_bytes + CIFAR_PIXELS
     try:
@@ -144,7 +144,7 @@ def _read_class_folders(source: Path, side: int) -> ImageSet:
 def _class_names(folder: Path) -> tuple[str, ...]:
     names = tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != "."))
     if len(names) < 2:
-        raise VolumeError(folder, f"holds {len(names)} class folders, at least 2 are needed", _WAY_OUT)
+        raise VolumeError(folder, f"holds {len(names)} class folders, at least 2 are needed", HINT)
     return names
 
 
@@ -169,14 +169,14 @@ def _read_image(path: Path, side: int) -> npt.NDArray[np.uint8]:
 
 
 def _split_every_third(name: str, classes: tuple[str, ...], images: LabelledImages) -> ImageSet:
-    """Every third image of each class tests, so that each class is on both sides where it has three."""
+    """Take every third image of each class for testing, so that each class is on both sides."""
     is_test = np.zeros(len(images), bool)
-    for label, shown in enumerate(classes):
+    for label, class_name in enumerate(classes):
         own = np.flatnonzero(images.labels == label)
         if len(own) < TEST_SHARE:
             wrong = f"has {len(own)} images, too few to split"
             raise VolumeError(
-                f"class {shown}", wrong, f"give at least {TEST_SHARE}, or train and test folders"
+                f"class {class_name}", wrong, f"give at least {TEST_SHARE}, or train and test folders"
             )
         is_test[own[TEST_SHARE - 1 :: TEST_SHARE]] = True
     parts = [LabelledImages(images.pixels[chosen], images.labels[chosen]) for chosen in (~is_test, is_test)]

@@ -1,4 +1,4 @@
-"""Which runs a benchmark consists of: criteria x sparsities x seeds, the dense network, the controls."""
+"""Plan the runs of a benchmark: criteria x sparsities x seeds, the dense network, the controls."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -16,8 +16,15 @@ PAPER_SEEDS = (0, 42, 123)
 
 
 @dataclass(frozen=True, order=True)
-class Plan:
-    """One run. Without a criterion it is the dense network, without a control the criterion itself."""
+class RunPlan:
+    """One run: the dense network, a criterion, or a control of a criterion.
+
+    Attributes:
+        criterion: Name of the criterion, or `dense`.
+        control: What replaces its weight masks; empty: nothing does.
+        sparsity: Share of the weights that is removed.
+        seed: Of weights, mini-batches, scores and controls.
+    """
 
     criterion: str
     control: ControlName | Literal[""]
@@ -26,17 +33,14 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """The name of its files: `fts-shuffle-0_95-42`, `dense-0`."""
-        parts = [
-            self.criterion,
-            self.control,
-            f"{self.sparsity:g}".replace(".", "_") if self.sparsity else "",
-        ]
-        return "-".join([*(part for part in parts if part), str(self.seed)])
+        """Name of its files: `fts-shuffle-0_95-42`, `dense-0`."""
+        sparsity = f"{self.sparsity:g}".replace(".", "_") if self.sparsity else ""
+        parts = (self.criterion, self.control, sparsity, str(self.seed))
+        return "-".join(part for part in parts if part)
 
 
-class Grid(Settings):
-    """What is compared with what."""
+class BenchmarkGrid(Settings):
+    """What is compared; the defaults are the rows and seeds of arXiv:2502.11450 and its controls."""
 
     criteria: tuple[CriterionName, ...] = Field(
         ("random", "magnitude", "snip", "grasp", "synflow", "fisher-pruning", "fts"), min_length=1
@@ -47,7 +51,7 @@ class Grid(Settings):
     controls_of: tuple[CriterionName, ...] = ("fts",)
 
     @model_validator(mode="after")
-    def _usable(self) -> "Grid":
+    def _usable(self) -> "BenchmarkGrid":
         for sparsity in self.sparsities:
             if not 0 < sparsity < 1:
                 raise ValueError(f"sparsity {sparsity:g} is not a share to remove, between 0 and 1")
@@ -60,23 +64,23 @@ class Grid(Settings):
         return self
 
 
-def plan_runs(grid: Grid) -> list[Plan]:
-    """All runs of a grid, each once, those of a seed together."""
+def plan_runs(grid: BenchmarkGrid) -> list[RunPlan]:
+    """Return all runs of a grid, each once, those of a seed together."""
     plans = []
     for seed in grid.seeds:
-        plans.append(Plan(DENSE, "", 0.0, seed))
+        plans.append(RunPlan(DENSE, "", 0.0, seed))
         for sparsity in grid.sparsities:
             for criterion in grid.criteria:
-                plans.append(Plan(criterion, "", sparsity, seed))
+                plans.append(RunPlan(criterion, "", sparsity, seed))
             for criterion in grid.controls_of:
-                plans += [Plan(criterion, control, sparsity, seed) for control in grid.controls]
+                plans += [RunPlan(criterion, control, sparsity, seed) for control in grid.controls]
     return list(dict.fromkeys(plans))
 
 
-def read_grid(
+def parse_grid(
     criteria: str, sparsities: str, seeds: str, controls: str = "none", controls_of: str = ""
-) -> Grid:
-    """A grid from lists as they are written on a command line, parted by commas; `none` is no control.
+) -> BenchmarkGrid:
+    """Make a grid from comma-separated lists, as options give them; `none` is no control.
 
     Raises:
         ConfigError: A word is no criterion, number or control; the right ones are named.
@@ -94,11 +98,11 @@ def read_grid(
         "controls": _words(controls),
         "controls_of": _words(controls_of),
     }
-    return check_settings(Grid, values, source="benchmark")
+    return check_settings(BenchmarkGrid, values, source="benchmark")
 
 
-def shares(option: str, text: str) -> list[float]:
-    """Numbers as they are written on a command line, parted by commas; `none` is no number.
+def parse_shares(option: str, text: str) -> list[float]:
+    """Return the numbers of a comma-separated list, as an option gives it; `none` is no number.
 
     Raises:
         ConfigError: A word is no number.
@@ -110,6 +114,6 @@ def shares(option: str, text: str) -> list[float]:
 
 
 def _words(text: str) -> list[str]:
-    """The words of a list, each once; `none` alone is an empty list."""
+    """Return the words of a list, each once; `none` alone is an empty list."""
     words = list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
     return [] if words == ["none"] else words

@@ -1,4 +1,4 @@
-"""The papers' training of a classifier, dense or pruned, from images that lie in memory."""
+"""Train a classifier, dense or pruned, as the pruning papers do, on images that lie in memory."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -16,8 +16,8 @@ from radiogen.pruning.holding import assert_held, hold_weight_masks
 from radiogen.pruning.settings import Batch
 
 PADDING = 4  # pixels that a crop may be shifted by
-ANSWER_BATCH = 512
-_SCORING, _ORDER = 1, 2  # what a draw is for, so that no two purposes share their chance
+TEST_BATCH = 512
+_SCORING, _ORDER = 1, 2  # second part of the seed: what is drawn, so that no two draws are alike
 
 
 class ProtocolSettings(Settings):
@@ -42,7 +42,7 @@ class ProtocolSettings(Settings):
     augment: bool = Field(True, description="random crops and left-right flips")
 
 
-class Images:
+class ImagesOnDevice:
     """Labelled images on a device, standardised by the mean and deviation of the training images."""
 
     def __init__(self, images: LabelledImages, of_training: LabelledImages, device: torch.device) -> None:
@@ -58,14 +58,14 @@ class Images:
         return len(self.labels)
 
     def take(self, places: Tensor) -> Batch:
-        """Images (N, C, H, W) and their labels (N,)."""
+        """Return images (N, C, H, W), standardised, and their labels (N,)."""
         return (self.pixels[places] - self.mean) / self.deviation, self.labels[places]
 
 
-class ScoringSet:
-    """Mini-batches for scoring: so many images of each class, drawn by the seed, not augmented."""
+class ScoringImages:
+    """Mini-batches for scoring: the same number of images of each class, drawn by the seed, not augmented."""
 
-    def __init__(self, images: Images, per_class: int, batch_size: int, seed: int) -> None:
+    def __init__(self, images: ImagesOnDevice, per_class: int, batch_size: int, seed: int) -> None:
         self.images, self.batch_size = images, batch_size
         rng = np.random.default_rng([seed, _SCORING])
         labels = images.labels.cpu().numpy()
@@ -77,10 +77,10 @@ class ScoringSet:
             yield self.images.take(places)
 
 
-class Epoch:
+class ImageEpoch:
     """The mini-batches of one epoch; their order and crops depend on (seed, epoch) alone."""
 
-    def __init__(self, images: Images, settings: ProtocolSettings, seed: int, number: int) -> None:
+    def __init__(self, images: ImagesOnDevice, settings: ProtocolSettings, seed: int, number: int) -> None:
         self.images, self.settings, self.seed, self.number = images, settings, seed, number
 
     def __iter__(self) -> Iterator[Batch]:
@@ -88,17 +88,18 @@ class Epoch:
         order = torch.from_numpy(rng.permutation(len(self.images)))
         for places in torch.split(order, self.settings.batch_size):
             if len(places) < 2:
-                continue  # BatchNorm has no variance of one image
+                continue  # BatchNorm cannot train on one image: it has no variance
             pixels, labels = self.images.take(places)
             yield (crop_and_flip(pixels, rng) if self.settings.augment else pixels), labels
 
 
 def crop_and_flip(pixels: Tensor, rng: np.random.Generator) -> Tensor:
-    """Shift each image (N, C, H, W) by up to 4 pixels on zeros, and mirror every other one by chance."""
+    """Shift each image (N, C, H, W) by up to 4 pixels on zeros, and mirror half of them."""
     count, channels, height, width = pixels.shape
     padded = functional.pad(pixels, (PADDING,) * 4)
     top, left = rng.integers(0, 2 * PADDING + 1, size=(2, count))
     is_flipped = rng.random(count) < 0.5
+    # One gather for all images: a crop is a row and a column index of each pixel, mirrored or not.
     columns = left[:, None] + np.where(is_flipped[:, None], np.arange(width)[::-1], np.arange(width))
     rows = top[:, None] + np.arange(height)
     index = [
@@ -111,13 +112,13 @@ def crop_and_flip(pixels: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def classification_loss(network: nn.Module, batch: Batch) -> Tensor:
-    """Mean cross-entropy of a mini-batch (images, labels)."""
+    """Return the mean cross-entropy of a mini-batch (images, labels)."""
     pixels, labels = batch
     return functional.cross_entropy(network(pixels), labels)
 
 
 def learning_rate(settings: ProtocolSettings, epoch: int) -> float:
-    """The rate of an epoch, lowered at each share of the epochs in `drop_at`.
+    """Return the rate of an epoch, lowered at each share of the epochs in `drop_at`.
 
     >>> [round(learning_rate(ProtocolSettings(), epoch), 6) for epoch in (59, 60, 120)]
     [0.01, 0.002, 0.0004]
@@ -128,7 +129,7 @@ def learning_rate(settings: ProtocolSettings, epoch: int) -> float:
 
 def train_classifier(
     network: nn.Module,
-    images: Images,
+    images: ImagesOnDevice,
     settings: ProtocolSettings,
     weight_masks: Mapping[str, Tensor],
     seed: int,
@@ -155,7 +156,7 @@ def train_classifier(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(settings, epoch)
         steps = []
-        for batch in Epoch(images, settings, seed, epoch):
+        for batch in ImageEpoch(images, settings, seed, epoch):
             loss = classification_loss(network, batch)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -169,12 +170,12 @@ def train_classifier(
     return losses
 
 
-def accuracy(network: nn.Module, images: Images) -> float:
-    """Per cent of the images that are classified right, in evaluation mode."""
+def accuracy(network: nn.Module, images: ImagesOnDevice) -> float:
+    """Return the per cent of the images that are classified right, in evaluation mode."""
     network.eval()
     right = 0
     with torch.no_grad():
-        for places in torch.split(torch.arange(len(images)), ANSWER_BATCH):
+        for places in torch.split(torch.arange(len(images)), TEST_BATCH):
             pixels, labels = images.take(places)
             right += int((network(pixels).argmax(dim=1) == labels).sum())
     return 100 * right / len(images)

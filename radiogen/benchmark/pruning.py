@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 
 from radiogen.benchmark.classifiers import ClassifierBench, ClassifierSettings, read_images
 from radiogen.benchmark.images import DIGITS, ImageSet
-from radiogen.benchmark.plans import DENSE, Grid, Plan, plan_runs
+from radiogen.benchmark.plans import DENSE, BenchmarkGrid, RunPlan, plan_runs
 from radiogen.benchmark.runs import Existing, Failure, open_benchmark, perform_all
 from radiogen.drawing.plots import plot_accuracy
 from radiogen.measures.intervals import paired_difference, spread
@@ -23,16 +23,26 @@ from radiogen.pruning.weight_masks import load_weight_masks
 from radiogen.runtime import Progress, no_progress
 
 Row = dict[str, Any]
-Results = Mapping[Plan, Row]
+Results = Mapping[RunPlan, Row]
 REFERENCE = "snip"
 COLUMNS = (
-    *("criterion", "control", "sparsity", "seeds", "accuracy_mean", "accuracy_sd", "against"),
-    *("difference", "low", "high", "kept_in_common", "collapsed_runs"),
+    "criterion",
+    "control",
+    "sparsity",
+    "seeds",
+    "accuracy_mean",
+    "accuracy_sd",
+    "against",
+    "difference",
+    "low",
+    "high",
+    "kept_in_common",
+    "collapsed_runs",
 )
 
 
-def accuracy_table(results: Results, masks_of: Callable[[Plan], WeightMasks]) -> list[Row]:
-    """One row for each criterion, control and sparsity.
+def accuracy_table(results: Results, masks_of: Callable[[RunPlan], WeightMasks]) -> list[Row]:
+    """Return one row for each criterion, control and sparsity.
 
     A criterion stands against SNIP, a control against its criterion, both at the same sparsity and seeds; the
     difference in points of accuracy comes with its 95 % interval. Only seeds that both have count.
@@ -42,7 +52,7 @@ def accuracy_table(results: Results, masks_of: Callable[[Plan], WeightMasks]) ->
         masks_of: Reads the weight masks of a run.
 
     Returns:
-        Rows by COLUMNS; None where there is nothing to tell. `kept_in_common` is the share of the kept
+        Rows by COLUMNS; None where there is nothing to compare. `kept_in_common` is the share of the kept
         weights that the one it stands against keeps too, `collapsed_runs` counts runs with a layer that
         nothing passes.
     """
@@ -63,9 +73,9 @@ def accuracy_table(results: Results, masks_of: Callable[[Plan], WeightMasks]) ->
 
 
 def _compare(
-    results: Results, own: Sequence[Plan], against: str, masks_of: Callable[[Plan], WeightMasks]
+    results: Results, own: Sequence[RunPlan], against: str, masks_of: Callable[[RunPlan], WeightMasks]
 ) -> Row:
-    pairs = [(plan, Plan(against, "", plan.sparsity, plan.seed)) for plan in own]
+    pairs = [(plan, RunPlan(against, "", plan.sparsity, plan.seed)) for plan in own]
     pairs = [(plan, other) for plan, other in pairs if other in results]
     if not pairs:
         return {}
@@ -102,7 +112,7 @@ def benchmark_pruning(
     source: Path,
     out: Path,
     settings: ClassifierSettings,
-    grid: Grid,
+    grid: BenchmarkGrid,
     devices: Sequence[str] = ("cpu",),
     jobs: int = 1,
     limit: int | None = None,
@@ -135,12 +145,12 @@ def benchmark_pruning(
     """
     images = read_images(source, side, limit)
     _check_network(settings, images)
-    about = {"images": f"{images.name} {images.hash()}", "settings": settings.model_dump(mode="json")}
-    record = RunRecord("benchmark pruning", {**about, "grid": grid.model_dump(mode="json")})
+    options = {"images": f"{images.name} {images.hash()}", "settings": settings.model_dump(mode="json")}
+    record = RunRecord("benchmark pruning", {**options, "grid": grid.model_dump(mode="json")})
     with remove_if_refused(out):
-        bench = ClassifierBench(source, side, limit, settings, open_benchmark(out, about, existing))
+        bench = ClassifierBench(source, side, limit, settings, open_benchmark(out, options, existing))
         plans = plan_runs(grid)
-        missing = [p for p in plans if not is_done(bench.result(p), bench.options(p), [], None)]
+        missing = [p for p in plans if not is_done(bench.result(p), asdict(p), [], None)]
         failures = perform_all(missing, bench, devices, jobs, progress)
     rows = _table(bench, [plan for plan in plans if plan.name not in {failed[0] for failed in failures}])
     write_csv(out / TABLE, COLUMNS, rows)
@@ -163,11 +173,11 @@ def _check_network(settings: ClassifierSettings, images: ImageSet) -> None:
 
 
 def default_values(source: Path) -> dict[str, object]:
-    """The settings for a set unless something else is said: the papers', but for digits."""
+    """Return the default settings for a set of images: the papers', but for digits."""
     return dict(FOR_DIGITS) if source.as_posix() == DIGITS else {}
 
 
-def _table(bench: ClassifierBench, plans: Sequence[Plan]) -> list[Row]:
+def _table(bench: ClassifierBench, plans: Sequence[RunPlan]) -> list[Row]:
     results = {plan: json.loads(bench.result(plan).read_text(encoding="utf-8")) for plan in plans}
     dense_first = sorted(results, key=lambda plan: plan.criterion != DENSE)
     return accuracy_table(

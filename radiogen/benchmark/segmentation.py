@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from radiogen.benchmark.runs import Existing, Failure, open_benchmark, perform_all
-from radiogen.benchmark.variants import SegmentationBench, SegmentationSettings, Variant
+from radiogen.benchmark.variants import SegmentationBench, Variant, VariantSettings
 from radiogen.errors import CaseError, ConfigError
 from radiogen.io.cases import Case, cases_of_split, find_cases
 from radiogen.measures.intervals import paired_difference, spread
@@ -39,15 +39,15 @@ REPEATS = 5
 
 
 @dataclass
-class Seconds:
-    """What each round took."""
+class Timings:
+    """Seconds of each round, of forward passes and of training steps."""
 
     forward: list[float] = field(default_factory=list)
     step: list[float] = field(default_factory=list)
 
     @property
     def forward_ms(self) -> float:
-        """Median of the forward passes, in milliseconds."""
+        """Median of the forward passes in milliseconds: other work of the machine delays single rounds."""
         return round(1000 * median(self.forward), 2)
 
     @property
@@ -63,8 +63,8 @@ def time_networks(
     device: torch.device,
     repeats: int = REPEATS,
     progress: Progress = no_progress,
-) -> dict[str, Seconds]:
-    """Time networks in turn, so that whatever else the machine does falls on all of them alike.
+) -> dict[str, Timings]:
+    """Time networks in turn, so that other work of the machine falls on all of them alike.
 
     Args:
         networks: RA-Seg by name; their weights are moved by the training steps.
@@ -75,20 +75,20 @@ def time_networks(
         progress: Told of the rounds.
     """
     passes = {name: _passes(network, window, batch_size, device) for name, network in networks.items()}
-    seconds = {name: Seconds() for name in networks}
+    timings = {name: Timings() for name in networks}
     for repeat in range(-1, repeats):
         progress("measure", repeat + 1, repeats + 1)
         for name, (forward, step) in passes.items():
             took = _seconds(forward, device), _seconds(step, device)
             if repeat >= 0:
-                seconds[name].forward.append(took[0])
-                seconds[name].step.append(took[1])
+                timings[name].forward.append(took[0])
+                timings[name].step.append(took[1])
     progress("measure", repeats + 1, repeats + 1)
-    return seconds
+    return timings
 
 
 def example_inputs(settings: RASegSettings, window: Sequence[int], count: int = 1) -> list[Tensor]:
-    """Random images (B, C, D, H, W) and priors of ones (B, 1, D, H, W)."""
+    """Return random images (B, C, D, H, W) and priors of ones (B, 1, D, H, W)."""
     rng = torch.Generator().manual_seed(0)
     image = torch.rand(count, settings.in_channels, *window, generator=rng)
     return [image, torch.ones(count, 1, *window)]
@@ -135,12 +135,33 @@ def _wait(device: torch.device) -> None:
 
 TABLE, COSTS, FAILURES = "table.csv", "costs.csv", "failures.csv"
 COLUMNS = (
-    *("structure", "criterion", "share", "seeds", "dice_mean", "dice_sd", "difference", "low", "high"),
-    *("dice_of_the_box", "prompt", "collapsed_runs", "weights", "not_zero", "checkpoint_mb"),
+    "structure",
+    "criterion",
+    "share",
+    "seeds",
+    "dice_mean",
+    "dice_sd",
+    "difference",
+    "low",
+    "high",
+    "dice_of_the_box",
+    "prompt",
+    "collapsed_runs",
+    "weights",
+    "not_zero",
+    "checkpoint_mb",
 )
 COST_COLUMNS = (
-    *("structure", "criterion", "share", "weights", "macs", "inference_mb", "training_mb"),
-    *("forward_ms", "step_ms", "train_minutes"),
+    "structure",
+    "criterion",
+    "share",
+    "weights",
+    "macs",
+    "inference_mb",
+    "training_mb",
+    "forward_ms",
+    "step_ms",
+    "train_minutes",
 )
 Row = dict[str, Any]
 
@@ -158,7 +179,7 @@ class SegmentationBenchmark:
 def benchmark_segmentation(
     cases: Path,
     out: Path,
-    settings: SegmentationSettings,
+    settings: VariantSettings,
     variants: Sequence[Variant],
     devices: Sequence[str] = ("cpu",),
     jobs: int = 1,
@@ -191,10 +212,10 @@ def benchmark_segmentation(
     learn, test = learnable(find_cases(cases))[0], cases_of_split(cases, "test")
     if not any(case.has_lesion for case in test):
         raise CaseError(cases, "has no test case with an outline", "ingest with outlines, or split anew")
-    about = {"cases": _hash_cases([*learn, *test]), "settings": settings.model_dump(mode="json")}
-    record = RunRecord("benchmark segmentation-pruning", about)
+    options = {"cases": _hash_cases([*learn, *test]), "settings": settings.model_dump(mode="json")}
+    record = RunRecord("benchmark segmentation-pruning", options)
     with remove_if_refused(out):
-        bench = SegmentationBench(cases, settings, open_benchmark(out, about, existing))
+        bench = SegmentationBench(cases, settings, open_benchmark(out, options, existing))
         missing = [v for v in variants if not is_done(bench.result(v), asdict(v), [], None)]
         failures = perform_all(missing, bench, devices, jobs, progress)
     failed = {name for name, _, _ in failures}
@@ -219,7 +240,7 @@ def _hash_cases(cases: Sequence[Case]) -> str:
 
 
 def segmentation_table(results: dict[Variant, Row]) -> list[Row]:
-    """One row for each variant: Dice over seeds, its difference to the dense network paired by seed.
+    """Return one row for each variant: Dice over seeds, its difference to the dense network paired by seed.
 
     Args:
         results: What the runs measured.
@@ -249,7 +270,7 @@ def segmentation_table(results: dict[Variant, Row]) -> list[Row]:
 def _costs(
     bench: SegmentationBench, done: Sequence[Variant], learn: int, path: Path, device: str, progress: Progress
 ) -> list[Row]:
-    """One row for each variant, measured in turn on the network of its first seed, unless done already."""
+    """Return one row for each variant: the costs of the network of its first seed, unless measured."""
     firsts = {own[0].name: key for key, own in _by_variant(done).items()}
     folders = {name: bench.runs / name / "model" for name in firsts}
     options = {"models": {name: model_hash(folder) for name, folder in folders.items()}, "device": device}
@@ -259,15 +280,15 @@ def _costs(
         where, run = pick_device(device), bench.settings.run
         window, batch = run.preprocessing.size, run.training.batch_size
         networks = {name: load_model(folder, where).network for name, folder in folders.items()}
-        seconds = time_networks(networks, window, batch, where, progress=progress)
+        timings = time_networks(networks, window, batch, where, progress=progress)
         steps = run.training.epochs * ceil(learn * run.training.patches_per_case / batch)
         rows = []
         for name, key in firsts.items():
             settings = networks[name].settings
             cost = measure_cost(partial(RASeg, settings), example_inputs(settings, window))
             row = {**_named(key), **asdict(cost)}
-            row |= {"forward_ms": seconds[name].forward_ms, "step_ms": seconds[name].step_ms}
-            row["train_minutes"] = seconds[name].step_ms * steps / 60_000
+            row |= {"forward_ms": timings[name].forward_ms, "step_ms": timings[name].step_ms}
+            row["train_minutes"] = timings[name].step_ms * steps / 60_000
             rows.append({name: round(v, 2) if isinstance(v, float) else v for name, v in row.items()})
         write_csv(path, COST_COLUMNS, rows)
         write_json(beside, rows)

@@ -1,4 +1,4 @@
-"""The variants of RA-Seg that the segmentation benchmark compares, and one run of each."""
+"""Plan and do the runs of the segmentation benchmark: RA-Seg dense, with pruned weights, or narrower."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -38,15 +38,16 @@ class Variant:
 
     @property
     def name(self) -> str:
-        """The name of its folder: `weight-fts-0_9-42`, `dense-0`."""
-        parts = [self.structure, self.criterion, f"{self.share:g}".replace(".", "_") if self.share else ""]
-        return "-".join([*(part for part in parts if part), str(self.seed)])
+        """Name of its folder: `weight-fts-0_9-42`, `dense-0`."""
+        share = f"{self.share:g}".replace(".", "_") if self.share else ""
+        parts = (self.structure, self.criterion, share, str(self.seed))
+        return "-".join(part for part in parts if part)
 
 
 def plan_variants(
     criteria: Sequence[str], sparsities: Sequence[float], keep: Sequence[float], seeds: Sequence[int]
 ) -> list[Variant]:
-    """All runs, each once, those of a seed together.
+    """Return all runs, each once, those of a seed together.
 
     Args:
         criteria: How weights and channels are scored.
@@ -69,12 +70,12 @@ def plan_variants(
     return list(dict.fromkeys(plans))
 
 
-class SegmentationSettings(Settings):
+class VariantSettings(Settings):
     """What decides the numbers of the segmentation benchmark, beside cases, variant and seed.
 
     Attributes:
         preset: Whose settings `run` was made from.
-        prior: Where the networks are told to look in the test.
+        prior: Prior of the networks in the test.
     """
 
     preset: str = "modern"
@@ -89,7 +90,7 @@ class SegmentationBench:
     """A segmentation benchmark in its folder; called with a variant, it does that run."""
 
     cases: Path
-    settings: SegmentationSettings
+    settings: VariantSettings
     runs: Path
 
     def __call__(self, variant: Variant, device: torch.device) -> None:
@@ -105,8 +106,8 @@ class SegmentationBench:
         training = TrainOptions(preset=self.settings.preset, seed=variant.seed, pruned=start)
         trained = train(self.cases, home / "model", self.settings.run, training, device)
         model = load_model(home / "model", device)
-        looking = SegmentOptions(prior=self.settings.prior, split="test", picture=False)
-        segmented = segment(self.cases, home / "segmented", model, looking)
+        options = SegmentOptions(prior=self.settings.prior, split="test", picture=False)
+        segmented = segment(self.cases, home / "segmented", model, options)
         without_outline = {case.case_id for case in cases_of_split(self.cases, "test") if not case.has_lesion}
         for case_id, reason, hint in segmented.failures:
             if case_id not in without_outline:
@@ -134,11 +135,11 @@ class SegmentationBench:
         record.finish(self.result(variant))
 
     def result(self, variant: Variant) -> Path:
-        """The file of a run's numbers."""
+        """Return the file of a run's numbers."""
         return self.runs / f"{variant.name}.json"
 
     def _prune(self, variant: Variant, out: Path, device: torch.device) -> PrunedNetwork:
-        """Layers may collapse: that is a result here."""
+        """Prune a network by the variant; layers may collapse, which is a result here."""
         settings, of_channels = self.settings, variant.structure == "channel"
         sparsity = 0.0 if of_channels else variant.share
         criterion = CriterionSettings.model_validate(

@@ -6,10 +6,10 @@ import torch
 
 from radiogen.benchmark.images import LabelledImages
 from radiogen.benchmark.protocol import (
-    Epoch,
-    Images,
+    ImageEpoch,
+    ImagesOnDevice,
     ProtocolSettings,
-    ScoringSet,
+    ScoringImages,
     accuracy,
     crop_and_flip,
     learning_rate,
@@ -30,7 +30,7 @@ def made_images(count=30, classes=3, side=8):
     for place, label in enumerate(labels):
         pixels[place, :, :, 2 * label] += 180
     images = LabelledImages(pixels.astype(np.uint8), labels.astype(np.int64))
-    return Images(images, images, CPU)
+    return ImagesOnDevice(images, images, CPU)
 
 
 def test_the_defaults_are_those_of_the_paper():
@@ -70,7 +70,7 @@ def test_a_crop_is_a_shift_on_zeros_or_its_mirror_image():
 def test_an_epoch_shows_every_image_once_in_an_order_of_its_own():
     images = made_images(20)
     orders = [
-        torch.cat([labels for _, labels in Epoch(images, QUICK, seed, number)]).tolist()
+        torch.cat([labels for _, labels in ImageEpoch(images, QUICK, seed, number)]).tolist()
         for seed, number in ((0, 0), (0, 0), (0, 1), (1, 0))
     ]
     assert orders[0] == orders[1] and len({tuple(order) for order in orders}) == 3
@@ -78,15 +78,15 @@ def test_an_epoch_shows_every_image_once_in_an_order_of_its_own():
 
 
 def test_a_last_mini_batch_of_one_image_is_left_out():
-    assert [len(labels) for _, labels in Epoch(made_images(17), QUICK, 0, 0)] == [8, 8]
+    assert [len(labels) for _, labels in ImageEpoch(made_images(17), QUICK, 0, 0)] == [8, 8]
 
 
 def test_the_scoring_set_holds_as_many_of_each_class_and_is_the_same_each_time():
     images = made_images()
-    first = list(ScoringSet(images, 4, 1, seed=5))
+    first = list(ScoringImages(images, 4, 1, seed=5))
     labels = torch.cat([batch[1] for batch in first])
     assert len(first) == 12 and labels.bincount().tolist() == [4, 4, 4]
-    scoring_set = ScoringSet(images, 4, 1, seed=5)
+    scoring_set = ScoringImages(images, 4, 1, seed=5)
     for _ in range(2):
         assert all(torch.equal(a[0], b[0]) for a, b in zip(first, scoring_set, strict=True))
 

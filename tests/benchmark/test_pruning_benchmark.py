@@ -13,7 +13,7 @@ import torch
 
 from radiogen.benchmark import classifiers
 from radiogen.benchmark.classifiers import ClassifierSettings
-from radiogen.benchmark.plans import Grid
+from radiogen.benchmark.plans import BenchmarkGrid
 from radiogen.benchmark.pruning import benchmark_pruning
 from radiogen.errors import OutputError, TrainingError
 from radiogen.pruning.controls import overlap
@@ -23,7 +23,9 @@ DIGITS = Path("digits")
 SETTINGS = ClassifierSettings.model_validate(
     {"network": "resnet8", "width": 4, "samples": 2, "training": {"epochs": 1, "batch_size": 32}}
 )
-GRID = Grid(criteria=("snip", "fts"), sparsities=(0.5,), seeds=(0, 1), controls=("shuffle", "reinit"))
+GRID = BenchmarkGrid(
+    criteria=("snip", "fts"), sparsities=(0.5,), seeds=(0, 1), controls=("shuffle", "reinit")
+)
 WORDS = (
     *("digits", "-o", "bench", "--criteria", "snip,fts", "--sparsities", "0.5", "--seeds", "0,1"),
     *("--width", "4", "--samples", "2", "--limit", "6", "--epochs", "1", "--device", "cpu"),
@@ -181,7 +183,7 @@ def test_the_networks_of_the_papers_take_cifar(name, tmp_path):
         records[:, 0] = np.arange(6) % 3
         (tmp_path / "cifar" / file).write_bytes(records.tobytes())
     settings = SETTINGS.model_copy(update={"network": name, "width": 2, "samples": 1})
-    grid = Grid(criteria=("synflow", "grasp"), sparsities=(0.5,), seeds=(0,), controls=())
+    grid = BenchmarkGrid(criteria=("synflow", "grasp"), sparsities=(0.5,), seeds=(0,), controls=())
     made = benchmark_pruning(tmp_path / "cifar", tmp_path / "bench", settings, grid)
     assert [row["criterion"] for row in made.rows] == ["dense", "synflow", "grasp"]
     assert all(0 <= row["accuracy_mean"] <= 100 for row in made.rows)

@@ -9,7 +9,7 @@ from training.tiny_run import tiny_settings
 
 from radiogen.benchmark import variants
 from radiogen.benchmark.segmentation import benchmark_segmentation, segmentation_table, time_networks
-from radiogen.benchmark.variants import SegmentationSettings, Variant, plan_variants
+from radiogen.benchmark.variants import Variant, VariantSettings, plan_variants
 from radiogen.cohorts.split import split_cases
 from radiogen.errors import CaseError, ConfigError
 from radiogen.io.cases import find_cases, read_manifest, write_manifest
@@ -24,7 +24,7 @@ WIDE = (  # wide enough that channels can leave in steps of 8
     "training.epochs=1",
     "training.patches_per_case=1",
 )
-SETTINGS = SegmentationSettings(preset="small", run=tiny_settings(*WIDE), samples=2)
+SETTINGS = VariantSettings(preset="small", run=tiny_settings(*WIDE), samples=2)
 PLANS = plan_variants(["fts"], [0.5], [0.6], [0])
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from radiogen.benchmark.plans import Grid, Plan, plan_runs, read_grid
+from radiogen.benchmark.plans import BenchmarkGrid, RunPlan, parse_grid, plan_runs
 from radiogen.benchmark.pruning import accuracy_table
 from radiogen.errors import ConfigError
 
@@ -19,13 +19,13 @@ def result(accuracy, collapsed=()):
 
 
 RESULTS = {
-    Plan("dense", "", 0.0, 0): result(95.0),
-    Plan("dense", "", 0.0, 1): result(96.0),
-    Plan("snip", "", 0.5, 0): result(90.0),
-    Plan("snip", "", 0.5, 1): result(92.0),
-    Plan("fts", "", 0.5, 0): result(91.0),
-    Plan("fts", "", 0.5, 1): result(95.0, ["conv"]),
-    Plan("fts", "shuffle", 0.5, 1): result(94.0),
+    RunPlan("dense", "", 0.0, 0): result(95.0),
+    RunPlan("dense", "", 0.0, 1): result(96.0),
+    RunPlan("snip", "", 0.5, 0): result(90.0),
+    RunPlan("snip", "", 0.5, 1): result(92.0),
+    RunPlan("fts", "", 0.5, 0): result(91.0),
+    RunPlan("fts", "", 0.5, 1): result(95.0, ["conv"]),
+    RunPlan("fts", "shuffle", 0.5, 1): result(94.0),
 }
 
 
@@ -47,11 +47,11 @@ def test_without_snip_a_criterion_stands_alone():
 
 
 def test_a_grid_asks_for_each_run_once():
-    grid = Grid(criteria=("snip", "fts"), sparsities=(0.5, 0.9), seeds=(0, 1), controls_of=("fts",))
+    grid = BenchmarkGrid(criteria=("snip", "fts"), sparsities=(0.5, 0.9), seeds=(0, 1), controls_of=("fts",))
     plans = plan_runs(grid)
     assert len(plans) == len(set(plans)) == 2 * (1 + 2 * (2 + 3))
     assert len({plan.name for plan in plans}) == len(plans)
-    assert Plan("fts", "reinit", 0.9, 1).name == "fts-reinit-0_9-1"
+    assert RunPlan("fts", "reinit", 0.9, 1).name == "fts-reinit-0_9-1"
 
 
 @pytest.mark.parametrize(
@@ -69,4 +69,4 @@ def test_a_grid_asks_for_each_run_once():
 )
 def test_a_grid_that_cannot_be_is_refused(words, said):
     with pytest.raises(ConfigError, match=said):
-        read_grid(*words)
+        parse_grid(*words)
