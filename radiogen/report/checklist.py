@@ -1,27 +1,23 @@
 """Fill in what a run can answer of a reporting checklist; the rest is left to the authors."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from radiogen import __version__
 from radiogen.errors import ConfigError
 from radiogen.provenance import RunRecord, record_path, write_text
-from radiogen.report import evidence_egfr, evidence_features, evidence_images
-from radiogen.report.evidence import Evidence, Files
+from radiogen.report.evidence import Evidence, RunFiles, find_evidence
+from radiogen.report.page import ReportOptions, read_whole
 from radiogen.report.reading import find_ct_cases
 
-if TYPE_CHECKING:
-    from radiogen.report.page import ReportOptions
-
-PLACES = (evidence_images, evidence_features, evidence_egfr)
 LISTS = ("claim", "tripod-ai", "clear")
 MOST_CASES = 5000  # whose case.json are read
 
 
-def write_checklist(name: str, run: Path, out: Path, options: "ReportOptions") -> Path:
+def write_checklist(name: str, run: Path, out: Path, options: ReportOptions) -> Path:
     """Write a checklist as Markdown: each item with what the run says and where, or a gap for the authors.
 
     Args:
@@ -37,14 +33,12 @@ def write_checklist(name: str, run: Path, out: Path, options: "ReportOptions") -
         ConfigError: There is no such checklist.
         CaseError: There is nothing to report, or a file of the run is damaged.
     """
-    from radiogen.report.page import read_whole
-
     if name not in LISTS:
         raise ConfigError(f"--checklist {name}", "is not known", f"take {', '.join(LISTS)}")
     record = RunRecord("report", options={"checklist": name})
     found = read_whole(run, record_path(out), options)
     cases = [case.about() for case in find_ct_cases(run, options.cases)[:MOST_CASES]]
-    write_text(out, fill(read_list(name), Files(found, run, cases)))
+    write_text(out, fill(read_list(name), RunFiles(found, run, cases)))
     record.finish(out)
     return out
 
@@ -57,7 +51,7 @@ def read_list(name: str) -> dict[str, Any]:
     return content
 
 
-def fill(checklist: Mapping[str, Any], files: Files) -> str:
+def fill(checklist: Mapping[str, Any], files: RunFiles) -> str:
     """The checklist as Markdown."""
     lines, answered, total = [], 0, 0
     for section, items in checklist["sections"].items():
@@ -86,21 +80,8 @@ def fill(checklist: Mapping[str, Any], files: Files) -> str:
     return "\n".join([*head, *lines]) + "\n"
 
 
-def provider(name: str) -> Callable[[Files], Iterator[Evidence]]:
-    """The function that looks for a piece of evidence, by the name that a list gives it."""
-    if name == "this_list":
-        return _this_list
-    place = next(place for place in PLACES if hasattr(place, name))
-    found: Callable[[Files], Iterator[Evidence]] = getattr(place, name)
-    return found
-
-
-def _this_list(_files: Files) -> Iterator[Evidence]:
-    yield Evidence("This list was begun by radiogen report --checklist.", "the run record beside it")
-
-
-def _unique(names: list[str], files: Files) -> Iterator[Evidence]:
-    yield from dict.fromkeys(each for name in names for each in provider(name)(files))
+def _unique(names: list[str], files: RunFiles) -> Iterator[Evidence]:
+    yield from dict.fromkeys(each for name in names for each in find_evidence(name, files))
 
 
 def _cell(text: str) -> str:

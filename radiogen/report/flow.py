@@ -155,7 +155,7 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
 @dataclass(frozen=True)
-class Step:
+class FlowStep:
     """One verb of a run: how many results, by what, how, where and how long."""
 
     verb: str
@@ -169,7 +169,7 @@ class Step:
     seed: str
 
 
-def count_steps(run: Run, folder: Path) -> list[Step]:
+def count_steps(run: Run, folder: Path) -> list[FlowStep]:
     """The steps of a run in the order of the road; those without a record are not there.
 
     Args:
@@ -184,10 +184,10 @@ def count_steps(run: Run, folder: Path) -> list[Step]:
     return [_step(verb, by_verb[verb], names) for verb in verbs]
 
 
-def _step(verb: str, records: list[dict[str, Any]], names: dict[str, str]) -> Step:
+def _step(verb: str, records: list[dict[str, Any]], names: dict[str, str]) -> FlowStep:
     options = [record["options"] for record in records if isinstance(record.get("options"), dict)]
     hashes = [each[:HASH_DIGITS] for each in _unique(record.get("model_hash") for record in records)]
-    return Step(
+    return FlowStep(
         verb=verb,
         results=len(records),
         version=", ".join(_unique(record.get("radiogen") for record in records)),

@@ -7,8 +7,10 @@ import pytest
 from report.made_run import SCRIPT
 
 from radiogen.errors import ConfigError
-from radiogen.report.checklist import LISTS, provider, read_list, write_checklist
+from radiogen.report.checklist import LISTS, read_list, write_checklist
+from radiogen.report.evidence import FORMATS, FUNCTIONS, PLACEHOLDER, RunFiles, look_up, read_entries
 from radiogen.report.page import ReportOptions
+from radiogen.report.reading import Run
 
 NUMBERS = {
     "claim": [str(number) for number in range(1, 45)],
@@ -81,7 +83,26 @@ def test_a_list_has_all_its_numbers_in_order_and_only_evidence_that_exists(name)
     items = [pair for section in read_list(name)["sections"].values() for pair in section.items()]
     assert [number for number, _ in items] == NUMBERS[name]
     for _, (words, *wanted) in items:
-        assert words and all(callable(provider(each)) for each in wanted)
+        assert words and all(each in read_entries() or each in FUNCTIONS for each in wanted)
+
+
+@pytest.mark.parametrize("name", read_entries())
+def test_each_sentence_names_its_place_and_only_what_the_evaluator_knows(name, tmp_path):
+    sources = {*RunFiles(Run("empty"), tmp_path).sources, "row"}
+    verbs = {"ingest", "split", "train", "segment", "extract-features"}
+    for entry in read_entries()[name]:
+        if isinstance(entry, str):
+            assert entry in read_entries() or entry in FUNCTIONS
+            continue
+        assert entry.keys() <= {"say", "where", "if", "known", "unless", "each", "file"}
+        assert entry["say"] and entry["where"]
+        for key, form, _ in PLACEHOLDER.findall(entry["say"] + entry["where"]):
+            assert key.split(".")[0] in sources | verbs and (not form or form in FORMATS)
+
+
+def test_a_key_reaches_into_rows_and_says_none_where_there_is_nothing():
+    assert look_up({"rows": [{"a": {"b": 1}}, {}]}, "rows.a.b") == [1, None]
+    assert look_up({"a": 1}, "a.b.c") is None
 
 
 @pytest.mark.parametrize("name", LISTS)
