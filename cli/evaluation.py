@@ -69,15 +69,15 @@ def _evaluate_masks(
     from radiogen.config import check_settings
     from radiogen.evaluation.case import EvaluateOptions
     from radiogen.evaluation.evaluate import evaluate as evaluate_masks
-    from radiogen.evaluation.sentences import say_prompt
-    from radiogen.evaluation.summary import for_json
+    from radiogen.evaluation.sentences import describe_prompt
+    from radiogen.evaluation.summary import json_rows
 
     options = check_settings(EvaluateOptions, rules, source="radiogen evaluate")
     with progress_bar(quiet) as progress:
         result = evaluate_masks(predicted, reference, out, options, progress)
     if as_json:
         parts = ("rows", "lesions", "summary", "size_bins", "froc")
-        typer.echo(json.dumps({part: for_json(getattr(result, part)) for part in parts}, indent=2))
+        typer.echo(json.dumps({part: json_rows(getattr(result, part)) for part in parts}, indent=2))
     else:
         for row in result.rows:
             typer.echo("\t".join(_case_words(row)))
@@ -95,7 +95,7 @@ def _evaluate_masks(
             [row for row in result.size_bins if row["lesions"]],
         )
         for summary in result.summary:
-            typer.echo("\n".join(say_prompt(summary)))
+            typer.echo("\n".join(describe_prompt(summary)))
     _finish(result.failures, out)
 
 
@@ -109,7 +109,7 @@ def _evaluate_jitter(
     quiet: bool,
 ) -> None:
     from radiogen.config import check_settings
-    from radiogen.evaluation.jitter import JitterOptions, jitter_curve, say_curve
+    from radiogen.evaluation.jitter import JitterOptions, describe_curve, jitter_curve
     from radiogen.model.folder import load_model
     from radiogen.runtime import keep_large_blocks, pick_device
 
@@ -123,7 +123,7 @@ def _evaluate_jitter(
     else:
         shown = ("jitter", "prompt", "cases", "runs", "dice_mean", "dice_low", "dice_high", "lost_mean")
         _echo_table((*shown, "best_floor_mean"), curve.levels)
-        typer.echo("\n".join(say_curve(curve)))
+        typer.echo("\n".join(describe_curve(curve)))
     _finish(curve.failures, out)
 
 

@@ -20,9 +20,9 @@ def view(
     import webbrowser
     from threading import Thread
 
-    from radiogen.report.serving import ViewServer, read_shown
+    from radiogen.report.serving import ViewServer, read_view
 
-    with ViewServer(read_shown(paths), port) as server:
+    with ViewServer(read_view(paths), port) as server:
         signal.signal(signal.SIGINT, lambda *_: Thread(target=server.shutdown).start())
         typer.echo(server.address)
         say("Ctrl-C ends it")

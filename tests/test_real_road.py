@@ -14,7 +14,7 @@ from radiogen.ingestion.ingest import ingest
 from radiogen.ingestion.options import IngestOptions
 from radiogen.io.cases import Case, find_cases
 from radiogen.io.nifti import read_mask
-from radiogen.measures.floors import faces_of, floors, loosen
+from radiogen.measures.floors import exact_boxes, loosen_box, measure_floors
 from radiogen.measures.lesions import measure_lesions
 from radiogen.measures.matching import number_lesions
 from radiogen.model.folder import Model, load_model
@@ -76,7 +76,9 @@ def test_ingest_gives_the_scanners_grid_and_the_volume_of_the_tumour(case):
 
 def test_filling_its_loosened_box_gives_what_others_measured(case):
     lesions = number_lesions(array_of(case.lesion()))
-    found = floors(lesions, [loosen(faces, 0.1) for faces in faces_of(lesions)], array_of(case.ct()))
+    found = measure_floors(
+        lesions, [loosen_box(faces, 0.1) for faces in exact_boxes(lesions)], array_of(case.ct())
+    )
     assert list(found.values()) == pytest.approx([0.23, 0.38, 0.35, 0.58], abs=0.01)
 
 

@@ -14,7 +14,7 @@ from radiogen.benchmark.images import DIGITS, ImageSet
 from radiogen.benchmark.plans import DENSE, BenchmarkGrid, RunPlan, plan_runs
 from radiogen.benchmark.runs import Existing, Failure, open_benchmark, perform_all
 from radiogen.drawing.plots import plot_accuracy
-from radiogen.measures.intervals import paired_difference, spread
+from radiogen.measures.intervals import paired_difference, sample_deviation
 from radiogen.networks.classifiers import build_classifier
 from radiogen.provenance import RunRecord, is_done, remove_if_refused, write_csv, write_failures
 from radiogen.pruning.controls import overlap
@@ -63,7 +63,7 @@ def accuracy_table(results: Results, masks_of: Callable[[RunPlan], WeightMasks])
         values = [results[plan]["accuracy"] for plan in own]
         row: Row = dict.fromkeys(COLUMNS)
         row |= {"criterion": criterion, "control": control, "sparsity": sparsity, "seeds": len(own)}
-        row |= {"accuracy_mean": mean(values), "accuracy_sd": spread(values)}
+        row |= {"accuracy_mean": mean(values), "accuracy_sd": sample_deviation(values)}
         row["collapsed_runs"] = sum(bool(results[plan]["collapsed"]) for plan in own)
         against = criterion if control else REFERENCE
         if criterion != DENSE and key != (REFERENCE, "", sparsity):

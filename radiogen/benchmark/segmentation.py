@@ -17,7 +17,7 @@ from radiogen.benchmark.runs import Existing, Failure, open_benchmark, perform_a
 from radiogen.benchmark.variants import SegmentationBench, Variant, VariantSettings
 from radiogen.errors import CaseError, ConfigError
 from radiogen.io.cases import Case, cases_of_split, find_cases
-from radiogen.measures.intervals import paired_difference, spread
+from radiogen.measures.intervals import paired_difference, sample_deviation
 from radiogen.model.folder import load_model, model_hash
 from radiogen.networks.raseg import RASeg, RASegSettings
 from radiogen.provenance import (
@@ -252,7 +252,7 @@ def segmentation_table(results: dict[Variant, Row]) -> list[Row]:
     for key, own in _by_variant(results).items():
         dice = [results[variant]["dice"] for variant in own]
         row: Row = {**dict.fromkeys(COLUMNS), **_named(key), "seeds": len(own)}
-        row |= {"dice_mean": mean(dice), "dice_sd": spread(dice)}
+        row |= {"dice_mean": mean(dice), "dice_sd": sample_deviation(dice)}
         pairs = [(v, dense) for v in own if (dense := Variant("dense", "", 0.0, v.seed)) in results]
         if key[0] != "dense" and pairs:
             found = paired_difference(

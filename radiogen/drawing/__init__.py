@@ -1,1 +1,1 @@
-"""Planes of a CT, panels, pictures and plots: the one place that knows matplotlib."""
+"""Planes of a CT, panels, pictures and plots: the only room that knows matplotlib."""

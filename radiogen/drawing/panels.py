@@ -11,7 +11,7 @@ from radiogen.drawing.planes import Plane
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's colours, which colour-blind eyes can tell apart; masks of other names take the further ones
+# Okabe and Ito's colours, which the colour-blind can tell apart; masks of other names take the further ones.
 COLORS = {"lesion": "#E69F00", "reference": "#56B4E9", "lungs": "#009E73"}
 FURTHER_COLORS = ("#CC79A7", "#F0E442", "#D55E00", "#0072B2")
 STYLES: dict[str, Any] = {"reference": (0, (4, 2)), "lungs": (0, (1, 1.5))}
@@ -20,7 +20,7 @@ BACKING: dict[str, Any] = {"facecolor": "black", "alpha": 0.6, "pad": 1.5, "line
 
 
 @dataclass(frozen=True)
-class Window:
+class DisplayWindow:
     """The range of HU that is shown from black to white."""
 
     low_hu: float
@@ -28,21 +28,21 @@ class Window:
 
     @property
     def label(self) -> str:
-        """Width and level, as viewers give them.
+        """Width and level, as DICOM viewers name them.
 
-        >>> Window(-1350, 150).label
+        >>> DisplayWindow(-1350, 150).label
         'W 1500 L -600'
         """
         return f"W {self.high_hu - self.low_hu:.0f} L {(self.high_hu + self.low_hu) / 2:.0f}"
 
 
-LUNG = Window(-1350.0, 150.0)
-SOFT_TISSUE = Window(-160.0, 240.0)
+LUNG = DisplayWindow(-1350.0, 150.0)
+SOFT_TISSUE = DisplayWindow(-160.0, 240.0)
 
 
 @dataclass(frozen=True)
-class Shown:
-    """The part of a plane that is shown, in mm from its upper left corner."""
+class FieldOfView:
+    """The part of a plane that a panel shows, in mm from the upper left corner of the plane."""
 
     left_mm: float
     right_mm: float
@@ -53,23 +53,23 @@ class Shown:
     def height_to_width(self) -> float:
         return (self.bottom_mm - self.top_mm) / (self.right_mm - self.left_mm)
 
-    def widened_to(self, height_to_width: float) -> "Shown":
-        """The same middle, grown along one side to fill a panel of another shape."""
+    def widened_to(self, height_to_width: float) -> "FieldOfView":
+        """Grow the field along one side round the same middle, to fill a panel of another shape."""
         width, height = self.right_mm - self.left_mm, self.bottom_mm - self.top_mm
         more_x = max(0.0, height / height_to_width - width) / 2
         more_y = max(0.0, width * height_to_width - height) / 2
-        return Shown(
+        return FieldOfView(
             self.left_mm - more_x, self.right_mm + more_x, self.top_mm - more_y, self.bottom_mm + more_y
         )
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One plane on the page: the window it is shown in, which part of it, and whether with outlines."""
+    """One plane on the page: the window of its grey levels, which part of it, and whether with outlines."""
 
     plane: Plane
-    window: Window
-    shown: Shown
+    window: DisplayWindow
+    field: FieldOfView
     outlines: bool = True
 
 
@@ -89,24 +89,24 @@ def draw_panel(axes: "Axes", panel: Panel, names: Sequence[str], height_to_width
     if panel.outlines:
         for name in names:
             _outline(axes, plane, name, names)
-    shown = panel.shown.widened_to(height_to_width)
+    field = panel.field.widened_to(height_to_width)
     axes.set_aspect("equal")
-    axes.set_xlim(shown.left_mm, shown.right_mm)
-    axes.set_ylim(shown.bottom_mm, shown.top_mm)
+    axes.set_xlim(field.left_mm, field.right_mm)
+    axes.set_ylim(field.bottom_mm, field.top_mm)
     _mark_point(axes, plane)
     _annotate(axes, panel)
-    _scale_bar(axes, shown)
+    _scale_bar(axes, field)
 
 
 def color_of(name: str, names: Sequence[str]) -> str:
-    """The colour a mask is drawn in, among masks of these names."""
+    """Return the colour a mask is drawn in, among masks of these names."""
     further = [other for other in names if other not in COLORS]
     return COLORS.get(name) or FURTHER_COLORS[further.index(name) % len(FURTHER_COLORS)]
 
 
 def _outline(axes: "Axes", plane: Plane, name: str, names: Sequence[str]) -> None:
     """Draw the line halfway between the voxels of a label and their neighbours, label by label."""
-    labels = np.pad(plane.masks[name], 1)
+    labels = np.pad(plane.masks[name], 1)  # so that an outline at the edge of the volume is closed
     rows = (np.arange(labels.shape[0]) - 0.5) * plane.row_mm
     columns = (np.arange(labels.shape[1]) - 0.5) * plane.column_mm
     for label in np.unique(labels[labels != 0]):
@@ -122,31 +122,33 @@ def _outline(axes: "Axes", plane: Plane, name: str, names: Sequence[str]) -> Non
 
 
 def _mark_point(axes: "Axes", plane: Plane) -> None:
-    """Short ticks at the edges where the other two planes cut."""
+    """Draw short ticks at the edges where the other two planes cut."""
     for at, along in zip(plane.at_mm, (axes.axvline, axes.axhline), strict=True):
         for start, end in ((0.0, 0.03), (0.97, 1.0)):
             along(at, start, end, color="#F0E442", linewidth=1.0)
 
 
 def _annotate(axes: "Axes", panel: Panel) -> None:
+    """Write what is shown, and what lies left, right and down: a picture without that is misread."""
     text = f"{panel.plane.name} · {panel.plane.position} · {panel.window.label}"
     if not panel.outlines:
         text += " · without outlines"
     left, right, _, down = panel.plane.letters
-    for x, y, word, across, upright in (
+    texts = (
         (0.015, 0.985, text, "left", "top"),
         (0.015, 0.5, left, "left", "center"),
         (0.985, 0.5, right, "right", "center"),
         (0.5, 0.015, down, "center", "bottom"),
-    ):
-        axes.text(x, y, word, transform=axes.transAxes, ha=across, va=upright, bbox=BACKING, **LETTERING)
+    )
+    for x, y, words, ha, va in texts:
+        axes.text(x, y, words, transform=axes.transAxes, ha=ha, va=va, bbox=BACKING, **LETTERING)
 
 
-def _scale_bar(axes: "Axes", shown: Shown) -> None:
-    """A bar of a round length in the lower right corner."""
-    width, height = shown.right_mm - shown.left_mm, shown.bottom_mm - shown.top_mm
-    length_mm = next((n for n in (100, 50, 20, 10, 5) if n < width / 3), 1)
-    end, at = shown.right_mm - 0.03 * width, shown.bottom_mm - 0.03 * height
+def _scale_bar(axes: "Axes", field: FieldOfView) -> None:
+    """Draw a bar of a round length in the lower right corner."""
+    width, height = field.right_mm - field.left_mm, field.bottom_mm - field.top_mm
+    length_mm = next((length for length in (100, 50, 20, 10, 5) if length < width / 3), 1)
+    end, at = field.right_mm - 0.03 * width, field.bottom_mm - 0.03 * height
     for color, line in (("black", 4.0), ("#EEEEEE", 2.0)):
         axes.plot([end - length_mm, end], [at, at], color=color, linewidth=line, solid_capstyle="butt")
     middle, above = end - length_mm / 2, at - 0.012 * height

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import SimpleITK as sitk
 
-from radiogen.drawing.panels import BACKING, LUNG, SOFT_TISSUE, Panel, Shown, color_of, draw_panel
+from radiogen.drawing.panels import BACKING, LUNG, SOFT_TISSUE, FieldOfView, Panel, color_of, draw_panel
 from radiogen.drawing.planes import PatientAxes, Point, body_edges_mm, cut_planes, patient_axes, widest_cut
 from radiogen.errors import VolumeError
 from radiogen.provenance import whole_file
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 SMALLEST_FIELD_MM = 60.0
 PANEL_INCHES = 4.3
 DPI = 110
+MOSAIC_PANEL_INCHES, MOSAIC_DPI = 2.75, 100
+TALLEST, FLATTEST = 1.15, 0.55  # height to width
+QUALITY = 82  # of JPEG; a mosaic takes 50 to 90 kB
 
 
 def write_picture(
@@ -60,10 +63,10 @@ def write_picture(
 def choose_panels(
     ct: sitk.Image, masks: Mapping[str, sitk.Image], axes: PatientAxes, at_mm: Point | None
 ) -> list[Panel]:
-    """The upper row, then the lower row, equally many: what `write_picture` draws."""
+    """Choose the panels that `write_picture` draws: the upper row, then the lower row, equally many."""
     lesions = [name for name in ("lesion", "reference") if name in masks]
     names = lesions + [name for name in masks if name not in ("lesion", "reference", "lungs")]
-    cuts = (widest_cut(axes.laid(masks[name]), axes.spacing_mm) for name in names)
+    cuts = (widest_cut(axes.oriented(masks[name]), axes.spacing_mm) for name in names)
     widest = next((cut for cut in cuts if cut), None)
     x, y, z = (ct.GetSize()[axis] // 2 for axis in axes.axes)
     index = widest.index if widest else (x, y, z)
@@ -72,25 +75,26 @@ def choose_panels(
     planes = cut_planes(ct, masks, index, axes)
     (left, right), (front, back) = body_edges_mm(planes["axial"])
     (_, coronal_height), (_, sagittal_height) = planes["coronal"].size_mm, planes["sagittal"].size_mm
-    whole = Shown(left, right, front, back)
+    whole = FieldOfView(left, right, front, back)
     upper = [Panel(planes["axial"], LUNG, whole), Panel(planes["axial"], SOFT_TISSUE, whole)]
     lower = [
-        Panel(planes["coronal"], LUNG, Shown(left, right, 0.0, coronal_height)),
-        Panel(planes["sagittal"], LUNG, Shown(front, back, 0.0, sagittal_height)),
+        Panel(planes["coronal"], LUNG, FieldOfView(left, right, 0.0, coronal_height)),
+        Panel(planes["sagittal"], LUNG, FieldOfView(front, back, 0.0, sagittal_height)),
     ]
     if widest:
-        near = 0.5 * max(SMALLEST_FIELD_MM, 1.6 * max(widest.extent_mm[:2]))
+        near = 0.5 * max(SMALLEST_FIELD_MM, 1.6 * max(widest.extent_mm[:2]))  # a third of it is surroundings
         at_x, at_y = planes["axial"].at_mm
         across = near / min(1.0, _height_to_width(upper), _height_to_width(lower))
-        close = Shown(at_x - across, at_x + across, at_y - near, at_y + near)
+        close = FieldOfView(at_x - across, at_x + across, at_y - near, at_y + near)
         upper.append(Panel(planes["axial"], LUNG, close))
+        # The same field without outlines, which hide just the edge that one wants to judge them by.
         lower.append(Panel(planes["axial"], LUNG, close, outlines=False))
     return upper + lower
 
 
 def _height_to_width(row: Sequence[Panel]) -> float:
-    """The shape of a row's panels: that of the taller of the two that show the whole body, within limits."""
-    return min(1.6, max(0.4, *(panel.shown.height_to_width for panel in row[:2])))
+    """Return the shape of a row's panels: the taller of the two that show the whole body, within limits."""
+    return min(1.6, max(0.4, *(panel.field.height_to_width for panel in row[:2])))
 
 
 def _figure(panels: Sequence[Panel], names: Sequence[str], title: str, tilt_degrees: float) -> "Figure":
@@ -132,28 +136,22 @@ def _head_and_foot(figure: "Figure", names: Sequence[str], title: str, tilt_degr
 
 
 def _printable(text: str, longest: int = 80) -> str:
-    """What the font that comes with matplotlib can show; the rest becomes a question mark.
+    """Keep what the font that comes with matplotlib can show; the rest becomes a question mark.
 
     >>> _printable("R01-001 \\u80ba")
     'R01-001 ?'
     """
-    shown = "".join(c if c.isprintable() and ord(c) < 0x250 else "?" for c in text)
-    return shown if len(shown) <= longest else shown[: longest - 1] + "…"
-
-
-MOSAIC_PANEL_INCHES = 2.75
-MOSAIC_DPI = 100
-TALLEST, FLATTEST = 1.15, 0.55  # height to width
-QUALITY = 82  # of JPEG; a mosaic takes 50 to 90 kB
+    printable = "".join(c if c.isprintable() and ord(c) < 0x250 else "?" for c in text)
+    return printable if len(printable) <= longest else printable[: longest - 1] + "…"
 
 
 def draw_mosaic(ct: sitk.Image, masks: Mapping[str, sitk.Image], title: str = "") -> bytes:
-    """A JPEG of axial, coronal and sagittal plane, and the lesion close up or else the soft tissue.
+    """Draw a JPEG of axial, coronal and sagittal plane, and the lesion close up or else the soft tissue.
 
     Args:
         ct: HU.
         masks: `lungs` and `lesion` if there are such, on the grid of `ct`.
-        title: Stands in the first panel; a case id.
+        title: In the first panel; a case id.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -161,15 +159,16 @@ def draw_mosaic(ct: sitk.Image, masks: Mapping[str, sitk.Image], title: str = ""
 
     panels = choose_panels(ct, masks, patient_axes(ct), _middle_of_lungs(ct, masks))
     half = len(panels) // 2
-    shown = [panels[0], panels[half], panels[half + 1], panels[2] if half == 3 else panels[1]]
-    shape = min(TALLEST, max(FLATTEST, *(panel.shown.height_to_width for panel in shown[:3])))
+    axial, coronal, sagittal = panels[0], panels[half], panels[half + 1]
+    chosen = [axial, coronal, sagittal, panels[2] if half == 3 else panels[1]]
+    shape = min(TALLEST, max(FLATTEST, *(panel.field.height_to_width for panel in chosen[:3])))
     figure = Figure(
-        figsize=(len(shown) * MOSAIC_PANEL_INCHES, shape * MOSAIC_PANEL_INCHES),
+        figsize=(len(chosen) * MOSAIC_PANEL_INCHES, shape * MOSAIC_PANEL_INCHES),
         dpi=MOSAIC_DPI,
         facecolor="black",
     )
-    for number, panel in enumerate(shown):
-        where = (number / len(shown) + 0.002, 0.0, 1 / len(shown) - 0.004, 1.0)
+    for number, panel in enumerate(chosen):
+        where = (number / len(chosen) + 0.002, 0.0, 1 / len(chosen) - 0.004, 1.0)
         draw_panel(figure.add_axes(where), panel, list(masks), shape)
     plain: dict[str, Any] = {"fontsize": 9, "weight": "bold", "parse_math": False}
     figure.text(0.006, 0.03, title, color="white", bbox=BACKING, **plain)
@@ -177,19 +176,20 @@ def draw_mosaic(ct: sitk.Image, masks: Mapping[str, sitk.Image], title: str = ""
     canvas.draw()
     picture = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba()).convert("RGB")
     packed = io.BytesIO()
-    picture.save(packed, format="JPEG", quality=QUALITY, subsampling=0, optimize=True)  # thin coloured lines
+    # Without subsampling of colour: the outlines are thin coloured lines.
+    picture.save(packed, format="JPEG", quality=QUALITY, subsampling=0, optimize=True)
     return packed.getvalue()
 
 
-def as_data(jpeg: bytes) -> str:
-    """The picture as an address that a page can hold."""
+def jpeg_address(jpeg: bytes) -> str:
+    """Return a picture as a data address, which a page can hold."""
     return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}"
 
 
 def _middle_of_lungs(ct: sitk.Image, masks: Mapping[str, sitk.Image]) -> Point | None:
-    """Where to cut a case without a lesion; None leaves it to the lesion, or to the middle of the scan."""
+    """Return where to cut a case without a lesion; None leaves it to the lesion or the middle of the CT."""
     axes = patient_axes(ct)
-    if "lesion" in masks and axes.laid(masks["lesion"]).any():
+    if "lesion" in masks and axes.oriented(masks["lesion"]).any():
         return None
-    cut = widest_cut(axes.laid(masks["lungs"]), axes.spacing_mm) if "lungs" in masks else None
+    cut = widest_cut(axes.oriented(masks["lungs"]), axes.spacing_mm) if "lungs" in masks else None
     return axes.point_at(ct, cut.index) if cut else None

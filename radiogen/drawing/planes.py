@@ -15,7 +15,7 @@ AnyArray = npt.NDArray[Any]
 Point = tuple[float, float, float]
 Index = tuple[int, int, int]
 
-BODY_HU = -400.0
+BODY_HU = -400.0  # between lung and fat
 BODY_MARGIN_MM = 12.0
 PATIENT_AXES = ("LR", "PA", "SI")  # the letters along x, y, z of LPS: towards, and from
 
@@ -29,10 +29,11 @@ class PatientAxes:
     spacing_mm: Point  # along x, y, z of the patient
     tilt_degrees: float  # the largest angle between an axis of the volume and the patient's
 
-    def laid(self, volume: sitk.Image) -> AnyArray:
-        """A view of the voxels, index order (z, y, x) growing to the head, the back and the left.
+    def oriented(self, volume: sitk.Image) -> AnyArray:
+        """Return a view of the voxels, index order (z, y, x) growing to the head, the back and the left.
 
-        It shares the memory of `volume`, which has to live as long as the view.
+        The view shares the memory of `volume`, which has to live as long. Nothing is resampled: what is drawn
+        are the voxels of the file.
         """
         view = np.asarray(sitk.GetArrayViewFromImage(volume))
         x, y, z = self.axes
@@ -41,7 +42,7 @@ class PatientAxes:
         return view[::z_step, ::y_step, ::x_step]
 
     def index_at(self, volume: sitk.Image, point_mm: Point) -> Index:
-        """The voxel (x, y, z of the patient) at an LPS point.
+        """Return the voxel (x, y, z of the patient) at an LPS point.
 
         Raises:
             VolumeError: The point lies outside.
@@ -60,7 +61,7 @@ class PatientAxes:
         return x, y, z
 
     def point_at(self, volume: sitk.Image, index: Index) -> Point:
-        """The LPS point of a voxel (x, y, z of the patient)."""
+        """Return the LPS point of a voxel (x, y, z of the patient)."""
         inside = [0, 0, 0]
         for i, axis, flip in zip(index, self.axes, self.flipped, strict=True):
             inside[axis] = volume.GetSize()[axis] - 1 - i if flip else i
@@ -85,7 +86,7 @@ def patient_axes(volume: sitk.Image) -> PatientAxes:
 
 @dataclass(frozen=True)
 class Plane:
-    """One slice as it is looked at: rows downwards, columns to the right, with the masks on it."""
+    """One slice as a radiologist views it: rows downwards, columns to the right, with the masks on it."""
 
     name: str
     hu: AnyArray  # (rows, columns)
@@ -106,7 +107,7 @@ class Plane:
 def cut_planes(
     ct: sitk.Image, masks: Mapping[str, sitk.Image], index: Index, axes: PatientAxes
 ) -> dict[str, Plane]:
-    """The axial, coronal and sagittal slice through one voxel.
+    """Cut the axial, coronal and sagittal slice through one voxel.
 
     Args:
         ct: HU.
@@ -126,8 +127,8 @@ def cut_planes(
         axis = {"axial": 2, "coronal": 1, "sagittal": 0}[name]
         return Plane(
             name,
-            axes.laid(ct)[cut],
-            {key: axes.laid(mask)[cut] for key, mask in masks.items()},
+            axes.oriented(ct)[cut],
+            {key: axes.oriented(mask)[cut] for key, mask in masks.items()},
             row_mm,
             column_mm,
             f"{'xyz'[axis]} {round(point[axis], 1) + 0.0:.1f} mm",
@@ -135,7 +136,7 @@ def cut_planes(
             at,
         )
 
-    every, upwards = slice(None), slice(None, None, -1)
+    every, upwards = slice(None), slice(None, None, -1)  # the head lies up, and rows are drawn downwards
     return {
         "axial": plane("axial", (k, every, every), y_mm, x_mm, "RLAP", (across[0], across[1])),
         "coronal": plane("coronal", (upwards, j, every), z_mm, x_mm, "RLSI", (across[0], across[2])),
@@ -169,6 +170,7 @@ def widest_cut(mask: AnyArray, spacing_mm: Point) -> WidestCut | None:
     index, extent = [], []
     for axis, spacing in zip((2, 1, 0), spacing_mm, strict=True):
         profile = largest.sum(axis=tuple(a for a in (0, 1, 2) if a != axis))
+        # Of several slices that are as wide the middle one, where the lesion is whole.
         widest = np.flatnonzero(profile == profile.max())
         index.append(int(box[axis].start + widest[len(widest) // 2]))
         extent.append(float(np.ptp(np.flatnonzero(profile)) + 1) * spacing)
@@ -176,40 +178,44 @@ def widest_cut(mask: AnyArray, spacing_mm: Point) -> WidestCut | None:
 
 
 def _box(mask: AnyArray) -> tuple[slice, slice, slice] | None:
-    """The part of an array that is not 0; slices are dropped before the costlier axes are looked at."""
-    found: list[slice] = []
+    """Return the box round what is not 0 in an array; None where all is 0.
+
+    Empty slices are dropped before the other axes are searched, for those go across memory and are slow.
+    """
+    box: list[slice] = []
     rest = mask
     for axis in range(3):
         others = tuple(a for a in range(3) if a != axis)
-        hit = np.flatnonzero(rest.any(axis=others))
-        if len(hit) == 0:
+        occupied = np.flatnonzero(rest.any(axis=others))
+        if len(occupied) == 0:
             return None
-        found.append(slice(int(hit[0]), int(hit[-1]) + 1))
-        rest = rest[(slice(None),) * axis + (found[-1],)]
-    return found[0], found[1], found[2]
+        box.append(slice(int(occupied[0]), int(occupied[-1]) + 1))
+        rest = rest[(slice(None),) * axis + (box[-1],)]
+    return box[0], box[1], box[2]
 
 
 def body_edges_mm(axial: Plane) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Where the body lies on an axial plane, with a margin, so that air and table take no room.
+    """Find the body on an axial plane, with a margin, so that air and table take no room in a picture.
 
     Returns:
         Left and right, front and back edge, mm from the upper left corner. The whole plane where no
         region denser than lung fills a tenth of it, or where the common point lies outside that region.
     """
     width, height = axial.size_mm
-    every = (0.0, width), (0.0, height)
+    whole_plane = (0.0, width), (0.0, height)
     regions, count = ndimage.label(axial.hu > BODY_HU)
     sizes = np.bincount(regions.ravel(), minlength=count + 1)[1:]
     if count == 0 or sizes.max() < 0.1 * axial.hu.size:
-        return every
+        return whole_plane
     body = regions == 1 + int(np.argmax(sizes))
     edges = []
     for axis, step, at, end in zip(
         (0, 1), (axial.column_mm, axial.row_mm), axial.at_mm, (width, height), strict=True
     ):
-        hit = np.flatnonzero(body.any(axis=axis))
-        first, last = hit[0] * step - BODY_MARGIN_MM, (hit[-1] + 1) * step + BODY_MARGIN_MM
+        occupied = np.flatnonzero(body.any(axis=axis))
+        first = occupied[0] * step - BODY_MARGIN_MM
+        last = (occupied[-1] + 1) * step + BODY_MARGIN_MM
         if not first <= at <= last:
-            return every
+            return whole_plane
         edges.append((float(max(0.0, first)), float(min(end, last))))
     return edges[0], edges[1]

@@ -12,17 +12,22 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from radiogen.measures.floors import FLOOR_WORDS, FLOORS
+from radiogen.measures.floors import FLOOR_WORDS, FLOORS, best_floor
 from radiogen.provenance import whole_file
 
 WIDTH_INCHES, HEIGHT_INCHES, DPI = 5.2, 4.2, 120
 # Okabe and Ito's colours, which the colour-blind can tell apart; each with a mark or line of its own.
 BLUE, VERMILION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777"
-FLOOR_STYLES = dict(zip(FLOORS, ((GREY, ":"), (PURPLE, "-."), (GREEN, "--"), (VERMILION, "--")), strict=True))
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+FLOOR_STYLES = {
+    "floor_box": (GREY, ":"),
+    "floor_ellipsoid": (PURPLE, "-."),
+    "floor_threshold": (GREEN, "--"),
+    "floor_threshold_ellipsoid": (VERMILION, "--"),
+}
+CRITERION_COLORS = (BLUE, VERMILION, GREEN, PURPLE, "#E69F00", "#56B4E9", "#000000")
 MARKERS, LINES = "osD^vPX*<>hd8", ("-", "--", ":", "-.")
 APART = 0.03  # of the distance between two sparsities, so that error bars do not hide each other
-LIMITS = 1.96  # standard deviations
+LIMITS_OF_AGREEMENT = 1.96  # standard deviations, 95 % of a normal distribution
 METADATA = {"Software": "radiogen, not for clinical use"}  # in place of matplotlib's version: equal bytes
 # Each status has a hatch of its own, so that print without colour tells them apart.
 EGFR_STYLES = {"mutant": (VERMILION, "//"), "wildtype": (BLUE, ""), "unknown": ("#999999", "..")}
@@ -33,19 +38,16 @@ LESIONS_PER_CASE = "lesions a case"  # the title whose values are counted one by
 Row = dict[str, Any]  # of a table of `radiogen evaluate`, by column
 
 
-def draw_sizes(
-    lesions: Sequence[Row],
-    size_bins_mm: Sequence[float],
-    best_floor: Callable[[Sequence[Row]], str | None],
-    target: Path,
-) -> Path | None:
-    """Draw the Dice of every lesion of the reference against its diameter; a panel a prompt.
+def draw_sizes(lesions: Sequence[Row], size_bins_mm: Sequence[float], target: Path) -> Path | None:
+    """Draw the Dice of every lesion of the reference against its diameter and floor; a panel a prompt.
 
     Args:
         lesions: Rows of the table of lesions.
         size_bins_mm: Edges between the size bins, drawn as lines.
-        best_floor: Name of the column with the best floor of some rows, None where there is none.
         target: PNG file to write.
+
+    Returns:
+        None where there is no lesion.
     """
 
     def draw(axes: Axes, prompt: str, rows: list[Row]) -> None:
@@ -69,15 +71,15 @@ def _draw_lesions(axes: Axes, rows: Sequence[Row], floor: str | None) -> None:
     for is_found, color, mark, label in ((True, BLUE, "o", "found"), (False, VERMILION, "x", "not found")):
         some = [row for row in rows if (row["outcome"] == "found") == is_found]
         if some:
-            place = [row["diameter_mm"] for row in some], [row["dice"] for row in some]
-            axes.scatter(*place, s=22, marker=mark, color=color, label=label, zorder=3)
+            sizes, heights = [row["diameter_mm"] for row in some], [row["dice"] for row in some]
+            axes.scatter(sizes, heights, s=22, marker=mark, color=color, label=label, zorder=3)
 
 
 def draw_volumes(rows: Sequence[Row], target: Path) -> Path | None:
-    """Difference of the volumes of a scan in per cent of their mean, against that mean; a panel a prompt.
+    """Draw the difference of the volumes of a scan in per cent of their mean, against that mean.
 
-    After Bland and Altman (Lancet 1986): the mean difference, and 1.96 standard deviations to either side of
-    it from three scans on.
+    A panel a prompt, after Bland and Altman (Lancet 1986): the mean difference, and from three scans on 1.96
+    standard deviations to either side of it.
     """
 
     def draw(axes: Axes, prompt: str, some: list[Row]) -> None:
@@ -88,7 +90,7 @@ def draw_volumes(rows: Sequence[Row], target: Path) -> Path | None:
         bias = float(percent.mean())
         axes.axhline(bias, color=VERMILION, linewidth=1, label=f"mean {bias:+.0f} %")
         if len(some) > 2:
-            reach = LIMITS * float(percent.std(ddof=1))
+            reach = LIMITS_OF_AGREEMENT * float(percent.std(ddof=1))
             limits = f"limits of agreement {bias - reach:+.0f} to {bias + reach:+.0f} %"
             axes.axhline(bias - reach, color=GREEN, linestyle="--", linewidth=1, label=limits)
             axes.axhline(bias + reach, color=GREEN, linestyle="--", linewidth=1)
@@ -103,7 +105,7 @@ def draw_volumes(rows: Sequence[Row], target: Path) -> Path | None:
 def _draw_panels(
     rows: Sequence[Row], draw: Callable[[Axes, str, list[Row]], None], target: Path
 ) -> Path | None:
-    """A picture with a panel a prompt; none where there is no row."""
+    """Draw a panel a prompt; nothing where there is no row."""
     prompts = sorted({row["prompt"] for row in rows})
     if not prompts:
         return None
@@ -115,7 +117,7 @@ def _draw_panels(
 
 
 def draw_jitter(levels: Sequence[Row], target: Path) -> Path:
-    """Mean Dice against the jitter of the box, the model with its interval and the four floors."""
+    """Draw the mean Dice against the jitter of the box: the model with its interval, and the four floors."""
     figure = _figure(1)
     axes = figure.add_subplot()
     shares = [100 * row["jitter"] for row in levels]
@@ -145,13 +147,13 @@ def plot_accuracy(rows: Sequence[Row], dense: str, path: Path) -> None:
         path: PNG file to write.
     """
     controls = [row for row in rows if row["control"]]
-    held = {row["criterion"] for row in controls}
+    controlled = {row["criterion"] for row in controls}
     criteria = [row for row in rows if not row["control"]]
     order = list(dict.fromkeys(row["criterion"] for row in criteria if row["criterion"] != dense))
     panels = {"criteria": criteria}
     if controls:
-        mine = [row for row in criteria if row["criterion"] in {*held, dense}]
-        panels["controls: which weights, or how many a layer?"] = mine + controls
+        compared = [row for row in criteria if row["criterion"] in {*controlled, dense}]
+        panels["controls: which weights, or how many a layer?"] = compared + controls
     figure = Figure(figsize=(6.0 * len(panels), 4.8), dpi=DPI, layout="constrained")
     first: Axes | None = None
     for number, (title, shown) in enumerate(panels.items(), start=1):
@@ -163,13 +165,13 @@ def plot_accuracy(rows: Sequence[Row], dense: str, path: Path) -> None:
 
 
 def _draw_accuracy(axes: Axes, rows: Sequence[Row], order: Sequence[str], dense: str) -> None:
-    """A criterion keeps its colour and marker in both panels; a control has a hollow one and another line."""
+    """Draw one panel; a criterion keeps its colour and marker in both, a control has a hollow one."""
     sparsities = sorted({row["sparsity"] for row in rows if row["criterion"] != dense})
     places = {sparsity: place for place, sparsity in enumerate(sparsities)}
     for row in rows:
         if row["criterion"] == dense:
             axes.axhline(row["accuracy_mean"], color="#555555", linewidth=1, label="dense")
-    names = dict.fromkeys((r["criterion"], r["control"]) for r in rows if r["criterion"] != dense)
+    names = dict.fromkeys((row["criterion"], row["control"]) for row in rows if row["criterion"] != dense)
     controls = ["", *dict.fromkeys(control for _, control in names if control)]
     for number, (criterion, control) in enumerate(names):
         own = [row for row in rows if (row["criterion"], row["control"]) == (criterion, control)]
@@ -179,7 +181,7 @@ def _draw_accuracy(axes: Axes, rows: Sequence[Row], order: Sequence[str], dense:
             [places[row["sparsity"]] + APART * (number - len(names) / 2) for row in own],
             [row["accuracy_mean"] for row in own],
             yerr=[row["accuracy_sd"] or 0.0 for row in own],
-            color=COLOURS[style % len(COLOURS)],
+            color=CRITERION_COLORS[style % len(CRITERION_COLORS)],
             marker=MARKERS[style % len(MARKERS)],
             markerfacecolor="white" if control else None,
             linestyle=LINES[(controls.index(control) if len(controls) > 1 else style) % len(LINES)],

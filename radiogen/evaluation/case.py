@@ -1,4 +1,8 @@
-"""Measure one scan: its masks as a whole, and every lesion with its partner and its floors."""
+"""Measure one scan: its masks as a whole, and every lesion with its partner and its floors.
+
+Every Dice stands beside what a box alone gives without a network, for a network that is shown the box of a
+lesion has to beat that.
+"""
 
 import csv
 from collections.abc import Mapping
@@ -17,10 +21,17 @@ from radiogen.config import Settings
 from radiogen.errors import CaseError, VolumeError
 from radiogen.io.nifti import read_mask, read_volume
 from radiogen.measures.detection import Detection, count_matches
-from radiogen.measures.floors import FLOORS, Faces, faces_of, floors, lesion_floors, loosen
+from radiogen.measures.floors import (
+    FLOORS,
+    BoxFaces,
+    exact_boxes,
+    loosen_box,
+    measure_floors,
+    measure_lesion_floors,
+)
 from radiogen.measures.intervals import DRAWS
 from radiogen.measures.lesions import longest_diameter_mm
-from radiogen.measures.matching import LEAST_IOU, Match, Numbered, match_lesions, number_lesions
+from radiogen.measures.matching import LEAST_IOU, Match, NumberedLesions, match_lesions, number_lesions
 from radiogen.measures.overlap import Overlap, box_round_both, overlap_of
 from radiogen.volume import Box, array_of, crop, same_grid
 
@@ -29,7 +40,7 @@ SIZE_BINS_MM = (10.0, 20.0, 30.0, 50.0)
 
 
 class EvaluateOptions(Settings):
-    """Rules of an evaluation; each stands in its run record and its summary."""
+    """Rules of an evaluation; each is written into its run record and its summary."""
 
     tolerance_mm: float = Field(2.0, ge=0, allow_inf_nan=False)  # up to which surfaces agree
     least_iou: float = Field(LEAST_IOU, gt=0, le=1)  # of a lesion and its partner
@@ -47,7 +58,7 @@ class EvaluateOptions(Settings):
         return edges
 
     def size_bin(self, diameter_mm: float) -> str:
-        """The name of the bin of a diameter; a diameter at an edge belongs to the bin above it.
+        """Return the bin of a diameter; a diameter at an edge belongs to the bin above it.
 
         >>> [EvaluateOptions().size_bin(mm) for mm in (9.9, 10, 50)]
         ['< 10 mm', '10-20 mm', '>= 50 mm']
@@ -55,25 +66,27 @@ class EvaluateOptions(Settings):
         return self.size_bin_names()[sum(diameter_mm >= edge for edge in self.size_bins_mm)]
 
     def size_bin_names(self) -> tuple[str, ...]:
-        """The bins, the smallest first."""
+        """Return the names of the bins, the smallest first."""
         edges = [f"{edge:g}" for edge in self.size_bins_mm]
         between = [f"{low}-{high} mm" for low, high in pairwise(edges)]
         return (f"< {edges[0]} mm", *between, f">= {edges[-1]} mm")
 
 
-OVERLAP_COLUMNS = (
-    *("dice", "surface_dice", "hd95_mm", "assd_mm"),
-    *("predicted_ml", "reference_ml", "volume_error_ml", "volume_error_share"),
+AGREEMENT_COLUMNS = ("dice", "surface_dice", "hd95_mm", "assd_mm")
+VOLUME_COLUMNS = ("predicted_ml", "reference_ml", "volume_error_ml", "volume_error_share")
+OVERLAP_COLUMNS = AGREEMENT_COLUMNS + VOLUME_COLUMNS
+COUNT_COLUMNS = (
+    "lesions",
+    "lesions_found",
+    "lesions_merged",
+    "lesions_missed",
+    "lesions_fragments",
+    "lesions_false",
 )
-COLUMNS = (
-    *("case_id", "patient_id", "prompt", *OVERLAP_COLUMNS),
-    *("lesions", "lesions_found", "lesions_merged", "lesions_missed", "lesions_fragments", "lesions_false"),
-    *("sensitivity", "f1", "panoptic_quality", *FLOORS, "note"),
-)
-LESION_COLUMNS = (
-    *("case_id", "patient_id", "prompt", "outcome", "lesion", "predicted_lesion", "diameter_mm", "size_bin"),
-    *("iou", *OVERLAP_COLUMNS, "score", *FLOORS),
-)
+DETECTION_COLUMNS = (*COUNT_COLUMNS, "sensitivity", "f1", "panoptic_quality")
+COLUMNS = ("case_id", "patient_id", "prompt", *OVERLAP_COLUMNS, *DETECTION_COLUMNS, *FLOORS, "note")
+MATCH_COLUMNS = ("outcome", "lesion", "predicted_lesion", "diameter_mm", "size_bin", "iou")
+LESION_COLUMNS = ("case_id", "patient_id", "prompt", *MATCH_COLUMNS, *OVERLAP_COLUMNS, "score", *FLOORS)
 NO_LESION = "no lesion in the reference: judged by its false lesions alone"
 
 Row = dict[str, Any]
@@ -81,8 +94,8 @@ Slices = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True)
-class Measured:
-    """The row of a scan, a row a lesion, and the counts behind them."""
+class MeasuredScan:
+    """A scan that was compared: its row, a row a lesion, and the counts behind them."""
 
     row: Row  # by COLUMNS
     lesions: list[Row] = field(default_factory=list)  # by LESION_COLUMNS
@@ -90,21 +103,22 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class _Scan:
+class _CroppedScan:
     """Both masks and the CT, cut to what the lesions and their boxes need."""
 
-    predicted: Numbered
-    reference: Numbered
-    boxes: list[Faces]
+    predicted: NumberedLesions
+    reference: NumberedLesions
+    boxes: list[BoxFaces]
     hu: npt.NDArray[Any] | None
     spacing_mm: tuple[float, float, float]
 
 
-def measure_case(predicted: Path, reference: Path, options: EvaluateOptions) -> Measured:
+def measure_case(predicted: Path, reference: Path, options: EvaluateOptions) -> MeasuredScan:
     """Measure a predicted mask against its reference.
 
-    A scan without a lesion in its reference has no Dice and no distance, for they would say nothing (Metrics
-    Reloaded): it counts by its false lesions. A lesion without partner has Dice 0 and infinite distances.
+    A scan without a lesion in its reference has no Dice and no distance (Metrics Reloaded): any value would
+    make the mean of a cohort depend on how many healthy scans it holds. It counts by its false lesions. A
+    lesion without partner has Dice 0 and infinite distances.
 
     Args:
         predicted: Mask; a lesions.csv beside it makes every label a lesion, and its column score, where there
@@ -120,11 +134,11 @@ def measure_case(predicted: Path, reference: Path, options: EvaluateOptions) -> 
         CaseError: The table of lesions cannot be used.
     """
     table = read_scores(predicted.with_name(LESION_TABLE))
-    scan = _read(predicted, reference, table is not None, options)
+    scan = _read_scan(predicted, reference, table is not None, options)
     matches = match_lesions(scan.predicted, scan.reference, options.least_iou)
     detection = count_matches(matches)
-    guessed, true = scan.predicted.numbers > 0, scan.reference.numbers > 0
-    overlap = overlap_of(guessed, true, scan.spacing_mm, options.tolerance_mm)
+    predicted_voxels, lesion_voxels = scan.predicted.numbers > 0, scan.reference.numbers > 0
+    overlap = overlap_of(predicted_voxels, lesion_voxels, scan.spacing_mm, options.tolerance_mm)
     row: Row = {
         **_numbers(overlap),
         "lesions": detection.lesions,
@@ -136,19 +150,19 @@ def measure_case(predicted: Path, reference: Path, options: EvaluateOptions) -> 
         "sensitivity": detection.sensitivity,
         "f1": detection.f1,
         "panoptic_quality": detection.panoptic_quality,
-        **floors(scan.reference, scan.boxes, scan.hu),
+        **measure_floors(scan.reference, scan.boxes, scan.hu),
         "note": None if detection.lesions else NO_LESION,
     }
     if not detection.lesions:
-        row |= dict.fromkeys(("dice", "surface_dice", "hd95_mm", "assd_mm"))
-    return Measured(_rounded(row), _lesion_rows(scan, matches, table or {}, options), detection)
+        row |= dict.fromkeys(AGREEMENT_COLUMNS)
+    return MeasuredScan(_rounded(row), _lesion_rows(scan, matches, table or {}, options), detection)
 
 
 def read_scores(table: Path) -> dict[int, float | None] | None:
-    """The score of each lesion label in a table of radiogen segment; None without such a table.
+    """Read the score of each lesion label from a table of radiogen segment; None without such a table.
 
     Raises:
-        CaseError: It is damaged, or a score is no number.
+        CaseError: The table is damaged, or a score is not a number.
     """
     if not table.is_file():
         return None
@@ -159,31 +173,32 @@ def read_scores(table: Path) -> dict[int, float | None] | None:
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise CaseError(table, "is not a table of lesions", "segment the case again, or remove it") from error
     if not all(score is None or isfinite(score) for score in scores.values()):
-        raise CaseError(table, "holds a score that is no number", "segment the case again")
+        raise CaseError(table, "holds a score that is not a number", "segment the case again")
     return scores
 
 
-def _read(predicted: Path, reference: Path, by_label: bool, options: EvaluateOptions) -> _Scan:
-    guess, truth = read_mask(predicted), read_mask(reference)
-    if not same_grid(guess, truth):
+def _read_scan(predicted: Path, reference: Path, by_label: bool, options: EvaluateOptions) -> _CroppedScan:
+    predicted_mask, reference_mask = read_mask(predicted), read_mask(reference)
+    if not same_grid(predicted_mask, reference_mask):
         raise VolumeError(
             predicted,
             f"does not lie on the grid of {reference}",
             "resample it to that grid by nearest neighbour, or segment the CT of the reference",
         )
-    box = widen(box_round_both(guess, truth) or Box((0, 0, 0), (1, 1, 1)), truth, options.loosen / 2)
-    lesions = number_lesions(array_of(crop(truth, box)))
-    return _Scan(
-        predicted=number_lesions(array_of(crop(guess, box)), by_label),
+    lesions_box = box_round_both(predicted_mask, reference_mask) or Box((0, 0, 0), (1, 1, 1))
+    box = widen(lesions_box, reference_mask, options.loosen / 2)
+    lesions = number_lesions(array_of(crop(reference_mask, box)))
+    return _CroppedScan(
+        predicted=number_lesions(array_of(crop(predicted_mask, box)), by_label),
         reference=lesions,
-        boxes=[loosen(faces, options.loosen) for faces in faces_of(lesions)],
-        hu=_hu(reference, truth, box) if len(lesions) else None,
-        spacing_mm=truth.GetSpacing(),
+        boxes=[loosen_box(faces, options.loosen) for faces in exact_boxes(lesions)],
+        hu=_read_hu(reference, reference_mask, box) if len(lesions) else None,
+        spacing_mm=reference_mask.GetSpacing(),
     )
 
 
 def widen(box: Box, grid: sitk.Image, share: float) -> Box:
-    """A box with a share of its size added at either end of each axis, as far as the grid reaches."""
+    """Add a share of its size to a box at either end of each axis, as far as the grid reaches."""
     grow = np.ceil(np.array(box.size) * share).astype(int)
     start = np.maximum(np.array(box.start) - grow, 0)
     size = np.minimum(np.array(box.end) + grow, grid.GetSize()) - start
@@ -192,29 +207,31 @@ def widen(box: Box, grid: sitk.Image, share: float) -> Box:
     return Box((x, y, z), (width, height, depth))
 
 
-def _hu(reference: Path, truth: sitk.Image, box: Box) -> npt.NDArray[Any] | None:
+def _read_hu(reference: Path, mask: sitk.Image, box: Box) -> npt.NDArray[Any] | None:
+    """Read the CT beside a reference mask within a box; None where there is no CT."""
     path = reference.with_name(CT_FILE)
     if not path.is_file():
         return None
     ct = read_volume(path)
-    if not same_grid(ct, truth):
+    if not same_grid(ct, mask):
         raise VolumeError(path, f"does not lie on the grid of {reference.name}", "ingest the case again")
     return array_of(crop(ct, box))
 
 
 def _lesion_rows(
-    scan: _Scan, matches: list[Match], scores: Mapping[int, float | None], options: EvaluateOptions
+    scan: _CroppedScan, matches: list[Match], scores: Mapping[int, float | None], options: EvaluateOptions
 ) -> list[Row]:
+    """Return a row for each match: the lesion of either mask, or both, measured within the box round them."""
     rows = []
-    by_itself = lesion_floors(scan.reference, scan.boxes, scan.hu)
-    true_at, guessed_at = scan.reference.where(), scan.predicted.where()
+    floors_of_lesions = measure_lesion_floors(scan.reference, scan.boxes, scan.hu)
+    reference_boxes, predicted_boxes = scan.reference.boxes(), scan.predicted.boxes()
     for match in matches:
-        places = [true_at[match.reference - 1]] if match.reference else []
-        places += [guessed_at[match.predicted - 1]] if match.predicted else []
-        near = _union(places)
-        true = scan.reference.numbers[near] == (match.reference or -1)
-        guessed = scan.predicted.numbers[near] == (match.predicted or -1)
-        diameter_mm = _diameter_mm(true if match.reference else guessed, scan.spacing_mm)
+        boxes = [reference_boxes[match.reference - 1]] if match.reference else []
+        boxes += [predicted_boxes[match.predicted - 1]] if match.predicted else []
+        region = _union(boxes)
+        true = scan.reference.numbers[region] == (match.reference or -1)
+        predicted = scan.predicted.numbers[region] == (match.predicted or -1)
+        diameter_mm = _diameter_mm(true if match.reference else predicted, scan.spacing_mm)
         row: Row = dict.fromkeys(LESION_COLUMNS)
         row |= {
             "outcome": match.outcome,
@@ -223,9 +240,9 @@ def _lesion_rows(
             "diameter_mm": diameter_mm,
             "size_bin": options.size_bin(diameter_mm),
         }
-        overlap = _numbers(overlap_of(guessed, true, scan.spacing_mm, options.tolerance_mm))
+        overlap = _numbers(overlap_of(predicted, true, scan.spacing_mm, options.tolerance_mm))
         if match.reference:
-            row |= {"iou": match.iou, **overlap, **by_itself[match.reference - 1]}
+            row |= {"iou": match.iou, **overlap, **floors_of_lesions[match.reference - 1]}
         else:
             row["predicted_ml"] = overlap["predicted_ml"]
         if match.predicted:
@@ -239,7 +256,7 @@ def _numbers(overlap: Overlap) -> Row:
 
 
 def _rounded(row: Row) -> Row:
-    """Figures to four places; what is not known is None."""
+    """Round numbers to four places; NaN, which means not known, becomes None."""
     return {
         name: (None if isnan(value) else round(float(value), 4)) if isinstance(value, float) else value
         for name, value in row.items()
@@ -252,9 +269,9 @@ def _diameter_mm(lesion: npt.NDArray[np.bool_], spacing_mm: tuple[float, float, 
     return longest_diameter_mm(mask)
 
 
-def _union(places: list[Slices]) -> Slices:
+def _union(boxes: list[Slices]) -> Slices:
     z, y, x = (
         slice(min(side.start for side in sides), max(side.stop for side in sides))
-        for sides in zip(*places, strict=True)
+        for sides in zip(*boxes, strict=True)
     )
     return z, y, x

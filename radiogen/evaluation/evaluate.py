@@ -1,4 +1,7 @@
-"""Evaluate predicted lesion masks against reference masks: by scan, lesion and size, prompt by prompt."""
+"""Evaluate predicted lesion masks against reference masks: by scan, lesion and size, prompt by prompt.
+
+Evaluation runs no network: it compares masks. Only `evaluation/jitter.py` runs the model again.
+"""
 
 import json
 from dataclasses import dataclass, field
@@ -6,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from radiogen.errors import CaseError, OutputError, RadiogenError
-from radiogen.evaluation.case import COLUMNS, LESION_COLUMNS, EvaluateOptions, Measured, Row, measure_case
+from radiogen.evaluation.case import COLUMNS, LESION_COLUMNS, EvaluateOptions, MeasuredScan, Row, measure_case
 from radiogen.evaluation.page import write_page
 from radiogen.evaluation.sentences import NO_PREDICTION, NO_PROMPT
-from radiogen.evaluation.summary import Summary, for_json, summarize
+from radiogen.evaluation.summary import Summary, json_rows, summarize
 from radiogen.io.cases import MANIFEST, cases_of_split, find_cases
 from radiogen.io.nifti import is_volume_file
 from radiogen.provenance import RunRecord, record_path, write_csv, write_failures, write_json
@@ -20,18 +23,20 @@ MASK_FILE = "lesion.nii.gz"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One row a case, one a lesion, and what they sum up to; what is not known is None."""
+    """One row a case, one a lesion, and their summaries; what is not known is None."""
 
     rows: list[Row]  # by COLUMNS
     lesions: list[Row]  # by LESION_COLUMNS
     summary: list[Row]  # one a prompt
     size_bins: list[Row]  # one a prompt and bin
     froc: list[Row]
-    failures: list[tuple[str, str, str]] = field(default_factory=list)  # case_id, reason, way out
+    failures: list[tuple[str, str, str]] = field(default_factory=list)  # case_id, reason, hint
 
 
 @dataclass(frozen=True)
-class _Pair:
+class _MaskPair:
+    """The masks of one case; None for the side that has none."""
+
     case_id: str
     predicted: Path | None
     reference: Path | None
@@ -47,14 +52,14 @@ def evaluate(
     """Compare masks of the same case; `measures/matching.py` says what a lesion and a match are.
 
     Args:
-        predicted: Folder with CASE/lesion.nii.gz and the run record that tells the prompt, or a mask file.
+        predicted: Folder with CASE/lesion.nii.gz and the run record that names the prompt, or a mask file.
         reference: Folder with CASE/lesion.nii.gz, and CASE/ct.nii.gz for the floors by threshold; its
-            manifest tells the patients. Or a mask file, if `predicted` is one.
+            manifest names the patients. Or a mask file, if `predicted` is one.
         out: CSV file for the rows. Beside it, by the same name: _lesions.csv, .json (the summary), .md (a
             page), _size.png and _volume.png, .run.json. An infinite distance is written as inf, what is not
             known as an empty cell or null.
         options: The rules.
-        progress: Called with what is done and how much there is.
+        progress: Called with the number of cases done and of all.
 
     Returns:
         Cases that only one side has are rows with a note and no numbers, and so are those that failed.
@@ -70,49 +75,54 @@ def evaluate(
     described = {"predicted": predicted.name, "reference": reference.name, **options.model_dump(mode="json")}
     files = [path for path in (predicted, reference) if path.is_file()]
     record = RunRecord("evaluate", described, options.seed, inputs=files)
-    pairs = _pairs(predicted, reference, options.split)
+    pairs = _pair_masks(predicted, reference, options.split)
     patients = _patients(reference)
-    scans: list[Measured] = []
+    scans: list[MeasuredScan] = []
     failures: list[tuple[str, str, str]] = []
     for number, pair in enumerate(pairs):
         progress("evaluate", number, len(pairs))
         try:
-            measured = _measure(pair, options)
+            measured = _measure_pair(pair, options)
         except RadiogenError as error:
             if len(pairs) == 1:
                 raise
             failures.append((pair.case_id, error.reason, error.hint))
-            measured = Measured({"prompt": _prompt_if_readable(pair), "note": error.reason})
-        scans.append(_named(measured, pair.case_id, patients.get(pair.case_id, pair.case_id)))
+            measured = MeasuredScan({"prompt": _prompt_if_readable(pair), "note": error.reason})
+        scans.append(_with_ids(measured, pair.case_id, patients.get(pair.case_id, pair.case_id)))
     progress("evaluate", len(pairs), len(pairs))
     summary = summarize(scans, options)
     evaluation = Evaluation(
-        [scan.row for scan in scans],
-        [row for scan in scans for row in scan.lesions],
-        summary.prompts, summary.size_bins, summary.froc, failures,
-    )  # fmt: skip
+        rows=[scan.row for scan in scans],
+        lesions=[row for scan in scans for row in scan.lesions],
+        summary=summary.prompts,
+        size_bins=summary.size_bins,
+        froc=summary.froc,
+        failures=failures,
+    )
     if out is not None:
         _write(evaluation, summary, out, options, record)
     return evaluation
 
 
-def _pairs(predicted: Path, reference: Path, split: str | None) -> list[_Pair]:
+def _pair_masks(predicted: Path, reference: Path, split: str | None) -> list[_MaskPair]:
     if is_volume_file(predicted) and is_volume_file(reference):
-        return [_Pair(predicted.name.split(".")[0], predicted, reference)]
+        return [_MaskPair(predicted.name.split(".")[0], predicted, reference)]
     for path in (predicted, reference):
         if not path.is_dir():
             raise CaseError(path, "is not a folder of cases", "give two folders or two mask files")
-    here, there = _masks(predicted), _masks(reference)
+    predicted_masks, reference_masks = _masks(predicted), _masks(reference)
     if split is not None:
-        wanted = {case.folder.name for case in cases_of_split(reference, split)}
-        here, there = ({name: masks[name] for name in masks if name in wanted} for masks in (here, there))
-    if not here.keys() & there.keys():
+        of_split = {case.folder.name for case in cases_of_split(reference, split)}
+        predicted_masks = {name: path for name, path in predicted_masks.items() if name in of_split}
+        reference_masks = {name: path for name, path in reference_masks.items() if name in of_split}
+    if not predicted_masks.keys() & reference_masks.keys():
         raise CaseError(
             predicted,
             f"has no CASE/{MASK_FILE} in common with {reference}",
             "give the folders that hold cases",
         )
-    return [_Pair(name, here.get(name), there.get(name)) for name in sorted(here.keys() | there.keys())]
+    names = sorted(predicted_masks.keys() | reference_masks.keys())
+    return [_MaskPair(name, predicted_masks.get(name), reference_masks.get(name)) for name in names]
 
 
 def _masks(folder: Path) -> dict[str, Path]:
@@ -120,32 +130,32 @@ def _masks(folder: Path) -> dict[str, Path]:
 
 
 def _patients(reference: Path) -> dict[str, str]:
-    """Whose each case is; without a manifest every case is a patient of its own."""
+    """Return the patient of each case; without a manifest every case is a patient of its own."""
     if not (reference / MANIFEST).is_file():
         return {}
     return {case.folder.name: case.patient_id or case.case_id for case in find_cases(reference)}
 
 
-def _measure(pair: _Pair, options: EvaluateOptions) -> Measured:
+def _measure_pair(pair: _MaskPair, options: EvaluateOptions) -> MeasuredScan:
     if pair.predicted is None:
         note = f"the prediction has no {MASK_FILE} of this case"
-        return Measured({"prompt": NO_PREDICTION, "note": note})
+        return MeasuredScan({"prompt": NO_PREDICTION, "note": note})
     prompt = _prompt(pair.predicted)
     if pair.reference is None:
-        return Measured({"prompt": prompt, "note": f"the reference has no {MASK_FILE} of this case"})
+        return MeasuredScan({"prompt": prompt, "note": f"the reference has no {MASK_FILE} of this case"})
     measured = measure_case(pair.predicted, pair.reference, options)
-    return Measured({**measured.row, "prompt": prompt}, measured.lesions, measured.detection)
+    return MeasuredScan({**measured.row, "prompt": prompt}, measured.lesions, measured.detection)
 
 
-def _named(scan: Measured, case_id: str, patient_id: str) -> Measured:
-    """A measured scan whose rows say of which case and patient they are."""
-    about = {"case_id": case_id, "patient_id": patient_id, "prompt": scan.row["prompt"]}
-    row = {**dict.fromkeys(COLUMNS), **scan.row, **about}
-    return Measured(row, [{**lesion, **about} for lesion in scan.lesions], scan.detection)
+def _with_ids(scan: MeasuredScan, case_id: str, patient_id: str) -> MeasuredScan:
+    """Add case, patient and prompt to the rows of a scan."""
+    ids = {"case_id": case_id, "patient_id": patient_id, "prompt": scan.row["prompt"]}
+    row = {**dict.fromkeys(COLUMNS), **scan.row, **ids}
+    return MeasuredScan(row, [{**lesion, **ids} for lesion in scan.lesions], scan.detection)
 
 
 def _prompt(mask: Path) -> str:
-    """What the run record of a mask says it was made with."""
+    """Return the prompt that the run record of a mask names."""
     path = record_path(mask)
     if not path.is_file():
         return NO_PROMPT
@@ -156,7 +166,7 @@ def _prompt(mask: Path) -> str:
         raise CaseError(path, "is not a run record", "segment the case again, or remove it") from error
 
 
-def _prompt_if_readable(pair: _Pair) -> str:
+def _prompt_if_readable(pair: _MaskPair) -> str:
     try:
         return _prompt(pair.predicted) if pair.predicted else NO_PREDICTION
     except CaseError:
@@ -166,18 +176,18 @@ def _prompt_if_readable(pair: _Pair) -> str:
 def _write(
     evaluation: Evaluation, summary: Summary, out: Path, options: EvaluateOptions, record: RunRecord
 ) -> None:
-    record_path(out).unlink(missing_ok=True)
-    lesions, beside = out.with_name(f"{out.stem}_lesions.csv"), out.with_suffix(".json")
+    record_path(out).unlink(missing_ok=True)  # a table without its record does not count as done
+    lesions, summary_path = out.with_name(f"{out.stem}_lesions.csv"), out.with_suffix(".json")
     write_csv(out, COLUMNS, evaluation.rows)
     write_csv(lesions, LESION_COLUMNS, evaluation.lesions)
     content: dict[str, Any] = {
         "schema_version": 2,
         **options.model_dump(mode="json"),
-        "prompts": for_json(summary.prompts),
-        "size_bins": for_json(summary.size_bins),
-        "froc": for_json(summary.froc),
+        "prompts": json_rows(summary.prompts),
+        "size_bins": json_rows(summary.size_bins),
+        "froc": json_rows(summary.froc),
     }
-    write_json(beside, content)
-    made = write_page(out, evaluation.rows, evaluation.lesions, summary, options)
+    write_json(summary_path, content)
+    page_and_plots = write_page(out, evaluation.rows, evaluation.lesions, summary, options)
     write_failures(out.with_name(f"{out.stem}_failures.csv"), "evaluate", evaluation.failures)
-    record.finish(out, [out, lesions, beside, *made])
+    record.finish(out, [out, lesions, summary_path, *page_and_plots])

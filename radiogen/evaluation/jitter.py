@@ -1,6 +1,7 @@
-"""How much of a model's Dice hangs on an exact box: the model run again with boxes that are off.
+"""Measure how much of a model's Dice depends on an exact box, by running it again with jittered boxes.
 
-The floors know the same shaken boxes, for a rule that fills a box suffers from a wrong one as well.
+This is the one file of `evaluation/` that runs a network; all others compare masks. The floors know the
+same jittered boxes: a rule that fills a box suffers from a wrong one too, and the question is which less.
 """
 
 import json
@@ -19,12 +20,12 @@ from radiogen.config import Settings
 from radiogen.drawing.plots import draw_jitter
 from radiogen.errors import CaseError, OutputError, RadiogenError
 from radiogen.evaluation.case import Row, widen
-from radiogen.evaluation.sentences import many, markdown_table, say_floor, within
-from radiogen.evaluation.summary import against_floors
+from radiogen.evaluation.sentences import describe_floor, markdown_table, plural, with_interval
+from radiogen.evaluation.summary import compare_with_best_floor
 from radiogen.io.cases import Case, cases_of_split
-from radiogen.measures.floors import FLOORS, Faces, faces_of, floors, jitter, loosen
+from radiogen.measures.floors import FLOORS, BoxFaces, exact_boxes, jitter_box, loosen_box, measure_floors
 from radiogen.measures.intervals import DRAWS, bootstrap_by_patient, paired_difference
-from radiogen.measures.matching import Labels, Numbered, number_lesions
+from radiogen.measures.matching import Labels, NumberedLesions, number_lesions
 from radiogen.model.folder import Model, check_prior
 from radiogen.model.priors import BoxMm
 from radiogen.provenance import (
@@ -43,37 +44,38 @@ from radiogen.segmentation.volume import Prompt, segment_volume
 from radiogen.volume import array_of, bounding_box, crop
 
 COLUMNS = ("case_id", "patient_id", "prompt", "jitter", "draw", "dice", "lesion_dice_mean", *FLOORS)
+LEVELS = (0.0, 0.05, 0.1, 0.2)
 FIGURES = ("dice", "lesion_dice_mean", *FLOORS)
 
 
 @dataclass(frozen=True)
 class JitterCurve:
-    """One row a case, level and draw; one row a level; what has no row."""
+    """The Dice of a model against the jitter of its boxes: rows by case, level and draw, and by level."""
 
     rows: list[Row]  # by COLUMNS
     levels: list[Row]
     seen_in_training: int | None  # patients; None where the model does not say whom it has seen
     without_lesion: int = 0  # cases
-    failures: list[tuple[str, str, str]] = field(default_factory=list)  # case_id, reason, way out
+    failures: list[tuple[str, str, str]] = field(default_factory=list)  # case_id, reason, hint
 
 
 def level_rows(rows: Sequence[Row], seed: int, bootstrap: int) -> list[Row]:
-    """One row a level: Dice with its interval, the loss against the smallest level, floors at the same boxes.
+    """Return a row a level: Dice with its interval, the loss against the smallest level, and the floors.
 
-    The draws of a case are averaged first: a case counts once, and the best floor is judged over cases.
+    The draws of a case are averaged first: a case counts once, and the best floor is chosen over cases.
     """
     levels = sorted({row["jitter"] for row in rows})
-    first = _cases(rows, levels[0])
+    smallest = _mean_over_draws(rows, levels[0])
     listed = []
     for level in levels:
-        cases = _cases(rows, level)
+        cases = _mean_over_draws(rows, level)
         dice = bootstrap_by_patient(
             [row["dice"] for row in cases],
             [row["patient_id"] for row in cases],
             np.random.default_rng(seed),
             draws=bootstrap,
         )
-        lost = paired_difference(*(_by_patient(some) for some in (first, cases)))
+        lost = paired_difference(_dice_of_patients(smallest), _dice_of_patients(cases))
         row: Row = {
             "jitter": level,
             "prompt": "jitter" if level else "oracle",
@@ -90,41 +92,45 @@ def level_rows(rows: Sequence[Row], seed: int, bootstrap: int) -> list[Row]:
             "lost_low": lost.low,
             "lost_high": lost.high,
             **{f"{name}_mean": mean(row[name] for row in cases) for name in FLOORS},
-            **against_floors(cases),
+            **compare_with_best_floor(cases),
         }
-        listed.append({name: round(v, 4) if isinstance(v, float) else v for name, v in row.items()})
+        listed.append(_rounded(row))
     return listed
 
 
-def _cases(rows: Sequence[Row], level: float) -> list[Row]:
-    """One row a case: the mean over its draws at a level."""
-    own: dict[str, list[Row]] = {}
+def _rounded(row: Row) -> Row:
+    return {name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}
+
+
+def _mean_over_draws(rows: Sequence[Row], level: float) -> list[Row]:
+    """Return a row a case: the mean over its draws at a level."""
+    by_case: dict[str, list[Row]] = {}
     for row in rows:
         if row["jitter"] == level:
-            own.setdefault(row["case_id"], []).append(row)
+            by_case.setdefault(row["case_id"], []).append(row)
     return [
-        {**each[0], **{name: mean(row[name] for row in each) for name in FIGURES}} for each in own.values()
+        {**own[0], **{name: mean(row[name] for row in own) for name in FIGURES}} for own in by_case.values()
     ]
 
 
-def _by_patient(cases: Sequence[Row]) -> list[float]:
-    own: dict[str, list[float]] = {}
+def _dice_of_patients(cases: Sequence[Row]) -> list[float]:
+    by_patient: dict[str, list[float]] = {}
     for row in cases:
-        own.setdefault(row["patient_id"], []).append(row["dice"])
-    return [mean(values) for values in own.values()]
+        by_patient.setdefault(row["patient_id"], []).append(row["dice"])
+    return [mean(values) for values in by_patient.values()]
 
 
-def say_curve(curve: JitterCurve) -> list[str]:
-    """What the curve says, and what is not in it."""
+def describe_curve(curve: JitterCurve) -> list[str]:
+    """Describe the curve, and what is not in it, in sentences."""
     sentences = []
     for row in curve.levels:
-        told = "The exact box" if row["jitter"] == 0 else f"Each face off by up to {row['jitter']:.0%}"
-        sentences.append(f"{told}: Dice {within(row, 'dice_mean', 'dice')}. {say_floor(row)}")
+        box = "The exact box" if row["jitter"] == 0 else f"Each face off by up to {row['jitter']:.0%}"
+        sentences.append(f"{box}: Dice {with_interval(row, 'dice_mean', 'dice')}. {describe_floor(row)}")
     last = curve.levels[-1]
     if len(curve.levels) > 1:
         sentences.append(
             f"From {curve.levels[0]['jitter']:.0%} to {last['jitter']:.0%} the Dice falls by "
-            f"{within(last, 'lost_mean', 'lost')}."
+            f"{with_interval(last, 'lost_mean', 'lost')}."
         )
     if curve.seen_in_training:
         sentences.append(
@@ -134,47 +140,49 @@ def say_curve(curve: JitterCurve) -> list[str]:
     if curve.seen_in_training is None:
         sentences.append("The model does not say which patients it has seen in training.")
     if curve.without_lesion:
-        sentences.append(f"{many(curve.without_lesion, 'case')} without outline or lesion; in no figure.")
+        sentences.append(f"{plural(curve.without_lesion, 'case')} without outline or lesion; in no figure.")
     return sentences
 
 
 def write_curve(out: Path, curve: JitterCurve, described: Mapping[str, Any], record: RunRecord) -> None:
-    """Write the table `out`, and beside it the summary, the page, the picture, and the run record last."""
-    record_path(out).unlink(missing_ok=True)
+    """Write the table `out`, and beside it the summary, the page, the plot, and the run record last."""
+    record_path(out).unlink(missing_ok=True)  # a table without its record does not count as done
     summary, page = out.with_suffix(".json"), out.with_suffix(".md")
     write_csv(out, COLUMNS, curve.rows)
     about = {"seen_in_training": curve.seen_in_training, "without_lesion": curve.without_lesion}
     write_json(summary, {"schema_version": 1, **described, **about, "levels": curve.levels})
-    picture = draw_jitter(curve.levels, out.with_suffix(".png"))
+    plot = draw_jitter(curve.levels, out.with_suffix(".png"))
     titles = ["faces off by up to", "prompt", "cases", "runs", "Dice, mean (95 %)", "lowest", "lost (95 %)"]
     lines = [
         [
-            f"{row['jitter']:.0%}", row["prompt"], row["cases"], row["runs"],
-            within(row, "dice_mean", "dice"), row["dice_lowest"], within(row, "lost_mean", "lost"),
+            f"{row['jitter']:.0%}",
+            row["prompt"],
+            row["cases"],
+            row["runs"],
+            with_interval(row, "dice_mean", "dice"),
+            row["dice_lowest"],
+            with_interval(row, "lost_mean", "lost"),
             row["best_floor_mean"],
         ]
         for row in curve.levels
-    ]  # fmt: skip
+    ]
     parts = [
         "# Dice when the box is not exact",
         "Research software, not for clinical use.",
-        *say_curve(curve),
+        *describe_curve(curve),
     ]
-    parts += [markdown_table([*titles, "best floor"], lines), f"![{picture.stem}]({picture.name})"]
+    parts += [markdown_table([*titles, "best floor"], lines), f"![{plot.stem}]({plot.name})"]
     write_text(page, "\n\n".join(parts) + "\n")
     write_failures(out.with_name(f"{out.stem}_failures.csv"), "evaluate", curve.failures)
-    record.finish(out, [out, summary, page, picture])
-
-
-LEVELS = (0.0, 0.05, 0.1, 0.2)
+    record.finish(out, [out, summary, page, plot])
 
 
 class JitterOptions(Settings):
-    """How far boxes are off, and how often."""
+    """By how much boxes are off, and how often each is drawn."""
 
     levels: tuple[float, ...] = LEVELS  # shares of the box's size
     draws: int = Field(5, ge=1)  # a case and level; a level of 0 takes one
-    loosen: float = Field(0.0, ge=0, le=2)  # share by which the boxes are longer before they are shaken
+    loosen: float = Field(0.0, ge=0, le=2)  # share by which the boxes are longer before they are jittered
     split: str | None = None
     seed: int = Field(0, ge=0)
     bootstrap: int = Field(DRAWS, ge=100)
@@ -194,11 +202,11 @@ def jitter_curve(
     options: JitterOptions | None = None,
     progress: Progress = no_progress,
 ) -> JitterCurve:
-    """Run a model with the box of every lesion, exact and shaken.
+    """Run a model with the box of every lesion, exact and jittered.
 
     Each face of each box is shifted by a uniform draw of up to a share of the box's size along that axis. A
-    draw depends on (seed, case, draw) only and is scaled by the level: the levels differ by how far the boxes
-    are off, by nothing else.
+    draw depends on (seed, case, draw) only and is scaled by the level, so that levels differ by the shift
+    alone and the loss between them is paired.
 
     Args:
         cases: Folder of cases with outlines.
@@ -206,7 +214,7 @@ def jitter_curve(
         out: CSV file for the rows; beside it .json, .md, .png, .run.json, and a folder of finished cases,
             from which the same command goes on after it was killed.
         options: Levels, draws, loosening.
-        progress: Called with what is done and how much there is.
+        progress: Called with the number of cases done and of all.
 
     Raises:
         ModelError: The model takes no boxes.
@@ -228,7 +236,7 @@ def jitter_curve(
     for number, case in enumerate(outlined):
         progress("evaluate", number, len(outlined))
         try:
-            rows += _kept_or_run(case, inference, options, out)
+            rows += _resume_or_run(case, inference, options, out)
         except RadiogenError as error:
             if len(outlined) == 1:
                 raise
@@ -237,7 +245,8 @@ def jitter_curve(
     if not rows:
         raise CaseError(cases, "holds no case with a lesion", "ingest the cases with their outlines")
     patients = {row["patient_id"] for row in rows}
-    seen = None if model.config.patients_seen is None else len(patients & set(model.config.patients_seen))
+    known = model.config.patients_seen
+    seen = None if known is None else len(patients & set(known))
     without = len(all_cases) - len({row["case_id"] for row in rows}) - len(failures)
     curve = JitterCurve(rows, level_rows(rows, options.seed, options.bootstrap), seen, without, failures)
     if out is not None:
@@ -245,11 +254,11 @@ def jitter_curve(
     return curve
 
 
-def _kept_or_run(case: Case, inference: Inference, options: JitterOptions, out: Path | None) -> list[Row]:
-    """The rows of a case, from an earlier run if that was made of the same."""
+def _resume_or_run(case: Case, inference: Inference, options: JitterOptions, out: Path | None) -> list[Row]:
+    """Return the rows of a case, from an earlier run if that was made of the same."""
     if out is None:
         return _run_case(case, inference, options)
-    kept = out.with_name(f"{out.stem}_cases") / f"{case.case_id}.json"
+    cached = out.with_name(f"{out.stem}_cases") / f"{case.case_id}.json"
     made_of = {
         "model": inference.model.hash,
         "files": [
@@ -258,64 +267,66 @@ def _kept_or_run(case: Case, inference: Inference, options: JitterOptions, out: 
         **options.model_dump(mode="json", exclude={"split", "bootstrap"}),
     }
     try:
-        content: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(cached.read_text(encoding="utf-8"))
         if content["made_of"] == made_of:
             return list(content["rows"])
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # not there, or torn: it is made anew
+        pass  # not there, or damaged: it is made again
     rows = _run_case(case, inference, options)
-    write_json(kept, {"made_of": made_of, "rows": rows})
+    write_json(cached, {"made_of": made_of, "rows": rows})
     return rows
 
 
 def _run_case(case: Case, inference: Inference, options: JitterOptions) -> list[Row]:
+    """Run the model on one case at every level and draw; nothing for a case with an empty outline."""
     ct, lungs, outline = case.ct(), case.lungs(), case.lesion()
     box = bounding_box(outline)
     if box is None:
         return []
-    near = widen(box, ct, options.loosen / 2 + (1 + options.loosen) * max(options.levels))
-    lesions, nearby = number_lesions(array_of(crop(outline, near))), crop(ct, near)
-    exact = [loosen(faces, options.loosen) for faces in faces_of(lesions)]
+    # The region holds every box that may be drawn: loosened at either end, then shifted by the largest level.
+    region = widen(box, ct, options.loosen / 2 + (1 + options.loosen) * max(options.levels))
+    lesions, region_ct = number_lesions(array_of(crop(outline, region))), crop(ct, region)
+    exact = [loosen_box(faces, options.loosen) for faces in exact_boxes(lesions)]
     rows: list[Row] = []
     for level, draw in product(options.levels, range(options.draws)):
-        if level == 0 and draw > 0:
+        if level == 0 and draw > 0:  # an exact box is the same at every draw
             continue
         rng = np.random.default_rng([options.seed, int(short_hash(case.case_id), 16), draw])
-        boxes = [jitter(faces, rng.uniform(-1, 1, (2, 3)), level) for faces in exact]
-        prompt = Prompt("box", boxes=tuple(box_mm(box, nearby) for box in boxes))
-        found = segment_volume(inference.model, ct, lungs, prompt, inference=inference).lesion
+        boxes = [jitter_box(faces, rng.uniform(-1, 1, (2, 3)), level) for faces in exact]
+        prompt = Prompt("box", boxes=tuple(box_mm(box, region_ct) for box in boxes))
+        predicted = segment_volume(inference.model, ct, lungs, prompt, inference=inference).lesion
         row = {
             "case_id": case.case_id,
             "patient_id": case.patient_id,
             "prompt": "jitter" if level else "oracle",
             "jitter": level,
             "draw": draw,
-            **_dice(array_of(found), array_of(crop(found, near)), lesions),
-            **floors(lesions, boxes, array_of(nearby)),
+            **_dice(array_of(predicted), array_of(crop(predicted, region)), lesions),
+            **measure_floors(lesions, boxes, array_of(region_ct)),
         }
-        rows.append({name: round(v, 4) if isinstance(v, float) else v for name, v in row.items()})
+        rows.append(_rounded(row))
     return rows
 
 
-def _dice(found: Labels, nearby: Labels, lesions: Numbered) -> Row:
-    """Of all lesions together, and the mean over them: the n-th against what the n-th box gave.
+def _dice(predicted: Labels, in_region: Labels, lesions: NumberedLesions) -> Row:
+    """Return the Dice of all lesions together, and the mean over lesions, each against what its box gave.
 
     Args:
-        found: The whole prediction, its labels the numbers of the boxes.
-        nearby: The part of it that lies on the voxels of the lesions.
+        predicted: The whole prediction, its labels the numbers of the boxes.
+        in_region: The part of it that lies on the voxels of `lesions`.
         lesions: The reference.
     """
     sizes = np.bincount(lesions.numbers[lesions.numbers > 0], minlength=len(lesions) + 1)
-    guessed = np.bincount(found[found > 0], minlength=len(lesions) + 1)
-    hit = (nearby > 0) & (lesions.numbers > 0)
-    own = np.bincount(nearby[hit & (nearby == lesions.numbers)], minlength=len(lesions) + 1)
-    each = 2 * own[1:] / (sizes[1:] + guessed[1 : len(lesions) + 1])
-    whole = 2 * int(np.count_nonzero(hit)) / int(sizes.sum() + guessed.sum())
+    predicted_sizes = np.bincount(predicted[predicted > 0], minlength=len(lesions) + 1)
+    hit = (in_region > 0) & (lesions.numbers > 0)
+    own = np.bincount(in_region[hit & (in_region == lesions.numbers)], minlength=len(lesions) + 1)
+    each = 2 * own[1:] / (sizes[1:] + predicted_sizes[1 : len(lesions) + 1])
+    whole = 2 * int(np.count_nonzero(hit)) / int(sizes.sum() + predicted_sizes.sum())
     return {"dice": whole, "lesion_dice_mean": float(each.mean())}
 
 
-def box_mm(faces: Faces, grid: sitk.Image) -> BoxMm:
-    """The box in space (LPS mm) round the corners of a box in voxels; on an upright grid the same box."""
+def box_mm(faces: BoxFaces, grid: sitk.Image) -> BoxMm:
+    """Return the box in space (LPS mm) round the corners of a box in voxels; the same on an upright grid."""
     sides = [(low, high) for low, high in zip(faces.low, faces.high, strict=True)][::-1]
     corners: Sequence[Sequence[float]] = [
         grid.TransformContinuousIndexToPhysicalPoint(corner) for corner in product(*sides)

@@ -1,12 +1,12 @@
-"""The page of an evaluation that a person reads: sentences, tables, two pictures."""
+"""Write the page of an evaluation that a person reads: sentences, tables, two plots."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from radiogen.drawing.plots import draw_sizes, draw_volumes
 from radiogen.evaluation.case import EvaluateOptions, Row
-from radiogen.evaluation.sentences import markdown_table, say_prompt, within
-from radiogen.evaluation.summary import Summary, against_floors
+from radiogen.evaluation.sentences import describe_prompt, markdown_table, with_interval
+from radiogen.evaluation.summary import Summary
 from radiogen.measures.detection import FROC_RATES
 from radiogen.measures.floors import FLOOR_WORDS, FLOORS
 from radiogen.provenance import write_text
@@ -17,23 +17,18 @@ WORST = 10
 def write_page(
     out: Path, rows: Sequence[Row], lesions: Sequence[Row], summary: Summary, options: EvaluateOptions
 ) -> list[Path]:
-    """Write the page beside the table `out`, and its pictures where there is something to draw.
+    """Write the page beside the table `out`, and its plots where there is something to draw.
 
     Returns:
-        What was written.
+        The files that were written.
     """
     page = out.with_suffix(".md")
-    pictures = [
-        drawn
-        for drawn in (
-            draw_sizes(lesions, options.size_bins_mm, _best_floor, out.with_name(f"{out.stem}_size.png")),
-            draw_volumes(rows, out.with_name(f"{out.stem}_volume.png")),
-        )
-        if drawn
-    ]
+    sizes = draw_sizes(lesions, options.size_bins_mm, out.with_name(f"{out.stem}_size.png"))
+    volumes = draw_volumes(rows, out.with_name(f"{out.stem}_volume.png"))
+    plots = [plot for plot in (sizes, volumes) if plot]
     parts = ["# Evaluation", "Research software, not for clinical use."]
     for row in summary.prompts:
-        parts += [f"## Prompt: {row['prompt']}", *say_prompt(row)]
+        parts += [f"## Prompt: {row['prompt']}", *describe_prompt(row)]
         if row["n"]:
             parts += [
                 _overall(row, options),
@@ -44,20 +39,20 @@ def write_page(
         if row["prompt"] in ("auto", "none") and not curves:
             curves = ["No FROC: no lesion was predicted with a score, or there is none to find."]
         parts += curves
-    parts += [f"![{path.stem}]({path.name})" for path in pictures]
+    parts += [f"![{path.stem}]({path.name})" for path in plots]
     parts += ["## The weakest scans", _weakest(rows), "## How it was measured", _rules(options)]
     write_text(page, "\n\n".join(parts) + "\n")
-    return [page, *pictures]
+    return [page, *plots]
 
 
 def _overall(row: Row, options: EvaluateOptions) -> str:
     lines: list[list[object]] = [
-        ["Dice, mean", within(row, "dice_mean", "dice")],
+        ["Dice, mean", with_interval(row, "dice_mean", "dice")],
         ["Dice, median", row["dice_median"]],
-        ["Dice of lesions, mean", within(row, "lesion_dice_mean", "lesion_dice")],
+        ["Dice of lesions, mean", with_interval(row, "lesion_dice_mean", "lesion_dice")],
         [
             f"surface Dice at {options.tolerance_mm:g} mm, mean",
-            within(row, "surface_dice_mean", "surface_dice"),
+            with_interval(row, "surface_dice_mean", "surface_dice"),
         ],
         ["HD95, median, mm", _mm(row["hd95_mm_median"])],
         ["average surface distance (ASSD), median, mm", _mm(row["assd_mm_median"])],
@@ -71,32 +66,21 @@ def _overall(row: Row, options: EvaluateOptions) -> str:
 
 
 def _sizes(prompt: str, summary: Summary) -> str:
-    titles = [
-        "longest diameter",
-        "lesions",
-        "found",
-        "Dice, mean (95 %)",
-        "Dice, median (95 %)",
-        "best floor",
-    ]
+    titles = ["longest diameter", "lesions", "found", "Dice, mean (95 %)", "Dice, median (95 %)"]
     lines = [
         [
             row["size_bin"],
             row["lesions"],
             f"{row['found']} ({row['found_share']:.0%})",
-            within(row, "dice_mean", "dice"),
-            within(row, "dice_median", "dice_median"),
+            with_interval(row, "dice_mean", "dice"),
+            with_interval(row, "dice_median", "dice_median"),
             row["best_floor_mean"],
+            None if row["best_floor"] is None else f"{row['above_floor']} of {row['above_floor_of']}",
         ]
         for row in summary.size_bins
         if row["prompt"] == prompt and row["lesions"]
     ]
-    return markdown_table([*titles, "above it"], [[*line, _above(line, prompt, summary)] for line in lines])
-
-
-def _above(line: Sequence[object], prompt: str, summary: Summary) -> str | None:
-    (row,) = (row for row in summary.size_bins if (row["prompt"], row["size_bin"]) == (prompt, line[0]))
-    return None if row["best_floor"] is None else f"{row['above_floor']} of {row['above_floor_of']}"
+    return markdown_table([*titles, "best floor", "above it"], lines)
 
 
 def _froc(line: Row) -> str:
@@ -139,8 +123,3 @@ def _rules(options: EvaluateOptions) -> str:
             "the floor: Student's t over patients. The best floor has the highest mean on these scans.",
         ]
     )
-
-
-def _best_floor(rows: Sequence[Row]) -> str | None:
-    name: str | None = against_floors(rows)["best_floor"]
-    return name

@@ -1,4 +1,4 @@
-"""What the figures of an evaluation say, and what they do not, in plain sentences."""
+"""Describe the figures of an evaluation, and what they do not show, in plain sentences."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,83 +7,84 @@ from radiogen.measures.floors import FLOOR_WORDS
 
 PROMPTS = {
     "oracle": "the prior was made from the true outline: an upper bound, not what a new patient gets",
-    "jitter": "the prior was made from the true place, shaken",
-    "human": "a person said where to look",
-    "auto": "the program said where to look",
-    "none": "nobody said where to look",
-    "unknown": "no run record tells who said where to look",
+    "jitter": "the prior was made from the true box, its faces shifted at random",
+    "human": "a person marked the lesion",
+    "auto": "the program chose the place itself",
+    "none": "the network was given no place",
+    "unknown": "no run record names the prompt",
 }
-TOLD = ("oracle", "jitter", "human")  # prompts that give the lesions away: finding them is no result
+PROMPTS_WITH_PLACE = (
+    "oracle",
+    "jitter",
+    "human",
+)  # prompts that give the lesions away: finding them is no result
 NO_PROMPT = "unknown"
 NO_PREDICTION = "no prediction"
-
-
 MISSING = "-"
 FEW = 10  # patients below which an interval says little
 
 
-def say_prompt(row: Mapping[str, Any]) -> list[str]:
-    """Sentences about one row of the summary."""
+def describe_prompt(row: Mapping[str, Any]) -> list[str]:
+    """Describe one row of the summary in sentences."""
     prompt = row["prompt"]
     if prompt == NO_PREDICTION:
-        return [f"{many(row['without_numbers'], 'case')} without a prediction; in no figure here."]
+        return [f"{plural(row['without_numbers'], 'case')} without a prediction; in no figure here."]
     sentences = [f"Prompt {prompt}: {PROMPTS.get(prompt, 'as the run record says')}."]
     if row["n"]:
-        sentences += [_say_dice(row), say_floor(row)]
+        sentences += [_describe_dice(row), describe_floor(row)]
         if prompt in ("auto", "none") and row["best_floor"]:
             sentences.append("The floor knows the true boxes and this model did not: it is a hard one here.")
     if row["scans"]:
-        sentences.append(_say_lesions(row))
+        sentences.append(_describe_lesions(row))
     if row["scans_without_lesion"]:
-        sentences.append(
-            f"{many(row['scans_without_lesion'], 'scan')} without a lesion: false lesions alone count there."
-        )
+        scans = plural(row["scans_without_lesion"], "scan")
+        sentences.append(f"{scans} without a lesion: false lesions alone count there.")
     if row["without_numbers"]:
-        sentences.append(f"{many(row['without_numbers'], 'case')} without numbers; the notes say why.")
+        sentences.append(f"{plural(row['without_numbers'], 'case')} without numbers; the notes say why.")
     if 0 < row["patients"] < FEW:
-        patients = many(row["patients"], "patient")
+        patients = plural(row["patients"], "patient")
         sentences.append(f"{patients}: so few make intervals that are too narrow, if anything.")
     return sentences
 
 
-def _say_dice(row: Mapping[str, Any]) -> str:
-    over = f"{many(row['n'], 'scan')} of {many(row['patients'], 'patient')}"
-    return f"Dice {within(row, 'dice_mean', 'dice')} over {over}."
+def _describe_dice(row: Mapping[str, Any]) -> str:
+    over = f"{plural(row['n'], 'scan')} of {plural(row['patients'], 'patient')}"
+    return f"Dice {with_interval(row, 'dice_mean', 'dice')} over {over}."
 
 
-def say_floor(row: Mapping[str, Any], things: str = "cases") -> str:
-    """How Dice stands beside the best floor."""
+def describe_floor(row: Mapping[str, Any], things: str = "cases") -> str:
+    """Describe how Dice compares with the best floor."""
     if row["best_floor"] is None:
         return "No floor stands beside it."
     floor = f"{FLOOR_WORDS[row['best_floor']]}, {row['best_floor_mean']:.3f}"
-    said = f"Above the floor ({floor}) in {row['above_floor']} of {row['above_floor_of']} {things}"
+    sentence = f"Above the floor ({floor}) in {row['above_floor']} of {row['above_floor_of']} {things}"
     low, high = row["over_floor_low"], row["over_floor_high"]
     gap = f"{row['over_floor_mean']:+.3f}"
     if low is None:
-        return f"{said}; the mean difference is {gap}, and one patient has no interval."
+        return f"{sentence}; the mean difference is {gap}, and one patient has no interval."
     verdict = "the interval holds zero: no gain over the floor is shown"
     if low > 0:
         verdict = "the interval excludes zero"
     elif high < 0:
         verdict = "the floor is better"
-    return f"{said}; the mean difference is {gap} ({low:+.3f} to {high:+.3f}): {verdict}."
+    return f"{sentence}; the mean difference is {gap} ({low:+.3f} to {high:+.3f}): {verdict}."
 
 
-def _say_lesions(row: Mapping[str, Any]) -> str:
-    said = f"{row['lesions_found']} of {many(row['lesions'], 'lesion')} found"
+def _describe_lesions(row: Mapping[str, Any]) -> str:
+    sentence = f"{row['lesions_found']} of {plural(row['lesions'], 'lesion')} found"
     if row["lesions_merged"]:
-        said += f", {row['lesions_merged']} merged with another"
-    said += f"; {many(row['lesions_false'], 'false lesion')} in {many(row['scans'], 'scan')}"
-    said += f" ({row['false_per_scan']:.2f} a scan)"
+        sentence += f", {row['lesions_merged']} merged with another"
+    sentence += f"; {plural(row['lesions_false'], 'false lesion')} in {plural(row['scans'], 'scan')}"
+    sentence += f" ({row['false_per_scan']:.2f} a scan)"
     if row["lesions_fragments"]:
-        said += f", {many(row['lesions_fragments'], 'fragment')} of true ones"
-    if row["prompt"] in TOLD:
-        return f"{said}. The prompt gave the lesions away: that they were found is no result."
-    return f"{said}. Sensitivity {within(row, 'sensitivity', 'sensitivity')}."
+        sentence += f", {plural(row['lesions_fragments'], 'fragment')} of true ones"
+    if row["prompt"] in PROMPTS_WITH_PLACE:
+        return f"{sentence}. The prompt gave the lesions away: that they were found is no result."
+    return f"{sentence}. Sensitivity {with_interval(row, 'sensitivity', 'sensitivity')}."
 
 
-def within(row: Mapping[str, Any], value: str, name: str) -> str:
-    """A figure with its interval, `0.812 (0.770 to 0.850)`; without one the figure alone."""
+def with_interval(row: Mapping[str, Any], value: str, name: str) -> str:
+    """Format a figure with its interval, `0.812 (0.770 to 0.850)`; without one the figure alone."""
     if row[value] is None:
         return MISSING
     if row[f"{name}_low"] is None:
@@ -92,7 +93,7 @@ def within(row: Mapping[str, Any], value: str, name: str) -> str:
 
 
 def markdown_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table as Markdown has it; a number has three digits, what is not known is a dash.
+    """Format a Markdown table; a number has three digits, what is not known is a dash.
 
     >>> print(markdown_table(["size", "Dice"], [["< 10 mm", None]]))
     | size | Dice |
@@ -109,10 +110,10 @@ def _cell(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value).replace("|", "/")
 
 
-def many(count: int, thing: str) -> str:
-    """A number of things.
+def plural(count: int, thing: str) -> str:
+    """Format a count with its noun.
 
-    >>> many(1, "scan"), many(2, "scan")
+    >>> plural(1, "scan"), plural(2, "scan")
     ('1 scan', '2 scans')
     """
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"

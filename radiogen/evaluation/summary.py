@@ -1,4 +1,7 @@
-"""Sum rows up by prompt and by size, beside the floors; prompts are never mixed."""
+"""Summarise rows by prompt and by size, with bootstrap intervals, beside the floors.
+
+Prompts are never mixed: a Dice with a box from the true mask and one without a prompt are different figures.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,16 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from radiogen.evaluation.case import EvaluateOptions, Measured, Row
-from radiogen.evaluation.sentences import TOLD
+from radiogen.evaluation.case import COUNT_COLUMNS, EvaluateOptions, MeasuredScan, Row
+from radiogen.evaluation.sentences import PROMPTS_WITH_PLACE
 from radiogen.measures.detection import Detection, Froc, froc
-from radiogen.measures.floors import FLOORS
-from radiogen.measures.intervals import Interval, bootstrap_by_patient, paired_difference, spread
-
-COUNTS = (
-    *("lesions", "lesions_found", "lesions_merged", "lesions_missed"),
-    *("lesions_fragments", "lesions_false"),
-)
+from radiogen.measures.floors import FLOORS, best_floor
+from radiogen.measures.intervals import Interval, bootstrap_by_patient, paired_difference, sample_deviation
 
 
 @dataclass(frozen=True)
@@ -29,13 +27,13 @@ class Summary:
     froc: list[Row]
 
 
-def summarize(scans: Sequence[Measured], options: EvaluateOptions) -> Summary:
-    """Sum up scans of any prompts.
+def summarize(scans: Sequence[MeasuredScan], options: EvaluateOptions) -> Summary:
+    """Summarise scans of any prompts.
 
-    Intervals are those of a bootstrap by patient, that of the difference to a floor Student's over patients.
+    Intervals are those of a bootstrap by patient; that of the difference to a floor is Student's t.
     Medians count an infinite distance as the largest, so that a missed scan weighs.
     """
-    by_prompt: dict[str, list[Measured]] = {}
+    by_prompt: dict[str, list[MeasuredScan]] = {}
     for scan in scans:
         by_prompt.setdefault(str(scan.row["prompt"]), []).append(scan)
     ordered = sorted(by_prompt.items())
@@ -46,28 +44,28 @@ def summarize(scans: Sequence[Measured], options: EvaluateOptions) -> Summary:
     )
 
 
-def against_floors(rows: Sequence[Row]) -> Row:
-    """The difference of Dice and the best floor, pair by pair.
+def compare_with_best_floor(rows: Sequence[Row]) -> Row:
+    """Return the difference between Dice and the best floor, pair by pair.
 
-    The best floor is the one with the highest mean over the rows; chosen on the same scans, it is if anything
-    too good. Only floors that every row knows are asked. Rows of one patient are averaged before the
-    interval.
+    Rows of one patient are averaged before the interval, since they are not independent.
     """
-    answer: Row = {
-        "best_floor": None,
-        "best_floor_mean": None,
-        "above_floor": None,
-        "above_floor_of": len(rows),
-    }
-    answer |= dict.fromkeys(("over_floor_mean", "over_floor_low", "over_floor_high"))
-    known = [name for name in FLOORS if rows and all(row[name] is not None for row in rows)]
-    if not known:
-        return answer
-    best = max(known, key=lambda name: mean(row[name] for row in rows))
-    patients = dict.fromkeys(row["patient_id"] for row in rows)
-    own = [[row for row in rows if row["patient_id"] == patient] for patient in patients]
+    best = best_floor(rows)
+    if best is None:
+        return {
+            "best_floor": None,
+            "best_floor_mean": None,
+            "above_floor": None,
+            "above_floor_of": len(rows),
+            "over_floor_mean": None,
+            "over_floor_low": None,
+            "over_floor_high": None,
+        }
+    by_patient: dict[str, list[Row]] = {}
+    for row in rows:
+        by_patient.setdefault(row["patient_id"], []).append(row)
     gap = paired_difference(
-        [mean(row["dice"] for row in each) for each in own], [mean(row[best] for row in each) for each in own]
+        [mean(row["dice"] for row in own) for own in by_patient.values()],
+        [mean(row[best] for row in own) for own in by_patient.values()],
     )
     return {
         "best_floor": best,
@@ -80,41 +78,42 @@ def against_floors(rows: Sequence[Row]) -> Row:
     }
 
 
-def _prompt_row(prompt: str, scans: Sequence[Measured], options: EvaluateOptions) -> Row:
-    seen = [scan for scan in scans if scan.detection is not None]
-    rows = [scan.row for scan in seen if scan.row["dice"] is not None]
+def _prompt_row(prompt: str, scans: Sequence[MeasuredScan], options: EvaluateOptions) -> Row:
+    measured = [scan for scan in scans if scan.detection is not None]
+    rows = [scan.row for scan in measured if scan.row["dice"] is not None]  # those with a lesion to find
     dice = [row["dice"] for row in rows]
-    total = sum((scan.detection for scan in seen if scan.detection), Detection())
+    total = sum((scan.detection for scan in measured if scan.detection), Detection())
     summary: Row = {
         "prompt": prompt,
-        "patients": len({scan.row["patient_id"] for scan in seen}),
-        "scans": len(seen),
+        "patients": len({scan.row["patient_id"] for scan in measured}),
+        "scans": len(measured),
         "n": len(rows),
-        "scans_without_lesion": len(seen) - len(rows),
-        "without_numbers": len(scans) - len(seen),
+        "scans_without_lesion": len(measured) - len(rows),
+        "without_numbers": len(scans) - len(measured),
         **_interval("dice_mean", "dice", rows, options),
-        "dice_median": _of(median, rows, "dice"),
-        "dice_sd": spread(dice),
+        "dice_median": _statistic(median, rows, "dice"),
+        "dice_sd": sample_deviation(dice),
         **_interval("surface_dice_mean", "surface_dice", rows, options),
-        "hd95_mm_median": _of(median, rows, "hd95_mm"),
-        "assd_mm_median": _of(median, rows, "assd_mm"),
-        "volume_error_ml_mean": _of(mean, rows, "volume_error_ml"),
-        "volume_error_share_median": _of(median, rows, "volume_error_share"),
-        **{name: sum(scan.row[name] for scan in seen) for name in COUNTS},
-        **_interval("lesion_dice_mean", "dice", _reference_lesions(seen), options),
-        **_sensitivity(seen, options),
-        "false_per_scan": total.false / len(seen) if seen else None,
+        "hd95_mm_median": _statistic(median, rows, "hd95_mm"),
+        "assd_mm_median": _statistic(median, rows, "assd_mm"),
+        "volume_error_ml_mean": _statistic(mean, rows, "volume_error_ml"),
+        "volume_error_share_median": _statistic(median, rows, "volume_error_share"),
+        **{name: sum(scan.row[name] for scan in measured) for name in COUNT_COLUMNS},
+        **_interval("lesion_dice_mean", "dice", _reference_lesions(measured), options),
+        **_sensitivity(measured, options),
+        "false_per_scan": total.false / len(measured) if measured else None,
         "f1": total.f1,
         "panoptic_quality": total.panoptic_quality,
         **{
-            f"{name}_mean": _of(mean, [row for row in rows if row[name] is not None], name) for name in FLOORS
+            f"{name}_mean": _statistic(mean, [row for row in rows if row[name] is not None], name)
+            for name in FLOORS
         },
-        **against_floors(rows),
+        **compare_with_best_floor(rows),
     }
     return _rounded(summary)
 
 
-def _sensitivity(scans: Sequence[Measured], options: EvaluateOptions) -> Row:
+def _sensitivity(scans: Sequence[MeasuredScan], options: EvaluateOptions) -> Row:
     found = [
         {"patient_id": row["patient_id"], "is_found": float(row["outcome"] == "found")}
         for row in _reference_lesions(scans)
@@ -122,8 +121,12 @@ def _sensitivity(scans: Sequence[Measured], options: EvaluateOptions) -> Row:
     return _interval("sensitivity", "is_found", found, options)
 
 
-def _bin_rows(prompt: str, scans: Sequence[Measured], options: EvaluateOptions) -> list[Row]:
-    """A lesion that was not found counts with Dice 0, so that a bin is not judged by the lucky ones."""
+def _bin_rows(prompt: str, scans: Sequence[MeasuredScan], options: EvaluateOptions) -> list[Row]:
+    """Return a row for each size bin of a prompt.
+
+    A lesion that was not found counts with Dice 0: a mean over found lesions alone gets better by missing the
+    hard ones. It stands beside, as `dice_of_found_mean`.
+    """
     listed = []
     lesions = _reference_lesions(scans)
     for name in options.size_bin_names() if lesions else ():
@@ -138,46 +141,46 @@ def _bin_rows(prompt: str, scans: Sequence[Measured], options: EvaluateOptions) 
             "found_share": len(found) / len(rows) if rows else None,
             **_interval("dice_mean", "dice", rows, options),
             **_interval("dice_median", "dice", rows, options, np.median),
-            "dice_of_found_mean": _of(mean, found, "dice"),
-            "hd95_mm_of_found_median": _of(median, found, "hd95_mm"),
+            "dice_of_found_mean": _statistic(mean, found, "dice"),
+            "hd95_mm_of_found_median": _statistic(median, found, "hd95_mm"),
             "false": sum(
                 row["outcome"] == "false" and row["size_bin"] == name
                 for scan in scans
                 for row in scan.lesions
             ),
-            **against_floors(rows),
+            **compare_with_best_floor(rows),
         }
         listed.append(_rounded(each))
     return listed
 
 
-def _froc_rows(prompt: str, scans: Sequence[Measured]) -> list[Row]:
-    """One row where every predicted lesion has a score and the prompt did not give the lesions away."""
-    seen = [scan for scan in scans if scan.detection is not None]
-    predicted = [row for scan in seen for row in scan.lesions if row["predicted_lesion"] is not None]
-    if prompt in TOLD or not predicted or any(row["score"] is None for row in predicted):
+def _froc_rows(prompt: str, scans: Sequence[MeasuredScan]) -> list[Row]:
+    """Return a row where every predicted lesion has a score and the prompt did not give the lesions away."""
+    measured = [scan for scan in scans if scan.detection is not None]
+    predicted = [row for scan in measured for row in scan.lesions if row["predicted_lesion"] is not None]
+    if prompt in PROMPTS_WITH_PLACE or not predicted or any(row["score"] is None for row in predicted):
         return []
     curve: Froc | None = froc(
         [row["score"] for row in predicted if row["outcome"] == "found"],
         [row["score"] for row in predicted if row["outcome"] == "false"],
-        len(_reference_lesions(seen)),
-        len(seen),
+        len(_reference_lesions(measured)),
+        len(measured),
     )
     if curve is None:
         return []
     at = {f"sensitivity_at_{rate:g}": s for rate, s in zip(curve.rates, curve.sensitivities, strict=True)}
-    return [_rounded({"prompt": prompt, "scans": len(seen), **at, "mean": curve.score})]
+    return [_rounded({"prompt": prompt, "scans": len(measured), **at, "mean": curve.score})]
 
 
-def _reference_lesions(scans: Sequence[Measured]) -> list[Row]:
+def _reference_lesions(scans: Sequence[MeasuredScan]) -> list[Row]:
     return [row for scan in scans for row in scan.lesions if row["lesion"] is not None]
 
 
 def _interval(
     title: str, name: str, rows: Sequence[Row], options: EvaluateOptions, statistic: Any = np.mean
 ) -> Row:
-    """A figure under its title, and the ends of its interval: `dice_mean` has `dice_low` and `dice_high`."""
-    found: Interval | None = bootstrap_by_patient(
+    """Return a figure under its title, and its interval: `dice_mean` has `dice_low` and `dice_high`."""
+    interval: Interval | None = bootstrap_by_patient(
         [row[name] for row in rows],
         [row["patient_id"] for row in rows],
         np.random.default_rng(options.seed),
@@ -185,19 +188,19 @@ def _interval(
         options.bootstrap,
     )
     return {
-        title: found and found.value,
-        f"{title.removesuffix('_mean')}_low": found and found.low,
-        f"{title.removesuffix('_mean')}_high": found and found.high,
+        title: interval and interval.value,
+        f"{title.removesuffix('_mean')}_low": interval and interval.low,
+        f"{title.removesuffix('_mean')}_high": interval and interval.high,
     }
 
 
-def _of(figure: Callable[[list[float]], float], rows: Sequence[Row], name: str) -> float | None:
+def _statistic(statistic: Callable[[list[float]], float], rows: Sequence[Row], name: str) -> float | None:
     values = [row[name] for row in rows]
-    return figure(values) if values else None
+    return statistic(values) if values else None
 
 
-def for_json(rows: Sequence[Row]) -> list[Row]:
-    """Rows as JSON can hold them: an infinite distance as the word inf."""
+def json_rows(rows: Sequence[Row]) -> list[Row]:
+    """Return rows as JSON can hold them: an infinite distance as the word inf."""
     return [{name: "inf" if value == inf else value for name, value in row.items()} for row in rows]
 
 

@@ -115,8 +115,8 @@ def read_masks(case: Case) -> dict[str, sitk.Image]:
 def measure_case(ct: sitk.Image, masks: Mapping[str, sitk.Image]) -> CaseFacts:
     """Measure a CT (int16 HU) and the masks on its grid that `read_masks` found."""
     axes = patient_axes(ct)
-    hu = axes.laid(ct)
-    lungs = axes.laid(masks["lungs"]) if "lungs" in masks else None
+    hu = axes.oriented(ct)
+    lungs = axes.oriented(masks["lungs"]) if "lungs" in masks else None
     if lungs is not None and not lungs.any():
         lungs = None
     x_mm, y_mm, z_mm = axes.spacing_mm
@@ -169,7 +169,7 @@ def _lungs(hu: AnyArray, lungs: AnyArray, ml: float) -> LungFacts:
 def _lesions(
     hu: AnyArray, mask: sitk.Image, lungs: AnyArray | None, axes: PatientAxes
 ) -> tuple[LesionFacts, ...]:
-    labels = axes.laid(mask)
+    labels = axes.oriented(mask)
     surface = _surface(lungs, axes) if lungs is not None else None
     found, boxes = [], ndimage.find_objects(labels)
     for lesion in measure_lesions(mask):

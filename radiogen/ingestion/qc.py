@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from radiogen.ingestion.case_facts import CaseFacts, LesionFacts, LungFacts
 
-LOOK_FIRST = 6  # weight of all findings together from which a case is looked at before the others
+LOOK_FIRST = 6  # weight of all oddities together from which a case is looked at before the others
 LEVELS = ("nothing odd", "look", "look first")
 
 LEAST_AIR, LEAST_SOFT_TISSUE = 0.03, 0.05  # shares; a chest CT has 0.2 to 0.7 and 0.15 to 0.5
@@ -29,7 +29,7 @@ DECISIONS = (
 
 
 @dataclass(frozen=True)
-class Finding:
+class Oddity:
     """One thing that is odd, and its weight from 1 (worth knowing) to 10 (not usable as it is)."""
 
     weight: int
@@ -40,16 +40,16 @@ class Finding:
 class Suspicion:
     """All that is odd about a case, the heaviest first."""
 
-    findings: tuple[Finding, ...]
+    oddities: tuple[Oddity, ...]
 
     @property
     def score(self) -> int:
-        return sum(finding.weight for finding in self.findings)
+        return sum(oddity.weight for oddity in self.oddities)
 
     @property
     def level(self) -> int:
         """0, 1 or 2: index of `LEVELS`. Findings of weight 1 alone are no reason to look."""
-        heaviest = max((finding.weight for finding in self.findings), default=0)
+        heaviest = max((oddity.weight for oddity in self.oddities), default=0)
         if self.score >= LOOK_FIRST and heaviest > 1:
             return 2
         return int(heaviest > 1)
@@ -76,82 +76,82 @@ def judge(
         *_by_lungs(facts.lungs),
         *_by_lesions(facts.lesions, was_segmented),
     ]
-    return Suspicion(tuple(sorted(found, key=lambda finding: -finding.weight)))
+    return Suspicion(tuple(sorted(found, key=lambda oddity: -oddity.weight)))
 
 
-def _by_decisions(decisions: Sequence[str]) -> Iterator[Finding]:
+def _by_decisions(decisions: Sequence[str]) -> Iterator[Oddity]:
     for said in decisions:
         weight = next((weight for weight, pattern in DECISIONS if pattern.search(said)), 0)
         if weight:
-            yield Finding(weight, f"ingest said: {said}")
+            yield Oddity(weight, f"ingest said: {said}")
 
 
-def _by_values(facts: CaseFacts) -> Iterator[Finding]:
+def _by_values(facts: CaseFacts) -> Iterator[Oddity]:
     low, high = facts.lowest_hu, facts.highest_hu
     if facts.air < LEAST_AIR:
-        yield Finding(7, f"hardly any air: {_percent(facts.air)} of the voxels are -1024 to -850 HU")
+        yield Oddity(7, f"hardly any air: {_percent(facts.air)} of the voxels are -1024 to -850 HU")
     if facts.soft_tissue < LEAST_SOFT_TISSUE:
         share = _percent(facts.soft_tissue)
-        yield Finding(7, f"hardly any soft tissue: {share} of the voxels are -150 to 150 HU")
+        yield Oddity(7, f"hardly any soft tissue: {share} of the voxels are -150 to 150 HU")
     if facts.at_highest > CLIPPED and high not in TOP_HU:
-        yield Finding(4, f"clipped at the top: {_percent(facts.at_highest)} of the voxels are {high} HU")
+        yield Oddity(4, f"clipped at the top: {_percent(facts.at_highest)} of the voxels are {high} HU")
     if facts.at_lowest > CLIPPED and low > BOTTOM_HU:
-        yield Finding(5, f"clipped at the bottom: {_percent(facts.at_lowest)} of the voxels are {low} HU")
+        yield Oddity(5, f"clipped at the bottom: {_percent(facts.at_lowest)} of the voxels are {low} HU")
 
 
-def _by_extent(facts: CaseFacts, thickness_mm: float | None) -> Iterator[Finding]:
+def _by_extent(facts: CaseFacts, thickness_mm: float | None) -> Iterator[Oddity]:
     step = facts.spacing_mm[2]
     if step > THICK_MM:
         weight, word = (3, "very thick") if step > VERY_THICK_MM else (2, "thick")
-        yield Finding(weight, f"{word} slices: {step:.1f} mm apart")
+        yield Oddity(weight, f"{word} slices: {step:.1f} mm apart")
     if max(facts.spacing_mm[:2]) > COARSE_MM:
-        yield Finding(1, f"coarse pixels: {max(facts.spacing_mm[:2]):.1f} mm")
+        yield Oddity(1, f"coarse pixels: {max(facts.spacing_mm[:2]):.1f} mm")
     if thickness_mm and thickness_mm < 0.67 * step:
-        yield Finding(3, f"gaps between slices: {thickness_mm:.1f} mm thick, {step:.1f} mm apart")
+        yield Oddity(3, f"gaps between slices: {thickness_mm:.1f} mm thick, {step:.1f} mm apart")
     if facts.extent_mm < SHORT_MM:
-        yield Finding(3, f"a part of a chest: {facts.slices} slices over {facts.extent_mm:.0f} mm")
+        yield Oddity(3, f"a part of a chest: {facts.slices} slices over {facts.extent_mm:.0f} mm")
     if facts.tilt_degrees > 1:
-        yield Finding(1, f"axes turned against the patient's by up to {facts.tilt_degrees:.0f} degrees")
+        yield Oddity(1, f"axes turned against the patient's by up to {facts.tilt_degrees:.0f} degrees")
 
 
-def _by_lungs(lungs: LungFacts | None) -> Iterator[Finding]:
+def _by_lungs(lungs: LungFacts | None) -> Iterator[Oddity]:
     if lungs is None:
-        yield Finding(8, "no lungs found")
+        yield Oddity(8, "no lungs found")
         return
     right, left = lungs.right_ml, lungs.left_ml
     small, large = min(right, left), max(right, left)
     if small == 0:
-        yield Finding(6, f"no {'right' if right == 0 else 'left'} lung found; the other has {large:.0f} mL")
+        yield Oddity(6, f"no {'right' if right == 0 else 'left'} lung found; the other has {large:.0f} mL")
     elif small < ASYMMETRY * large:
-        yield Finding(4, f"lungs unlike in size: right {right:.0f} mL, left {left:.0f} mL")
+        yield Oddity(4, f"lungs unlike in size: right {right:.0f} mL, left {left:.0f} mL")
     if right + left < SMALL_LUNGS_ML:
-        yield Finding(3, f"small lungs: {right + left:.0f} mL together")
+        yield Oddity(3, f"small lungs: {right + left:.0f} mL together")
     low, high = LUNG_HU
     if not low <= lungs.median_hu <= high:
-        yield Finding(4, f"lungs of odd density: median {lungs.median_hu:.0f} HU")
+        yield Oddity(4, f"lungs of odd density: median {lungs.median_hu:.0f} HU")
     for share, end in zip(lungs.cut, ("bottom", "top"), strict=True):
         if share > CUT:
             text = f"lungs cut off at the {end}, at {_percent(share)} of their largest area"
-            yield Finding(5 if share > CUT_WIDELY else 2, text)
+            yield Oddity(5 if share > CUT_WIDELY else 2, text)
 
 
-def _by_lesions(lesions: Sequence[LesionFacts], was_segmented: bool) -> Iterator[Finding]:
+def _by_lesions(lesions: Sequence[LesionFacts], was_segmented: bool) -> Iterator[Oddity]:
     if not lesions:
         nothing = (4, "no lesion was found") if was_segmented else (1, "no lesion: no outline is known")
-        yield Finding(*nothing)
+        yield Oddity(*nothing)
     for lesion in lesions:
         name = f"lesion {lesion.label}" if len(lesions) > 1 else "lesion"
         if lesion.in_lungs == 0 and lesion.from_lungs_mm is not None:
             far = lesion.from_lungs_mm > FAR_MM
-            yield Finding(7 if far else 3, f"{name} outside the lungs, {lesion.from_lungs_mm:.0f} mm away")
+            yield Oddity(7 if far else 3, f"{name} outside the lungs, {lesion.from_lungs_mm:.0f} mm away")
         if lesion.median_hu < IN_AIR_HU:
-            yield Finding(5, f"{name} lies in air: median {lesion.median_hu:.0f} HU")
+            yield Oddity(5, f"{name} lies in air: median {lesion.median_hu:.0f} HU")
         if lesion.volume_ml < TINY_ML:
-            yield Finding(2, f"{name} is tiny: {lesion.volume_ml:.3f} mL")
+            yield Oddity(2, f"{name} is tiny: {lesion.volume_ml:.3f} mL")
         if lesion.volume_ml > HUGE_ML:
-            yield Finding(3, f"{name} is very large: {lesion.volume_ml:.0f} mL")
+            yield Oddity(3, f"{name} is very large: {lesion.volume_ml:.0f} mL")
         if lesion.at_end:
-            yield Finding(3, f"{name} reaches the first or last slice")
+            yield Oddity(3, f"{name} reaches the first or last slice")
 
 
 def _percent(share: float) -> str:

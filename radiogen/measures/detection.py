@@ -96,7 +96,7 @@ def froc(
     scans: int,
     rates: Sequence[float] = FROC_RATES,
 ) -> Froc | None:
-    """Sensitivity when only lesions of a score or higher are kept, for the lowest score that a rate allows.
+    """Compute the FROC: sensitivity when only lesions of some score or higher are kept, at each false rate.
 
     Nothing is interpolated: at each rate stands the highest sensitivity with no more false lesions a scan.
     Lesions are matched once, with all of them there, so a fragment does not become a match when its better
@@ -117,9 +117,10 @@ def froc(
     """
     if lesions == 0 or scans == 0:
         return None
-    hits, misses = np.sort(found)[::-1], np.sort(false)[::-1]
-    thresholds = np.unique(np.concatenate([hits, misses, [np.inf]]))
-    reached = np.array([np.count_nonzero(hits >= score) for score in thresholds]) / lesions
-    wrong = np.array([np.count_nonzero(misses >= score) for score in thresholds]) / scans
-    at = tuple(float(reached[wrong <= rate].max()) for rate in rates)
-    return Froc(tuple(rates), at, float(np.mean(at)))
+    true_scores, false_scores = np.array(found, float), np.array(false, float)
+    # The infinite threshold keeps no lesion: no rate is without a threshold that it allows.
+    thresholds = np.unique(np.concatenate([true_scores, false_scores, [np.inf]]))
+    sensitivity = np.array([np.count_nonzero(true_scores >= score) for score in thresholds]) / lesions
+    false_rate = np.array([np.count_nonzero(false_scores >= score) for score in thresholds]) / scans
+    at_rates = tuple(float(sensitivity[false_rate <= rate].max()) for rate in rates)
+    return Froc(tuple(rates), at_rates, float(np.mean(at_rates)))

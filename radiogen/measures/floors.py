@@ -1,17 +1,19 @@
-"""The Dice that needs no network: what filling the box of a lesion gives, with and without a threshold.
+"""The floors: the Dice that needs no network, of filling the box of a lesion with and without a threshold.
 
 A network that is shown the box of a lesion has to do better than these. The box may be exact, loosened or
 jittered: a floor is fair where it knows the same box as the network.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
+from statistics import mean
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from radiogen.measures.matching import Numbered
+from radiogen.measures.matching import NumberedLesions
 
 TISSUE_HU = (-300.0, 250.0)
 FLOORS = ("floor_box", "floor_ellipsoid", "floor_threshold", "floor_threshold_ellipsoid")
@@ -28,7 +30,7 @@ Slices = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True)
-class Faces:
+class BoxFaces:
     """The faces of a box round a lesion, in voxels along z, y, x; voxel i reaches from i - 0.5 to i + 0.5."""
 
     low: tuple[float, float, float]
@@ -40,43 +42,46 @@ class Faces:
         return np.subtract(self.high, self.low)
 
 
-def faces_of(lesions: Numbered) -> list[Faces]:
-    """The exact box of each lesion, by number."""
+def exact_boxes(lesions: NumberedLesions) -> list[BoxFaces]:
+    """Return the exact box of each lesion, by number."""
     return [
-        Faces(_triple([side.start - 0.5 for side in where]), _triple([side.stop - 0.5 for side in where]))
-        for where in lesions.where()
+        BoxFaces(_triple([side.start - 0.5 for side in where]), _triple([side.stop - 0.5 for side in where]))
+        for where in lesions.boxes()
     ]
 
 
-def loosen(faces: Faces, share: float) -> Faces:
-    """A box that is longer by a share of its length on each axis, half of it at either end.
+def loosen_box(faces: BoxFaces, share: float) -> BoxFaces:
+    """Make a box longer by a share of its length on each axis, half of it at either end.
 
-    Each end moves outward by whole voxels, the next that suffice; so a nodule on three thick slices gets one
-    slice more at either end from any share above 0.
+    Each end moves outward by whole voxels, the next that suffice, since a box that a person draws ends on a
+    slice. So a nodule on three thick slices gets one slice more at either end from any share above 0.
 
-    >>> loosen(Faces((9.5, 9.5, 9.5), (39.5, 109.5, 12.5)), 0.1)
-    Faces(low=(7.5, 4.5, 8.5), high=(41.5, 114.5, 13.5))
+    >>> loosen_box(BoxFaces((9.5, 9.5, 9.5), (39.5, 109.5, 12.5)), 0.1)
+    BoxFaces(low=(7.5, 4.5, 8.5), high=(41.5, 114.5, 13.5))
     """
-    grow = np.ceil(share / 2 * faces.size - 1e-9)
-    return Faces(_triple(faces.low - grow), _triple(faces.high + grow))
+    grow = np.ceil(share / 2 * faces.size - 1e-9)  # 0.1 / 2 * 20 is one voxel, not two by rounding
+    return BoxFaces(_triple(faces.low - grow), _triple(faces.high + grow))
 
 
-def jitter(faces: Faces, draw: Floats, share: float) -> Faces:
-    """A box each of whose faces is shifted by up to a share of the box's size along that axis.
+def jitter_box(faces: BoxFaces, draw: Floats, share: float) -> BoxFaces:
+    """Shift each face of a box by up to a share of the box's size along that axis.
 
     Args:
         faces: The exact box.
         draw: (2, 3), uniform in [-1, 1]: of the low and the high face along z, y, x.
-        share: Below 0.5. The box always keeps the voxel in its middle.
+        share: Below 0.5. The box always keeps the voxel in its middle, so that no nodule of one slice loses
+            its box.
     """
     middle = np.floor(np.add(faces.low, faces.high) / 2)
     low = np.minimum(faces.low + share * draw[0] * faces.size, middle)
     high = np.maximum(faces.high + share * draw[1] * faces.size, middle)
-    return Faces(_triple(low), _triple(high))
+    return BoxFaces(_triple(low), _triple(high))
 
 
-def floors(lesions: Numbered, boxes: Sequence[Faces], hu: npt.NDArray[np.number] | None) -> dict[str, float]:
-    """Dice of four guesses that know a box for every lesion of a scan and nothing else.
+def measure_floors(
+    lesions: NumberedLesions, boxes: Sequence[BoxFaces], hu: npt.NDArray[np.number] | None
+) -> dict[str, float]:
+    """Measure the Dice of four guesses that know a box for every lesion of a scan and nothing else.
 
     The box filled; the ellipsoid that touches its six faces; of either the voxels from -300 to 250 HU.
 
@@ -90,43 +95,57 @@ def floors(lesions: Numbered, boxes: Sequence[Faces], hu: npt.NDArray[np.number]
     """
     if not len(lesions):
         return dict.fromkeys(FLOORS, nan)
-    whole: dict[str, Voxels] = {}
+    guess_of_scan: dict[str, Voxels] = {}
     for box in boxes:
         where, guesses = _guesses(box, lesions.numbers.shape, hu)
         for name, guess in guesses.items():
-            whole.setdefault(name, np.zeros(lesions.numbers.shape, np.bool_))[where] |= guess
+            guess_of_scan.setdefault(name, np.zeros(lesions.numbers.shape, np.bool_))[where] |= guess
     inside = lesions.numbers > 0
-    found = {name: _dice(guess, inside, int(np.count_nonzero(inside))) for name, guess in whole.items()}
-    return {name: found.get(name, nan) for name in FLOORS}
+    dice = {
+        name: _dice(guess, inside, int(np.count_nonzero(inside))) for name, guess in guess_of_scan.items()
+    }
+    return {name: dice.get(name, nan) for name in FLOORS}
 
 
-def lesion_floors(
-    lesions: Numbered, boxes: Sequence[Faces], hu: npt.NDArray[np.number] | None
+def measure_lesion_floors(
+    lesions: NumberedLesions, boxes: Sequence[BoxFaces], hu: npt.NDArray[np.number] | None
 ) -> list[dict[str, float]]:
-    """The same for every lesion by itself: its own box against its own voxels, by number."""
+    """Measure the floors of every lesion by itself: its own box against its own voxels, by number."""
     sizes = np.bincount(lesions.numbers[lesions.numbers > 0], minlength=len(lesions) + 1)
     listed = []
     for number, box in enumerate(boxes, start=1):
         where, guesses = _guesses(box, lesions.numbers.shape, hu)
         inside = lesions.numbers[where] == number
-        found = {name: _dice(guess, inside, int(sizes[number])) for name, guess in guesses.items()}
-        listed.append({name: found.get(name, nan) for name in FLOORS})
+        dice = {name: _dice(guess, inside, int(sizes[number])) for name, guess in guesses.items()}
+        listed.append({name: dice.get(name, nan) for name in FLOORS})
     return listed
 
 
+def best_floor(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the floor with the highest mean over rows; None where no floor is known in every row.
+
+    Chosen after the fact on the same scans, it is if anything too good: a difference to it is conservative.
+
+    Args:
+        rows: Of a table of an evaluation, with the columns `FLOORS`.
+    """
+    known = [name for name in FLOORS if rows and all(row[name] is not None for row in rows)]
+    return max(known, key=lambda name: mean(row[name] for row in rows)) if known else None
+
+
 def _guesses(
-    box: Faces, shape: tuple[int, ...], hu: npt.NDArray[np.number] | None
+    box: BoxFaces, shape: tuple[int, ...], hu: npt.NDArray[np.number] | None
 ) -> tuple[Slices, dict[str, Voxels]]:
-    """Where a box lies on the voxels, and the four guesses there: voxels whose centre is inside."""
+    """Return where a box lies on the voxels, and the four guesses there: voxels whose centre is inside."""
     starts = [max(0, int(np.ceil(low))) for low in box.low]
     stops = [min(n, int(np.floor(high)) + 1) for high, n in zip(box.high, shape, strict=True)]
     z, y, x = (slice(start, max(start, stop)) for start, stop in zip(starts, stops, strict=True))
     middle, half = np.add(box.low, box.high) / 2, box.size / 2
-    away = np.ix_(*(
-        ((np.arange(side.start, side.stop) - m) / max(h, 0.5)) ** 2
-        for side, m, h in zip((z, y, x), middle, half, strict=True)
-    ))  # fmt: skip
-    ellipsoid = np.asarray(away[0] + away[1] + away[2] <= 1)
+    squares = []  # of the distance from the middle in half axes; their sum is 1 on the ellipsoid
+    for side, center, reach in zip((z, y, x), middle, half, strict=True):
+        squares.append(((np.arange(side.start, side.stop) - center) / max(reach, 0.5)) ** 2)
+    along_z, along_y, along_x = np.ix_(*squares)
+    ellipsoid = np.asarray(along_z + along_y + along_x <= 1)
     guesses = {"floor_box": np.ones_like(ellipsoid), "floor_ellipsoid": ellipsoid}
     if hu is not None:
         near = hu[z, y, x]
@@ -136,7 +155,7 @@ def _guesses(
 
 
 def _dice(guess: Voxels, lesion: Voxels, lesion_voxels: int) -> float:
-    """Dice where the lesion may reach out of the piece that is looked at."""
+    """Return the Dice where the lesion may reach out of the region that is compared."""
     return 2 * int(np.count_nonzero(guess & lesion)) / (int(np.count_nonzero(guess)) + lesion_voxels)
 
 

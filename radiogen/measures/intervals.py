@@ -1,4 +1,7 @@
-"""Intervals by drawing patients: lesions and scans of one patient are not independent."""
+"""95 % intervals: a bootstrap over patients, and Student's t for paired differences.
+
+Patients are drawn, not scans or lesions, since those of one patient are not independent.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,15 +39,15 @@ def bootstrap_by_patient(
     statistic: Statistic = np.mean,
     draws: int = DRAWS,
 ) -> Interval | None:
-    """A statistic with the percentile interval of a bootstrap that draws patients with all that is theirs.
+    """Compute a statistic with its percentile interval from a bootstrap that draws whole patients.
 
-    Below some ten patients the interval is too narrow; it says at least how much hangs on single ones. One
-    patient has no interval, nor have values that are all the same: drawing from them tells nothing.
+    Below some ten patients the interval is too narrow, yet it shows how much depends on single ones. One
+    patient has no interval, nor have values that are all the same.
 
     Args:
         values: One a scan or a lesion; infinite ones are allowed for a median.
         patients: Whose each is.
-        rng: The draws.
+        rng: Draws the patients.
         statistic: Of an array of values.
         draws: How many.
 
@@ -61,10 +64,11 @@ def bootstrap_by_patient(
         return Interval(whole, None, None)
     each = [np.array(group) for group in groups.values()]
     chosen = rng.integers(len(each), size=(draws, len(each)))
-    if len(each) == len(values):
+    if len(each) == len(values):  # one value a patient: all draws at once, which is much faster
         drawn = statistic(np.concatenate(each)[chosen], axis=1)
     else:
         drawn = [float(statistic(np.concatenate([each[place] for place in row]))) for row in chosen]
+    # A value that was drawn, none between two: medians of distances may be infinite, and inf - inf is NaN.
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="nearest")
     return Interval(whole, float(low), float(high))
 
@@ -79,22 +83,22 @@ class PairedDifference:
     high: float | None
 
 
-def spread(values: Sequence[float]) -> float | None:
-    """The standard deviation of a sample (n - 1); None for one value."""
+def sample_deviation(values: Sequence[float]) -> float | None:
+    """Return the standard deviation of a sample (n - 1); None for one value."""
     return stdev(values) if len(values) > 1 else None
 
 
 def paired_difference(first: Sequence[float], second: Sequence[float]) -> PairedDifference:
-    """First minus second, pair by pair, with the 95 % interval of Student's t with n - 1 degrees of freedom.
+    """Return the mean of first minus second with its 95 % interval: Student's t, n - 1 degrees of freedom.
 
-    With three pairs the interval is 2.5 standard deviations to either side: wide, and honest.
+    With three pairs the interval reaches 2.5 standard deviations to either side.
 
     >>> found = paired_difference([91.0, 92.0, 93.0], [90.0, 90.0, 90.0])
     >>> found.mean, round(found.low, 2), round(found.high, 2)
     (2.0, -0.48, 4.48)
     """
     each = [one - two for one, two in zip(first, second, strict=True)]
-    middle, deviation = mean(each), spread(each)
+    middle, deviation = mean(each), sample_deviation(each)
     if deviation is None:
         return PairedDifference(len(each), middle, None, None)
     reach = float(t.ppf((1 + LEVEL) / 2, len(each) - 1)) * deviation / sqrt(len(each))

@@ -1,4 +1,4 @@
-"""Tell the lesions of a mask apart and say where each lies and how large it is."""
+"""Separate the lesions of a mask and measure where each lies and how large it is."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +14,13 @@ from radiogen.errors import VolumeError
 from radiogen.volume import bounding_box, crop, voxel_ml
 
 LESION_COLUMNS = (
-    *("case_id", "lesion", "volume_ml", "longest_diameter_mm"),
-    *("center_x_mm", "center_y_mm", "center_z_mm"),  # LPS
+    "case_id",
+    "lesion",
+    "volume_ml",
+    "longest_diameter_mm",
+    "center_x_mm",  # LPS
+    "center_y_mm",
+    "center_z_mm",
 )
 MOST_LESIONS = 255  # what a uint8 mask can hold
 
@@ -44,7 +49,7 @@ def measure_lesions(mask: sitk.Image) -> list[Lesion]:
         One entry a label that has voxels; empty for an empty mask.
     """
     shapes = sitk.LabelShapeStatisticsImageFilter()
-    shapes.ComputeFeretDiameterOff()
+    shapes.ComputeFeretDiameterOff()  # slow on large masks, and between voxel centres
     shapes.Execute(mask)
     return [
         Lesion(
@@ -62,7 +67,11 @@ def _region(mask: sitk.Image, bounds: Sequence[int]) -> sitk.Image:
 
 
 def longest_diameter_mm(mask: sitk.Image) -> float:
-    """Largest distance between two points on the surface of the voxels that are not 0; 0 if there is none."""
+    """Return the largest distance between two points on the surface of the voxels that are not 0.
+
+    The farthest points of a set lie on its convex hull, which has few points even for a large tumour. It is 0
+    for an empty mask.
+    """
     inside = np.pad(sitk.GetArrayViewFromImage(mask) != 0, 1)
     points = np.concatenate([_open_faces(inside, axis, side) for axis in range(3) for side in (1, -1)])
     if len(points) == 0:
@@ -72,7 +81,7 @@ def longest_diameter_mm(mask: sitk.Image) -> float:
 
 
 def _open_faces(inside: npt.NDArray[np.bool_], axis: int, side: int) -> npt.NDArray[np.float64]:
-    """Centres, in voxels, of the faces behind which the neighbour on one side is background; shape (n, 3)."""
+    """Return the centres, in voxels, of faces with background behind them on one side; shape (n, 3)."""
     faces = np.argwhere(inside & ~np.roll(inside, -side, axis)).astype(np.float64)
     faces[:, axis] += side / 2
     return faces
@@ -96,7 +105,7 @@ def split_lesions(mask: sitk.Image, smallest_ml: float = 0.0) -> sitk.Image:
     box = bounding_box(mask)
     if box is None:
         return labels
-    smallest_voxels = max(1, int(np.ceil(smallest_ml / voxel_ml(mask) - 1e-6)))
+    smallest_voxels = max(1, int(np.ceil(smallest_ml / voxel_ml(mask) - 1e-6)))  # 3.0000001 voxels are 3
     order = sitk.RelabelComponentImageFilter()
     order.SetMinimumObjectSize(smallest_voxels)
     parts = order.Execute(sitk.ConnectedComponent(crop(mask, box) != 0, True))
@@ -109,7 +118,7 @@ def split_lesions(mask: sitk.Image, smallest_ml: float = 0.0) -> sitk.Image:
 
 
 def lesion_rows(case_id: str, lesions: Sequence[Lesion]) -> list[dict[str, Any]]:
-    """The lesions of one case as rows of lesions.csv; volume to 0.1 µL, lengths to 0.01 mm."""
+    """Return the lesions of one case as rows of lesions.csv; volume to 0.1 µL, lengths to 0.01 mm."""
     return [
         {
             "case_id": case_id,

@@ -1,4 +1,4 @@
-"""Tell the lesions of two masks apart and match them one to one.
+"""Separate the lesions of two masks and match them one to one.
 
 What is a lesion? Where a label is known to be one (masks of `radiogen segment`, with their table), each
 label. Elsewhere each connected part (26 neighbours) of each label: many tools write all lesions with one
@@ -12,7 +12,7 @@ what nnDetection (Baumgartner et al. 2021) takes for lesions in 3D, and no predi
 large as the lesion reaches it.
 
 A prediction over a tumour and its satellite is the partner of one, the other is `merged`; a tumour predicted
-in two pieces is the partner of one, the other is a `fragment`. Neither counts as found.
+in two parts is the partner of one, the other is a `fragment`. Neither counts as found, nor as a false lesion.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 
 LEAST_IOU = 0.1
-MOST = 0.5  # share of a lesion that lies in another: merged, or a fragment
+INSIDE_SHARE = 0.5  # of a lesion that lies in another, from which on it is merged or a fragment
 NEIGHBOURS = np.ones((3, 3, 3), np.bool_)
 
 Outcome = Literal["found", "merged", "missed", "fragment", "false"]
@@ -33,7 +33,7 @@ Counts = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Numbered:
+class NumberedLesions:
     """The lesions of a mask, numbered from 1 in the order of their first voxels."""
 
     numbers: npt.NDArray[np.int32]  # (z, y, x), 0 background
@@ -43,11 +43,11 @@ class Numbered:
         return len(self.labels)
 
     def name(self, number: int) -> int:
-        """What a lesion is called: its label where no other has the same, else its number."""
+        """Return what a lesion is called: its label where no other has the same, else its number."""
         return self.labels[number - 1] if len(set(self.labels)) == len(self) else number
 
-    def where(self) -> list[tuple[slice, slice, slice]]:
-        """The box round each lesion, by number."""
+    def boxes(self) -> list[tuple[slice, slice, slice]]:
+        """Return the box round each lesion, by number."""
         return list(ndimage.find_objects(self.numbers))
 
 
@@ -66,22 +66,24 @@ class Match:
     iou: float = 0.0
 
 
-def number_lesions(mask: Labels, by_label: bool = False) -> Numbered:
-    """Number the lesions of a mask; the numbers do not depend on which label a lesion has.
+def number_lesions(mask: Labels, by_label: bool = False) -> NumberedLesions:
+    """Number the lesions of a mask in the order of their first voxels, whatever labels they have.
+
+    Two parts that touch with different labels stay two lesions: ingest keeps structures that touch apart.
 
     Args:
         mask: (z, y, x), 0 background.
-        by_label: Every label is one lesion, in how many parts it may lie; else every connected part of it is.
+        by_label: Every label is one lesion, in however many parts; else every connected part of a label is.
     """
     parts = np.zeros(mask.shape, np.int32)
     first: list[int] = []  # flat index of the first voxel
     labels: list[int] = []
-    for label, where in enumerate(ndimage.find_objects(mask), start=1):
-        if where is None:
+    for label, box in enumerate(ndimage.find_objects(mask), start=1):
+        if box is None:
             continue
-        inside = mask[where] == label
-        found, count = (inside.astype(np.int32), 1) if by_label else ndimage.label(inside, NEIGHBOURS)
-        parts[where][inside] = found[inside] + len(labels)
+        inside = mask[box] == label
+        numbered, count = (inside.astype(np.int32), 1) if by_label else ndimage.label(inside, NEIGHBOURS)
+        parts[box][inside] = numbered[inside] + len(labels)
         labels += [label] * count
     if labels:
         flat = parts.ravel()
@@ -90,16 +92,18 @@ def number_lesions(mask: Labels, by_label: bool = False) -> Numbered:
     order = np.argsort(first) if first else np.empty(0, np.intp)
     number_of = np.zeros(len(labels) + 1, np.int32)
     number_of[order + 1] = np.arange(1, len(labels) + 1)
-    return Numbered(number_of[parts], tuple(labels[place] for place in order))
+    return NumberedLesions(number_of[parts], tuple(labels[place] for place in order))
 
 
-def match_lesions(predicted: Numbered, reference: Numbered, least_iou: float = LEAST_IOU) -> list[Match]:
+def match_lesions(
+    predicted: NumberedLesions, reference: NumberedLesions, least_iou: float = LEAST_IOU
+) -> list[Match]:
     """Match the lesions of two masks: those of the reference by number, then predicted ones without partner.
 
     Args:
         predicted: Lesions of the prediction.
         reference: Lesions of the reference, on the same voxels.
-        least_iou: Voxels that two lesions share over those that one of them holds; what is less is no match.
+        least_iou: Intersection over union from which two lesions may be a match.
     """
     shared = _shared(predicted, reference)
     sizes_p = np.bincount(predicted.numbers[predicted.numbers > 0], minlength=len(predicted) + 1)[1:]
@@ -114,16 +118,16 @@ def match_lesions(predicted: Numbered, reference: Numbered, least_iou: float = L
         if r in partner:
             matches.append(Match("found", r + 1, partner[r] + 1, float(iou[r, partner[r]])))
         else:
-            is_merged = bool(np.any(shared[r, taken] >= MOST * sizes_r[r]))
+            is_merged = bool(np.any(shared[r, taken] >= INSIDE_SHARE * sizes_r[r]))
             matches.append(Match("merged" if is_merged else "missed", r + 1, None))
     for p in sorted(set(range(len(predicted))) - set(taken)):
-        is_fragment = bool(shared[:, p].sum() >= MOST * sizes_p[p])
+        is_fragment = bool(shared[:, p].sum() >= INSIDE_SHARE * sizes_p[p])
         matches.append(Match("fragment" if is_fragment else "false", None, p + 1))
     return matches
 
 
-def _shared(predicted: Numbered, reference: Numbered) -> Counts:
-    """Voxels that each reference lesion (row) shares with each predicted one (column)."""
+def _shared(predicted: NumberedLesions, reference: NumberedLesions) -> Counts:
+    """Count the voxels that each reference lesion (row) shares with each predicted one (column)."""
     both = (predicted.numbers > 0) & (reference.numbers > 0)
     pairs = reference.numbers[both].astype(np.int64) - 1, predicted.numbers[both] - 1
     shared = np.zeros((len(reference), len(predicted)), np.int64)

@@ -2,7 +2,7 @@
 
 A mask counts by its voxels that are not 0. Two empty masks agree fully (Dice and surface Dice 1, distances
 0); where only one is empty there is no agreement (Dice and surface Dice 0, distances infinite). Whether such
-a figure says anything is for the caller: `engines/evaluate.py` takes no mean over scans without a lesion.
+a figure means anything is for the caller: `evaluation/` takes no mean over scans without a lesion.
 """
 
 from collections.abc import Sequence
@@ -12,12 +12,13 @@ from math import inf, nan
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
+from scipy import ndimage
 from scipy.spatial import KDTree
 
 from radiogen.errors import VolumeError
 from radiogen.volume import Box, array_of, bounding_box, crop, same_grid
 
-ROUNDING_MM = 1e-6  # 3 x 0.7 mm is not more than 2.1 mm
+ROUNDING_MM = 1e-6  # so that 3 x 0.7 mm is not more than a tolerance of 2.1 mm
 
 Voxels = npt.NDArray[np.bool_]
 Distances = npt.NDArray[np.float64]
@@ -36,7 +37,7 @@ class Overlap:
 
     @property
     def volume_error_ml(self) -> float:
-        """Above 0 where the prediction is the larger."""
+        """Predicted minus reference: above 0 where the prediction is the larger."""
         return self.predicted_ml - self.reference_ml
 
     @property
@@ -81,26 +82,26 @@ def overlap_of(
         alike = not any(counts)
         far = 0.0 if alike else inf
         return Overlap(float(alike), float(alike), far, far, predicted_ml, reference_ml)
-    there, back = _surface_distances_mm(predicted, reference, spacing_mm)
-    both = np.concatenate([there, back])
+    to_reference, to_predicted = _surface_distances_mm(predicted, reference, spacing_mm)
+    both = np.concatenate([to_reference, to_predicted])
     return Overlap(
         dice=dice_of(predicted, reference),
         surface_dice=float(np.mean(both <= tolerance_mm + ROUNDING_MM)),
-        hd95_mm=float(max(np.percentile(there, 95), np.percentile(back, 95))),
-        assd_mm=float(there.sum() + back.sum()) / len(both),
+        hd95_mm=float(max(np.percentile(to_reference, 95), np.percentile(to_predicted, 95))),
+        assd_mm=float(to_reference.sum() + to_predicted.sum()) / len(both),
         predicted_ml=predicted_ml,
         reference_ml=reference_ml,
     )
 
 
 def dice_of(a: Voxels, b: Voxels) -> float:
-    """Twice what two masks share over the sum of both (Dice 1945); 1 for two empty masks."""
+    """Return twice what two masks share over the sum of both (Dice 1945); 1 for two empty masks."""
     total = int(np.count_nonzero(a)) + int(np.count_nonzero(b))
     return 2 * int(np.count_nonzero(a & b)) / total if total else 1.0
 
 
 def box_round_both(a: sitk.Image, b: sitk.Image) -> Box | None:
-    """The box round all voxels of two masks; None where both are empty.
+    """Return the box round all voxels of two masks; None where both are empty.
 
     Raises:
         VolumeError: The masks lie on different grids.
@@ -118,22 +119,16 @@ def box_round_both(a: sitk.Image, b: sitk.Image) -> Box | None:
 
 
 def _surface_distances_mm(a: Voxels, b: Voxels, spacing_mm: Sequence[float]) -> tuple[Distances, Distances]:
-    """From each surface voxel of one mask to the nearest of the other, both ways.
+    """Return the distance from each surface voxel of one mask to the nearest of the other, both ways.
 
-    By trees over the surfaces: time and memory go with the surfaces, not with the box that holds both.
+    By k-d trees, not distance transforms: time and memory go with the surfaces, not with the box round both.
     """
     on_a, on_b = (np.argwhere(_surface(mask)) * np.array(spacing_mm)[::-1] for mask in (a, b))
-    there, _ = KDTree(on_b).query(on_a)
-    back, _ = KDTree(on_a).query(on_b)
-    return there, back
+    a_to_b, _ = KDTree(on_b).query(on_a)
+    b_to_a, _ = KDTree(on_a).query(on_b)
+    return a_to_b, b_to_a
 
 
 def _surface(mask: Voxels) -> Voxels:
-    wide = np.pad(mask, 1)
-    inner = mask.copy()
-    for axis in range(3):
-        for start in (0, 2):
-            moved = [slice(1, -1)] * 3
-            moved[axis] = slice(start, start + mask.shape[axis])
-            inner &= wide[tuple(moved)]
-    return mask & ~inner
+    """Return the voxels of a mask with a neighbour (of six) outside of it; past the edge is outside."""
+    return mask & ~ndimage.binary_erosion(mask)

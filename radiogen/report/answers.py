@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from statistics import mean, quantiles
 from typing import Any
 
-from radiogen.evaluation.sentences import PROMPTS, say_floor
-from radiogen.evaluation.summary import against_floors
+from radiogen.evaluation.sentences import PROMPTS, describe_floor
+from radiogen.evaluation.summary import compare_with_best_floor
 from radiogen.measures.floors import FLOORS
-from radiogen.report.figures import figure
-from radiogen.report.reading import Row, Run, Training
+from radiogen.report.figures import number_of
+from radiogen.report.reading import Row, Run, TrainingResult
 
 DICE_COLUMNS = ("dice", "volume_dice", "dice_volume", "lesion_dice")
 FLOOR = "floor_"
@@ -17,7 +17,7 @@ BOTH = "clinical+features"
 
 
 @dataclass(frozen=True)
-class Floor:
+class FloorDice:
     """What a rule without a network reaches, on the same cases."""
 
     name: str
@@ -35,7 +35,7 @@ class SegmentationAnswer:
     middle: float  # the median
     low: float  # lower quartile
     high: float  # upper quartile
-    floors: tuple[Floor, ...]
+    floors: tuple[FloorDice, ...]
     verdict: str  # as `radiogen evaluate` words it
     without_figure: int
 
@@ -53,7 +53,7 @@ class EgfrAnswer:
 
 
 @dataclass(frozen=True)
-class Flow:
+class PatientCounts:
     """How many patients came how far."""
 
     ingested: int | None
@@ -78,7 +78,7 @@ def answer_segmentation(evaluation: Sequence[Row]) -> list[SegmentationAnswer]:
     answers = []
     for prompt, rows in by_prompt.items():
         column = next((name for name in DICE_COLUMNS if name in rows[0]), "")
-        measured = [row for row in rows if figure(row.get(column)) is not None]
+        measured = [row for row in rows if number_of(row.get(column)) is not None]
         if measured:
             dice = _values(measured, column)
             low, middle, high = quantiles(dice, n=4, method="inclusive") if len(dice) > 1 else dice * 3
@@ -104,27 +104,27 @@ def count_unmeasured(evaluation: Sequence[Row], measured: Sequence[SegmentationA
     return len(evaluation) - sum(each.cases + each.without_figure for each in measured)
 
 
-def _floors(rows: Sequence[Row]) -> tuple[Floor, ...]:
+def _floors(rows: Sequence[Row]) -> tuple[FloorDice, ...]:
     floors = []
     for column in rows[0]:
         values = _values(rows, column)
         if column.startswith(FLOOR) and values and all(0 <= value <= 1 for value in values):
             name = column.removeprefix(FLOOR).removesuffix("_dice").replace("_", " ")
-            floors.append(Floor(name, mean(values)))
+            floors.append(FloorDice(name, mean(values)))
     return tuple(floors)
 
 
 def _beside_floors(rows: Sequence[Row], column: str) -> str:
     numbers = [
-        {"patient_id": row.get("patient_id") or row.get("case_id"), "dice": figure(row.get(column))}
-        | {name: figure(row.get(name)) for name in FLOORS}
+        {"patient_id": row.get("patient_id") or row.get("case_id"), "dice": number_of(row.get(column))}
+        | {name: number_of(row.get(name)) for name in FLOORS}
         for row in rows
     ]
-    return say_floor(against_floors(numbers))
+    return describe_floor(compare_with_best_floor(numbers))
 
 
 def _values(rows: Sequence[Row], column: str) -> list[float]:
-    values = [figure(row.get(column)) for row in rows]
+    values = [number_of(row.get(column)) for row in rows]
     return [value for value in values if value is not None]
 
 
@@ -143,7 +143,7 @@ def answer_egfr(validation: Mapping[str, Any]) -> EgfrAnswer | None:
 
 
 def _verdict(gain: Mapping[str, Any] | None) -> str:
-    low, high = (figure((gain or {}).get(end)) for end in ("low", "high"))
+    low, high = (number_of((gain or {}).get(end)) for end in ("low", "high"))
     if low is None or high is None:
         return "The increment over clinical variables could not be measured."
     if low > 0:
@@ -153,12 +153,12 @@ def _verdict(gain: Mapping[str, Any] | None) -> str:
     return "The interval holds zero: no gain over clinical variables is shown."
 
 
-def count_flow(run: Run) -> Flow:
+def count_patients(run: Run) -> PatientCounts:
     """How many patients of a run were ingested, failed, were segmented, and have a known status."""
     done = {case.case_id for case in run.segmented}
     ids = [row.get("case_id", "") for row in run.manifest] or list(run.ingest_decisions)
     status = [row.get("egfr", "") for row in run.manifest]
-    return Flow(
+    return PatientCounts(
         ingested=len(ids) if ids else None,
         failed=len({row["case_id"] for row in run.failures}),
         segmented=len(done),
@@ -169,7 +169,7 @@ def count_flow(run: Run) -> Flow:
     )
 
 
-def patients_known(run: Run, training: Training | None) -> int | None:
+def patients_known(run: Run, training: TrainingResult | None) -> int | None:
     """How many evaluated patients the segmentation model learned from; None where that cannot be said."""
     seen = training.config.get("patients_seen") if training else None
     if not isinstance(seen, list) or not run.evaluation:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from radiogen.report.figures import figure
-from radiogen.report.qc import Examined
+from radiogen.report.figures import number_of
+from radiogen.report.qc import ExaminedCase
 from radiogen.report.reading import Row, Run
 
 WIDTH, HEIGHT = 560.0, 240.0
@@ -16,7 +16,7 @@ STEPS = (1.0, 2.0, 5.0, 10.0)
 
 
 @dataclass(frozen=True)
-class Progress:
+class Tick:
     """A mark on an axis: where in the picture, and what it says."""
 
     at: float
@@ -24,7 +24,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Line:
+class Curve:
     """One curve: its name and its points in picture coordinates, as SVG takes them."""
 
     name: str
@@ -37,15 +37,15 @@ class Chart:
 
     x_title: str
     y_title: str
-    lines: tuple[Line, ...]
-    x_ticks: tuple[Progress, ...]
-    y_ticks: tuple[Progress, ...]
+    lines: tuple[Curve, ...]
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
     width: float = WIDTH
     height: float = HEIGHT
 
 
 @dataclass(frozen=True)
-class Bar:
+class LayerBar:
     """The kept share of one layer."""
 
     name: str
@@ -76,11 +76,11 @@ def draw_curves(
         return round(HEIGHT - BOTTOM - (y - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM), 1)
 
     lines = tuple(
-        Line(name, " ".join(f"{x_at(x)},{y_at(y)}" for x, y in sorted(points)))
+        Curve(name, " ".join(f"{x_at(x)},{y_at(y)}" for x, y in sorted(points)))
         for name, points in kept.items()
     )
-    x_ticks = tuple(Progress(x_at(x), f"{x:g}") for x in x_marks if x_low <= x <= x_high and x == int(x))
-    return Chart(x_title, y_title, lines, x_ticks, tuple(Progress(y_at(y), f"{y:g}") for y in y_marks))
+    x_ticks = tuple(Tick(x_at(x), f"{x:g}") for x in x_marks if x_low <= x <= x_high and x == int(x))
+    return Chart(x_title, y_title, lines, x_ticks, tuple(Tick(y_at(y), f"{y:g}") for y in y_marks))
 
 
 def _round_marks(low: float, high: float) -> list[float]:
@@ -113,28 +113,30 @@ def dice_chart(validation: Sequence[Mapping[str, Any]]) -> Chart | None:
     return draw_curves(curves, "epoch", "mean Dice")
 
 
-def layer_bars(layers: Sequence[Row]) -> list[Bar]:
+def layer_bars(layers: Sequence[Row]) -> list[LayerBar]:
     """The kept share of each layer, in the order of the table."""
     bars = []
     for row in layers:
-        share = figure(row.get("share"))
-        kept, weights = figure(row.get("kept")), figure(row.get("weights"))
+        share = number_of(row.get("share"))
+        kept, weights = number_of(row.get("kept")), number_of(row.get("weights"))
         if share is None and kept is not None and weights:
             share = kept / weights
         if share is not None:
-            dead = sum(int(figure(row.get(name)) or 0) for name in ("dead_in", "dead_out"))
-            bars.append(Bar(row.get("name", ""), share, row.get("kept", ""), row.get("weights", ""), dead))
+            dead = sum(int(number_of(row.get(name)) or 0) for name in ("dead_in", "dead_out"))
+            bars.append(
+                LayerBar(row.get("name", ""), share, row.get("kept", ""), row.get("weights", ""), dead)
+            )
     return bars
 
 
 def _has(row: Mapping[str, Any], *names: str) -> bool:
-    return all(figure(row.get(name)) is not None for name in names)
+    return all(number_of(row.get(name)) is not None for name in names)
 
 
 FEWEST = 3  # cases below which there is nothing to spread
 
 
-def draw_distributions(run: Run, examined: Sequence[Examined]) -> str:
+def draw_distributions(run: Run, examined: Sequence[ExaminedCase]) -> str:
     """A PNG as a data address, a panel for every number that at least three have; empty without any."""
     spread = {title: values for title, values in _numbers(run, examined).items() if len(values) >= FEWEST}
     by_status = _probabilities(run)
@@ -146,13 +148,13 @@ def draw_distributions(run: Run, examined: Sequence[Examined]) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
 
 
-def _numbers(run: Run, examined: Sequence[Examined]) -> dict[str, list[float]]:
+def _numbers(run: Run, examined: Sequence[ExaminedCase]) -> dict[str, list[float]]:
     """By title with unit: the finite values."""
     facts = [one.facts for one in examined if one.facts]
     lesions = [lesion for case in run.segmented for lesion in case.lesions]
     found: dict[str, list[float | None]] = {
-        "lesion volume, mL": [figure(row.get("volume_ml")) for row in lesions],
-        "longest diameter, mm": [figure(row.get("longest_diameter_mm")) for row in lesions],
+        "lesion volume, mL": [number_of(row.get("volume_ml")) for row in lesions],
+        "longest diameter, mm": [number_of(row.get("longest_diameter_mm")) for row in lesions],
         "lesions a case": [float(len(case.lesions)) for case in run.segmented],
     }
     if not run.segmented:
@@ -172,7 +174,7 @@ def _probabilities(run: Run) -> dict[str, list[float]]:
     status = {row.get("patient_id", ""): row.get("egfr", "") for row in run.manifest}
     found: dict[str, list[float]] = {}
     for row in run.predictions:
-        value = figure(row.get("probability"))
+        value = number_of(row.get("probability"))
         if value is not None:
             found.setdefault(status.get(row.get("patient_id", "")) or "unknown", []).append(value)
     return found if sum(map(len, found.values())) >= FEWEST else {}

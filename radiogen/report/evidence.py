@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from radiogen.report.answers import answer_segmentation
-from radiogen.report.figures import figure, show, show_p, show_signed
+from radiogen.report.figures import number_of, show, show_p, show_signed
 from radiogen.report.flow import count_steps, draw_flow
 from radiogen.report.reading import Run
 
@@ -49,7 +49,7 @@ class RunFiles:
         run = self.run
         records = [{**record, "path": path} for path, record in run.records]
         steps = [vars(step) for step in count_steps(run, self.folder)]
-        has_model = bool(run.training and run.training.config)
+        config = run.training.config if run.training else {}
         feature_names = [name for name in (run.features or ({},))[0] if name not in KEY_COLUMNS]
         metrics = run.evaluation[0] if run.evaluation else {}
         candidates = run.validation.get("candidates") or {}
@@ -64,7 +64,7 @@ class RunFiles:
             "manifest": run.manifest,
             "case": self.cases,
             "failures": run.failures,
-            "model": {"architecture": "RA-Seg", **run.training.config} if has_model else {},
+            "model": {"architecture": "RA-Seg", **config} if config else {},
             "card": run.training.card if run.training else "",
             "evaluation": run.evaluation,
             "evaluation_summary": run.evaluation_summary,
@@ -167,7 +167,7 @@ def spread_of(values: Iterable[Any]) -> str:
     ('2 1.25, 1 2.5', '0 to 0.9, 10 known')
     """
     listed = list(values)
-    numbers = [number for value in listed if (number := figure(value)) is not None]
+    numbers = [number for value in listed if (number := number_of(value)) is not None]
     if len(set(numbers)) <= DIFFERENT_VALUES:
         return count_values(listed)
     return f"{min(numbers):g} to {max(numbers):g}, {len(numbers)} known"
@@ -234,7 +234,7 @@ def dice_beside_floors(files: RunFiles) -> Iterator[Evidence]:
 
 def lowest_dice(files: RunFiles) -> Iterator[Evidence]:
     rows = files.run.evaluation
-    worst = sorted((figure(row.get("dice")) or 0.0, row.get("case_id", "")) for row in rows)
+    worst = sorted((number_of(row.get("dice")) or 0.0, row.get("case_id", "")) for row in rows)
     if worst:
         text = ", ".join(f"{case} {dice:.2f}" for dice, case in worst[:3])
         yield Evidence(f"Lowest Dice: {text}.", "evaluation.csv: case_id, dice")
@@ -250,7 +250,7 @@ def characteristics(files: RunFiles) -> Iterator[Evidence]:
                 counts = count_values(row.get(name) for row in rows if row.get("split", "") == split)
                 by_split.append(f"{split or 'no split'}: {counts}")
             yield Evidence(f"{name}: {'; '.join(by_split)}.", f"cases/manifest.csv: {name}, split")
-    ages = sorted(age for row in rows if (age := figure(row.get("age"))) is not None)
+    ages = sorted(age for row in rows if (age := number_of(row.get("age"))) is not None)
     if ages:
         text = f"age: median {ages[len(ages) // 2]:.0f}, {ages[0]:.0f} to {ages[-1]:.0f}, {len(ages)} known."
         yield Evidence(text, "cases/manifest.csv: age")
@@ -259,7 +259,7 @@ def characteristics(files: RunFiles) -> Iterator[Evidence]:
 def missing_input(files: RunFiles) -> Iterator[Evidence]:
     rows = files.run.predictions
     if any("missing" in row for row in rows):
-        count = sum((figure(row.get("missing")) or 0) > 0 for row in rows)
+        count = sum((number_of(row.get("missing")) or 0) > 0 for row in rows)
         text = f"{count} of {len(rows)} patients had missing inputs, which the model filled; "
         text += "each has a word on how familiar it is."
         yield Evidence(text, "predictions.csv: missing, in_distribution")

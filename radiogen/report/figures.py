@@ -25,10 +25,10 @@ NAMES = {
 }
 
 
-def figure(value: Any) -> float | None:
+def number_of(value: Any) -> float | None:
     """A number of a table cell or JSON value; None where there is none.
 
-    >>> figure("0.5"), figure(""), figure("nan"), figure(None)
+    >>> number_of("0.5"), number_of(""), number_of("nan"), number_of(None)
     (0.5, None, None, None)
     """
     if isinstance(value, bool | Undefined):
@@ -46,7 +46,7 @@ def show(value: Any, digits: int = 3) -> str:
     >>> show("0.71249"), show(None)
     ('0.712', '–')
     """
-    number = figure(value)
+    number = number_of(value)
     return MISSING if number is None else f"{number:.{digits}f}"
 
 
@@ -56,7 +56,7 @@ def show_signed(value: Any, digits: int = 3) -> str:
     >>> show_signed(0.0312)
     '+0.031'
     """
-    number = figure(value)
+    number = number_of(value)
     return MISSING if number is None else f"{number:+.{digits}f}"
 
 
@@ -66,7 +66,7 @@ def show_p(value: Any) -> str:
     >>> show_p(0.042), show_p(0.00001)
     ('= 0.042', '< 0.001')
     """
-    number = figure(value)
+    number = number_of(value)
     return MISSING if number is None else "< 0.001" if number < 0.001 else f"= {number:.3f}"
 
 
@@ -77,7 +77,7 @@ def show_cell(value: Any, column: str) -> str:
     ('12.3', '3', 'R01-001')
     """
     text = "" if value is None else str(value)
-    number = figure(text)
+    number = number_of(text)
     if text.strip().lower() in ("", "nan", "none"):
         return MISSING
     if text.strip().lower() == "inf":
@@ -111,7 +111,7 @@ def template(name: str) -> Template:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        figure=figure,
+        figure=number_of,
         show=show,
         signed=show_signed,
         column=show_column,
@@ -149,4 +149,4 @@ def _empty_columns(rows: Sequence[Row]) -> list[str]:
 
 def _hold_numbers(rows: Sequence[Row], name: str) -> bool:
     """Whether a column of a table is one of numbers."""
-    return any(figure(row.get(name)) is not None for row in rows)
+    return any(number_of(row.get(name)) is not None for row in rows)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from radiogen.provenance import files_hash
-from radiogen.report.reading import Row, Run, remembered
+from radiogen.report.reading import Row, Run, cohort_setting
 from radiogen.resources import data_folder
 
 MOST_REASONS = 4
@@ -17,7 +17,7 @@ OF_WHAT = re.compile(r"^[\w.-]+: ")  # the file or case that a reason names firs
 
 
 @dataclass(frozen=True)
-class Left:
+class Exclusion:
     """Some that left: how many, and why."""
 
     count: int
@@ -30,7 +30,7 @@ class Stage:
 
     title: str
     count: int
-    left: tuple[Left, ...] = ()
+    left: tuple[Exclusion, ...] = ()
 
     @property
     def lost(self) -> int:
@@ -100,7 +100,7 @@ def _judged(run: Run, patients: int) -> list[Stage]:
     count = run.validation.get("patients")
     if not run.is_own_validation or not isinstance(left, dict) or not isinstance(count, int):
         return []
-    whys = tuple(Left(number, why) for why, number in left.items() if number and why != NEVER_THERE)
+    whys = tuple(Exclusion(number, why) for why, number in left.items() if number and why != NEVER_THERE)
     if count + sum(each.count for each in whys) != patients:
         return []
     return [
@@ -118,16 +118,16 @@ def _why_not(row: Row, failed: str, segmented: Iterable[str], manifest: dict[str
     return f"split “{split}” was not asked for" if split and split not in splits else "not segmented"
 
 
-def _count(reasons: Iterable[str]) -> tuple[Left, ...]:
+def _count(reasons: Iterable[str]) -> tuple[Exclusion, ...]:
     """The reasons with their counts, the most frequent first; the rare ones together."""
     found = Counter(OF_WHAT.sub("", reason) for reason in reasons)
     counted = sorted(found.items(), key=lambda each: (-each[1], each[0]))
-    shown = [Left(count, reason) for reason, count in counted[:MOST_REASONS]]
+    shown = [Exclusion(count, reason) for reason, count in counted[:MOST_REASONS]]
     rest = sum(count for _, count in counted[MOST_REASONS:])
-    return (*shown, Left(rest, "other reasons, in the table below")) if rest else tuple(shown)
+    return (*shown, Exclusion(rest, "other reasons, in the table below")) if rest else tuple(shown)
 
 
-ORDER = (
+VERB_ORDER = (
     "ingest",
     "split",
     "prune",
@@ -138,7 +138,7 @@ ORDER = (
     "train-egfr",
     "classify-egfr",
 )
-TOLD = (
+REPORTED_OPTIONS = (
     "prior",
     "prompt",
     "preset",
@@ -180,7 +180,9 @@ def count_steps(run: Run, folder: Path) -> list[FlowStep]:
     for _, record in run.records:
         by_verb.setdefault(str(record.get("verb") or "unknown"), []).append(record)
     names = _model_names(folder)
-    verbs = sorted(by_verb, key=lambda verb: (ORDER.index(verb) if verb in ORDER else len(ORDER), verb))
+    verbs = sorted(
+        by_verb, key=lambda verb: (VERB_ORDER.index(verb) if verb in VERB_ORDER else len(VERB_ORDER), verb)
+    )
     return [_step(verb, by_verb[verb], names) for verb in verbs]
 
 
@@ -194,7 +196,7 @@ def _step(verb: str, records: list[dict[str, Any]], names: dict[str, str]) -> Fl
         model=", ".join(f"{names[each]} ({each})" if each in names else each for each in hashes),
         options="; ".join(
             f"{name} {' or '.join(said)}"
-            for name in TOLD
+            for name in REPORTED_OPTIONS
             if (said := _unique(each.get(name) for each in options if not isinstance(each.get(name), dict)))
         ),
         device=", ".join(_unique(record.get("device") for record in records)),
@@ -221,7 +223,7 @@ def _model_names(folder: Path) -> dict[str, str]:
     shipped = data_folder("models")
     places = [*(each for each in sorted(shipped.iterdir()) if each.is_dir())] if shipped.is_dir() else []
     found = {}
-    for place in (*places, folder / "model", remembered(folder, "model")):
+    for place in (*places, folder / "model", cohort_setting(folder, "model")):
         if place and (place / WEIGHTS).is_file() and (place / CONFIG).is_file():
             digest = files_hash(place / WEIGHTS, place / CONFIG)
             found[digest] = place.name

@@ -12,10 +12,10 @@ from radiogen.io.cases import Case
 from radiogen.provenance import RunRecord, record_path, write_text
 from radiogen.report import answers
 from radiogen.report.charts import dice_chart, draw_distributions, layer_bars, loss_chart
-from radiogen.report.figures import figure, template
+from radiogen.report.figures import number_of, template
 from radiogen.report.flow import count_steps, draw_flow
-from radiogen.report.qc import Examined, examine_all, masks_of
-from radiogen.report.reading import Row, Run, find_ct_cases, find_masks, read_run, remembered
+from radiogen.report.qc import ExaminedCase, examine_all, masks_of
+from radiogen.report.reading import Row, Run, cohort_setting, find_ct_cases, find_masks, read_run
 from radiogen.report.stills import draw_still, embed_pictures, lighten
 from radiogen.report.viewer import Viewer, make_viewer
 from radiogen.runtime import Progress, no_progress
@@ -34,7 +34,7 @@ class ReportOptions:
         cases: Folder of the cases, where the run does not hold them.
         case: Only this case, with a viewer.
         egfr: Folder of the EGFR model whose validation stands behind the probabilities.
-        jobs: Cases looked at at the same time.
+        jobs: Cases examined at the same time.
     """
 
     cases: Path | None = None
@@ -44,7 +44,7 @@ class ReportOptions:
 
 
 @dataclass(frozen=True)
-class Looked:
+class CaseReview:
     """What was seen of the CTs of a run: nothing where they are not at hand.
 
     Attributes:
@@ -53,7 +53,7 @@ class Looked:
         viewer: The viewer of a single case.
     """
 
-    examined: tuple[Examined, ...] = ()
+    examined: tuple[ExaminedCase, ...] = ()
     still: str = ""
     viewer: Viewer | None = None
 
@@ -70,7 +70,7 @@ def report(
         run: Folder of a run, of cases, of segmented cases, of one case, or of one model.
         out: HTML file to write, or a folder that is there already, which receives `report.html`.
         options: Where the cases are, and whether only one is asked for.
-        progress: Is told the number of cases looked at.
+        progress: Called with the number of cases examined.
 
     Returns:
         The HTML file.
@@ -87,68 +87,68 @@ def report(
     cases = find_ct_cases(run, options.cases)
     if options.case:
         found = found.only(options.case)
-    looked = look_at(found, cases, run, options.jobs, progress)
-    write_text(target, render(found, run, looked))
+    review = review_cases(found, cases, run, options.jobs, progress)
+    write_text(target, render(found, run, review))
     record.finish(target)
     return target
 
 
 def read_whole(run: Path, leave_out: Path, options: ReportOptions) -> Run:
     """Read a run with what it says it was made from."""
-    beside = options.cases or remembered(run, "source")
-    return read_run(run, leave_out, beside, options.egfr or remembered(run, "egfr"))
+    beside = options.cases or cohort_setting(run, "source")
+    return read_run(run, leave_out, beside, options.egfr or cohort_setting(run, "egfr"))
 
 
-def look_at(run: Run, cases: Sequence[Case], folder: Path, jobs: int, progress: Progress) -> Looked:
+def review_cases(run: Run, cases: Sequence[Case], folder: Path, jobs: int, progress: Progress) -> CaseReview:
     """Measure and draw the cases that a run is about."""
     named = {case.case_id for case in run.segmented} | set(run.ingest_decisions)
     named |= {row["case_id"] for row in run.manifest if row.get("case_id")}
     chosen = [case for case in cases if case.case_id in named]
     if not chosen:
-        return Looked()
+        return CaseReview()
     masks = find_masks(folder / "segmented" if (folder / "segmented").is_dir() else folder)
     if run.segmented:  # of a split, the others are none of this run
         done = {case.case_id for case in run.segmented} | {row["case_id"] for row in run.failures}
         chosen = [case for case in chosen if case.case_id in done or case.case_id in run.ingest_decisions]
     examined = examine_all(chosen, masks, jobs, progress)
     if len(examined) != 1 or examined[0].facts is None:
-        return Looked(tuple(lighten(examined)))
+        return CaseReview(tuple(lighten(examined)))
     case = chosen[0]
     try:
         ct, of_case = case.ct(), masks_of(case, masks.get(case.case_id))
     except RadiogenError:
-        return Looked(tuple(examined))
-    return Looked(tuple(examined), draw_still(ct, of_case, case.case_id), make_viewer(ct, of_case))
+        return CaseReview(tuple(examined))
+    return CaseReview(tuple(examined), draw_still(ct, of_case, case.case_id), make_viewer(ct, of_case))
 
 
-def render(run: Run, folder: Path, looked: Looked) -> str:
-    """The HTML of a run that was read and looked at."""
-    own = [] if looked.examined else [path for case in run.segmented for path in case.pictures]
+def render(run: Run, folder: Path, review: CaseReview) -> str:
+    """Return the HTML of a run and of what was examined of its cases."""
+    own = [] if review.examined else [path for case in run.segmented for path in case.pictures]
     pictures = [*own, *run.plots]
     training, segmentation = run.training, answers.answer_segmentation(run.evaluation)
     drawn = (
         loss_chart(training.epochs) if training else None,
         dice_chart(training.validation) if training else None,
     )
-    flow, is_one_case = answers.count_flow(run), len(looked.examined or run.segmented) == 1
+    flow, is_one_case = answers.count_patients(run), len(review.examined or run.segmented) == 1
     counts = flow.ingested is not None or flow.failed or flow.segmented
     return template("page.html.j2").render(
         run=run,
         version=__version__,
-        looked=looked,
-        viewer=looked.viewer,
+        review=review,
+        viewer=review.viewer,
         colors=COLORS,
         is_one_case=is_one_case,
-        shows_patients=bool(flow.failed) or bool(counts and not (is_one_case and looked.examined)),
+        shows_patients=bool(flow.failed) or bool(counts and not (is_one_case and review.examined)),
         steps=count_steps(run, folder),
         stages=draw_flow(run),
-        distributions=draw_distributions(run, looked.examined),
+        distributions=draw_distributions(run, review.examined),
         flow=flow,
         segmentation=segmentation,
         unmeasured=answers.count_unmeasured(run.evaluation, segmentation),
         egfr=answers.answer_egfr(run.validation),
         learned_from=answers.patients_known(run, training),
-        image=embed_pictures(pictures, PLOTS_BYTES) if looked.examined else embed_pictures(pictures),
+        image=embed_pictures(pictures, PLOTS_BYTES) if review.examined else embed_pictures(pictures),
         lesions=[lesion for case in run.segmented for lesion in _with_case(case.case_id, case.lesions)],
         predictions=[_with_probability(row) for row in run.predictions],
         probability={row.get("patient_id"): _with_probability(row) for row in run.predictions},
@@ -166,7 +166,7 @@ def _with_case(case_id: str, lesions: tuple[Row, ...]) -> list[Row]:
 
 
 def _with_probability(row: Row) -> dict[str, Any]:
-    probability, low, high = (figure(row.get(name)) for name in ("probability", "low", "high"))
+    probability, low, high = (number_of(row.get(name)) for name in ("probability", "low", "high"))
     return {"row": row, "probability": probability, "low": low, "high": high}
 
 

@@ -10,10 +10,10 @@ import SimpleITK as sitk
 
 from radiogen import __version__
 from radiogen.drawing.panels import COLORS
-from radiogen.drawing.pictures import as_data, draw_mosaic
+from radiogen.drawing.pictures import draw_mosaic, jpeg_address
 from radiogen.errors import CaseError, RadiogenError
 from radiogen.ingestion.case_facts import BINS, CaseFacts, measure_case, read_masks
-from radiogen.ingestion.qc import LEVELS, Finding, Suspicion, judge
+from radiogen.ingestion.qc import LEVELS, Oddity, Suspicion, judge
 from radiogen.io.cases import Case, find_cases
 from radiogen.io.nifti import read_grid, read_mask
 from radiogen.pool import run_in_processes
@@ -28,7 +28,7 @@ SIGNS = ("○", "●", "▲")  # beside the words, so that no level hangs on its
 
 
 @dataclass(frozen=True)
-class Examined:
+class ExaminedCase:
     """One case as a page shows it; without facts and picture where it could not be read."""
 
     case: Case
@@ -42,8 +42,8 @@ class Examined:
         return f"{SIGNS[self.suspicion.level]} {LEVELS[self.suspicion.level]}"
 
     @property
-    def findings(self) -> tuple[Finding, ...]:
-        return self.suspicion.findings
+    def oddities(self) -> tuple[Oddity, ...]:
+        return self.suspicion.oddities
 
     @property
     def lesions_ml(self) -> float:
@@ -88,7 +88,7 @@ def masks_of(case: Case, segmented: Path | None) -> dict[str, sitk.Image]:
     return {**masks, **({"reference": known} if known is not None else {}), "lesion": found}
 
 
-def examine(case: Case, segmented: Path | None = None) -> Examined:
+def examine(case: Case, segmented: Path | None = None) -> ExaminedCase:
     """Measure, judge and draw one case; a case that cannot be read is the most suspicious of all."""
     try:
         about = case.about()
@@ -98,13 +98,14 @@ def examine(case: Case, segmented: Path | None = None) -> Examined:
         decisions = [str(said) for said in about.get("decisions") or ()]
         thickness = scanner.get("slice_thickness_mm")
         suspicion = judge(facts, decisions, thickness, was_segmented=segmented is not None)
-        return Examined(case, suspicion, facts, as_data(draw_mosaic(ct, masks, case.case_id)), scanner)
+        mosaic = jpeg_address(draw_mosaic(ct, masks, case.case_id))
+        return ExaminedCase(case, suspicion, facts, mosaic, scanner)
     except RadiogenError as error:
         return _unreadable(case, f"{error.reason} ({error.hint})")
 
 
-def _unreadable(case: Case, why: str) -> Examined:
-    return Examined(case, Suspicion((Finding(UNREADABLE, f"cannot be read: {why}"),)))
+def _unreadable(case: Case, reason: str) -> ExaminedCase:
+    return ExaminedCase(case, Suspicion((Oddity(UNREADABLE, f"cannot be read: {reason}"),)))
 
 
 def examine_all(
@@ -112,36 +113,36 @@ def examine_all(
     segmented: Mapping[str, Path] | None = None,
     jobs: int = 1,
     progress: Progress = no_progress,
-) -> list[Examined]:
+) -> list[ExaminedCase]:
     """Look at cases, the most suspicious first.
 
     Args:
         cases: Any number.
         segmented: Lesion masks that were made of them, by case id.
-        jobs: Cases looked at at the same time.
+        jobs: Cases examined at the same time.
         progress: Is told the number of cases done and of all.
     """
-    examined: list[Examined] = []
+    examined: list[ExaminedCase] = []
     progress("qc", 0, len(cases))
-    for one in _each(cases, segmented or {}, jobs):
+    for one in _examine_each(cases, segmented or {}, jobs):
         examined.append(one)
         progress("qc", len(examined), len(cases))
     examined.sort(key=lambda one: (one.facts is not None, -one.suspicion.score, one.case.case_id))
     return examined
 
 
-def _each(cases: Sequence[Case], segmented: Mapping[str, Path], jobs: int) -> Iterator[Examined]:
+def _examine_each(cases: Sequence[Case], segmented: Mapping[str, Path], jobs: int) -> Iterator[ExaminedCase]:
     tasks = [(case, segmented.get(case.case_id)) for case in cases]
     if jobs == 1 or len(cases) < 2:
         return map(_examine_pair, tasks)
     return run_in_processes(_examine_pair, tasks, jobs, _died, tries=2)
 
 
-def _examine_pair(task: tuple[Case, Path | None]) -> Examined:
+def _examine_pair(task: tuple[Case, Path | None]) -> ExaminedCase:
     return examine(*task)
 
 
-def _died(task: tuple[Case, Path | None]) -> Examined:
+def _died(task: tuple[Case, Path | None]) -> ExaminedCase:
     return _unreadable(task[0], "its process died, perhaps of too little memory (take fewer --jobs)")
 
 
@@ -157,7 +158,7 @@ def qc(cases: Path, out: Path, jobs: int = 1, progress: Progress = no_progress) 
     Args:
         cases: Folder of cases, or one case folder.
         out: HTML file to write, or a folder that is there already, which receives `qc.html`.
-        jobs: Cases looked at at the same time.
+        jobs: Cases examined at the same time.
         progress: Is told the number of cases done and of all.
 
     Returns:
@@ -177,7 +178,7 @@ def qc(cases: Path, out: Path, jobs: int = 1, progress: Progress = no_progress) 
     return target
 
 
-def render(name: str, examined: Sequence[Examined], failures: Sequence[Row]) -> str:
+def render(name: str, examined: Sequence[ExaminedCase], failures: Sequence[Row]) -> str:
     """The HTML of cases that were examined, in their order."""
     return template("qc.html.j2").render(
         name=name,
@@ -193,7 +194,7 @@ def render(name: str, examined: Sequence[Examined], failures: Sequence[Row]) -> 
     )
 
 
-def count_levels(examined: Sequence[Examined]) -> dict[str, int]:
+def count_levels(examined: Sequence[ExaminedCase]) -> dict[str, int]:
     """How many cases there are of each level of suspicion."""
     counts = [sum(one.suspicion.level == level for one in examined) for level in range(len(LEVELS))]
     return dict(zip(LEVELS, counts, strict=True))

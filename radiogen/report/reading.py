@@ -27,7 +27,7 @@ class CaseResult:
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingResult:
     """A model folder: its curve, its settings and its card."""
 
     epochs: tuple[dict[str, Any], ...]
@@ -52,7 +52,7 @@ class Run:
     predictions: tuple[Row, ...] = ()
     layers: tuple[Row, ...] = ()
     pruning: dict[str, Any] = field(default_factory=dict)
-    training: Training | None = None
+    training: TrainingResult | None = None
     validation: dict[str, Any] = field(default_factory=dict)
     plots: tuple[Path, ...] = ()
     egfr_config: dict[str, Any] = field(default_factory=dict)
@@ -202,11 +202,11 @@ def _ingest_decisions(run: Path, cases: Path) -> Iterator[tuple[str, tuple[str, 
             yield str(about.get("case_id") or folder.name), _texts(about.get("decisions"))
 
 
-def _training(folder: Path) -> Training | None:
+def _training(folder: Path) -> TrainingResult | None:
     if not any((folder / name).is_file() for name in ("metrics.json", "MODEL_CARD.md")):
         return None
     metrics, card = _content(folder / "metrics.json"), folder / "MODEL_CARD.md"
-    return Training(
+    return TrainingResult(
         epochs=tuple(metrics.get("epochs") or ()),
         validation=tuple(metrics.get("validation") or ()),
         config=_content(folder / "config.json"),
@@ -255,7 +255,7 @@ def _texts(values: Any) -> tuple[str, ...]:
 
 
 MASK = "lesion.nii.gz"
-REMEMBERED = Path(".cohort") / "settings.json"  # what `radiogen cohort run` writes down
+COHORT_SETTINGS = Path(".cohort") / "settings.json"  # what `radiogen cohort run` writes down
 
 
 def find_ct_cases(run: Path, cases: Path | None = None) -> list[Case]:
@@ -283,10 +283,10 @@ def find_masks(segmented: Path) -> dict[str, Path]:
     return {each.name: each / MASK for each in folders if (each / MASK).is_file()}
 
 
-def remembered(run: Path, name: str) -> Path | None:
+def cohort_setting(run: Path, name: str) -> Path | None:
     """A folder that a cohort run was started with, if it is still there; of several models the first."""
     try:
-        said = json.loads((run / REMEMBERED).read_text(encoding="utf-8")).get(name)
+        said = json.loads((run / COHORT_SETTINGS).read_text(encoding="utf-8")).get(name)
     except (OSError, ValueError, AttributeError):
         return None
     said = said[0] if isinstance(said, list) and said else said
@@ -295,7 +295,7 @@ def remembered(run: Path, name: str) -> Path | None:
 
 def _sources(run: Path) -> Iterator[list[Case]]:
     above = run.resolve().parent
-    places = [run, run / "cases", run / "segmented" / "cases", remembered(run, "source")]
+    places = [run, run / "cases", run / "segmented" / "cases", cohort_setting(run, "source")]
     places += [above / "cases", above.parent / "cases", above.parent / "segmented" / "cases"]
     if not (run / "lesion.run.json").is_file():
         places = places[:5] if run.resolve().name == "segmented" else places[:4]

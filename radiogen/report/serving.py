@@ -26,7 +26,7 @@ HTML, PACKED = "text/html; charset=utf-8", "application/octet-stream"
 
 
 @dataclass(frozen=True)
-class Shown:
+class ServedView:
     """What is to be seen: a CT, its masks by name, and what it is called."""
 
     title: str
@@ -34,7 +34,7 @@ class Shown:
     masks: Mapping[str, sitk.Image]
 
 
-def read_shown(paths: Sequence[Path]) -> Shown:
+def read_view(paths: Sequence[Path]) -> ServedView:
     """A case folder, the folder of a segmented case, or a CT file and masks on its grid.
 
     Args:
@@ -55,16 +55,18 @@ def read_shown(paths: Sequence[Path]) -> Shown:
             raise VolumeError(path, f"does not lie on the grid of {paths[0].name}", "resample it to the CT")
         name = UNSAFE.sub("_", path.name.partition(".")[0])
         masks[f"{name}-{len(masks) + 1}" if name in (*masks, "ct") else name] = mask
-    return Shown(paths[0].name, ct, masks)
+    return ServedView(paths[0].name, ct, masks)
 
 
-def _read_folder(folder: Path) -> Shown:
+def _read_folder(folder: Path) -> ServedView:
     cases = find_ct_cases(folder) or find_cases(folder)
     if len(cases) != 1:
         hint = f"give the folder of one, such as {folder / cases[0].case_id}"
         raise VolumeError(folder, f"holds {len(cases)} cases", hint)
     is_result = (folder / "lesion.run.json").is_file()
-    return Shown(cases[0].case_id, cases[0].ct(), masks_of(cases[0], folder / MASK if is_result else None))
+    return ServedView(
+        cases[0].case_id, cases[0].ct(), masks_of(cases[0], folder / MASK if is_result else None)
+    )
 
 
 class ViewServer(ThreadingHTTPServer):
@@ -72,11 +74,11 @@ class ViewServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, shown: Shown, port: int = 0) -> None:
+    def __init__(self, view: ServedView, port: int = 0) -> None:
         """Bind to 127.0.0.1.
 
         Args:
-            shown: What is to be seen.
+            view: What is to be seen.
             port: 0 takes a free one.
 
         Raises:
@@ -89,19 +91,19 @@ class ViewServer(ThreadingHTTPServer):
             wrong = f"cannot be used: {error.strerror}"
             raise OutputError(f"port {port}", wrong, "take another --port, or none for a free one") from error
         self.hosts = {f"{name}:{self.server_address[1]}" for name in (LOOPBACK, "localhost")}
-        self.answers = self._answers(shown)
+        self.answers = self._answers(view)
 
     @property
     def address(self) -> str:
         """What to open in a browser."""
         return f"http://{LOOPBACK}:{self.server_address[1]}{self.root}"
 
-    def _answers(self, shown: Shown) -> dict[str, tuple[str, bytes]]:
+    def _answers(self, view: ServedView) -> dict[str, tuple[str, bytes]]:
         """All that there is: kind and content by path."""
-        viewer = make_viewer_of_whole(shown.ct, shown.masks, self.root)
-        still = draw_still(shown.ct, shown.masks, shown.title)
+        viewer = make_viewer_of_whole(view.ct, view.masks, self.root)
+        still = draw_still(view.ct, view.masks, view.title)
         page = template("view.html.j2").render(
-            title=shown.title, viewer=viewer, still=still, version=__version__
+            title=view.title, viewer=viewer, still=still, version=__version__
         )
         files = {f"{self.root}{name}.nii.gz": (PACKED, content) for name, content in viewer.volumes.items()}
         return {self.root: (HTML, page.encode("utf-8")), **files}

@@ -10,9 +10,9 @@ from pathlib import Path
 import SimpleITK as sitk
 from PIL import Image
 
-from radiogen.drawing.pictures import as_data, write_picture
+from radiogen.drawing.pictures import jpeg_address, write_picture
 from radiogen.errors import CaseError
-from radiogen.report.qc import Examined
+from radiogen.report.qc import ExaminedCase
 
 HEAVIEST_BYTES = 14_000_000  # as base64, so that the page stays below 15 MB
 WIDTHS_PIXELS = (1600, 1200, 900, 600, 400, 280)
@@ -76,10 +76,12 @@ def draw_still(ct: sitk.Image, masks: Mapping[str, sitk.Image], title: str) -> s
         with Image.open(path) as drawn:
             packed = io.BytesIO()
             drawn.convert("RGB").save(packed, format="JPEG", quality=90, subsampling=0, optimize=True)
-    return as_data(packed.getvalue())
+    return jpeg_address(packed.getvalue())
 
 
-def lighten(examined: Sequence[Examined], heaviest_bytes: int = HEAVIEST_CASES_BYTES) -> list[Examined]:
+def lighten(
+    examined: Sequence[ExaminedCase], heaviest_bytes: int = HEAVIEST_CASES_BYTES
+) -> list[ExaminedCase]:
     """The same cases with pictures that together stay within a limit, as far as one can still see them."""
     weight = sum(len(one.picture) for one in examined)
     if weight <= heaviest_bytes:
@@ -95,4 +97,4 @@ def _smaller(address: str, scale: float) -> str:
         small = picture.resize((width, max(1, round(picture.height * width / picture.width))))
         packed = io.BytesIO()
         small.save(packed, format="JPEG", quality=QUALITY, optimize=True)
-    return as_data(packed.getvalue())
+    return jpeg_address(packed.getvalue())

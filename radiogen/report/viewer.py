@@ -9,7 +9,7 @@ from typing import Any
 
 import SimpleITK as sitk
 
-from radiogen.drawing.panels import COLORS, LUNG, SOFT_TISSUE, Window, color_of
+from radiogen.drawing.panels import COLORS, LUNG, SOFT_TISSUE, DisplayWindow, color_of
 from radiogen.drawing.planes import Point, patient_axes, widest_cut
 from radiogen.measures.lesions import measure_lesions
 from radiogen.report.viewer_volumes import (
@@ -23,7 +23,7 @@ from radiogen.report.viewer_volumes import (
 )
 
 LIBRARY, SCRIPT = "niivue.min.js", "viewer.js"
-BONE = Window(-450.0, 1050.0)
+BONE = DisplayWindow(-450.0, 1050.0)
 WINDOWS = {"Lung": LUNG, "Soft tissue": SOFT_TISSUE, "Bone": BONE}
 TITLES = {"lesion": "lesions", "reference": "known outline", "lungs": "lungs"}
 SOLID_ALPHA = {"lungs": 9}  # of 255: lungs are looked through
@@ -31,7 +31,7 @@ MOST_STOPS = 12  # lesions that can be jumped to
 
 
 @dataclass(frozen=True)
-class Stop:
+class JumpTarget:
     """A place to jump to: what the button says, and where, LPS millimetres."""
 
     title: str
@@ -39,7 +39,7 @@ class Stop:
 
 
 @dataclass(frozen=True)
-class MaskShown:
+class MaskLayer:
     """A mask in the viewer: its name, what the switch says, and its colour."""
 
     name: str
@@ -67,8 +67,8 @@ class Viewer:
     """
 
     volumes: Mapping[str, bytes]
-    masks: tuple[MaskShown, ...]
-    stops: tuple[Stop, ...]
+    masks: tuple[MaskLayer, ...]
+    stops: tuple[JumpTarget, ...]
     start_mm: Point
     note: str
     address: str = ""
@@ -152,7 +152,7 @@ def _viewer(
     ct: sitk.Image, masks: Mapping[str, sitk.Image], packed: PackedVolumes, note: str, address: str = ""
 ) -> Viewer:
     solid = {name: pack_solid(masks[name]) for name in ("lungs", "lesion") if name in masks}
-    shown = [_shown(name, mask, list(masks)) for name, mask in masks.items()]
+    shown = [_mask_layer(name, mask, list(masks)) for name, mask in masks.items()]
     shown.sort(key=lambda mask: mask.name != "lungs")  # lesions lie on top
     stops = _stops(masks)
     return Viewer(
@@ -170,19 +170,19 @@ def asset(name: str) -> str:
     return resources.files("radiogen.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _shown(name: str, mask: sitk.Image, names: Sequence[str]) -> MaskShown:
+def _mask_layer(name: str, mask: sitk.Image, names: Sequence[str]) -> MaskLayer:
     labels = int(sitk.GetArrayViewFromImage(mask).max())
-    return MaskShown(name, TITLES.get(name, name), color_of(name, names), max(1, labels))
+    return MaskLayer(name, TITLES.get(name, name), color_of(name, names), max(1, labels))
 
 
-def _stops(masks: Mapping[str, sitk.Image]) -> tuple[Stop, ...]:
+def _stops(masks: Mapping[str, sitk.Image]) -> tuple[JumpTarget, ...]:
     """The lesions of the first mask that has some; lungs are none."""
     for name in sorted((name for name in masks if name != "lungs"), key=lambda name: name != "lesion"):
         lesions = sorted(measure_lesions(masks[name]), key=lambda lesion: -lesion.volume_ml)
         if lesions:
             word = "Lesion" if name == "lesion" else "Outline"
             return tuple(
-                Stop(f"{word} {lesion.label} · {lesion.volume_ml:.2f} mL", lesion.center_mm)
+                JumpTarget(f"{word} {lesion.label} · {lesion.volume_ml:.2f} mL", lesion.center_mm)
                 for lesion in lesions
             )
     return ()
@@ -190,7 +190,7 @@ def _stops(masks: Mapping[str, sitk.Image]) -> tuple[Stop, ...]:
 
 def _middle(ct: sitk.Image, masks: Mapping[str, sitk.Image]) -> Point:
     axes = patient_axes(ct)
-    cut = widest_cut(axes.laid(masks["lungs"]), axes.spacing_mm) if "lungs" in masks else None
+    cut = widest_cut(axes.oriented(masks["lungs"]), axes.spacing_mm) if "lungs" in masks else None
     x, y, z = (ct.GetSize()[axis] // 2 for axis in axes.axes)
     return axes.point_at(ct, cut.index if cut else (x, y, z))
 

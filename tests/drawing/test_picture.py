@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from radiogen.drawing.panels import LUNG, Panel, Shown, color_of, draw_panel
+from radiogen.drawing.panels import LUNG, FieldOfView, Panel, color_of, draw_panel
 from radiogen.drawing.pictures import write_picture
 from radiogen.drawing.planes import cut_planes, patient_axes
 from radiogen.errors import VolumeError
@@ -92,7 +92,7 @@ def test_the_outline_is_drawn_round_the_lesion(plane: str) -> None:
     canvas = FigureCanvasAgg(figure)
     draw_panel(
         figure.add_axes((0, 0, 1, 1)),
-        Panel(planes[plane], LUNG, Shown(0, width, 0, height)),
+        Panel(planes[plane], LUNG, FieldOfView(0, width, 0, height)),
         ["lesion"],
         height / width,
     )

@@ -24,7 +24,7 @@ def put(path: Path, columns: slice, dtype: type = np.uint8, value: int = 1) -> P
     return path
 
 
-def say_prompt(case: Path, prompt: str) -> None:
+def describe_prompt(case: Path, prompt: str) -> None:
     (case / "lesion.run.json").write_text(json.dumps({"options": {"prior": "box", "prompt": prompt}}))
 
 
@@ -40,7 +40,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     ):
         put(predicted / name / "lesion.nii.gz", columns)
         if prompt:
-            say_prompt(predicted / name, prompt)
+            describe_prompt(predicted / name, prompt)
     for name in "abce":
         put(reference / name / "lesion.nii.gz", slice(2, 6))
     put(reference / "a" / "ct.nii.gz", slice(2, 6), np.int16, -500)
@@ -222,7 +222,7 @@ def cohort(tmp_path: Path, prompt: str, scores: bool = True) -> tuple[Path, Path
     lay(reference / "one" / "lesion.nii.gz", (0, 8, 1), (50, 60, 2))
     lay(reference / "two" / "lesion.nii.gz")
     for name, listed in (("one", "1,0.9\n2,0.5\n"), ("two", "1,0.95\n")):
-        say_prompt(predicted / name, prompt)
+        describe_prompt(predicted / name, prompt)
         table = f"lesion,score\n{listed}" if scores else "lesion\n1\n2\n"
         (predicted / name / "lesions.csv").write_text(table)
     return predicted, reference

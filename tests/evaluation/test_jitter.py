@@ -13,9 +13,9 @@ import torch
 from radiogen.config import check_settings
 from radiogen.errors import CaseError, ConfigError, ModelError, OutputError
 from radiogen.evaluation import jitter as jitter_module
-from radiogen.evaluation.jitter import JitterOptions, box_mm, jitter_curve, level_rows, say_curve
+from radiogen.evaluation.jitter import JitterOptions, box_mm, describe_curve, jitter_curve, level_rows
 from radiogen.io.cases import Case, find_cases
-from radiogen.measures.floors import FLOORS, Faces, faces_of
+from radiogen.measures.floors import FLOORS, BoxFaces, exact_boxes
 from radiogen.measures.matching import number_lesions
 from radiogen.model.folder import Model
 from radiogen.model.priors import box_round
@@ -51,7 +51,7 @@ def case(made_cases: Path) -> Case:
 
 def test_a_box_in_voxels_is_the_same_box_in_space(case: Case) -> None:
     outline = case.lesion()
-    (faces,) = faces_of(number_lesions(array_of(outline)))
+    (faces,) = exact_boxes(number_lesions(array_of(outline)))
     ours, theirs = box_mm(faces, outline), box_round(outline, 1)
     assert ours.low == pytest.approx(theirs.low) and ours.high == pytest.approx(theirs.high)
 
@@ -60,7 +60,7 @@ def test_on_a_turned_grid_the_box_in_space_holds_the_corners() -> None:
     grid = sitk.Image(20, 20, 20, sitk.sitkUInt8)
     half = float(np.sqrt(0.5))
     grid.SetDirection((half, -half, 0, half, half, 0, 0, 0, 1))
-    box = box_mm(Faces((0.0, 0.0, 0.0), (4.0, 10.0, 10.0)), grid)
+    box = box_mm(BoxFaces((0.0, 0.0, 0.0), (4.0, 10.0, 10.0)), grid)
     assert box.low == pytest.approx((-10 * half, 0, 0))
     assert box.high == pytest.approx((10 * half, 20 * half, 4))
 
@@ -151,7 +151,7 @@ def test_patients_seen_in_training_are_said(filling_model: Model, case: Case) ->
     for seen, said in (((case.patient_id,), "has seen 1 of 1"), (None, "does not say"), (("x",), None)):
         config = filling_model.config.model_copy(update={"patients_seen": seen})
         curve = jitter_curve(case.folder, replace(filling_model, config=config), options=QUICK)
-        text = " ".join(say_curve(curve))
+        text = " ".join(describe_curve(curve))
         assert said in text if said else "seen" not in text
 
 

@@ -11,14 +11,22 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from radiogen.io.itk import read_itk
-from radiogen.measures.floors import FLOORS, Faces, faces_of, floors, jitter, lesion_floors, loosen
+from radiogen.measures.floors import (
+    FLOORS,
+    BoxFaces,
+    exact_boxes,
+    jitter_box,
+    loosen_box,
+    measure_floors,
+    measure_lesion_floors,
+)
 from radiogen.measures.matching import number_lesions
 from radiogen.volume import array_of
 
 
 def tight(lesion: np.ndarray, hu: np.ndarray | None = None, share: float = 0.0) -> dict[str, float]:
     lesions = number_lesions(lesion.astype(np.uint8))
-    return floors(lesions, [loosen(faces, share) for faces in faces_of(lesions)], hu)
+    return measure_floors(lesions, [loosen_box(faces, share) for faces in exact_boxes(lesions)], hu)
 
 
 def test_a_lesion_that_fills_its_box_is_found_by_the_box() -> None:
@@ -49,7 +57,7 @@ def test_each_lesion_has_a_box_and_a_floor_of_its_own() -> None:
     lesion[0, 0, 0] = lesion[4, 8, 8] = lesion[4, 7, 7] = 1
     assert tight(lesion)["floor_box"] == pytest.approx(2 * 3 / (5 + 3))
     lesions = number_lesions(lesion.astype(np.uint8))
-    each = lesion_floors(lesions, faces_of(lesions), None)
+    each = measure_lesion_floors(lesions, exact_boxes(lesions), None)
     assert [row["floor_box"] for row in each] == pytest.approx([1, 2 * 2 / (4 + 2)])
 
 
@@ -77,9 +85,9 @@ def test_a_shifted_box_by_hand() -> None:
     lesion[1:5, 1:5, 1:11] = 1
     lesions = number_lesions(lesion)
     draw = np.array([[0, 0, 1.0], [0, 0, 0]])
-    (box,) = (jitter(faces, draw, 0.2) for faces in faces_of(lesions))
-    assert box == Faces((0.5, 0.5, 2.5), (4.5, 4.5, 10.5))  # two voxels of ten cut off at the low end
-    assert floors(lesions, [box], None)["floor_box"] == pytest.approx(2 * 8 / 18)
+    (box,) = (jitter_box(faces, draw, 0.2) for faces in exact_boxes(lesions))
+    assert box == BoxFaces((0.5, 0.5, 2.5), (4.5, 4.5, 10.5))  # two voxels of ten cut off at the low end
+    assert measure_floors(lesions, [box], None)["floor_box"] == pytest.approx(2 * 8 / 18)
 
 
 @given(
@@ -90,8 +98,8 @@ def test_a_shifted_box_by_hand() -> None:
 def test_no_face_moves_further_than_its_share_and_the_middle_voxel_stays(
     size: tuple[int, int, int], draw: np.ndarray, share: float
 ) -> None:
-    exact = Faces((9.5, 9.5, 9.5), (9.5 + size[0], 9.5 + size[1], 9.5 + size[2]))
-    box = jitter(exact, draw, share)
+    exact = BoxFaces((9.5, 9.5, 9.5), (9.5 + size[0], 9.5 + size[1], 9.5 + size[2]))
+    box = jitter_box(exact, draw, share)
     for low, high, was_low, was_high, n in zip(box.low, box.high, exact.low, exact.high, size, strict=True):
         middle = np.floor((was_low + was_high) / 2)
         assert low <= middle <= high
@@ -99,7 +107,7 @@ def test_no_face_moves_further_than_its_share_and_the_middle_voxel_stays(
         assert abs(high - was_high) <= share * n + 1e-9 or high == middle
     lesion = np.zeros((30, 30, 30), np.uint8)
     lesion[10 : 10 + size[0], 10 : 10 + size[1], 10 : 10 + size[2]] = 1
-    assert floors(number_lesions(lesion), [box], None)["floor_box"] > 0
+    assert measure_floors(number_lesions(lesion), [box], None)["floor_box"] > 0
 
 
 def real_floors(mask: sitk.Image, ct: sitk.Image) -> list[float]:

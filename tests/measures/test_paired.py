@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radiogen.measures.intervals import paired_difference, spread
+from radiogen.measures.intervals import paired_difference, sample_deviation
 
 VALUES = st.lists(st.floats(-100, 100), min_size=2, max_size=6)
 
@@ -19,7 +19,7 @@ def test_three_pairs_by_hand():
 def test_one_pair_has_no_interval_and_one_value_no_spread():
     found = paired_difference([3.0], [1.0])
     assert (found.mean, found.low, found.high) == (2.0, None, None)
-    assert spread([3.0]) is None and spread([1.0, 3.0]) == pytest.approx(2**0.5)
+    assert sample_deviation([3.0]) is None and sample_deviation([1.0, 3.0]) == pytest.approx(2**0.5)
 
 
 @given(VALUES)

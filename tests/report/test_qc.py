@@ -54,15 +54,15 @@ ODD = {
 
 
 def test_a_sound_case_is_not_suspicious():
-    assert judge(SOUND, ["RTSTRUCT: GTV-1 taken, the only one"], 1.25).findings == ()
+    assert judge(SOUND, ["RTSTRUCT: GTV-1 taken, the only one"], 1.25).oddities == ()
     assert judge(SOUND).level == 0
 
 
 @pytest.mark.parametrize("name", ODD)
 def test_what_is_odd_is_said_in_words_and_numbers(name):
     changes, words, weight = ODD[name]
-    found = judge(replace(SOUND, **changes)).findings
-    assert [(finding.weight, words in finding.text) for finding in found] == [(weight, True)]
+    found = judge(replace(SOUND, **changes)).oddities
+    assert [(oddity.weight, words in oddity.text) for oddity in found] == [(weight, True)]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_what_is_odd_is_said_in_words_and_numbers(name):
 )
 def test_what_ingest_decided_about_the_geometry_counts(said):
     judged = judge(SOUND, ["1 other", said])
-    assert said in judged.findings[0].text and judged.level == 1
+    assert said in judged.oddities[0].text and judged.level == 1
 
 
 def test_a_knowledge_of_weight_one_is_no_reason_to_look():

@@ -15,7 +15,7 @@ from browser import open_page, wait_for_viewer
 from radiogen.errors import OutputError, RadiogenError, VolumeError
 from radiogen.io.cases import find_cases
 from radiogen.io.nifti import read_volume, write_volume
-from radiogen.report.serving import ViewServer, read_shown
+from radiogen.report.serving import ViewServer, read_view
 from radiogen.volume import Box as VoxelBox
 from radiogen.volume import crop
 
@@ -27,7 +27,7 @@ def case(made_cases):
 
 @pytest.fixture(scope="module")
 def server(case):
-    with ViewServer(read_shown([case.folder])) as serving:
+    with ViewServer(read_view([case.folder])) as serving:
         thread = threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         yield serving
@@ -51,7 +51,7 @@ def test_it_listens_on_this_machine_only(server):
 
 
 def test_the_address_holds_a_token_that_is_new_each_time(server, case):
-    with ViewServer(read_shown([case.ct_path])) as other:
+    with ViewServer(read_view([case.ct_path])) as other:
         assert other.root != server.root and len(other.root) > 30
 
 
@@ -91,7 +91,7 @@ def test_the_served_page_starts_in_a_browser(browser, server):
 def test_a_ct_and_masks_are_named_by_their_files(case, tmp_path):
     strange = tmp_path / 'my "mask" <1>.nii.gz'
     write_volume(case.lesion(), strange)
-    shown = read_shown([case.ct_path, strange, case.lungs_path])
+    shown = read_view([case.ct_path, strange, case.lungs_path])
     assert list(shown.masks) == ["my__mask___1_", "lungs"] and shown.title == "ct.nii.gz"
 
 
@@ -99,18 +99,18 @@ def test_a_mask_of_another_grid_and_many_cases_are_refused(case, made_cases, tmp
     small = crop(case.lesion(), VoxelBox((0, 0, 0), (8, 8, 8)))
     write_volume(small, tmp_path / "small.nii.gz")
     with pytest.raises(VolumeError, match="does not lie on the grid"):
-        read_shown([case.ct_path, tmp_path / "small.nii.gz"])
+        read_view([case.ct_path, tmp_path / "small.nii.gz"])
     with pytest.raises(VolumeError, match="holds 4 cases"):
-        read_shown([made_cases])
+        read_view([made_cases])
     with pytest.raises(VolumeError, match="is no volume file"):
-        read_shown([made_cases / "manifest.csv"])
+        read_view([made_cases / "manifest.csv"])
     with pytest.raises(RadiogenError, match="no manifest"):
-        read_shown([tmp_path])
+        read_view([tmp_path])
 
 
 def test_a_port_that_is_taken_is_refused(server, case):
     with pytest.raises(OutputError, match="cannot be used"):
-        ViewServer(read_shown([case.ct_path]), server.server_address[1])
+        ViewServer(read_view([case.ct_path]), server.server_address[1])
 
 
 def test_ctrl_c_ends_it_cleanly(case):
