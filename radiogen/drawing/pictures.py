@@ -181,9 +181,9 @@ def draw_mosaic(ct: sitk.Image, masks: Mapping[str, sitk.Image], title: str = ""
     return packed.getvalue()
 
 
-def jpeg_address(jpeg: bytes) -> str:
-    """Return a picture as a data address, which a page can hold."""
-    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}"
+def data_address(content: bytes, kind: str = "jpeg") -> str:
+    """Return a picture, a JPEG or of another kind, as a data address, which a page can hold."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def _middle_of_lungs(ct: sitk.Image, masks: Mapping[str, sitk.Image]) -> Point | None:

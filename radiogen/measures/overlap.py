@@ -131,4 +131,5 @@ def _surface_distances_mm(a: Voxels, b: Voxels, spacing_mm: Sequence[float]) -> 
 
 def _surface(mask: Voxels) -> Voxels:
     """Return the voxels of a mask with a neighbour (of six) outside of it; past the edge is outside."""
-    return mask & ~ndimage.binary_erosion(mask)
+    inner: Voxels = ndimage.binary_erosion(mask)
+    return mask & ~inner

@@ -1,4 +1,4 @@
-"""The answers that a reader of a run wants first, each beside what it must beat."""
+"""The answers that a reader of a run wants first: Dice beside the floors, AUC beside clinical variables."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from radiogen.report.figures import number_of
 from radiogen.report.reading import Row, Run, TrainingResult
 
 DICE_COLUMNS = ("dice", "volume_dice", "dice_volume", "lesion_dice")
-FLOOR = "floor_"
-BOTH = "clinical+features"
+FLOOR_PREFIX = "floor_"
+CLINICAL_AND_FEATURES = "clinical+features"
 
 
 @dataclass(frozen=True)
 class FloorDice:
-    """What a rule without a network reaches, on the same cases."""
+    """The mean Dice of a rule without a network, on the same cases."""
 
     name: str
     dice: float
@@ -36,7 +36,7 @@ class SegmentationAnswer:
     low: float  # lower quartile
     high: float  # upper quartile
     floors: tuple[FloorDice, ...]
-    verdict: str  # as `radiogen evaluate` words it
+    verdict: str  # in the words of `radiogen evaluate`
     without_figure: int
 
 
@@ -54,7 +54,7 @@ class EgfrAnswer:
 
 @dataclass(frozen=True)
 class PatientCounts:
-    """How many patients came how far."""
+    """How many patients reached each step of a run."""
 
     ingested: int | None
     failed: int
@@ -71,7 +71,7 @@ class PatientCounts:
 
 
 def answer_segmentation(evaluation: Sequence[Row]) -> list[SegmentationAnswer]:
-    """The mean Dice of each prompt of an evaluation; empty where no case has a Dice."""
+    """Return the Dice of each prompt of an evaluation beside its floors; empty where no case has a Dice."""
     by_prompt: dict[str, list[Row]] = {}
     for row in evaluation:
         by_prompt.setdefault(row.get("prompt") or "", []).append(row)
@@ -100,7 +100,7 @@ def answer_segmentation(evaluation: Sequence[Row]) -> list[SegmentationAnswer]:
 
 
 def count_unmeasured(evaluation: Sequence[Row], measured: Sequence[SegmentationAnswer]) -> int:
-    """Evaluated rows that no answer speaks of, such as cases without a prediction."""
+    """Count the evaluated rows that no answer covers, such as cases without a prediction."""
     return len(evaluation) - sum(each.cases + each.without_figure for each in measured)
 
 
@@ -108,8 +108,8 @@ def _floors(rows: Sequence[Row]) -> tuple[FloorDice, ...]:
     floors = []
     for column in rows[0]:
         values = _values(rows, column)
-        if column.startswith(FLOOR) and values and all(0 <= value <= 1 for value in values):
-            name = column.removeprefix(FLOOR).removesuffix("_dice").replace("_", " ")
+        if column.startswith(FLOOR_PREFIX) and values and all(0 <= value <= 1 for value in values):
+            name = column.removeprefix(FLOOR_PREFIX).removesuffix("_dice").replace("_", " ")
             floors.append(FloorDice(name, mean(values)))
     return tuple(floors)
 
@@ -129,14 +129,16 @@ def _values(rows: Sequence[Row], column: str) -> list[float]:
 
 
 def answer_egfr(validation: Mapping[str, Any]) -> EgfrAnswer | None:
-    """The AUC and the increment of an EGFR validation; None where there is none."""
+    """Return the AUC and the increment of an EGFR validation; None where there is none."""
     candidates = validation.get("candidates") or {}
     model = str(validation.get("model") or "")
     auc = (candidates.get(model) or {}).get("auc")
     if not auc:
         return None
+    # The model itself may be one of these two: it is not set beside itself.
     clinical, both = (
-        (candidates.get(name) or {}).get("auc") if name != model else None for name in ("clinical", BOTH)
+        (candidates.get(name) or {}).get("auc") if name != model else None
+        for name in ("clinical", CLINICAL_AND_FEATURES)
     )
     gain = validation.get("headline")
     return EgfrAnswer(model, auc, clinical, both, gain, _verdict(gain))
@@ -154,23 +156,23 @@ def _verdict(gain: Mapping[str, Any] | None) -> str:
 
 
 def count_patients(run: Run) -> PatientCounts:
-    """How many patients of a run were ingested, failed, were segmented, and have a known status."""
-    done = {case.case_id for case in run.segmented}
+    """Count how many patients of a run were ingested, failed, were segmented, and have a known status."""
+    segmented = {case.case_id for case in run.segmented}
     ids = [row.get("case_id", "") for row in run.manifest] or list(run.ingest_decisions)
     status = [row.get("egfr", "") for row in run.manifest]
     return PatientCounts(
         ingested=len(ids) if ids else None,
         failed=len({row["case_id"] for row in run.failures}),
-        segmented=len(done),
+        segmented=len(segmented),
         predicted=len(run.predictions),
         mutant=status.count("mutant"),
         wildtype=status.count("wildtype"),
-        not_segmented=tuple(each for each in ids if each not in done) if done else (),
+        not_segmented=tuple(each for each in ids if each not in segmented) if segmented else (),
     )
 
 
 def patients_known(run: Run, training: TrainingResult | None) -> int | None:
-    """How many evaluated patients the segmentation model learned from; None where that cannot be said."""
+    """Count the evaluated patients that the segmentation model learned from; None where it is not known."""
     seen = training.config.get("patients_seen") if training else None
     if not isinstance(seen, list) or not run.evaluation:
         return None

@@ -1,11 +1,12 @@
-"""Curves and bars as coordinates, which the page draws as SVG."""
+"""Charts of the page: curves and bars as coordinates, which the template draws as SVG, and histograms."""
 
-import base64
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import mean
 from typing import Any
 
+from radiogen.drawing.pictures import data_address
 from radiogen.report.figures import number_of
 from radiogen.report.qc import ExaminedCase
 from radiogen.report.reading import Row, Run
@@ -13,11 +14,12 @@ from radiogen.report.reading import Row, Run
 WIDTH, HEIGHT = 560.0, 240.0
 LEFT, RIGHT, TOP, BOTTOM = 56.0, 12.0, 12.0, 36.0
 STEPS = (1.0, 2.0, 5.0, 10.0)
+FEWEST_VALUES = 3  # below which a histogram shows nothing
 
 
 @dataclass(frozen=True)
 class Tick:
-    """A mark on an axis: where in the picture, and what it says."""
+    """A mark on an axis: its place in the picture, and its text."""
 
     at: float
     text: str
@@ -58,7 +60,7 @@ class LayerBar:
 def draw_curves(
     curves: Mapping[str, Sequence[tuple[float, float]]], x_title: str, y_title: str
 ) -> Chart | None:
-    """A chart of named curves of (x, y) points; None without a finite point."""
+    """Make a chart of named curves of (x, y) points; None without a finite point."""
     kept = {name: [p for p in points if math.isfinite(p[1])] for name, points in curves.items()}
     kept = {name: points for name, points in kept.items() if points}
     if not kept:
@@ -84,6 +86,7 @@ def draw_curves(
 
 
 def _round_marks(low: float, high: float) -> list[float]:
+    """Return about five round numbers from below the lowest to above the highest."""
     span = (high - low) or max(abs(high), 1.0)
     power: float = 10.0 ** math.floor(math.log10(span / 4))
     step = next((each * power for each in STEPS if each * power >= span / 5), 10 * power)
@@ -92,29 +95,27 @@ def _round_marks(low: float, high: float) -> list[float]:
 
 
 def loss_chart(epochs: Sequence[Mapping[str, Any]]) -> Chart | None:
-    """The loss of a training by epoch."""
+    """Draw the loss of a training by epoch."""
     points = [(float(row["epoch"]), float(row["loss"])) for row in epochs if _has(row, "epoch", "loss")]
     return draw_curves({"loss": points}, "epoch", "loss")
 
 
 def dice_chart(validation: Sequence[Mapping[str, Any]]) -> Chart | None:
-    """The mean Dice of held-out cases by epoch, one curve a prior and prompt."""
+    """Draw the mean Dice of held-out cases by epoch, one curve a prior and prompt."""
     groups: dict[str, dict[float, list[float]]] = {}
     for row in validation:
         if _has(row, "epoch", "dice"):
-            name = (
-                " / ".join(str(row[key]) for key in ("prior", "prompt") if row.get(key)) or "held-out cases"
-            )
-            groups.setdefault(name, {}).setdefault(float(row["epoch"]), []).append(float(row["dice"]))
+            parts = [str(row[key]) for key in ("prior", "prompt") if row.get(key)]
+            by_epoch = groups.setdefault(" / ".join(parts) or "held-out cases", {})
+            by_epoch.setdefault(float(row["epoch"]), []).append(float(row["dice"]))
     curves = {
-        name: [(epoch, sum(dice) / len(dice)) for epoch, dice in by_epoch.items()]
-        for name, by_epoch in groups.items()
+        name: [(epoch, mean(dice)) for epoch, dice in by_epoch.items()] for name, by_epoch in groups.items()
     }
     return draw_curves(curves, "epoch", "mean Dice")
 
 
 def layer_bars(layers: Sequence[Row]) -> list[LayerBar]:
-    """The kept share of each layer, in the order of the table."""
+    """Return the kept share of each layer, in the order of the table."""
     bars = []
     for row in layers:
         share = number_of(row.get("share"))
@@ -133,48 +134,48 @@ def _has(row: Mapping[str, Any], *names: str) -> bool:
     return all(number_of(row.get(name)) is not None for name in names)
 
 
-FEWEST = 3  # cases below which there is nothing to spread
-
-
 def draw_distributions(run: Run, examined: Sequence[ExaminedCase]) -> str:
-    """A PNG as a data address, a panel for every number that at least three have; empty without any."""
-    spread = {title: values for title, values in _numbers(run, examined).items() if len(values) >= FEWEST}
+    """Draw histograms of numbers known of at least three cases or lesions, as a data address; may be empty."""
+    numbers = {
+        title: values for title, values in _numbers(run, examined).items() if len(values) >= FEWEST_VALUES
+    }
     by_status = _probabilities(run)
-    if not spread and not by_status:
+    if not numbers and not by_status:
         return ""
-    from radiogen.drawing import plots
+    from radiogen.drawing import plots  # matplotlib: not for pages without a histogram
 
-    png = plots.draw_distributions(spread, by_status)
-    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+    png = plots.draw_distributions(numbers, by_status)
+    return data_address(png, "png")
 
 
 def _numbers(run: Run, examined: Sequence[ExaminedCase]) -> dict[str, list[float]]:
-    """By title with unit: the finite values."""
+    """Return the values of each histogram, by title with unit."""
     facts = [one.facts for one in examined if one.facts]
     lesions = [lesion for case in run.segmented for lesion in case.lesions]
-    found: dict[str, list[float | None]] = {
+    values_of: dict[str, list[float | None]] = {
         "lesion volume, mL": [number_of(row.get("volume_ml")) for row in lesions],
         "longest diameter, mm": [number_of(row.get("longest_diameter_mm")) for row in lesions],
         "lesions a case": [float(len(case.lesions)) for case in run.segmented],
     }
     if not run.segmented:
         known = [lesion for each in facts for lesion in each.lesions]
-        found = {
+        values_of = {
             "lesion volume, mL": [lesion.volume_ml for lesion in known],
             "longest diameter, mm": [lesion.diameter_mm for lesion in known],
         }
-    found["lesion median, HU"] = [lesion.median_hu for each in facts for lesion in each.lesions]
-    found["distance of slices, mm"] = [each.spacing_mm[2] for each in facts]
-    found["lungs together, mL"] = [each.lungs.right_ml + each.lungs.left_ml for each in facts if each.lungs]
-    return {title: [value for value in values if value is not None] for title, values in found.items()}
+    values_of["lesion median, HU"] = [lesion.median_hu for each in facts for lesion in each.lesions]
+    values_of["distance of slices, mm"] = [each.spacing_mm[2] for each in facts]
+    lungs = [each.lungs for each in facts if each.lungs]
+    values_of["lungs together, mL"] = [each.right_ml + each.left_ml for each in lungs]
+    return {title: [value for value in values if value is not None] for title, values in values_of.items()}
 
 
 def _probabilities(run: Run) -> dict[str, list[float]]:
-    """EGFR probabilities by known status."""
+    """Return the EGFR probabilities by known status."""
     status = {row.get("patient_id", ""): row.get("egfr", "") for row in run.manifest}
-    found: dict[str, list[float]] = {}
+    by_status: dict[str, list[float]] = {}
     for row in run.predictions:
         value = number_of(row.get("probability"))
         if value is not None:
-            found.setdefault(status.get(row.get("patient_id", "")) or "unknown", []).append(value)
-    return found if sum(map(len, found.values())) >= FEWEST else {}
+            by_status.setdefault(status.get(row.get("patient_id", "")) or "unknown", []).append(value)
+    return by_status if sum(map(len, by_status.values())) >= FEWEST_VALUES else {}

@@ -219,8 +219,8 @@ FORMATS: dict[str, Callable[..., str]] = {
 
 def flow(files: RunFiles) -> Iterator[Evidence]:
     for stage in draw_flow(files.run):
-        why = "; ".join(f"{each.count} × {each.reason}" for each in stage.left)
-        text = f"{stage.count} {stage.title}" + (f" ({stage.lost} left: {why})." if why else ".")
+        why = "; ".join(f"{each.count} × {each.reason}" for each in stage.excluded)
+        text = f"{stage.count} {stage.title}" + (f" ({stage.excluded_count} left: {why})." if why else ".")
         yield Evidence(text, "report.html: Patients; cases/manifest.csv, failures.csv")
 
 

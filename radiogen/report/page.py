@@ -16,19 +16,19 @@ from radiogen.report.figures import number_of, template
 from radiogen.report.flow import count_steps, draw_flow
 from radiogen.report.qc import ExaminedCase, examine_all, masks_of
 from radiogen.report.reading import Row, Run, cohort_setting, find_ct_cases, find_masks, read_run
-from radiogen.report.stills import draw_still, embed_pictures, lighten
+from radiogen.report.stills import draw_still, embed_pictures, shrink_pictures
 from radiogen.report.viewer import Viewer, make_viewer
 from radiogen.runtime import Progress, no_progress
 
 PAGE = "report.html"
 EGFR_COLUMNS = ("auprc", "brier", "calibration_slope", "sensitivity", "specificity")
-HIDDEN_CONFIG = "patients_seen"  # names of patients; their number is shown instead
+HIDDEN_CONFIG = "patients_seen"  # ids of patients do not belong on a page; their number is shown instead
 PLOTS_BYTES = 3_000_000  # of validation plots beside a viewer or many pictures
 
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """What a page is about, where that is not plain from the folder.
+    """Which cases and model a page is about, where the folder does not say.
 
     Attributes:
         cases: Folder of the cases, where the run does not hold them.
@@ -45,7 +45,7 @@ class ReportOptions:
 
 @dataclass(frozen=True)
 class CaseReview:
-    """What was seen of the CTs of a run: nothing where they are not at hand.
+    """The examined CTs of a run; empty where there are none.
 
     Attributes:
         examined: Every case, the most suspicious first.
@@ -70,7 +70,7 @@ def report(
         run: Folder of a run, of cases, of segmented cases, of one case, or of one model.
         out: HTML file to write, or a folder that is there already, which receives `report.html`.
         options: Where the cases are, and whether only one is asked for.
-        progress: Called with the number of cases examined.
+        progress: Called with the number of cases examined and of all.
 
     Returns:
         The HTML file.
@@ -83,36 +83,36 @@ def report(
     options = options or ReportOptions()
     target = out / PAGE if out.is_dir() else out
     record = RunRecord("report", options={"case": options.case} if options.case else {})
-    found = read_whole(run, record_path(target), options)
+    contents = read_whole(run, record_path(target), options)
     cases = find_ct_cases(run, options.cases)
     if options.case:
-        found = found.only(options.case)
-    review = review_cases(found, cases, run, options.jobs, progress)
-    write_text(target, render(found, run, review))
+        contents = contents.only(options.case)
+    review = review_cases(contents, cases, run, options.jobs, progress)
+    write_text(target, render(contents, run, review))
     record.finish(target)
     return target
 
 
 def read_whole(run: Path, leave_out: Path, options: ReportOptions) -> Run:
-    """Read a run with what it says it was made from."""
+    """Read a run with the cases and the EGFR model that it was made from."""
     beside = options.cases or cohort_setting(run, "source")
     return read_run(run, leave_out, beside, options.egfr or cohort_setting(run, "egfr"))
 
 
 def review_cases(run: Run, cases: Sequence[Case], folder: Path, jobs: int, progress: Progress) -> CaseReview:
-    """Measure and draw the cases that a run is about."""
+    """Measure and draw the cases of a run; a single case gets a viewer."""
     named = {case.case_id for case in run.segmented} | set(run.ingest_decisions)
     named |= {row["case_id"] for row in run.manifest if row.get("case_id")}
     chosen = [case for case in cases if case.case_id in named]
     if not chosen:
         return CaseReview()
     masks = find_masks(folder / "segmented" if (folder / "segmented").is_dir() else folder)
-    if run.segmented:  # of a split, the others are none of this run
+    if run.segmented:  # where only a split was segmented, the other cases are not part of this run
         done = {case.case_id for case in run.segmented} | {row["case_id"] for row in run.failures}
         chosen = [case for case in chosen if case.case_id in done or case.case_id in run.ingest_decisions]
     examined = examine_all(chosen, masks, jobs, progress)
     if len(examined) != 1 or examined[0].facts is None:
-        return CaseReview(tuple(lighten(examined)))
+        return CaseReview(tuple(shrink_pictures(examined)))
     case = chosen[0]
     try:
         ct, of_case = case.ct(), masks_of(case, masks.get(case.case_id))
@@ -171,17 +171,17 @@ def _with_probability(row: Row) -> dict[str, Any]:
 
 
 def _decisions(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
-    """By case: (step, sentence)."""
+    """Return the decisions of each case: (step, sentence)."""
     listed: dict[str, list[tuple[str, str]]] = {}
-    for case_id, said in run.ingest_decisions.items():
-        listed.setdefault(case_id, []).extend(("ingest", each) for each in said)
+    for case_id, decisions in run.ingest_decisions.items():
+        listed.setdefault(case_id, []).extend(("ingest", each) for each in decisions)
     for case in run.segmented:
         listed.setdefault(case.case_id, []).extend(("segment", each) for each in case.decisions)
-    return [(case_id, said) for case_id, said in sorted(listed.items()) if said]
+    return [(case_id, decisions) for case_id, decisions in sorted(listed.items()) if decisions]
 
 
 def _feature_blocks(features: tuple[Row, ...]) -> dict[str, int]:
-    """How many columns there are of each block."""
+    """Count the columns of each block."""
     blocks: dict[str, int] = {}
     for name in features[0] if features else ():
         block = name.partition("_")[0]

@@ -10,7 +10,7 @@ import SimpleITK as sitk
 
 from radiogen import __version__
 from radiogen.drawing.panels import COLORS
-from radiogen.drawing.pictures import draw_mosaic, jpeg_address
+from radiogen.drawing.pictures import data_address, draw_mosaic
 from radiogen.errors import CaseError, RadiogenError
 from radiogen.ingestion.case_facts import BINS, CaseFacts, measure_case, read_masks
 from radiogen.ingestion.qc import LEVELS, Oddity, Suspicion, judge
@@ -23,8 +23,10 @@ from radiogen.report.reading import Row, read_failures
 from radiogen.runtime import Progress, no_progress
 from radiogen.volume import same_grid
 
+PAGE = "qc.html"
+CHART_WIDTH, CHART_HEIGHT = 240, 56
 UNREADABLE = 10  # weight of a case that cannot be read
-SIGNS = ("○", "●", "▲")  # beside the words, so that no level hangs on its colour
+SIGNS = ("○", "●", "▲")  # beside the words, so that no level depends on its colour
 
 
 @dataclass(frozen=True)
@@ -50,30 +52,29 @@ class ExaminedCase:
         return sum(lesion.volume_ml for lesion in self.facts.lesions) if self.facts else 0.0
 
     @property
-    def made(self) -> str:
-        """How the scan was made, as far as it is known."""
-        known = self.scanner
-        kernel, kvp, contrast, phase = (
-            known.get(key) for key in ("kernel", "kvp", "contrast", "phase_percent")
-        )
-        said = [
-            known.get("vendor"),
-            known.get("model"),
+    def acquisition(self) -> str:
+        """Scanner and protocol, as far as they are known."""
+        scanner = self.scanner
+        kernel, kvp = scanner.get("kernel"), scanner.get("kvp")
+        contrast, phase = scanner.get("contrast"), scanner.get("phase_percent")
+        parts = [
+            scanner.get("vendor"),
+            scanner.get("model"),
             f"kernel {kernel}" if kernel else "",
             f"{kvp:g} kV" if kvp else "",
             "" if contrast is None else "contrast medium" if contrast else "no contrast medium",
             f"phase {phase:g} %" if phase is not None else "",
-            known.get("year"),
+            scanner.get("year"),
         ]
-        return ", ".join(str(each) for each in said if each)
+        return ", ".join(str(part) for part in parts if part)
 
 
 def masks_of(case: Case, segmented: Path | None) -> dict[str, sitk.Image]:
-    """The masks of a case: `lungs`, `lesion`, and `reference` where both a segmentation and an outline exist.
+    """Read the masks of a case: `lungs`, `lesion`, and `reference` where it is segmented and has an outline.
 
     Args:
         case: The case.
-        segmented: Lesion mask that was made of it, which then is `lesion`.
+        segmented: Lesion mask of `radiogen segment`, which then is `lesion`; the outline is `reference`.
 
     Raises:
         RadiogenError: One is damaged or does not lie on the CT.
@@ -81,11 +82,13 @@ def masks_of(case: Case, segmented: Path | None) -> dict[str, sitk.Image]:
     masks = read_masks(case)
     if segmented is None:
         return masks
-    found = read_mask(segmented)
-    known = masks.pop("lesion", None)
-    if not same_grid(found, read_grid(case.ct_path)):
+    lesion = read_mask(segmented)
+    outline = masks.pop("lesion", None)
+    if not same_grid(lesion, read_grid(case.ct_path)):
         raise CaseError(segmented, "does not lie on the grid of ct.nii.gz", "segment the case again")
-    return {**masks, **({"reference": known} if known is not None else {}), "lesion": found}
+    if outline is not None:
+        masks["reference"] = outline
+    return {**masks, "lesion": lesion}
 
 
 def examine(case: Case, segmented: Path | None = None) -> ExaminedCase:
@@ -95,10 +98,10 @@ def examine(case: Case, segmented: Path | None = None) -> ExaminedCase:
         ct, masks = case.ct(), masks_of(case, segmented)
         facts = measure_case(ct, masks)
         scanner = dict(about.get("scanner") or {})
-        decisions = [str(said) for said in about.get("decisions") or ()]
+        decisions = [str(sentence) for sentence in about.get("decisions") or ()]
         thickness = scanner.get("slice_thickness_mm")
         suspicion = judge(facts, decisions, thickness, was_segmented=segmented is not None)
-        mosaic = jpeg_address(draw_mosaic(ct, masks, case.case_id))
+        mosaic = data_address(draw_mosaic(ct, masks, case.case_id))
         return ExaminedCase(case, suspicion, facts, mosaic, scanner)
     except RadiogenError as error:
         return _unreadable(case, f"{error.reason} ({error.hint})")
@@ -114,13 +117,13 @@ def examine_all(
     jobs: int = 1,
     progress: Progress = no_progress,
 ) -> list[ExaminedCase]:
-    """Look at cases, the most suspicious first.
+    """Examine cases, the most suspicious first.
 
     Args:
         cases: Any number.
-        segmented: Lesion masks that were made of them, by case id.
+        segmented: Lesion masks of `radiogen segment`, by case id.
         jobs: Cases examined at the same time.
-        progress: Is told the number of cases done and of all.
+        progress: Called with the number of cases done and of all.
     """
     examined: list[ExaminedCase] = []
     progress("qc", 0, len(cases))
@@ -146,12 +149,8 @@ def _died(task: tuple[Case, Path | None]) -> ExaminedCase:
     return _unreadable(task[0], "its process died, perhaps of too little memory (take fewer --jobs)")
 
 
-PAGE = "qc.html"
-CHART_WIDTH, CHART_HEIGHT = 240, 56
-
-
 def qc(cases: Path, out: Path, jobs: int = 1, progress: Progress = no_progress) -> Path:
-    """Write the page: an overview, then a mosaic a case with what is odd about it.
+    """Write the page: an overview, then for each case a mosaic and what is odd about it.
 
     Sorted by suspicion. The page needs no network and no other file; the same cases give the same bytes.
 
@@ -159,7 +158,7 @@ def qc(cases: Path, out: Path, jobs: int = 1, progress: Progress = no_progress) 
         cases: Folder of cases, or one case folder.
         out: HTML file to write, or a folder that is there already, which receives `qc.html`.
         jobs: Cases examined at the same time.
-        progress: Is told the number of cases done and of all.
+        progress: Called with the number of cases done and of all.
 
     Returns:
         The HTML file.
@@ -179,7 +178,7 @@ def qc(cases: Path, out: Path, jobs: int = 1, progress: Progress = no_progress) 
 
 
 def render(name: str, examined: Sequence[ExaminedCase], failures: Sequence[Row]) -> str:
-    """The HTML of cases that were examined, in their order."""
+    """Return the HTML of examined cases, in their order."""
     return template("qc.html.j2").render(
         name=name,
         version=__version__,
@@ -195,7 +194,7 @@ def render(name: str, examined: Sequence[ExaminedCase], failures: Sequence[Row])
 
 
 def count_levels(examined: Sequence[ExaminedCase]) -> dict[str, int]:
-    """How many cases there are of each level of suspicion."""
+    """Count the cases of each level of suspicion."""
     counts = [sum(one.suspicion.level == level for one in examined) for level in range(len(LEVELS))]
     return dict(zip(LEVELS, counts, strict=True))
 
@@ -205,7 +204,10 @@ def _x(hu: float) -> float:
 
 
 def _chart(histogram: Sequence[int]) -> str:
-    """The outline of a histogram as points of a polygon; heights are logarithms, four decades of them."""
+    """Return the outline of a histogram as points of a polygon.
+
+    Heights are logarithms over four decades: a lesion or a metal clip is a thousandth of the voxels.
+    """
     most = max(1, *histogram)
     step = CHART_WIDTH / len(histogram)
     points = [(0.0, float(CHART_HEIGHT))]

@@ -1,4 +1,4 @@
-"""Find what a run folder holds, and read it as it stands."""
+"""Read what a run folder holds: the tables, JSON files, pictures and run records of radiogen commands."""
 
 import json
 from collections.abc import Iterator
@@ -11,12 +11,14 @@ from radiogen.io.cases import MANIFEST, Case, find_cases, is_case_source
 from radiogen.io.tables import read_text_table
 
 Row = dict[str, str]
+MASK = "lesion.nii.gz"
+COHORT_SETTINGS = Path(".cohort") / "settings.json"  # written by `radiogen cohort run`
 SEGMENTED_MARKS = ("lesion.png", "lesions.csv", "lesion.run.json")
 
 
 @dataclass(frozen=True)
 class CaseResult:
-    """One segmented case: its pictures, its lesions and what was decided."""
+    """One segmented case: its pictures, its lesions and the decisions in its run record."""
 
     case_id: str
     pictures: tuple[Path, ...]
@@ -28,7 +30,7 @@ class CaseResult:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A model folder: its curve, its settings and its card."""
+    """A model folder: its learning curves, its settings and its card."""
 
     epochs: tuple[dict[str, Any], ...]
     validation: tuple[dict[str, Any], ...]
@@ -38,7 +40,7 @@ class TrainingResult:
 
 @dataclass(frozen=True)
 class Run:
-    """All that a run folder holds; what is not there is empty."""
+    """The contents of a run folder; what is not there is empty."""
 
     name: str
     manifest: tuple[Row, ...] = ()
@@ -56,16 +58,16 @@ class Run:
     validation: dict[str, Any] = field(default_factory=dict)
     plots: tuple[Path, ...] = ()
     egfr_config: dict[str, Any] = field(default_factory=dict)
-    is_own_validation: bool = True  # of this run, not brought along by the model that it took
+    is_own_validation: bool = True  # made by this run, not part of a model that the run used
     records: tuple[tuple[str, dict[str, Any]], ...] = ()
 
     def is_empty(self) -> bool:
-        """Whether there is nothing to report; run records alone are nothing."""
-        beside = ("name", "records", "is_own_validation")
-        return not any(value for name, value in vars(self).items() if name not in beside)
+        """Whether there is nothing to report; run records alone do not count."""
+        not_counted = ("name", "records", "is_own_validation")
+        return not any(value for name, value in vars(self).items() if name not in not_counted)
 
     def only(self, case_id: str) -> "Run":
-        """What there is about one case; of the whole run, the models and their records stay.
+        """Return the run with one case only; the models and their records stay.
 
         Raises:
             CaseError: There is no such case.
@@ -81,9 +83,8 @@ class Run:
         def own(rows: tuple[Row, ...]) -> tuple[Row, ...]:
             return tuple(row for row in rows if row.get("case_id") == case_id)
 
-        patients = {row.get("patient_id", "") for row in (*own(self.manifest), *own(self.features))} | {
-            case_id
-        }
+        own_rows = (*own(self.manifest), *own(self.features))
+        patients = {row.get("patient_id", "") for row in own_rows} | {case_id}
         return replace(
             self,
             name=f"{case_id} · {self.name}",
@@ -108,23 +109,23 @@ def read_run(run: Path, leave_out: Path, beside: Path | None = None, egfr: Path 
 
     Args:
         run: The folder.
-        leave_out: Run record that is not read: the one of the page itself.
+        leave_out: Run record that is not read: that of the page itself, or two runs would differ.
         beside: Folder of the cases, where the run does not hold them.
         egfr: Folder of the EGFR model, where the run does not hold it.
 
     Raises:
-        CaseError: It is no folder, holds nothing to report, or a JSON file of it is damaged.
+        CaseError: It is not a folder, holds nothing to report, or a JSON file of it is damaged.
         TableError: A table of it is damaged.
     """
     if not run.is_dir():
-        raise CaseError(run, "is no folder", "give the folder that a radiogen command wrote")
+        raise CaseError(run, "is not a folder", "give the folder that a radiogen command wrote")
     cases, own_egfr = _part(run, "cases", "manifest.csv"), _part(run, "egfr", "validation.json")
     cases = beside if beside and not (cases / "manifest.csv").is_file() else cases
     is_own = egfr is None or (own_egfr / "validation.json").is_file()
     judged = own_egfr if is_own or egfr is None else egfr
     pruned, model = _part(run, "pruned", "layers.csv"), _part(run, "model", "metrics.json")
     segmented = run / "segmented" if (run / "segmented").is_dir() else run
-    found = Run(
+    contents = Run(
         name=run.resolve().name,
         manifest=_rows(cases / "manifest.csv"),
         failures=read_failures(
@@ -151,24 +152,24 @@ def read_run(run: Path, leave_out: Path, beside: Path | None = None, egfr: Path 
         is_own_validation=is_own,
         records=tuple(_records(run, leave_out)),
     )
-    if found.is_empty():
+    if contents.is_empty():
         raise CaseError(run, "holds nothing to report", "give the folder of a run, or of segmented cases")
-    return found
+    return contents
 
 
 def _part(run: Path, name: str, mark: str) -> Path:
-    """The named folder of a run, or the folder itself where it is such a part already."""
+    """Return the named folder of a run, or the run itself where it is such a folder already."""
     return run if not (run / name).is_dir() and (run / mark).is_file() else run / name
 
 
 def read_failures(tables: dict[str, Path]) -> tuple[Row, ...]:
-    """Failures of all steps; one that a later table repeats is named once."""
-    found: dict[tuple[str, str], Row] = {}
+    """Read the failures of all steps; one that a later table repeats is listed once."""
+    failures: dict[tuple[str, str], Row] = {}
     for step, path in tables.items():
         for row in _rows(path):
             key = row.get("case_id", ""), row.get("reason", "")
-            found.setdefault(key, {"case_id": key[0], "step": step, **row})
-    return tuple(found.values())
+            failures.setdefault(key, {"case_id": key[0], "step": step, **row})
+    return tuple(failures.values())
 
 
 def _segmented_folders(folder: Path) -> list[Path]:
@@ -254,17 +255,13 @@ def _texts(values: Any) -> tuple[str, ...]:
     return tuple(str(value) for value in values) if isinstance(values, list) else ()
 
 
-MASK = "lesion.nii.gz"
-COHORT_SETTINGS = Path(".cohort") / "settings.json"  # what `radiogen cohort run` writes down
-
-
 def find_ct_cases(run: Path, cases: Path | None = None) -> list[Case]:
-    """The cases of a run that are at hand; empty where none has a CT.
+    """Find the cases of a run; empty where none has a CT.
 
     Args:
         run: Folder of a run, of cases, of segmented cases, of one case or of one segmented case.
-        cases: Where the cases are; else they are looked for in the run, beside it, and where a cohort run
-            says that it took them from.
+        cases: Folder of the cases; else they are searched in the run, beside it, and in the source that a
+            cohort run recorded.
 
     Raises:
         CaseError: `cases`, or a manifest that was found, cannot be used.
@@ -276,7 +273,7 @@ def find_ct_cases(run: Path, cases: Path | None = None) -> list[Case]:
 
 
 def find_masks(segmented: Path) -> dict[str, Path]:
-    """The lesion masks that were made, by case id."""
+    """Find the lesion masks of segmented cases, by case id."""
     if (segmented / "lesion.run.json").is_file():
         return {segmented.resolve().name: segmented / MASK} if (segmented / MASK).is_file() else {}
     folders = (each for each in sorted(segmented.iterdir()) if (each / "lesion.run.json").is_file())
@@ -284,21 +281,23 @@ def find_masks(segmented: Path) -> dict[str, Path]:
 
 
 def cohort_setting(run: Path, name: str) -> Path | None:
-    """A folder that a cohort run was started with, if it is still there; of several models the first."""
+    """Return a folder that a cohort run was started with, if it still exists; of several models the first."""
     try:
-        said = json.loads((run / COHORT_SETTINGS).read_text(encoding="utf-8")).get(name)
+        value = json.loads((run / COHORT_SETTINGS).read_text(encoding="utf-8")).get(name)
     except (OSError, ValueError, AttributeError):
         return None
-    said = said[0] if isinstance(said, list) and said else said
-    return Path(said) if isinstance(said, str) and Path(said).exists() else None
+    value = value[0] if isinstance(value, list) and value else value
+    return Path(value) if isinstance(value, str) and Path(value).exists() else None
 
 
 def _sources(run: Path) -> Iterator[list[Case]]:
+    """Find folders of cases in a run, and above it where it is a part of one: `segmented`, or a case in that."""
     above = run.resolve().parent
     places = [run, run / "cases", run / "segmented" / "cases", cohort_setting(run, "source")]
-    places += [above / "cases", above.parent / "cases", above.parent / "segmented" / "cases"]
-    if not (run / "lesion.run.json").is_file():
-        places = places[:5] if run.resolve().name == "segmented" else places[:4]
+    if (run / "lesion.run.json").is_file():
+        places += [above / "cases", above.parent / "cases", above.parent / "segmented" / "cases"]
+    elif run.resolve().name == "segmented":
+        places.append(above / "cases")
     for place in places:
         if place and ((place / MANIFEST).is_file() or (place / "ct.nii.gz").is_file()):
             yield find_cases(place)

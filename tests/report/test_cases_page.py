@@ -14,7 +14,7 @@ from radiogen.io.cases import find_cases, read_manifest, write_manifest
 from radiogen.io.nifti import read_volume, write_volume
 from radiogen.report.page import ReportOptions, report
 from radiogen.report.qc import examine_all
-from radiogen.report.stills import lighten
+from radiogen.report.stills import shrink_pictures
 from radiogen.volume import array_of, volume_like
 
 LEAST_LESION = {"lesion": 1, "volume_ml": 4.5, "longest_diameter_mm": 23.4}
@@ -143,6 +143,6 @@ def test_the_page_is_the_same_with_any_number_of_jobs(cohort, page, tmp_path):
 def test_many_pictures_become_lighter_together(cohort):
     examined = examine_all(find_cases(cohort / "cases"))
     weight = sum(len(one.picture) for one in examined)
-    smaller = lighten(examined, weight // 2)
+    smaller = shrink_pictures(examined, weight // 2)
     assert sum(len(one.picture) for one in smaller) <= weight // 2
-    assert lighten(examined, weight) == examined
+    assert shrink_pictures(examined, weight) == examined

@@ -9,7 +9,7 @@ from report.page_reader import read, text_of, write_page
 
 from radiogen.model.ensemble import starter_model
 from radiogen.model.folder import model_hash
-from radiogen.report.flow import NEVER_THERE
+from radiogen.report.flow import NO_CASE
 from radiogen.report.page import ReportOptions, report
 
 
@@ -179,7 +179,7 @@ def test_the_page_names_the_model_that_made_the_masks(run_folder):
 
 
 def test_patients_of_a_validation_stand_in_the_flow_where_they_add_up(run_folder):
-    content = {"patients": 1, "left_out": {"without a known status": 1, NEVER_THERE: 7}, "candidates": {}}
+    content = {"patients": 1, "left_out": {"without a known status": 1, NO_CASE: 7}, "candidates": {}}
     write_content(run_folder / "egfr" / "validation.json", content)
     (run_folder / "predictions.csv").unlink()
     text = text_of(write_page(run_folder))
