@@ -1,4 +1,4 @@
-"""Measure what tells a sound case from an odd one: HU, lungs, lesions, extent."""
+"""Measure what distinguishes a sound case from an odd one: HU, lungs, lesions, extent."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -65,13 +65,13 @@ class LesionFacts:
 
 @dataclass(frozen=True)
 class CaseFacts:
-    """What was measured on one case.
+    """The measurements of one case.
 
     Attributes:
         slices: Number of axial slices.
         spacing_mm: Along x, y, z of the patient.
         extent_mm: From the lowest to the highest slice.
-        tilt_degrees: The largest angle between an axis of the volume and the patient's.
+        tilt_degrees: Largest angle between an axis of the volume and the patient's.
         lowest_hu: The smallest value.
         highest_hu: The largest value.
         air: Share of the voxels in `AIR_HU`.
@@ -99,7 +99,7 @@ class CaseFacts:
 
 
 def read_masks(case: Case) -> dict[str, sitk.Image]:
-    """The masks that a case has, by name: `lungs`, `lesion`.
+    """Read the masks that a case has, by name: `lungs`, `lesion`.
 
     Raises:
         RadiogenError: One is damaged or does not lie on the CT.
@@ -117,7 +117,7 @@ def measure_case(ct: sitk.Image, masks: Mapping[str, sitk.Image]) -> CaseFacts:
     axes = patient_axes(ct)
     hu = axes.oriented(ct)
     lungs = axes.oriented(masks["lungs"]) if "lungs" in masks else None
-    if lungs is not None and not lungs.any():
+    if lungs is not None and not lungs.any():  # an empty mask is no lungs
         lungs = None
     x_mm, y_mm, z_mm = axes.spacing_mm
     return CaseFacts(
@@ -125,21 +125,21 @@ def measure_case(ct: sitk.Image, masks: Mapping[str, sitk.Image]) -> CaseFacts:
         spacing_mm=(x_mm, y_mm, z_mm),
         extent_mm=len(hu) * z_mm,
         tilt_degrees=axes.tilt_degrees,
-        **_values(hu),
-        lungs=_lungs(hu, lungs, voxel_ml(ct)) if lungs is not None else None,
-        lesions=_lesions(hu, masks["lesion"], lungs, axes) if "lesion" in masks else (),
+        **_measure_values(hu),
+        lungs=_measure_lungs(hu, lungs, voxel_ml(ct)) if lungs is not None else None,
+        lesions=_measure_lesions(hu, masks["lesion"], lungs, axes) if "lesion" in masks else (),
     )
 
 
-def _values(hu: AnyArray) -> dict[str, Any]:
+def _measure_values(hu: AnyArray) -> dict[str, Any]:
+    """Count every int16 value once; range, shares and histogram all follow from these counts."""
     counts = np.zeros(65536, np.int64)
-    for plane in hu:  # one by one, since counting needs eight bytes a voxel
+    for plane in hu:  # one by one, since counting takes eight bytes a voxel
         counts += np.bincount(plane.ravel().astype(np.int32) + 32768, minlength=65536)
-    there = np.flatnonzero(counts)
-    low, high, voxels = int(there[0]), int(there[-1]), hu.size
-    binned, _ = np.histogram(
-        np.clip(np.arange(65536) - 32768, BINS[0], BINS[-1]), bins=BINS, weights=counts.astype(float)
-    )
+    occurring = np.flatnonzero(counts)
+    low, high, voxels = int(occurring[0]), int(occurring[-1]), hu.size
+    clipped = np.clip(np.arange(65536) - 32768, BINS[0], BINS[-1])
+    binned, _ = np.histogram(clipped, bins=BINS, weights=counts.astype(float))
     return {
         "lowest_hu": low - 32768,
         "highest_hu": high - 32768,
@@ -155,7 +155,7 @@ def _share(counts: AnyArray, bounds: tuple[int, int]) -> float:
     return float(counts[bounds[0] + 32768 : bounds[1] + 32769].sum() / counts.sum())
 
 
-def _lungs(hu: AnyArray, lungs: AnyArray, ml: float) -> LungFacts:
+def _measure_lungs(hu: AnyArray, lungs: AnyArray, ml: float) -> LungFacts:
     areas = np.count_nonzero(lungs, axis=(1, 2))
     largest = float(areas.max())
     return LungFacts(
@@ -166,12 +166,12 @@ def _lungs(hu: AnyArray, lungs: AnyArray, ml: float) -> LungFacts:
     )
 
 
-def _lesions(
+def _measure_lesions(
     hu: AnyArray, mask: sitk.Image, lungs: AnyArray | None, axes: PatientAxes
 ) -> tuple[LesionFacts, ...]:
     labels = axes.oriented(mask)
     surface = _surface(lungs, axes) if lungs is not None else None
-    found, boxes = [], ndimage.find_objects(labels)
+    facts, boxes = [], ndimage.find_objects(labels)
     for lesion in measure_lesions(mask):
         box = boxes[lesion.label - 1]
         inside = labels[box] == lesion.label
@@ -179,7 +179,7 @@ def _lesions(
         if lungs is not None and surface is not None:
             in_lungs = float(np.mean(lungs[box][inside] > 0))
             distance_mm = 0.0 if in_lungs else _distance_mm(inside, box, surface, axes)
-        found.append(
+        facts.append(
             LesionFacts(
                 label=lesion.label,
                 volume_ml=lesion.volume_ml,
@@ -190,16 +190,17 @@ def _lesions(
                 at_end=bool(box[0].start == 0 or box[0].stop == len(labels)),
             )
         )
-    return tuple(found)
+    return tuple(facts)
 
 
 def _points_mm(inside: AnyArray, axes: PatientAxes, start: tuple[int, ...] = (0, 0, 0)) -> AnyArray:
-    """Some of the voxels, evenly taken, shape (n, 3), millimetres in the order z, y, x."""
+    """Return evenly chosen voxels, at most `MOST_POINTS` and a few: shape (n, 3), mm in the order z, y, x."""
     points = np.argwhere(inside) + start
     return np.asarray(points[:: len(points) // MOST_POINTS + 1] * np.array(axes.spacing_mm[::-1]))
 
 
 def _surface(lungs: AnyArray, axes: PatientAxes) -> cKDTree:
+    """Index the voxels on the edge of the lungs in axial planes."""
     inside = lungs > 0
     inner = inside.copy()
     for axis in (1, 2):

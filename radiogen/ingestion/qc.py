@@ -1,4 +1,9 @@
-"""Say what is odd about a case, in words and numbers, and how much that weighs."""
+"""Judge what is odd about a case, in words and numbers, and how much that weighs.
+
+The weights are judgement, not statistics: 7 and 8 make a case unusable as it is (no lungs, no air, the lesion
+far outside the lungs), 4 to 6 are likely to matter (one lung, lungs cut widely, interpolated slices), 2 and 3
+are worth a look, 1 is worth knowing.
+"""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -6,7 +11,7 @@ from dataclasses import dataclass
 
 from radiogen.ingestion.case_facts import CaseFacts, LesionFacts, LungFacts
 
-LOOK_FIRST = 6  # weight of all oddities together from which a case is looked at before the others
+LOOK_FIRST = 6  # sum of the weights from which a case is to be viewed before the others
 LEVELS = ("nothing odd", "look", "look first")
 
 LEAST_AIR, LEAST_SOFT_TISSUE = 0.03, 0.05  # shares; a chest CT has 0.2 to 0.7 and 0.15 to 0.5
@@ -19,7 +24,7 @@ CLIPPED = 0.001  # share of the voxels at one end of the range
 TOP_HU = (3071, 3072)  # where scanners of twelve bits end
 BOTTOM_HU = -1000
 
-# What was decided when the case was made; what is measured here anyway is not taken twice.
+# Decisions of ingest that weigh; what is measured here anyway does not count twice.
 DECISIONS = (
     (5, re.compile(r"interpolated|moved sideways|resampled")),
     (4, re.compile(r"slices? may be missing|slices that are not here|places? the corners")),
@@ -30,7 +35,7 @@ DECISIONS = (
 
 @dataclass(frozen=True)
 class Oddity:
-    """One thing that is odd, and its weight from 1 (worth knowing) to 10 (not usable as it is)."""
+    """One odd property of a case, and its weight from 1 (worth knowing) to 10 (cannot be read)."""
 
     weight: int
     text: str
@@ -38,7 +43,7 @@ class Oddity:
 
 @dataclass(frozen=True)
 class Suspicion:
-    """All that is odd about a case, the heaviest first."""
+    """All oddities of a case, the heaviest first."""
 
     oddities: tuple[Oddity, ...]
 
@@ -61,29 +66,29 @@ def judge(
     thickness_mm: float | None = None,
     was_segmented: bool = False,
 ) -> Suspicion:
-    """What is odd about a case.
+    """Judge the measurements of a case.
 
     Args:
-        facts: What was measured.
-        decisions: What was decided when it was made, in sentences.
-        thickness_mm: Slice thickness that the header names.
-        was_segmented: Whether the lesions are those that a network found.
+        facts: The measurements.
+        decisions: Decisions of ingest, in sentences.
+        thickness_mm: Slice thickness in the DICOM header.
+        was_segmented: Whether the lesions are those of a network, not of an outline.
     """
-    found = [
+    oddities = [
         *_by_decisions(decisions),
         *_by_values(facts),
         *_by_extent(facts, thickness_mm),
         *_by_lungs(facts.lungs),
         *_by_lesions(facts.lesions, was_segmented),
     ]
-    return Suspicion(tuple(sorted(found, key=lambda oddity: -oddity.weight)))
+    return Suspicion(tuple(sorted(oddities, key=lambda oddity: -oddity.weight)))
 
 
 def _by_decisions(decisions: Sequence[str]) -> Iterator[Oddity]:
-    for said in decisions:
-        weight = next((weight for weight, pattern in DECISIONS if pattern.search(said)), 0)
+    for decision in decisions:
+        weight = next((weight for weight, pattern in DECISIONS if pattern.search(decision)), 0)
         if weight:
-            yield Oddity(weight, f"ingest said: {said}")
+            yield Oddity(weight, f"ingest: {decision}")
 
 
 def _by_values(facts: CaseFacts) -> Iterator[Oddity]:

@@ -135,10 +135,8 @@ def _has(row: Mapping[str, Any], *names: str) -> bool:
 
 
 def draw_distributions(run: Run, examined: Sequence[ExaminedCase]) -> str:
-    """Draw histograms of numbers known of at least three cases or lesions, as a data address; may be empty."""
-    numbers = {
-        title: values for title, values in _numbers(run, examined).items() if len(values) >= FEWEST_VALUES
-    }
+    """Draw histograms of what is known of three cases or more, as a data address; empty without any."""
+    numbers = _numbers(run, examined)
     by_status = _probabilities(run)
     if not numbers and not by_status:
         return ""
@@ -167,7 +165,8 @@ def _numbers(run: Run, examined: Sequence[ExaminedCase]) -> dict[str, list[float
     values_of["distance of slices, mm"] = [each.spacing_mm[2] for each in facts]
     lungs = [each.lungs for each in facts if each.lungs]
     values_of["lungs together, mL"] = [each.right_ml + each.left_ml for each in lungs]
-    return {title: [value for value in values if value is not None] for title, values in values_of.items()}
+    known = {title: [value for value in values if value is not None] for title, values in values_of.items()}
+    return {title: values for title, values in known.items() if len(values) >= FEWEST_VALUES}
 
 
 def _probabilities(run: Run) -> dict[str, list[float]]:

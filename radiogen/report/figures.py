@@ -1,4 +1,4 @@
-"""Numbers and column names of tables as a reader wants to see them."""
+"""Format numbers and column names for the page, and fill its templates."""
 
 import json
 import math
@@ -26,7 +26,7 @@ NAMES = {
 
 
 def number_of(value: Any) -> float | None:
-    """A number of a table cell or JSON value; None where there is none.
+    """Return the number in a table cell or JSON value; None where there is none.
 
     >>> number_of("0.5"), number_of(""), number_of("nan"), number_of(None)
     (0.5, None, None, None)
@@ -41,7 +41,7 @@ def number_of(value: Any) -> float | None:
 
 
 def show(value: Any, digits: int = 3) -> str:
-    """A number with a fixed number of digits, or a dash.
+    """Format a number with a fixed number of digits, or a dash.
 
     >>> show("0.71249"), show(None)
     ('0.712', '–')
@@ -51,7 +51,7 @@ def show(value: Any, digits: int = 3) -> str:
 
 
 def show_signed(value: Any, digits: int = 3) -> str:
-    """A difference with its sign, or a dash.
+    """Format a difference with its sign, or a dash.
 
     >>> show_signed(0.0312)
     '+0.031'
@@ -61,7 +61,7 @@ def show_signed(value: Any, digits: int = 3) -> str:
 
 
 def show_p(value: Any) -> str:
-    """A p-value; never zero.
+    """Format a p-value; never as zero.
 
     >>> show_p(0.042), show_p(0.00001)
     ('= 0.042', '< 0.001')
@@ -71,7 +71,7 @@ def show_p(value: Any) -> str:
 
 
 def show_cell(value: Any, column: str) -> str:
-    """A cell of a table: whole numbers and words as they stand, others with the digits of their unit.
+    """Format a cell of a table: whole numbers and text as they are, others with the digits of their unit.
 
     >>> show_cell("12.3456", "hd95_mm"), show_cell("3", "lesion"), show_cell("R01-001", "case_id")
     ('12.3', '3', 'R01-001')
@@ -88,7 +88,7 @@ def show_cell(value: Any, column: str) -> str:
 
 
 def show_column(name: str) -> str:
-    """A column name in words, the unit behind a comma.
+    """Format a column name in words, the unit behind a comma.
 
     >>> show_column("longest_diameter_mm"), show_column("surface_dice")
     ('longest diameter, mm', 'surface Dice')
@@ -102,7 +102,7 @@ def show_column(name: str) -> str:
 
 
 def template(name: str) -> Template:
-    """A page of this folder; what it is filled with is escaped."""
+    """Load a template of this folder; whatever it is filled with is escaped."""
     environment = Environment(
         loader=PackageLoader("radiogen.report", "."),
         autoescape=True,
@@ -127,7 +127,7 @@ def template(name: str) -> Template:
 
 
 def json_in_script(content: Any) -> Markup:
-    r"""JSON that no string in it can break out of a script element, whatever it holds.
+    r"""Write JSON from which no string can break out of a script element.
 
     >>> print(json_in_script("</script>\u2028"))
     "\u003c/script\u003e\u2028"
@@ -143,7 +143,7 @@ def _pretty(content: Any) -> str:
 
 
 def _empty_columns(rows: Sequence[Row]) -> list[str]:
-    """Columns in which no row has anything."""
+    """Return the columns in which no row has a value."""
     return [name for name in rows[0] if not any(row.get(name) for row in rows)]
 
 

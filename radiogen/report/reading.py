@@ -291,7 +291,7 @@ def cohort_setting(run: Path, name: str) -> Path | None:
 
 
 def _sources(run: Path) -> Iterator[list[Case]]:
-    """Find folders of cases in a run, and above it where it is a part of one: `segmented`, or a case in that."""
+    """Find folders of cases in a run, and above it where the run is `segmented` or a case of it."""
     above = run.resolve().parent
     places = [run, run / "cases", run / "segmented" / "cases", cohort_setting(run, "source")]
     if (run / "lesion.run.json").is_file():

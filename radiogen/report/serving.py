@@ -1,4 +1,9 @@
-"""Serve the viewer of one case on this machine only: a page, its volumes, and nothing else."""
+"""Serve the viewer of one case on this machine only: a page, its volumes, and nothing else.
+
+Volumes as they are do not fit a page, and a page from disk may not read files beside it. So they are served
+from memory. A secret in the path keeps other users of a shared machine out, the check of the Host header a web
+page that has its name resolve to this machine. No folder lies behind the server: there is no path to escape from.
+"""
 
 import re
 import secrets
@@ -21,13 +26,13 @@ from radiogen.report.viewer import make_viewer_of_whole
 from radiogen.volume import same_grid
 
 LOOPBACK = "127.0.0.1"
-UNSAFE = re.compile(r"[^A-Za-z0-9_-]")  # in an address
+UNSAFE = re.compile(r"[^A-Za-z0-9_-]")  # of a file name, in an address
 HTML, PACKED = "text/html; charset=utf-8", "application/octet-stream"
 
 
 @dataclass(frozen=True)
 class ServedView:
-    """What is to be seen: a CT, its masks by name, and what it is called."""
+    """A CT, its masks by name, and the title of their page."""
 
     title: str
     ct: sitk.Image
@@ -35,19 +40,21 @@ class ServedView:
 
 
 def read_view(paths: Sequence[Path]) -> ServedView:
-    """A case folder, the folder of a segmented case, or a CT file and masks on its grid.
+    """Read a case folder, the folder of a segmented case, or a CT file and masks on its grid.
 
     Args:
         paths: One folder; or volume files, the CT first.
 
     Raises:
-        RadiogenError: There is no one CT, a file is damaged, or a mask does not lie on the CT.
+        RadiogenError: There is not exactly one CT, a file is damaged, or a mask does not lie on the CT.
     """
     if len(paths) == 1 and paths[0].is_dir():
         return _read_folder(paths[0])
     wrong = next((path for path in paths if not path.is_file() or not is_volume_file(path)), None)
     if wrong is not None:
-        raise VolumeError(wrong, "is no volume file", "give one case folder, or a CT and its masks as NIfTI")
+        raise VolumeError(
+            wrong, "is not a volume file", "give one case folder, or a CT and its masks as NIfTI"
+        )
     ct, masks = read_volume(paths[0]), dict[str, sitk.Image]()
     for path in paths[1:]:
         mask = read_mask(path)
@@ -70,7 +77,7 @@ def _read_folder(folder: Path) -> ServedView:
 
 
 class ViewServer(ThreadingHTTPServer):
-    """Answers on the loopback address with what it was given, under a path that nobody can guess."""
+    """A server of one view on the loopback address, under a path that nobody can guess."""
 
     daemon_threads = True
 
@@ -78,7 +85,7 @@ class ViewServer(ThreadingHTTPServer):
         """Bind to 127.0.0.1.
 
         Args:
-            view: What is to be seen.
+            view: CT and masks.
             port: 0 takes a free one.
 
         Raises:
@@ -99,7 +106,7 @@ class ViewServer(ThreadingHTTPServer):
         return f"http://{LOOPBACK}:{self.server_address[1]}{self.root}"
 
     def _answers(self, view: ServedView) -> dict[str, tuple[str, bytes]]:
-        """All that there is: kind and content by path."""
+        """Return all that is served: kind and content by path."""
         viewer = make_viewer_of_whole(view.ct, view.masks, self.root)
         still = draw_still(view.ct, view.masks, view.title)
         page = template("view.html.j2").render(
@@ -110,21 +117,23 @@ class ViewServer(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """One request: the host and the path must be those that were said, or the answer is no."""
+    """One request: a foreign host is refused with 403, an unknown path with 404."""
 
     server: ViewServer
     server_version, sys_version = "radiogen", ""
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        if self.headers.get("Host") not in self.server.hosts:  # a name that was bent to this machine
+        if (
+            self.headers.get("Host") not in self.server.hosts
+        ):  # DNS rebinding: a foreign name for this machine
             self._answer(403, "text/plain", b"wrong host\n")
             return
-        found = self.server.answers.get(self.path)
-        if found is None:
+        answer = self.server.answers.get(self.path)
+        if answer is None:
             self._answer(404, "text/plain", b"not here\n")
             return
-        self._answer(200, *found)
+        self._answer(200, *answer)
 
     def _answer(self, status: int, kind: str, content: bytes) -> None:
         self.send_response(status)
@@ -141,4 +150,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing is said of requests: the address is a secret."""
+        """Log nothing: the address is a secret."""

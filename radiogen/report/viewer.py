@@ -1,4 +1,8 @@
-"""The viewer of a case: what it shows, and the scripts that a page carries for it."""
+"""The viewer of a case: its volumes, masks and windows, and the scripts that a page carries for it.
+
+The viewer (NiiVue, one minified file) travels inside the page: a page that needs a server, a network or a
+folder beside it cannot be opened a year later.
+"""
 
 import base64
 import hashlib
@@ -13,8 +17,8 @@ from radiogen.drawing.panels import COLORS, LUNG, SOFT_TISSUE, DisplayWindow, co
 from radiogen.drawing.planes import Point, patient_axes, widest_cut
 from radiogen.measures.lesions import measure_lesions
 from radiogen.report.viewer_volumes import (
-    DRAWN_ROUND,
     HEAVIEST_BYTES,
+    OUTLINED,
     STEP_HU,
     PackedVolumes,
     pack_for_page,
@@ -26,13 +30,13 @@ LIBRARY, SCRIPT = "niivue.min.js", "viewer.js"
 BONE = DisplayWindow(-450.0, 1050.0)
 WINDOWS = {"Lung": LUNG, "Soft tissue": SOFT_TISSUE, "Bone": BONE}
 TITLES = {"lesion": "lesions", "reference": "known outline", "lungs": "lungs"}
-SOLID_ALPHA = {"lungs": 9}  # of 255: lungs are looked through
+SOLID_ALPHA = {"lungs": 9}  # of 255: lungs are transparent
 MOST_STOPS = 12  # lesions that can be jumped to
 
 
 @dataclass(frozen=True)
 class JumpTarget:
-    """A place to jump to: what the button says, and where, LPS millimetres."""
+    """A place to jump to: the text of its button, and where it lies in LPS millimetres."""
 
     title: str
     at_mm: Point
@@ -40,7 +44,7 @@ class JumpTarget:
 
 @dataclass(frozen=True)
 class MaskLayer:
-    """A mask in the viewer: its name, what the switch says, and its colour."""
+    """A mask in the viewer: its name, the text of its switch, and its colour."""
 
     name: str
     title: str
@@ -48,14 +52,14 @@ class MaskLayer:
     labels: int
 
     def about(self) -> dict[str, Any]:
-        """What the script needs to know."""
+        """Return what the script needs of the mask."""
         colors = [_rgb(self.swatch)] * self.labels
-        return {"name": self.name, "colors": colors, "is_edge": self.name in DRAWN_ROUND}
+        return {"name": self.name, "colors": colors, "is_edge": self.name in OUTLINED}
 
 
 @dataclass(frozen=True)
 class Viewer:
-    """What a page needs for its viewer.
+    """The content of a page's viewer.
 
     Attributes:
         volumes: Packed NIfTI files by name: `ct`, the masks, and `solid-...` for the view in space.
@@ -75,25 +79,23 @@ class Viewer:
 
     @property
     def windows(self) -> list[dict[str, Any]]:
-        """The presets, the first of which is shown."""
+        """The window presets; the first is shown at the start."""
         return [{"name": name, "low_hu": w.low_hu, "high_hu": w.high_hu} for name, w in WINDOWS.items()]
 
     @property
     def solids(self) -> list[dict[str, Any]]:
-        """The parts of the view in space."""
-        names = [name.removeprefix("solid-") for name in self.volumes if name.startswith("solid-")]
-        return [
-            {
-                **self._place(f"solid-{name}"),
-                "color": _rgb(COLORS[name]),
-                "alpha": SOLID_ALPHA.get(name, 255),
-            }
-            for name in names
-        ]
+        """The surfaces of the view in space."""
+        solids = []
+        for volume in self.volumes:
+            name = volume.removeprefix("solid-")
+            if name != volume:
+                alpha = SOLID_ALPHA.get(name, 255)
+                solids.append({**self._place(volume), "color": _rgb(COLORS[name]), "alpha": alpha})
+        return solids
 
     @property
     def about(self) -> dict[str, Any]:
-        """What the script reads."""
+        """All that the script reads, as JSON."""
         return {
             "windows": self.windows,
             "ct": self._place("ct"),
@@ -119,7 +121,10 @@ class Viewer:
 
     @property
     def policy(self) -> str:
-        """The content security policy: these two scripts and no others, nothing from a network."""
+        """The content security policy: these two scripts and no others, nothing from a network.
+
+        Hashes instead of 'unsafe-inline': should a string of a run slip through an escape, it does not run.
+        """
         scripts = " ".join(_hash_of(asset(name)) for name in (LIBRARY, SCRIPT))
         connect = "connect-src 'self'; " if self.address else ""
         return f"script-src {scripts}; {connect}"
@@ -131,7 +136,7 @@ class Viewer:
 def make_viewer(
     ct: sitk.Image, masks: Mapping[str, sitk.Image], heaviest_bytes: int = HEAVIEST_BYTES
 ) -> Viewer:
-    """A viewer that travels inside a page.
+    """Make a viewer that travels inside a page.
 
     Args:
         ct: HU.
@@ -143,7 +148,7 @@ def make_viewer(
 
 
 def make_viewer_of_whole(ct: sitk.Image, masks: Mapping[str, sitk.Image], address: str) -> Viewer:
-    """A viewer of the volumes as they are, which lie under an address beside the page."""
+    """Make a viewer of the volumes as they are, which lie under an address beside the page."""
     note = f"Shown are the voxels of the file, {_mm(ct.GetSpacing())}."
     return _viewer(ct, masks, pack_whole(ct, masks), note, address)
 
@@ -166,7 +171,7 @@ def _viewer(
 
 
 def asset(name: str) -> str:
-    """The text of a file that lies beside this one."""
+    """Read a text file that lies beside this one."""
     return resources.files("radiogen.report").joinpath(name).read_text(encoding="utf-8")
 
 
@@ -176,7 +181,7 @@ def _mask_layer(name: str, mask: sitk.Image, names: Sequence[str]) -> MaskLayer:
 
 
 def _stops(masks: Mapping[str, sitk.Image]) -> tuple[JumpTarget, ...]:
-    """The lesions of the first mask that has some; lungs are none."""
+    """Return the lesions of the first mask that has some, the largest first; lungs are none."""
     for name in sorted((name for name in masks if name != "lungs"), key=lambda name: name != "lesion"):
         lesions = sorted(measure_lesions(masks[name]), key=lambda lesion: -lesion.volume_ml)
         if lesions:

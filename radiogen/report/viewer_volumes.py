@@ -1,4 +1,8 @@
-"""Make a CT and its masks small enough for a page: cut to the chest, coarser, fewer grey levels."""
+"""Make a CT and its masks small enough for a page: cut to the chest, coarser, fewer grey levels.
+
+A thin-slice CT takes 200 MB, a page is to stay below 15. Lossy picture formats would allow finer voxels, but
+need a decoder in the page and make edges of their own near those that one looks for.
+"""
 
 import tempfile
 from collections.abc import Mapping
@@ -12,18 +16,20 @@ from radiogen.drawing.planes import patient_axes
 from radiogen.io.nifti import write_volume
 from radiogen.volume import bounding_box, crop, grid_over, resample_to, same_grid, union, volume_like
 
-HEAVIEST_BYTES = 6_000_000  # of the packed CT; base64 makes 8 MB of it, and a page is to stay below 15 MB
+HEAVIEST_BYTES = 6_000_000  # of the packed CT; base64 makes 8 MB of it
 MOST_VOXELS = 14_000_000  # first guess; noise decides how well they pack
 MARGIN_MM = 30.0  # round the lungs and lesions: ribs and the chest wall
 LOW_HU, HIGH_HU, STEP_HU = -1024, 1600, 4  # a step of 4 HU is half a grey level of a lung window
 MOST_TRIES = 12
-DRAWN_ROUND = ("lungs",)
+# Of the lungs, which are there for orientation, the page carries the edge in axial planes only: the edge that the
+# viewer draws is three-dimensional and fills the slices where a mask ends above or below.
+OUTLINED = ("lungs",)
 SOLID_MM = 2.0
 
 
 @dataclass(frozen=True)
 class PackedVolumes:
-    """Volumes as NIfTI files, packed, and what became of the original on the way.
+    """Compressed NIfTI files, and how they differ from the original.
 
     Attributes:
         ct: HU, `.nii.gz`.
@@ -48,7 +54,7 @@ class PackedVolumes:
 def pack_for_page(
     ct: sitk.Image, masks: Mapping[str, sitk.Image], heaviest_bytes: int = HEAVIEST_BYTES
 ) -> PackedVolumes:
-    """Volumes for a page, in the finest voxels with which the packed CT stays within a limit.
+    """Pack volumes for a page, in the finest voxels with which the compressed CT stays within a limit.
 
     Where a voxel must grow, values are averaged (CT) or the nearest is taken (masks); no voxel becomes
     finer. HU are clipped to -1024..1600 and rounded to 4. Measure on the original, not on this.
@@ -84,7 +90,7 @@ def pack_for_page(
 
 
 def pack_whole(ct: sitk.Image, masks: Mapping[str, sitk.Image]) -> PackedVolumes:
-    """The volumes as they are, packed."""
+    """Pack the volumes as they are."""
     x, y, z = ct.GetSpacing()
     return PackedVolumes(
         pack(ct),
@@ -96,12 +102,12 @@ def pack_whole(ct: sitk.Image, masks: Mapping[str, sitk.Image]) -> PackedVolumes
 
 
 def _packed_mask(name: str, mask: sitk.Image) -> bytes:
-    """The mask; of what is only to be drawn round, its edge."""
-    return pack(axial_edge(mask) if name in DRAWN_ROUND else mask)
+    """Pack a mask; of what is only to be outlined, its edge."""
+    return pack(axial_edge(mask) if name in OUTLINED else mask)
 
 
 def axial_edge(mask: sitk.Image) -> sitk.Image:
-    """The voxels of a label that have a neighbour of another in their axial plane."""
+    """Keep the voxels of a label that have a neighbour of another label in their axial plane."""
     labels = np.asarray(sitk.GetArrayViewFromImage(mask))
     z = 2 - patient_axes(mask).axes[2]  # of the array
     inner = np.ones_like(labels, dtype=bool)
@@ -112,7 +118,7 @@ def axial_edge(mask: sitk.Image) -> sitk.Image:
 
 
 def pack_solid(mask: sitk.Image) -> bytes:
-    """How much of each voxel of about `SOLID_MM` lies in a mask, 0 to 255, for a smooth surface."""
+    """Pack how much of each voxel of about `SOLID_MM` lies in a mask, 0 to 255, for a smooth surface."""
     inside = sitk.Cast(mask > 0, sitk.sitkUInt8) * 255
     factors = [max(1, round(SOLID_MM / spacing)) for spacing in mask.GetSpacing()]
     shares = sitk.BinShrink(sitk.Cast(inside, sitk.sitkFloat32), factors)
@@ -121,7 +127,7 @@ def pack_solid(mask: sitk.Image) -> bytes:
 
 
 def pack(volume: sitk.Image) -> bytes:
-    """The bytes of a `.nii.gz` file of a volume."""
+    """Return the bytes of a `.nii.gz` file of a volume."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "volume.nii.gz"
         write_volume(volume, path)
@@ -129,7 +135,7 @@ def pack(volume: sitk.Image) -> bytes:
 
 
 def _first_guess(ct: sitk.Image) -> float:
-    """The voxel size with which about `MOST_VOXELS` fill the volume."""
+    """Return the voxel size with which about `MOST_VOXELS` fill the volume."""
     spacing, voxel_mm = np.array(ct.GetSpacing()), float(min(ct.GetSpacing()))
     extent = spacing * ct.GetSize()
     while np.prod(extent / np.maximum(spacing, voxel_mm)) > MOST_VOXELS:
@@ -138,7 +144,7 @@ def _first_guess(ct: sitk.Image) -> float:
 
 
 def _next_guess(spacing: np.ndarray, voxel_mm: float, too_heavy: float) -> float:
-    """A voxel size with which the weight falls by a factor, a little more to be sure."""
+    """Return a voxel size with which the bytes fall by a factor, and 3 % more, for noise packs unevenly."""
     start = np.prod(np.maximum(spacing, voxel_mm))
     while np.prod(np.maximum(spacing, voxel_mm)) < 1.03 * too_heavy * start:
         voxel_mm *= 1.02
@@ -151,7 +157,7 @@ def _grid_of(ct: sitk.Image, spacing: np.ndarray) -> sitk.Image:
 
 
 def _coarser(ct: sitk.Image, grid: sitk.Image) -> sitk.Image:
-    """Averaged in whole steps as far as these go, then laid on the grid: no voxel is left out."""
+    """Average in whole steps as far as these go, then resample to the grid, so that no voxel is skipped."""
     if same_grid(ct, grid):
         return ct
     factors = [
@@ -162,6 +168,6 @@ def _coarser(ct: sitk.Image, grid: sitk.Image) -> sitk.Image:
 
 
 def _rounded(ct: sitk.Image) -> sitk.Image:
-    """HU clipped and in steps, int16: noise below what a window shows packs badly."""
+    """Clip HU and round them to steps, int16: noise below what a window shows compresses badly."""
     hu = np.clip(sitk.GetArrayViewFromImage(ct), LOW_HU, HIGH_HU)
     return volume_like((np.round(hu / STEP_HU) * STEP_HU).astype(np.int16), ct)
