@@ -21,22 +21,13 @@ CALIBRATION_GROUPS = 5
 
 @dataclass(frozen=True)
 class CandidateCurve:
-    """What the plots need of one candidate: an entry a patient, averaged over the repeats.
-
-    Attributes:
-        name: In the legend.
-        labels: 1 for the positive class, 0 for the other, shape (patients,).
-        scores: Higher means positive, same shape.
-        probabilities: Calibrated, same shape.
-        auc: Value, low and high end of the 95 % interval.
-        auprc: Area under precision and recall.
-    """
+    """One candidate in the plots: out-of-fold values of shape (patients,), averaged over the repeats."""
 
     name: str
-    labels: Floats
-    scores: Floats
-    probabilities: Floats
-    auc: tuple[float, float, float]
+    labels: Floats  # 1 for the positive class, 0 for the other
+    scores: Floats  # higher means positive
+    probabilities: Floats  # calibrated
+    auc: tuple[float, float, float]  # value, low and high end of the 95 % interval
     auprc: float
 
 

@@ -4,7 +4,6 @@ This is the one file of `evaluation/` that runs a network; all others compare ma
 same jittered boxes: a rule that fills a box suffers from a wrong one too, and the question is which less.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -16,6 +15,7 @@ import numpy as np
 import SimpleITK as sitk
 from pydantic import Field, field_validator
 
+from radiogen.cache import key_of, read_cached, write_cached
 from radiogen.config import Settings
 from radiogen.drawing.plots import draw_jitter
 from radiogen.errors import CaseError, OutputError, RadiogenError
@@ -30,7 +30,6 @@ from radiogen.model.folder import Model, check_prior
 from radiogen.model.priors import BoxMm
 from radiogen.provenance import (
     RunRecord,
-    file_sha256,
     record_path,
     short_hash,
     write_csv,
@@ -258,22 +257,14 @@ def _resume_or_run(case: Case, inference: Inference, options: JitterOptions, out
     """Return the rows of a case, from an earlier run if that was made of the same."""
     if out is None:
         return _run_case(case, inference, options)
-    cached = out.with_name(f"{out.stem}_cases") / f"{case.case_id}.json"
-    made_of = {
-        "model": inference.model.hash,
-        "files": [
-            file_sha256(path) for path in (case.ct_path, case.lesion_path, case.lungs_path) if path.is_file()
-        ],
-        **options.model_dump(mode="json", exclude={"split", "bootstrap"}),
-    }
-    try:
-        content: dict[str, Any] = json.loads(cached.read_text(encoding="utf-8"))
-        if content["made_of"] == made_of:
-            return list(content["rows"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # not there, or damaged: it is made again
-    rows = _run_case(case, inference, options)
-    write_json(cached, {"made_of": made_of, "rows": rows})
+    path = out.with_name(f"{out.stem}_cases") / f"{case.case_id}.json"
+    files = [each for each in (case.ct_path, case.lesion_path, case.lungs_path) if each.is_file()]
+    rules = options.model_dump(mode="json", exclude={"split", "bootstrap"})  # these do not change a row
+    key = key_of(inference.model.hash, *files, rules)
+    rows: list[Row] | None = read_cached(path, key)
+    if rows is None:
+        rows = _run_case(case, inference, options)
+        write_cached(path, key, rows)
     return rows
 
 

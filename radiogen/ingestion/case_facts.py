@@ -1,7 +1,7 @@
 """Measure what distinguishes a sound case from an odd one: HU, lungs, lesions, extent."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,77 +25,44 @@ MOST_POINTS = 4000  # of a surface that distances are measured to
 
 @dataclass(frozen=True)
 class LungFacts:
-    """The lung mask: volumes, and how much of it the first and last slice cut.
-
-    Attributes:
-        right_ml: Volume of the right lung.
-        left_ml: Volume of the left lung.
-        median_hu: Of all voxels inside.
-        cut: Area on the lowest and on the highest slice, as a share of the largest area.
-    """
+    """The lung mask: volumes, and how much of it the first and last slice cut."""
 
     right_ml: float
     left_ml: float
-    median_hu: float
-    cut: tuple[float, float]
+    median_hu: float  # of all voxels inside
+    cut: tuple[float, float]  # area on the lowest and on the highest slice, as a share of the largest area
 
 
 @dataclass(frozen=True)
 class LesionFacts:
-    """One lesion: size, density, and where it lies to the lungs.
+    """One lesion: size, density, and where it lies relative to the lungs."""
 
-    Attributes:
-        label: In the lesion mask.
-        volume_ml: Its volume.
-        diameter_mm: Its longest diameter.
-        median_hu: Of its voxels.
-        in_lungs: Share of it inside the lung mask; None without lungs.
-        from_lungs_mm: From its nearest voxel to the lung mask, 0 where they touch; None without lungs.
-        at_end: Whether the first or last slice holds a part of it.
-    """
-
-    label: int
+    label: int  # in the lesion mask
     volume_ml: float
-    diameter_mm: float
+    diameter_mm: float  # the longest
     median_hu: float
-    in_lungs: float | None
-    from_lungs_mm: float | None
-    at_end: bool
+    in_lungs: float | None  # share inside the lung mask; None without lungs
+    from_lungs_mm: float | None  # of its nearest voxel to the lung mask, 0 where they overlap
+    at_end: bool  # whether the first or last slice holds a part of it
 
 
 @dataclass(frozen=True)
 class CaseFacts:
-    """The measurements of one case.
+    """The measurements of one case."""
 
-    Attributes:
-        slices: Number of axial slices.
-        spacing_mm: Along x, y, z of the patient.
-        extent_mm: From the lowest to the highest slice.
-        tilt_degrees: Largest angle between an axis of the volume and the patient's.
-        lowest_hu: The smallest value.
-        highest_hu: The largest value.
-        air: Share of the voxels in `AIR_HU`.
-        soft_tissue: Share of the voxels in `SOFT_TISSUE_HU`.
-        at_lowest: Share of the voxels that have the smallest value.
-        at_highest: Share of the voxels that have the largest value.
-        histogram: Voxels in each of `BINS`.
-        lungs: None where there is no lung mask.
-        lesions: Empty where no outline is known.
-    """
-
-    slices: int
-    spacing_mm: tuple[float, float, float]
-    extent_mm: float
-    tilt_degrees: float
+    slices: int  # axial
+    spacing_mm: tuple[float, float, float]  # along x, y, z of the patient
+    extent_mm: float  # from the lowest to the highest slice
+    tilt_degrees: float  # largest angle between an axis of the volume and the patient's
     lowest_hu: int
     highest_hu: int
-    air: float
-    soft_tissue: float
-    at_lowest: float
-    at_highest: float
-    histogram: tuple[int, ...]
-    lungs: LungFacts | None = None
-    lesions: tuple[LesionFacts, ...] = field(default=())
+    air: float  # share of the voxels in AIR_HU
+    soft_tissue: float  # share of the voxels in SOFT_TISSUE_HU
+    at_lowest: float  # share of the voxels that have the smallest value
+    at_highest: float  # share of the voxels that have the largest value
+    histogram: tuple[int, ...]  # voxels in each of BINS
+    lungs: LungFacts | None = None  # None without a lung mask
+    lesions: tuple[LesionFacts, ...] = ()  # empty where no outline is known
 
 
 def read_masks(case: Case) -> dict[str, sitk.Image]:
@@ -194,7 +161,7 @@ def _measure_lesions(
 
 
 def _points_mm(inside: AnyArray, axes: PatientAxes, start: tuple[int, ...] = (0, 0, 0)) -> AnyArray:
-    """Return evenly chosen voxels, at most `MOST_POINTS` and a few: shape (n, 3), mm in the order z, y, x."""
+    """Return about `MOST_POINTS` evenly chosen voxels at most, shape (n, 3), mm in the order z, y, x."""
     points = np.argwhere(inside) + start
     return np.asarray(points[:: len(points) // MOST_POINTS + 1] * np.array(axes.spacing_mm[::-1]))
 

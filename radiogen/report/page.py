@@ -28,34 +28,21 @@ PLOTS_BYTES = 3_000_000  # of validation plots beside a viewer or many pictures
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """Which cases and model a page is about, where the folder does not say.
+    """Which cases and model a page is about, where the folder does not say."""
 
-    Attributes:
-        cases: Folder of the cases, where the run does not hold them.
-        case: Only this case, with a viewer.
-        egfr: Folder of the EGFR model whose validation stands behind the probabilities.
-        jobs: Cases examined at the same time.
-    """
-
-    cases: Path | None = None
-    case: str | None = None
-    egfr: Path | None = None
-    jobs: int = 1
+    cases: Path | None = None  # folder of the cases, where the run does not hold them
+    case: str | None = None  # only this case, with a viewer
+    egfr: Path | None = None  # folder of the EGFR model whose validation stands behind the probabilities
+    jobs: int = 1  # cases examined at the same time
 
 
 @dataclass(frozen=True)
 class CaseReview:
-    """The examined CTs of a run; empty where there are none.
+    """The examined CTs of a run; empty where there are none."""
 
-    Attributes:
-        examined: Every case, the most suspicious first.
-        still: The large picture of a single case.
-        viewer: The viewer of a single case.
-    """
-
-    examined: tuple[ExaminedCase, ...] = ()
-    still: str = ""
-    viewer: Viewer | None = None
+    examined: tuple[ExaminedCase, ...] = ()  # the most suspicious first
+    still: str = ""  # the large picture of a single case
+    viewer: Viewer | None = None  # of a single case
 
 
 def report(

@@ -1,8 +1,8 @@
 """Serve the viewer of one case on this machine only: a page, its volumes, and nothing else.
 
 Volumes as they are do not fit a page, and a page from disk may not read files beside it. So they are served
-from memory. A secret in the path keeps other users of a shared machine out, the check of the Host header a web
-page that has its name resolve to this machine. No folder lies behind the server: there is no path to escape from.
+from memory. A secret in the path keeps other users of a shared machine out, the check of the Host header any
+web page that has its name resolve to this machine. No folder lies behind the server, so none can be left.
 """
 
 import re

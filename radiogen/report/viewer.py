@@ -59,23 +59,14 @@ class MaskLayer:
 
 @dataclass(frozen=True)
 class Viewer:
-    """The content of a page's viewer.
+    """The content of a page's viewer."""
 
-    Attributes:
-        volumes: Packed NIfTI files by name: `ct`, the masks, and `solid-...` for the view in space.
-        masks: In the order in which they lie over the CT.
-        stops: Lesions, the largest first.
-        start_mm: Where the cross stands at first, LPS.
-        note: Which voxels are shown.
-        address: Where the volumes lie; empty where the page carries them.
-    """
-
-    volumes: Mapping[str, bytes]
-    masks: tuple[MaskLayer, ...]
-    stops: tuple[JumpTarget, ...]
-    start_mm: Point
-    note: str
-    address: str = ""
+    volumes: Mapping[str, bytes]  # NIfTI files by name: ct, the masks, and solid-... for the view in space
+    masks: tuple[MaskLayer, ...]  # in the order in which they lie over the CT
+    stops: tuple[JumpTarget, ...]  # lesions, the largest first
+    start_mm: Point  # of the cross, LPS
+    note: str  # which voxels are shown
+    address: str = ""  # where the volumes lie; empty where the page carries them
 
     @property
     def windows(self) -> list[dict[str, Any]]:

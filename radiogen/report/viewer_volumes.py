@@ -21,29 +21,21 @@ MOST_VOXELS = 14_000_000  # first guess; noise decides how well they pack
 MARGIN_MM = 30.0  # round the lungs and lesions: ribs and the chest wall
 LOW_HU, HIGH_HU, STEP_HU = -1024, 1600, 4  # a step of 4 HU is half a grey level of a lung window
 MOST_TRIES = 12
-# Of the lungs, which are there for orientation, the page carries the edge in axial planes only: the edge that the
-# viewer draws is three-dimensional and fills the slices where a mask ends above or below.
+# Of the lungs, which are there for orientation, the page carries the edge in axial planes only: the edge that
+# the viewer draws is three-dimensional and fills the slices where a mask ends above or below.
 OUTLINED = ("lungs",)
 SOLID_MM = 2.0
 
 
 @dataclass(frozen=True)
 class PackedVolumes:
-    """Compressed NIfTI files, and how they differ from the original.
+    """Compressed NIfTI files, and how they differ from the original."""
 
-    Attributes:
-        ct: HU, `.nii.gz`.
-        masks: By name, `.nii.gz` on the grid of `ct`; of `lungs` the edge in axial planes.
-        spacing_mm: Of the packed volumes, in the order of the volume.
-        original_mm: Of the CT they were made from.
-        is_cut: Whether air round the chest was cut away.
-    """
-
-    ct: bytes
-    masks: dict[str, bytes]
-    spacing_mm: tuple[float, float, float]
-    original_mm: tuple[float, float, float]
-    is_cut: bool
+    ct: bytes  # HU
+    masks: dict[str, bytes]  # on the grid of the CT; of the lungs the edge in axial planes
+    spacing_mm: tuple[float, float, float]  # of the packed volumes, in the order of the volume
+    original_mm: tuple[float, float, float]  # of the CT they were made from
+    is_cut: bool  # whether air round the chest was cut away
 
     @property
     def is_coarser(self) -> bool:
