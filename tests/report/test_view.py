@@ -102,7 +102,7 @@ def test_a_mask_of_another_grid_and_many_cases_are_refused(case, made_cases, tmp
         read_view([case.ct_path, tmp_path / "small.nii.gz"])
     with pytest.raises(VolumeError, match="holds 4 cases"):
         read_view([made_cases])
-    with pytest.raises(VolumeError, match="is no volume file"):
+    with pytest.raises(VolumeError, match="is not a volume file"):
         read_view([made_cases / "manifest.csv"])
     with pytest.raises(RadiogenError, match="no manifest"):
         read_view([tmp_path])
