@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from radiogen.model.importing import load_published
 from radiogen.networks.raseg import RASeg, RASegSettings, build_raseg
 from radiogen.pruning.prunable import count_macs
-from radiogen.segmentation.inference import network_call
+from radiogen.segmentation.sliding import network_call
 
 CPU = torch.device("cpu")
 AS_IT_COMES, KEPT, OURS = "plain, as it comes", "plain, blocks kept", "radiogen"

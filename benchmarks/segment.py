@@ -43,22 +43,24 @@ def once(case: Path, out: Path, model: Path | None, prior: str, threads: int) ->
     """One run in this process: seconds a part, multiplications of the network, peak of the machine."""
     import torch
 
+    from radiogen.io.cases import Case
     from radiogen.model.ensemble import load_models, starter_model
     from radiogen.pruning.prunable import count_macs
     from radiogen.runtime import keep_large_blocks, peak_memory_mb
     from radiogen.segmentation import segment as segment_case
     from radiogen.segmentation import volume as segmentation
     from radiogen.segmentation.inference import Inference
-    from radiogen.segmentation.scanner_grid import ScannerMap
+    from radiogen.segmentation.lesion_map import LesionMap
     from radiogen.segmentation.segment import SegmentOptions, segment
 
     torch.set_num_threads(threads)
     keep_large_blocks()
     spent = {"imports": time.perf_counter() - BEGAN}
-    watch(segment_case.CaseWork, "load", spent, "reading")
+    watch(Case, "ct", spent, "reading")
+    watch(Case, "lungs", spent, "reading")
     watch(segment_case, "_write", spent, "writing")
     watch(segmentation, "to_network_grid", spent, "resampling")
-    watch(ScannerMap, "lay", spent, "laying back")
+    watch(LesionMap, "add", spent, "laying back")
     began = time.perf_counter()
     loaded = load_models([model or starter_model()], torch.device("cpu"))
     spent["loading"] = time.perf_counter() - began

@@ -17,7 +17,7 @@ FLOORS = (
     ("config", "volume", "optional"),
     ("runtime", "distributed"),
     ("provenance",),
-    ("resources", "locks", "cache", "pool", "read_ahead"),
+    ("resources", "locks", "cache", "pool"),
     ("io",),
     ("networks", "measures"),
     ("pruning", "drawing"),

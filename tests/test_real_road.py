@@ -19,7 +19,7 @@ from radiogen.measures.lesions import measure_lesions
 from radiogen.measures.matching import number_lesions
 from radiogen.model.folder import Model, load_model
 from radiogen.model.priors import box_round, box_voxels
-from radiogen.segmentation.segment import Segmented, SegmentOptions, segment
+from radiogen.segmentation.segment import SegmentedCase, SegmentOptions, segment
 from radiogen.segmentation.volume import BOX_MARGIN_MM
 from radiogen.training.train import TrainOptions, train
 from radiogen.volume import array_of, same_grid, voxel_ml
@@ -57,7 +57,7 @@ def eager_model(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return replace(model, config=model.config.model_copy(update={"threshold": 0.01}))
 
 
-def asked(case: Case, model: Model, out: Path, outline: Path, roi: str | None = None) -> Segmented:
+def asked(case: Case, model: Model, out: Path, outline: Path, roi: str | None = None) -> SegmentedCase:
     options = SegmentOptions(prior="box", outline=outline, roi=roi)
     (done,) = segment(case.folder, out, model, options).done
     return done

@@ -36,7 +36,7 @@ from radiogen.provenance import (
 )
 from radiogen.report.page import ReportOptions, report
 from radiogen.runtime import Progress
-from radiogen.segmentation.lesions import write_lesions_csv
+from radiogen.segmentation.lesion_map import write_lesions_csv
 
 Row = dict[str, Any]
 ABOUT = ("case_id", "patient_id", "cohort", "split", "egfr")

@@ -32,9 +32,9 @@ from radiogen.model.folder import (
     read_model_config,
 )
 from radiogen.runtime import peak_memory_mb, pick_device
-from radiogen.segmentation.formats import FILES, Format, FormatWriter
+from radiogen.segmentation.formats import FORMATS, Format, FormatWriter
 from radiogen.segmentation.inference import Inference
-from radiogen.segmentation.segment import CaseWork, LoadedCase, chosen_prior
+from radiogen.segmentation.segment import CaseSegmenter, chosen_prior
 
 Folders = tuple[Path, ...]
 
@@ -108,7 +108,7 @@ class CaseTask:
     def outputs(self) -> list[Path]:
         """The files that say that its steps are done."""
         steps, name = self.settings.of_a_case, self.case_id
-        others = [FILES[each] for each in self.settings.segment.formats if each in FILES]
+        others = [FORMATS[each] for each in self.settings.segment.formats if each != "nifti"]
         made = {
             "ingest": [self.run / CASES / name / each for each in ("ct.nii.gz", "case.run.json")],
             "segment": [
@@ -233,10 +233,8 @@ def _segment(task: CaseTask, _ledger: Ledger) -> None:
     options, model = task.settings.segment, networks_of(task.settings.model, task.settings.device)
     options = options.model_copy(update={"prior": chosen_prior(options, model.config), "existing": "skip"})
     out = task.run / SEGMENTED
-    work = CaseWork(out, Inference(model, options.how), options, _formats_of(task, model.hash, out))
-    loaded = work.load(_case(task))
-    if isinstance(loaded, LoadedCase):
-        work.segment(loaded)
+    formats = _formats_of(task, model.hash, out)
+    CaseSegmenter(out, Inference(model, options.how), options, formats).segment(_case(task))
 
 
 def _formats_of(task: CaseTask, model_hash: str, out: Path) -> FormatWriter:

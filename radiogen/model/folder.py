@@ -13,7 +13,7 @@ from radiogen.config import Settings, check_settings
 from radiogen.errors import ConfigError, ModelError, PruningError
 from radiogen.io.tensors import load_tensors, save_tensors
 from radiogen.model.network_input import Preprocessing
-from radiogen.model.priors import AUTO_PRIORS, Look, PriorName
+from radiogen.model.priors import AUTO_PRIORS, PriorChoice, PriorName
 from radiogen.networks.raseg import RASeg, RASegSettings
 from radiogen.provenance import files_hash, write_json, write_text
 
@@ -122,7 +122,7 @@ def load_model(folder: Path, device: torch.device) -> Model:
     return Model(network.to(device).eval(), config, model_hash(folder), folder)
 
 
-def check_prior(config: ModelConfig, prior: Look, folder: Path) -> None:
+def check_prior(config: ModelConfig, prior: PriorChoice, folder: Path) -> None:
     """Refuse a prior that the model was not trained with; `auto` needs lungs and box."""
     needed: tuple[PriorName, ...] = AUTO_PRIORS if prior == "auto" else (prior,)
     for prior in (each for each in needed if each not in config.priors):

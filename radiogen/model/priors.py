@@ -1,21 +1,25 @@
-"""Attention priors: one channel in [0, 1] that says where RA-Seg should look."""
+"""Turn prompts into the attention prior of RA-Seg, one channel in [0, 1].
+
+A box becomes a prior in `box_voxels`. The lungs and a mask are priors as they are;
+for the prior `none` it is 1 everywhere.
+"""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 
 from radiogen.errors import ConfigError
-from radiogen.volume import Box, FloatArray, array_of, bounding_box, crop
+from radiogen.volume import Box, array_of, bounding_box, crop
 
 PriorName = Literal["box", "lungs", "mask", "none"]
-PRIORS: tuple[str, ...] = get_args(PriorName)
-Look = PriorName | Literal["auto"]  # auto: the lungs first, then a box round each lesion that was found
-AUTO_PRIORS: tuple[PriorName, ...] = ("lungs", "box")  # what it takes
-# Who says where to look, unless a person drew it (`human`): the truth, the program, or nobody.
-PROMPT_OF: dict[Look, str] = {
+# auto: the lungs first, then a box round each candidate that was found
+PriorChoice = PriorName | Literal["auto"]
+AUTO_PRIORS: tuple[PriorName, ...] = ("lungs", "box")  # which a model needs for auto
+# The source of the prompt, unless a person drew it (`human`): the true outline, the program, or none.
+PROMPT_OF: dict[PriorChoice, str] = {
     "auto": "auto",
     "box": "oracle",
     "mask": "oracle",
@@ -33,7 +37,7 @@ class BoxMm:
 
 
 def parse_box(text: str) -> BoxMm:
-    """A box from `x0,y0,z0,x1,y1,z1` in LPS millimetres; the corners may come in any order.
+    """Parse a box from `x0,y0,z0,x1,y1,z1` in LPS millimetres; the corners may come in any order.
 
     Raises:
         ConfigError: These are not six numbers, or the box is flat.
@@ -52,7 +56,7 @@ def parse_box(text: str) -> BoxMm:
 
 
 def box_round(mask: sitk.Image, label: int) -> BoxMm:
-    """The box round one lesion of a mask, to the outer edges of its voxels.
+    """Return the box round one lesion of a mask, to the outer edges of its voxels.
 
     Raises:
         ConfigError: The mask has no such label.
@@ -72,7 +76,10 @@ def box_round(mask: sitk.Image, label: int) -> BoxMm:
 
 
 def box_voxels(box: BoxMm, grid: sitk.Image, margin_mm: float = 0.0) -> npt.NDArray[np.bool_]:
-    """Which voxels of a grid have their centre in a box; shape (D, H, W), any direction."""
+    """Turn a box into a prior: True for voxels of a grid whose centre lies in it; shape (D, H, W).
+
+    Works for any direction of the grid; `margin_mm` widens the box on all sides.
+    """
     size = grid.GetSize()
     step = np.array(grid.GetDirection()).reshape(3, 3) * np.array(grid.GetSpacing())
     inside = np.ones(size[::-1], dtype=bool)
@@ -84,12 +91,15 @@ def box_voxels(box: BoxMm, grid: sitk.Image, margin_mm: float = 0.0) -> npt.NDAr
 
 
 def grown(box: BoxMm, margin_mm: float) -> BoxMm:
-    """A box with a margin on all sides."""
+    """Widen a box by a margin on all sides."""
     return BoxMm(_triple(np.array(box.low) - margin_mm), _triple(np.array(box.high) + margin_mm))
 
 
 def box_region(box: BoxMm, grid: sitk.Image, margin_mm: float = 0.0) -> Box | None:
-    """The smallest part of a grid that holds every voxel with its centre in a box; None if there is none."""
+    """Return the smallest part of a grid that holds every voxel with its centre in a box, if there is one.
+
+    Only the neighbourhood of the box is tested, since a grid of doubles of a whole CT would take gigabytes.
+    """
     low, high = np.array(box.low) - margin_mm, np.array(box.high) + margin_mm
     corners = [(x, y, z) for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])]
     indices = np.array([grid.TransformPhysicalPointToContinuousIndex(corner) for corner in corners])
@@ -99,26 +109,6 @@ def box_region(box: BoxMm, grid: sitk.Image, margin_mm: float = 0.0) -> Box | No
     voxels = box_voxels(box, crop(grid, near), margin_mm)
     found = bounding_box(sitk.GetImageFromArray(voxels.astype(np.uint8)))
     return None if found is None else Box(_whole(np.add(found.start, first)), found.size)
-
-
-def box_prior(box: BoxMm, grid: sitk.Image) -> FloatArray:
-    """1 inside a box, 0 outside; shape (D, H, W).
-
-    Raises:
-        ConfigError: The box holds no voxel of the grid.
-    """
-    inside = box_voxels(box, grid)
-    if not inside.any():
-        raise ConfigError(
-            f"box {box.low} to {box.high} mm", "holds no voxel of the lungs' box", "give LPS millimetres"
-        )
-    return inside.astype(np.float32)
-
-
-def mask_prior(mask: sitk.Image) -> FloatArray:
-    """1 where a mask is not 0; shape (D, H, W)."""
-    prior: FloatArray = (array_of(mask) != 0).astype(np.float32)
-    return prior
 
 
 def _whole(values: npt.NDArray[np.int64]) -> tuple[int, int, int]:

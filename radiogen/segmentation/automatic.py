@@ -1,4 +1,8 @@
-"""Segmenting without a prompt: candidates in the lungs first, then a box round each of them."""
+"""Segment without a prompt: candidates from a first pass over the lungs, then a box round each of them.
+
+A network that was trained with boxes draws a lesion better when it is given its box. What is dropped on
+the way is counted by its reason.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,8 +15,8 @@ from scipy import ndimage
 from radiogen.config import Settings
 from radiogen.measures.lesions import split_lesions
 from radiogen.model.network_input import NetworkInput
-from radiogen.segmentation.inference import HalfArray, Piece
-from radiogen.segmentation.scanner_grid import box_of, crop_grid
+from radiogen.segmentation.inference import CaseRegion, HalfArray
+from radiogen.segmentation.lesion_map import box_of, crop_grid
 from radiogen.segmentation.sliding import NO_LESION, ArrayBox
 from radiogen.volume import Box, array_of, bounding_box, crop, resample_to, volume_like, voxel_ml, widened
 
@@ -20,7 +24,12 @@ JOIN_SHARE = 0.5  # of the smaller of two boxes that lies in the other: then the
 
 
 class AutoSettings(Settings):
-    """What counts as a candidate, and which of them is kept."""
+    """What counts as a candidate, and which of them is kept.
+
+    The mean probability of a candidate in the first pass tells false from true far better than any number of
+    the second pass. How probable is probable enough depends on the model, so the default of `least_candidate`
+    is in the model's config.json.
+    """
 
     candidate_threshold: float = Field(0.3, gt=0, lt=1, description="of the first pass; low, to miss little")
     least_candidate: float | None = Field(
@@ -39,7 +48,7 @@ class AutoSettings(Settings):
 
 
 @dataclass(frozen=True)
-class Candidate:
+class LesionCandidate:
     """A part of the first pass that may be a lesion: its box on the network's grid, its mean probability."""
 
     box: ArrayBox
@@ -47,9 +56,9 @@ class Candidate:
 
 
 def find_candidates(
-    first: Piece, sample: NetworkInput, threshold: float, smallest_ml: float
-) -> list[Candidate]:
-    """The connected parts of a first pass above the low threshold, the most probable first.
+    first: CaseRegion, sample: NetworkInput, threshold: float, smallest_ml: float
+) -> list[LesionCandidate]:
+    """List the connected parts of a first pass above the low threshold, the most probable first.
 
     Args:
         first: Logits over the whole of the network's grid.
@@ -57,17 +66,17 @@ def find_candidates(
         threshold: Of the probability, above 0 and below 1.
         smallest_ml: Smaller parts are no candidates.
     """
-    found = volume_like((first.logits >= logit(threshold)).astype(np.uint8), sample.ct)
-    box = bounding_box(found)
+    above = volume_like((first.logits >= logit(threshold)).astype(np.uint8), sample.ct)
+    box = bounding_box(above)
     if box is None:
         return []
-    parts = sitk.ConnectedComponent(crop(found, box), True)
+    parts = sitk.ConnectedComponent(crop(above, box), True)
     shapes = sitk.LabelShapeStatisticsImageFilter()
     shapes.Execute(parts)
     labels, logits = sitk.GetArrayViewFromImage(parts), first.logits[box.array_slices()]
     candidates = []
     for label in shapes.GetLabels():
-        if shapes.GetNumberOfPixels(label) * voxel_ml(found) < smallest_ml:
+        if shapes.GetNumberOfPixels(label) * voxel_ml(above) < smallest_ml:
             continue
         bounds = shapes.GetBoundingBox(label)  # start, then size, in (x, y, z)
         own = tuple(slice(bounds[axis], bounds[axis] + bounds[axis + 3]) for axis in (2, 1, 0))
@@ -76,12 +85,15 @@ def find_candidates(
             slice(edge.start + start, edge.stop + start)
             for edge, start in zip(own, box.start[::-1], strict=True)
         )
-        candidates.append(Candidate((z, y, x), mean_of(inside)))
+        candidates.append(LesionCandidate((z, y, x), mean_of(inside)))
     return sorted(candidates, key=lambda candidate: -candidate.score)
 
 
-def loosened(candidate: Candidate, shape: Sequence[int], share: float) -> Candidate:
-    """A candidate whose box is a little wider on all sides, by a voxel at least."""
+def loosen(candidate: LesionCandidate, shape: Sequence[int], share: float) -> LesionCandidate:
+    """Widen the box of a candidate on all sides by a share of its width, and by a voxel at least.
+
+    Training draws boxes as loose as that.
+    """
     edges = []
     for edge, length in zip(candidate.box, shape, strict=True):
         out = max(1, round(share * (edge.stop - edge.start)))
@@ -89,24 +101,27 @@ def loosened(candidate: Candidate, shape: Sequence[int], share: float) -> Candid
     return replace(candidate, box=(edges[0], edges[1], edges[2]))
 
 
-def join_overlapping(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Candidates of which at least half of one box lies in another box become one, as probable as the better.
+def join_overlapping(candidates: Sequence[LesionCandidate]) -> list[LesionCandidate]:
+    """Join candidates of which at least half of one box lies in another box; the better probability counts.
 
     What comes first stays first.
     """
     left = list(candidates)
-    while pair := _overlapping(left):
+    while True:
+        pair = _overlapping(left)
+        if pair is None:
+            return left
         one, other = pair
         z, y, x = (
             slice(min(a.start, b.start), max(a.stop, b.stop))
             for a, b in zip(left[one].box, left[other].box, strict=True)
         )
-        left[one] = Candidate((z, y, x), max(left[one].score, left[other].score))
+        left[one] = LesionCandidate((z, y, x), max(left[one].score, left[other].score))
         del left[other]
-    return left
 
 
-def _overlapping(candidates: Sequence[Candidate]) -> tuple[int, int] | None:
+def _overlapping(candidates: Sequence[LesionCandidate]) -> tuple[int, int] | None:
+    """Find the first two candidates that are to be joined."""
     for one, a in enumerate(candidates):
         for other in range(one + 1, len(candidates)):
             b = candidates[other]
@@ -121,46 +136,49 @@ def _voxels(box: ArrayBox) -> int:
     return int(np.prod([edge.stop - edge.start for edge in box]))
 
 
-def only_seen_before(
-    piece: Piece, first: Piece, sample: NetworkInput, threshold: float, candidate_threshold: float
-) -> Piece:
-    """A second look without the parts that hold nothing of what the first pass saw.
+def keep_confirmed(
+    region: CaseRegion, first: CaseRegion, sample: NetworkInput, threshold: float, candidate_threshold: float
+) -> CaseRegion:
+    """Drop the parts of a second pass that hold no voxel of the first pass.
+
+    A box that a person draws says that there is a lesion; a box round a candidate does not, and networks find
+    something in most boxes.
 
     Args:
-        piece: What the networks said of a box.
-        first: What they said of the whole grid.
+        region: The second pass, over a box.
+        first: The first pass, over the whole grid.
         sample: That grid.
         threshold: Of the probability, for the parts of the box.
         candidate_threshold: For the first pass.
     """
-    parts, _ = ndimage.label(piece.logits >= logit(threshold), structure=np.ones((3, 3, 3)))
-    seen = np.unique(parts[first.logits[piece.near] >= logit(candidate_threshold)])
-    new = (parts > 0) & ~np.isin(parts, seen)
-    detail = piece.detail
+    parts, _ = ndimage.label(region.logits >= logit(threshold), structure=np.ones((3, 3, 3)))
+    confirmed = np.unique(parts[first.logits[region.box] >= logit(candidate_threshold)])
+    new = (parts > 0) & ~np.isin(parts, confirmed)
+    detail = region.detail
     if detail is not None:
-        there = crop_grid(sample.ct, box_of(piece.near))
-        unseen = resample_to(volume_like(new.astype(np.uint8), there), detail, outside=0, nearest=True)
-        detail = sitk.Mask(detail, unseen, float(NO_LESION), 1)
-    return replace(piece, logits=np.where(new, np.float16(NO_LESION), piece.logits), detail=detail)
+        grid = crop_grid(sample.ct, box_of(region.box))
+        dropped = resample_to(volume_like(new.astype(np.uint8), grid), detail, outside=0, nearest=True)
+        detail = sitk.Mask(detail, dropped, float(NO_LESION), 1)
+    return replace(region, logits=np.where(new, np.float16(NO_LESION), region.logits), detail=detail)
 
 
-def mean_probability(piece: Piece, box: ArrayBox, threshold: float) -> float | None:
-    """The mean probability of the voxels of a box that reach the threshold; None where none does."""
+def mean_probability(region: CaseRegion, box: ArrayBox, threshold: float) -> float | None:
+    """Return the mean probability of the voxels of a box that reach the threshold; None where none does."""
     own = tuple(
-        slice(max(0, b.start - n.start), b.stop - n.start) for b, n in zip(box, piece.near, strict=True)
+        slice(max(0, b.start - n.start), b.stop - n.start) for b, n in zip(box, region.box, strict=True)
     )
-    logits = piece.logits[own]
+    logits = region.logits[own]
     inside = logits[logits >= logit(threshold)]
     return mean_of(inside) if inside.size else None
 
 
 def mean_of(logits: HalfArray) -> float:
-    """The mean of the probabilities of logits."""
+    """Return the mean of the probabilities of logits."""
     return float(np.mean(1 / (1 + np.exp(-logits.astype(np.float32)))))
 
 
 def logit(probability: float) -> float:
-    """The logit of a probability; -inf of 0, inf of 1."""
+    """Return the logit of a probability; -inf of 0, inf of 1."""
     with np.errstate(divide="ignore"):
         return float(np.log(probability) - np.log1p(-probability))
 
@@ -172,7 +190,7 @@ LEAST_NEAR = 0.2  # share of a part within that margin; a ball of 9 cm with one 
 def keep_lesions(
     found: sitk.Image, lungs: sitk.Image, smallest_ml: float
 ) -> tuple[sitk.Image, tuple[str, ...]]:
-    """Give each part that is kept a label of its own, the largest first, and say what was left out.
+    """Give each part that is kept a label of its own, the largest first; report what was left out.
 
     Args:
         found: Mask, everything that is not 0 counts.
@@ -202,7 +220,7 @@ def keep_lesions(
 
 
 def share_near_lungs(lesion: sitk.Image, label: int, lungs: sitk.Image, box: Box) -> float:
-    """The share of one part that lies in the lungs or within `LUNG_MARGIN_MM` of them.
+    """Return the share of one part that lies in the lungs or within `LUNG_MARGIN_MM` of them.
 
     Args:
         lesion: Labels of the parts.
@@ -219,6 +237,6 @@ def share_near_lungs(lesion: sitk.Image, label: int, lungs: sitk.Image, box: Box
     return float(np.mean(array_of(distance)[voxels] <= LUNG_MARGIN_MM))
 
 
-def lungs_are_near(lungs: sitk.Image, box: Box | None) -> bool:
-    """Whether a box of the lung mask holds lung; None, a box outside the CT, holds none."""
+def holds_lung(lungs: sitk.Image, box: Box | None) -> bool:
+    """Tell whether a box of the lung mask holds lung; None, a box outside the CT, holds none."""
     return box is not None and bool(sitk.GetArrayViewFromImage(lungs)[box.array_slices()].any())

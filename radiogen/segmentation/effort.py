@@ -1,75 +1,54 @@
-"""How long the network will look and how much memory it takes, and what to do when that is too much."""
+"""Estimate the time and memory of a case, and find windows that fit into memory."""
 
 import copy
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from radiogen.pruning.prunable import measure_cost
-
 SIZE_STEP, SMALLEST = 16, 32  # what RA-Seg takes
-COUNTED_TO_TAKEN = 2.0  # memory taken by a forward pass / bytes counted from shapes (docs/decisions/0027)
+COUNTED_TO_TAKEN = 2.0  # memory taken by a forward pass / bytes counted from shapes, as measured
 GENEROUS_BYTES = 2048  # a voxel of the window; the presets take 400 to 900
-WORTH_SAYING_S = 60.0
+LONG_S = 60.0  # from here on a user is told how long a case takes
 
 
 @dataclass(frozen=True)
 class Effort:
-    """What one case will take, said before the work."""
+    """What one case will take, estimated from its first windows."""
 
     windows: int
     size: tuple[int, ...]
-    looks: int  # at each window: networks times flips
+    passes: int  # over each window: networks times flips
     seconds: float
     memory_mb: float
 
     @property
     def is_long(self) -> bool:
-        """Whether somebody who waits wants to know."""
-        return self.seconds > WORTH_SAYING_S
+        """Whether a user who waits wants to know."""
+        return self.seconds > LONG_S
 
     def __str__(self) -> str:
         """
         >>> print(Effort(210, (48, 64, 64), 8, 251.0, 1600.0))
-        about 4 min and 1.6 GB: 210 windows of 48 x 64 x 64, each looked at 8 times
+        about 4 min and 1.6 GB: 210 windows of 48 x 64 x 64, each computed 8 times
         """
         long = f"{self.seconds / 60:.0f} min" if self.is_long else f"{self.seconds:.0f} s"
-        looks = f", each looked at {self.looks} times" if self.looks > 1 else ""
+        passes = f", each computed {self.passes} times" if self.passes > 1 else ""
         size = " x ".join(map(str, self.size))
-        return f"about {long} and {self.memory_mb / 1000:.1f} GB: {self.windows} windows of {size}{looks}"
-
-
-class Pace:
-    """Seconds that one batch of windows takes: those of the second one, since the first warms up."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.seconds: float | None = None
-        self._device, self._calls = device, 0
-
-    @contextmanager
-    def watch(self) -> Iterator[None]:
-        """Round the work on one batch."""
-        began = time.perf_counter()
-        yield
-        self._calls += 1
-        if self._calls <= 2 and self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        if self._calls == 2:
-            self.seconds = time.perf_counter() - began
+        return f"about {long} and {self.memory_mb / 1000:.1f} GB: {self.windows} windows of {size}{passes}"
 
 
 def generous_memory_mb(size: Sequence[int], batch: int) -> float:
-    """More MiB than any preset takes for a window; where that much is free, nothing need be counted."""
+    """Return more MiB than any preset takes for a window; where that is free, nothing need be counted."""
     return GENEROUS_BYTES * math.prod(size) * batch / 2**20
 
 
 def window_memory_mb(network: nn.Module, channels: int, size: Sequence[int], batch: int) -> float:
-    """MiB that a forward pass takes beside the weights, counted from shapes."""
+    """Count from shapes how many MiB a forward pass takes beside the weights."""
+    from radiogen.pruning.prunable import measure_cost  # rarely needed: only where memory is short
+
     shapes = [(batch, channels, *size), (batch, 1, *size)]
     inputs = [torch.empty(shape, device="meta") for shape in shapes]
     cost = measure_cost(lambda: copy.deepcopy(network).to("meta"), inputs)
@@ -77,7 +56,7 @@ def window_memory_mb(network: nn.Module, channels: int, size: Sequence[int], bat
 
 
 def smaller(size: Sequence[int]) -> tuple[int, ...] | None:
-    """A window with its longest axis halved; None where it cannot get smaller.
+    """Halve the longest axis of a window; None where it cannot get smaller.
 
     >>> smaller((64, 96, 96)), smaller((32, 48, 32)), smaller((32, 32, 32))
     ((64, 48, 96), (32, 32, 32), None)
@@ -90,9 +69,10 @@ def smaller(size: Sequence[int]) -> tuple[int, ...] | None:
 def fitting(
     size: tuple[int, ...], batch: int, needed_mb: Callable[[tuple[int, ...], int], float], free_mb: float
 ) -> tuple[tuple[int, ...], int]:
-    """The largest window and batch that need no more than is free: first fewer at once, then smaller ones.
+    """Find the largest window and batch that need no more memory than is free.
 
-    Where nothing fits, the smallest window by itself: the estimate may be wrong.
+    Fewer windows at once come first, then smaller ones. Where nothing fits, it is the smallest window by
+    itself: the estimate may be wrong.
     """
     while needed_mb(size, batch) > free_mb:
         less = smaller(size)
@@ -106,7 +86,7 @@ def fitting(
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory was not enough, on any device."""
+    """Tell whether an error means that memory was not enough, on any device."""
     text = str(error).lower()
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError)

@@ -22,17 +22,18 @@ if TYPE_CHECKING:
     from radiogen.io.dicom.write_object import Outlines
 
 Format = Literal["nifti", "dicom-seg", "rtstruct", "sr"]
-FORMATS: tuple[Format, ...] = ("nifti", "dicom-seg", "rtstruct", "sr")
-FILES: dict[Format, str] = {
+FORMATS: dict[Format, str] = {
+    "nifti": "lesion.nii.gz",  # always written
     "dicom-seg": "lesion.seg.dcm",
     "rtstruct": "lesion.rtstruct.dcm",
     "sr": "lesion.sr.dcm",
 }
+"""The file of each format."""
 COLOURS = "lesion.ctbl"
 
 
 def parse_formats(text: str) -> tuple[Format, ...]:
-    """The formats of a list with commas; NIfTI is always written, and with an SR the SEG it points at.
+    """Parse a list of formats with commas; NIfTI is always written, and with an SR the SEG it points at.
 
     Raises:
         ConfigError: One is unknown.
@@ -40,23 +41,23 @@ def parse_formats(text: str) -> tuple[Format, ...]:
     >>> parse_formats("sr")
     ('nifti', 'dicom-seg', 'sr')
     """
-    asked = {part.strip().lower() for part in text.split(",") if part.strip()} | {"nifti"}
-    if "sr" in asked:
-        asked.add("dicom-seg")
-    unknown = sorted(asked - set(FORMATS))
+    names = {part.strip().lower() for part in text.split(",") if part.strip()} | {"nifti"}
+    if "sr" in names:
+        names.add("dicom-seg")
+    unknown = sorted(names - set(FORMATS))
     if unknown:
         raise ConfigError(f"--format {unknown[0]}", "is unknown", f"there are {', '.join(FORMATS)}")
-    return tuple(name for name in FORMATS if name in asked)
+    return tuple(name for name in FORMATS if name in names)
 
 
 def lesion_names(labels: Sequence[int]) -> dict[int, str]:
-    """What lesions are called in every format."""
+    """Name lesions, the same in every format."""
     return {label: f"Lesion {label}" for label in labels}
 
 
 @dataclass(frozen=True)
 class FormatWriter:
-    """Writes lesions in the formats that were asked for.
+    """Writes the lesions of a case in the requested formats.
 
     Attributes:
         formats: As `parse_formats` gives them.
@@ -75,7 +76,7 @@ class FormatWriter:
 
     @cached_property
     def scans(self) -> "ReferencedCts | None":
-        """Those of the source, looked for once a run."""
+        """The DICOM series of the source, searched once a run."""
         from radiogen.ingestion.dicom_scans import find_scans, scan_of  # with pydicom: half a second
 
         if self.source is None:
@@ -102,16 +103,18 @@ class FormatWriter:
     def write(
         self, case: Case, folder: Path, lesion: sitk.Image, lesions: Sequence[Lesion]
     ) -> tuple[list[Path], list[str]]:
-        """Write what goes beside the mask, and remove what an earlier run wrote and this one does not.
+        """Write the formats beside the NIfTI mask, and remove those of an earlier run.
 
         Returns:
-            The files, and what was decided.
+            The files, and the decisions on the way.
         """
-        for name in FILES.values():
-            (folder / name).unlink(missing_ok=True)
+        for name in FORMATS:
+            if name != "nifti":
+                (folder / FORMATS[name]).unlink(missing_ok=True)
         names = lesion_names([one.label for one in lesions])
         write_colour_table(names, folder / COLOURS)
-        outputs, wanted = [folder / COLOURS], self.formats[1:]
+        outputs = [folder / COLOURS]
+        wanted = self.formats[1:]
         if not wanted:
             return outputs, []
         if not lesions:
@@ -125,21 +128,21 @@ class FormatWriter:
         outlines = Outlines(lesion, names, maker, scan)
         outputs += self._write_dicom(outlines, folder, lesions)
         between = sum(one is None for one in scan.slices_on(lesion))
-        said = [f"DICOM: {between} planes of the CT lie on no slice of its series"] if between else []
-        return outputs, said
+        messages = [f"DICOM: {between} planes of the CT lie on no slice of its series"] if between else []
+        return outputs, messages
 
     def _write_dicom(self, outlines: "Outlines", folder: Path, lesions: Sequence[Lesion]) -> list[Path]:
         from radiogen.io.dicom.write_object import write_dicom
         from radiogen.io.dicom.write_rtstruct import make_rtstruct
         from radiogen.io.dicom.write_seg import make_seg, make_sr
 
-        made: dict[Format, Dataset] = {}
+        objects: dict[Format, Dataset] = {}
         if "dicom-seg" in self.formats:
-            made["dicom-seg"] = make_seg(outlines)
+            objects["dicom-seg"] = make_seg(outlines)
         if "rtstruct" in self.formats:
-            made["rtstruct"] = make_rtstruct(outlines)
+            objects["rtstruct"] = make_rtstruct(outlines)
         if "sr" in self.formats:
-            made["sr"] = make_sr(outlines, lesions, made["dicom-seg"])
-        for name, item in made.items():
-            write_dicom(item, folder / FILES[name])
-        return [folder / FILES[name] for name in made]
+            objects["sr"] = make_sr(outlines, lesions, objects["dicom-seg"])
+        for name, item in objects.items():
+            write_dicom(item, folder / FORMATS[name])
+        return [folder / FORMATS[name] for name in objects]

@@ -21,8 +21,7 @@ from radiogen.networks.raseg import RASeg
 from radiogen.provenance import clear_drafts
 from radiogen.pruning.holding import assert_held, hold_weight_masks
 from radiogen.runtime import Progress, no_progress
-from radiogen.segmentation.inference import predict, window_about
-from radiogen.segmentation.zoom import zoom_for, zoomed
+from radiogen.segmentation.sliding import predict, window_about, zoom_for, zoomed
 from radiogen.training.checkpoint import Learned, load_checkpoint, read_checkpoint_about, save_checkpoint
 from radiogen.training.log import TrainingLog
 from radiogen.training.patches import PatchDataset

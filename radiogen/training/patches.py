@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, Sampler
 from radiogen.errors import CaseError, ConfigError
 from radiogen.model.network_input import Preprocessing, scale_windows
 from radiogen.model.priors import PriorName
-from radiogen.segmentation.zoom import zoom_for, zoom_to_fill
+from radiogen.segmentation.sliding import zoom_for, zoom_to_fill
 from radiogen.training.augmentation import Rng, Shape, Warp, disturb, draw_warp, no_warp
 from radiogen.training.places import drawn_box, empty_box, lung_places, move_on, rough_mask
 from radiogen.training.prepared import PreparedCase

@@ -7,7 +7,7 @@ from radiogen.errors import ConfigError, DeviceError, MissingPackageError
 from radiogen.model import backends
 from radiogen.model.backends import make_backend
 from radiogen.networks.raseg import RASegSettings, build_raseg
-from radiogen.segmentation.inference import network_call
+from radiogen.segmentation.sliding import network_call
 
 CPU = torch.device("cpu")
 MODERN = RASegSettings(

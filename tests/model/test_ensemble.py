@@ -94,7 +94,7 @@ def test_probabilities_are_averaged_and_disagreement_is_told():
     sure = oracle(CopyOfPrior())
     both = join([sure, oracle(Hesitant())], sure.folder)
     found = segment_volume(both, ct, lungs, Prompt("mask", mask=lesion))
-    (finding,) = found.findings  # 0.998 and 0.4 make 0.699
-    assert finding.score == pytest.approx(0.68, abs=0.03)
-    assert finding.disagreement == pytest.approx(0.29, abs=0.03)
-    assert finding.entropy_bits == pytest.approx(0.9, abs=0.05)
+    (score,) = found.scores  # 0.998 and 0.4 make 0.699
+    assert score.score == pytest.approx(0.68, abs=0.03)
+    assert score.disagreement == pytest.approx(0.29, abs=0.03)
+    assert score.entropy_bits == pytest.approx(0.9, abs=0.05)

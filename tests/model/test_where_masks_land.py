@@ -9,7 +9,7 @@ from training.oracles import CopyOfPrior, SoftTissueInPrior, oracle
 
 from radiogen.model import network_input
 from radiogen.model.priors import BoxMm, box_region, box_round, box_voxels
-from radiogen.segmentation import scanner_grid
+from radiogen.segmentation import lesion_map
 from radiogen.segmentation.volume import Prompt, segment_volume
 from radiogen.volume import array_of, bounding_box, crop, same_grid
 
@@ -79,7 +79,7 @@ def test_a_ball_of_soft_tissue_is_found_where_it_is(knowing, name, prior):
     boxes = (box_round(lesion, 1),) if prior == "box" else ()
     found = segment_volume(knowing, ct, lungs, Prompt(prior, boxes))
     assert dice(found.lesion, lesion) > 0.9
-    assert [finding.label for finding in found.findings] == [1]
+    assert [score.label for score in found.scores] == [1]
 
 
 def test_shifting_the_ct_shifts_the_mask(knowing):
@@ -106,7 +106,7 @@ def test_a_ct_stored_the_other_way_round_gives_the_same_mask_in_space(knowing, a
 def test_slabs_do_not_change_a_voxel(knowing, monkeypatch):
     ct, lungs, _ = chest("thin")
     whole = segment_volume(knowing, ct, lungs, Prompt("lungs"), keep_probability=True)
-    monkeypatch.setattr(scanner_grid, "SLAB_VOXELS", 5_000)
+    monkeypatch.setattr(lesion_map, "SLAB_VOXELS", 5_000)
     monkeypatch.setattr(network_input, "SLAB_VOXELS", 60_000)
     slabs = segment_volume(knowing, ct, lungs, Prompt("lungs"), keep_probability=True)
     assert np.array_equal(array_of(whole.probability), array_of(slabs.probability))

@@ -10,14 +10,14 @@ from training.oracles import SoftTissueInPrior, oracle
 from radiogen.model.network_input import NetworkInput
 from radiogen.segmentation.automatic import (
     AutoSettings,
-    Candidate,
+    LesionCandidate,
     find_candidates,
     join_overlapping,
-    loosened,
+    keep_confirmed,
+    loosen,
     mean_probability,
-    only_seen_before,
 )
-from radiogen.segmentation.inference import Piece
+from radiogen.segmentation.inference import CaseRegion
 from radiogen.segmentation.volume import Prompt, SegmentationSettings, segment_volume
 from radiogen.volume import Box, array_of, volume_like
 
@@ -25,7 +25,7 @@ WHOLE = (slice(0, 12), slice(0, 20), slice(0, 20))
 
 
 def candidate(z, y, x, score=0.9):
-    return Candidate((slice(*z), slice(*y), slice(*x)), score)
+    return LesionCandidate((slice(*z), slice(*y), slice(*x)), score)
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def first():
     logits[11, 1, 1] = 5
     grid = sitk.Image((20, 20, 12), sitk.sitkUInt8)
     grid.SetSpacing((10.0, 10.0, 10.0))  # 1 ml
-    return Piece(WHOLE, logits, None), NetworkInput(grid, grid, None, Box((0, 0, 0), (20, 20, 12)))
+    return CaseRegion(WHOLE, logits, None), NetworkInput(grid, grid, None, Box((0, 0, 0), (20, 20, 12)))
 
 
 def test_candidates_are_the_parts_above_the_threshold_with_their_mean_probability(first):
@@ -69,14 +69,14 @@ def test_what_the_first_pass_did_not_see_is_no_part_of_a_candidate(first):
     detail.SetSpacing((5.0, 5.0, 5.0))
     detail.SetOrigin((-2.5, -2.5, -2.5))
     detail = volume_like(logits.astype(np.float32).repeat(2, 0).repeat(2, 1).repeat(2, 2), detail)
-    found = only_seen_before(Piece(near, logits, None, detail), whole, first[1], 0.5, 0.3)
+    found = keep_confirmed(CaseRegion(near, logits, None, detail), whole, first[1], 0.5, 0.3)
     assert (found.logits[:, :, :9] == logits[:, :, :9]).all()
     assert (found.logits[:, :, 9:] < -5).all()
     assert np.array_equal(array_of(found.detail)[::2, ::2, ::2] > 0, found.logits > 0)
 
 
 def test_a_box_is_loosened_by_its_share_or_a_voxel_and_stays_inside():
-    wide = loosened(candidate((0, 4), (20, 60), (90, 100)), (50, 100, 100), 0.1)
+    wide = loosen(candidate((0, 4), (20, 60), (90, 100)), (50, 100, 100), 0.1)
     assert wide.box == (slice(0, 5), slice(16, 64), slice(89, 100))
 
 
@@ -106,14 +106,14 @@ def unsure():
 def test_the_second_pass_draws_the_lesion_that_the_first_only_suspects(unsure):
     ct, lungs, lesion = chest("upright")
     none = segment_volume(unsure, ct, lungs, Prompt("lungs"))
-    assert not array_of(none.lesion).any() and not none.findings
+    assert not array_of(none.lesion).any() and not none.scores
     settings = SegmentationSettings(auto=AutoSettings(least_candidate=0.4, least_score=0.4))
     found = segment_volume(unsure, ct, lungs, Prompt("auto"), settings)
     assert np.sum(array_of(found.lesion) == array_of(lesion)) / array_of(lesion).size > 0.99
-    (finding,) = found.findings
-    assert finding.origin == "candidate 1" and finding.score > 0.99
-    assert finding.candidate_score == pytest.approx(0.45, abs=0.01)
-    assert finding.disagreement is None and finding.entropy_bits < 0.1
+    (score,) = found.scores
+    assert score.origin == "candidate 1" and score.score > 0.99
+    assert score.candidate_score == pytest.approx(0.45, abs=0.01)
+    assert score.disagreement is None and score.entropy_bits < 0.1
 
 
 def test_what_is_too_faint_is_dropped_and_counted(unsure):
@@ -147,6 +147,6 @@ def test_two_lesions_are_two_and_each_knows_its_candidate():
     voxels[30:36, 10:16, 12:20] = 40
     model = oracle(SoftTissueInPrior())
     found = segment_volume(model, volume_like(voxels, ct), lungs, Prompt("auto"))
-    assert sorted(finding.origin for finding in found.findings) == ["candidate 1", "candidate 2"]
+    assert sorted(score.origin for score in found.scores) == ["candidate 1", "candidate 2"]
     assert array_of(found.lesion).max() == 2
-    assert found.findings[0].label == 1  # the larger one
+    assert found.scores[0].label == 1  # the larger one

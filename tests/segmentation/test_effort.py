@@ -123,9 +123,9 @@ def test_free_memory_is_some_and_not_more_than_there_is():
 def test_it_is_told_once_a_case_how_long_it_will_take():
     ct, lungs, _ = chest("upright")
     model, heard = oracle(CopyOfPrior(), (6.0, 6.0, 6.0)), []
-    looking = inference.Inference(model, SegmentationSettings(tta=True), tell=heard.append)
+    looking = inference.Inference(model, SegmentationSettings(tta=True), on_estimate=heard.append)
     for _ in range(2):
         segment_volume(model, ct, lungs, Prompt("lungs"), SegmentationSettings(tta=True), looking)
     assert len(heard) == 2
-    assert all(effort.looks == 8 and effort.windows > 4 and effort.seconds > 0 for effort in heard)
+    assert all(effort.passes == 8 and effort.windows > 4 and effort.seconds > 0 for effort in heard)
     assert heard[0].memory_mb > 100

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from radiogen.segmentation.inference import FLIPS, averaged
+from radiogen.segmentation.sliding import FLIPS, averaged
 
 
 def says(logit):

@@ -11,8 +11,8 @@ from training.oracles import CopyOfPrior, oracle
 
 from radiogen.model.network_input import Preprocessing
 from radiogen.model.priors import BoxMm, box_voxels
+from radiogen.segmentation.sliding import COARSEST_ZOOM, FINEST_ZOOM, zoom_for, zoomed
 from radiogen.segmentation.volume import Prompt, segment_volume
-from radiogen.segmentation.zoom import LEAST_ZOOM, MOST_ZOOM, zoom_for, zoomed
 from radiogen.training.loop import validate
 from radiogen.training.step import dice_of_patches_ce
 from radiogen.volume import array_of, volume_like
@@ -53,18 +53,18 @@ def test_a_box_comes_back_where_it_is_however_large(chest, size_mm):
     truth = box_voxels(box, ct)
     assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.9
     least, most = FILLS
-    if size_mm <= MOST_ZOOM * most * 96:  # the window is 32 voxels of 3 mm
+    if size_mm <= COARSEST_ZOOM * most * 96:  # the window is 32 voxels of 3 mm
         assert len(network.shares) == 1  # one look
-        assert (min(least, size_mm / LEAST_ZOOM / 96) - 0.1) ** 3 < network.shares[0] < (most + 0.1) ** 3
+        assert (min(least, size_mm / FINEST_ZOOM / 96) - 0.1) ** 3 < network.shares[0] < (most + 0.1) ** 3
 
 
 def test_the_zoom_is_just_enough_and_never_beyond_its_ends():
     size = (48, 64, 64)
     assert zoom_for((slice(0, 15), slice(5, 40), slice(0, 48)), size, FILLS) == 1.0
     assert zoom_for((slice(0, 54), slice(0, 10), slice(0, 10)), size, FILLS) == 1.5
-    assert zoom_for((slice(0, 300), slice(0, 10), slice(0, 10)), size, FILLS) == MOST_ZOOM
+    assert zoom_for((slice(0, 300), slice(0, 10), slice(0, 10)), size, FILLS) == COARSEST_ZOOM
     assert zoom_for((slice(0, 4), slice(0, 10), slice(0, 10)), size, FILLS) == pytest.approx(10 / 64 / 0.3)
-    assert zoom_for((slice(0, 2), slice(0, 2), slice(0, 2)), size, FILLS) == LEAST_ZOOM
+    assert zoom_for((slice(0, 2), slice(0, 2), slice(0, 2)), size, FILLS) == FINEST_ZOOM
     assert zoom_for((slice(0, 300), slice(0, 2), slice(0, 2)), size, None) == 1.0
     assert zoomed(size, 1.5) == (72, 96, 96) and zoomed(size, 0.4) == (19, 25, 25)
 
