@@ -41,10 +41,10 @@ def download(
     """
     if (out is None) == (check is None):
         raise typer.BadParameter("give a folder with -o, or one to look into with --check")
-    from radiogen.cohorts.index import SeriesWanted
+    from radiogen.cohorts.index import SeriesSelection
     from radiogen.cohorts.requests import find_request
 
-    wanted = SeriesWanted(tuple(filter(None, (patients or "").split(","))), limit, only_with_outline)
+    wanted = SeriesSelection(tuple(filter(None, (patients or "").split(","))), limit, only_with_outline)
     request = find_request(name, wanted, index)
     if request.unknown:
         say(
@@ -57,10 +57,10 @@ def download(
 
 
 def _check(rows: "Sequence[SeriesRow]", tree: Path, quiet: bool) -> None:
-    from radiogen.cohorts.series_on_disk import look_through
+    from radiogen.cohorts.series_on_disk import check_tree
 
     with progress_bar(quiet) as progress:
-        found = look_through(tree, rows, progress)
+        found = check_tree(tree, rows, progress)
     whole = found.of("complete")
     for one in found.series:
         if one.state != "complete":
@@ -84,8 +84,8 @@ def _bring(
 
     plan = plan_download(rows, out)
     _tell(cards, rows, quiet=False)
-    if plan.there:
-        say(f"  there already: {len(plan.there)} series, {_gb(plan.there)} GB", quiet)
+    if plan.present:
+        say(f"  there already: {len(plan.present)} series, {_gb(plan.present)} GB", quiet)
     count = len(patients_of(plan.missing))
     typer.echo(f"{len(plan.missing)} series of {count} patients, {_gb(plan.missing)} GB to bring")
     if dry_run or not plan.missing:

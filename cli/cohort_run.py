@@ -12,8 +12,9 @@ from .console import finish, progress_bar, say
 from .options import AsJson, Device, Models, PriorName, Quiet
 
 if TYPE_CHECKING:
-    from radiogen.cohorts.run import CohortReport, Spread
+    from radiogen.cohorts.run import CohortReport
     from radiogen.cohorts.settings import CohortSettings
+    from radiogen.cohorts.workers import WorkerOptions
 
 STEPS = "ingest,segment,extract-features,classify-egfr,report"
 Jobs = Annotated[int, typer.Option(min=1, help="Cases at the same time on this machine.")]
@@ -104,9 +105,9 @@ def retry(
     quiet: Quiet = False,
 ) -> None:
     """Try the failed cases of a run again, and what is left of it."""
-    from radiogen.cohorts.run import remembered, run_cohort
+    from radiogen.cohorts.run import run_cohort, settings_of_run
 
-    settings = remembered(out)
+    settings = settings_of_run(out)
     with progress_bar(quiet) as progress:
         report = run_cohort(
             settings, out, _spread(jobs, scheduler, None), progress, lambda line: say(line, quiet), retry=True
@@ -119,7 +120,7 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """How far a run is, while it runs and after."""
-    from radiogen.cohorts.status import cohort_status
+    from radiogen.cohorts.ledger import cohort_status
 
     found = cohort_status(out)
     if as_json:
@@ -180,16 +181,16 @@ def _about_networks(settings: "CohortSettings", starter: Path | None) -> str:
     return ""
 
 
-def _spread(jobs: int, scheduler: str | None, part: str | None) -> "Spread":
-    from radiogen.cohorts.run import Spread
+def _spread(jobs: int, scheduler: str | None, part: str | None) -> "WorkerOptions":
+    from radiogen.cohorts.workers import WorkerOptions
     from radiogen.errors import ConfigError
 
     if part is None:
-        return Spread(jobs, scheduler)
+        return WorkerOptions(jobs, scheduler)
     number, slash, count = part.partition("/")
     if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
         raise ConfigError(f"--part {part}", "is not i/n with i from 1 to n", "write --part 3/16")
-    return Spread(jobs, scheduler, (int(number), int(count)))
+    return WorkerOptions(jobs, scheduler, (int(number), int(count)))
 
 
 def _tell(report: "CohortReport") -> None:

@@ -37,7 +37,7 @@ HELPERS = {
         "patients_of",
         "plan_variants",
         "parse_grid",
-        "remembered",
+        "settings_of_run",
         "say_curve",
         "say_prompt",
         "parse_shares",

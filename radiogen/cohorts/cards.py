@@ -1,4 +1,7 @@
-"""Start the card of one's own cohort from a look into its folder; what is not known stays a comment."""
+"""Write the first card of one's own cohort from what its folder holds, and print cards line by line.
+
+The cards of public cohorts are shipped in `data_manifests/`; `resources.CohortCard` lists their keys.
+"""
 
 import os
 from collections import Counter
@@ -20,7 +23,7 @@ from radiogen.resources import CohortCard, cohort_card, cohort_names, licence_te
 from radiogen.runtime import Progress, no_progress
 
 TABLES = (".csv", ".tsv", ".parquet")
-MOST_NAMES = 12
+MAX_NAMES = 12
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ class FolderFacts:
     tables: dict[Path, int]
 
 
-def look_at(folder: Path, progress: Progress = no_progress) -> FolderFacts:
-    """See what a cohort's folder holds.
+def examine_folder(folder: Path, progress: Progress = no_progress) -> FolderFacts:
+    """Find what a folder of scans holds.
 
     Raises:
         RadiogenError: It holds no CT.
@@ -79,10 +82,11 @@ def _structures(source: CaseSource) -> list[str]:
         header = pydicom.dcmread(outline.path, stop_before_pixels=True)
         return [str(one.get("SegmentLabel", "")) for one in header.get("SegmentSequence") or ()]
     except (RadiogenError, OSError, ValueError, AttributeError):
-        return []  # ingest will say what is wrong with it
+        return []  # ingest will report what is wrong with it
 
 
 def _known(sources: tuple[CaseSource, ...]) -> str:
+    """Return the shipped cohort whose pseudonyms all patients carry; empty if there is none."""
     for name in cohort_names():
         card = cohort_card(name)
         if sources and all(card.names_pseudonym(one.patient) for one in sources):
@@ -104,12 +108,12 @@ def _tables(folder: Path, patients: set[str]) -> dict[Path, int]:
 
 
 def start_card(folder: Path, out: Path, progress: Progress = no_progress) -> CohortCard:
-    """Write a card for the scans of a folder, to be completed by hand.
+    """Write a card for the scans of a folder, to be completed by hand; what is not known stays a comment.
 
     Args:
         folder: Scans of the cohort.
         out: New YAML file; its name becomes the cohort's.
-        progress: Is told of headers read.
+        progress: Told of headers read.
 
     Returns:
         The card, as it will be read.
@@ -123,7 +127,7 @@ def start_card(folder: Path, out: Path, progress: Progress = no_progress) -> Coh
         raise ConfigError(out, "is no name of a card", "end it in .yaml")
     if out.exists():
         raise OutputError(out, "is there already", "choose another name, or remove it")
-    facts = look_at(folder, progress)
+    facts = examine_folder(folder, progress)
     write_text(out, _text(facts, folder, out))
     return cohort_card(str(out))
 
@@ -169,8 +173,8 @@ def _outline_lines(facts: FolderFacts) -> list[str]:
         names = facts.names.get(kind, {})
         if not names:
             continue
-        listed = ", ".join(f"{_quoted(name)} ({count})" for name, count in list(names.items())[:MOST_NAMES])
-        lines.append(f"  # structures: {listed}{', ...' if len(names) > MOST_NAMES else ''}")
+        listed = ", ".join(f"{_quoted(name)} ({count})" for name, count in list(names.items())[:MAX_NAMES])
+        lines.append(f"  # structures: {listed}{', ...' if len(names) > MAX_NAMES else ''}")
         lines.append(f'  # {key}: "GTV.*"  # pattern of the whole name that is the tumour')
     return lines
 
@@ -197,7 +201,7 @@ def _quoted(name: str) -> str:
 
 
 def card_lines(card: CohortCard) -> Iterator[str]:
-    """The card of a cohort, line by line: what it is, what it forbids, how it is had, what to know."""
+    """Yield the card of a cohort, line by line: what it is, its licence, where to get it, what to know."""
     yield f"{card.name}: {card.title}"
     counts = card.counts
     if counts.patients:
@@ -208,9 +212,9 @@ def card_lines(card: CohortCard) -> Iterator[str]:
     yield f"  licence: {card.licence} ({licence_terms(card.licence)})"
     if card.citation:
         yield f"  cite: {card.citation}" + (f", doi:{card.doi}" if card.doi else "")
-    yield from _how(card)
-    yield from _outlines(card)
-    yield from _clinical(card)
+    yield from _source_lines(card)
+    yield from _outline_rules(card)
+    yield from _clinical_source(card)
     for split in card.splits:
         parts = "; ".join(f"{name}: {pattern}" for name, pattern in split.parts.items())
         yield f"  published split {split.name}: {split.what}" + (f" ({parts})" if parts else "")
@@ -220,7 +224,7 @@ def card_lines(card: CohortCard) -> Iterator[str]:
         yield f"  note: {note}"
 
 
-def _how(card: CohortCard) -> Iterator[str]:
+def _source_lines(card: CohortCard) -> Iterator[str]:
     if card.source.idc:
         yield f"  get it: radiogen cohort download {card.name} -o DIR"
     if card.source.page:
@@ -231,7 +235,7 @@ def _how(card: CohortCard) -> Iterator[str]:
         yield f"  scans: {card.source_folder}"
 
 
-def _outlines(card: CohortCard) -> Iterator[str]:
+def _outline_rules(card: CohortCard) -> Iterator[str]:
     rule = card.outline
     names = [
         f"{what} {pattern}" for what, pattern in (("ROI", rule.roi), ("segment", rule.segment)) if pattern
@@ -245,7 +249,7 @@ def _outlines(card: CohortCard) -> Iterator[str]:
             yield f"  not downloaded: {one.modality} {one.analysis}".rstrip() + f", {one.what}"
 
 
-def _clinical(card: CohortCard) -> Iterator[str]:
+def _clinical_source(card: CohortCard) -> Iterator[str]:
     if card.clinical.egfr:
         yield f"  EGFR status: {card.clinical.egfr}"
     where = card.clinical_table or card.clinical.where

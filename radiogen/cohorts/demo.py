@@ -1,11 +1,11 @@
-"""The whole road on a made cohort: what `radiogen demo` runs."""
+"""Run every step of radiogen on a synthetic cohort: what `radiogen demo` does."""
 
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from radiogen.cohorts.split import split_cases
+from radiogen.cohorts.split import draw_split
 from radiogen.egfr.classify import classify_egfr
 from radiogen.egfr.settings import EgfrSettings
 from radiogen.egfr.train import EgfrTraining, train_egfr
@@ -40,7 +40,7 @@ EPOCHS, PATCHES = 25, 1200  # of the training, whatever the number of patients
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo made: its page, and the two answers it stands for."""
+    """A finished demo: its page, the evaluation of the test patients, and the EGFR classifier, if any."""
 
     page: Path
     evaluation: Evaluation
@@ -55,7 +55,7 @@ def demo(
     existing: Literal["skip", "overwrite", "fail"] = "fail",
     progress: Progress = no_progress,
 ) -> Demo:
-    """Make a phantom cohort and run every station of radiogen on it.
+    """Make a phantom cohort and run every step of radiogen on it.
 
     A third of the patients teach the segmentation; the others, whom it has not seen, are segmented
     with the box of their outline as a prompt (`oracle`) and classified.
@@ -78,11 +78,11 @@ def demo(
     where = pick_device(device)
     _make_room(out, existing)
     record = RunRecord("demo", {"patients": patients, "seed": seed}, seed=seed)
-    cases, segmented, made = out / "cases", out / "segmented", out / "phantoms"
-    ensure_phantoms(made, patients, seed, progress=progress)
-    options = IngestOptions(cohort="phantoms", clinical=made / "clinical.csv")
-    ingest(made / "dicom", cases, options, progress)
-    counts = split_cases(cases, TEST_SHARE, seed)
+    cases, segmented, phantoms = out / "cases", out / "segmented", out / "phantoms"
+    ensure_phantoms(phantoms, patients, seed, progress=progress)
+    options = IngestOptions(cohort="phantoms", clinical=phantoms / "clinical.csv")
+    ingest(phantoms / "dicom", cases, options, progress)
+    counts = draw_split(cases, TEST_SHARE, seed).counts
     settings = _settings(counts["train"])
     scoring = PruneOptions(
         preset="small", seed=seed, criterion=CriterionSettings(sparsity=SPARSITY, scope="layer")
@@ -121,6 +121,7 @@ def _classify(
 
 
 def _make_room(out: Path, existing: str) -> None:
+    """Refuse a folder of something else, and empty that of another demo with `overwrite`."""
     is_demo = (out / "phantoms").is_dir()
     if out.is_dir() and any(out.iterdir()) and not is_demo:
         raise OutputError(out, "holds something else", "choose another folder")

@@ -1,7 +1,10 @@
-"""Bring the series of a cohort from the buckets of the Imaging Data Commons, whole, checked, restartable."""
+"""Download the series of a cohort from the buckets of the Imaging Data Commons, checked and restartable.
+
+An unfinished series lies in a hidden folder: one that misses its upper slices is still evenly spaced, and
+`ingest` would take it for a shorter scan.
+"""
 
 import hashlib
-import logging
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +22,7 @@ from radiogen.runtime import Progress, no_progress
 CHUNK = 1 << 20
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 MD5 = re.compile(r"[0-9a-f]{32}")  # the ETag of a file that was uploaded whole
-PATIENCE_S = 60  # without a byte
+TIMEOUT_S = 60  # without a byte
 T = TypeVar("T")
 
 
@@ -51,16 +54,16 @@ class Bucket:
             signature_version=botocore.UNSIGNED,
             max_pool_connections=connections,
             retries={"mode": "standard", "max_attempts": 5},
-            connect_timeout=PATIENCE_S,
-            read_timeout=PATIENCE_S,
+            connect_timeout=TIMEOUT_S,
+            read_timeout=TIMEOUT_S,
         )
         self.name = name
-        self._trouble = require("botocore.exceptions", extra="download")
+        self._errors = require("botocore.exceptions", extra="download")
         session = boto3.session.Session(region_name="us-east-1")
         self._client: Any = session.client("s3", endpoint_url=endpoint, config=config)
 
     def files(self, folder: str) -> list[RemoteFile]:
-        """The files right below a folder of the bucket.
+        """List the files right below a folder of the bucket.
 
         Raises:
             SeriesError: The bucket cannot be reached, or a file's name is none.
@@ -92,9 +95,9 @@ class Bucket:
         with whole_file(target) as draft:
             size, digest = self._try(file.key, lambda: self._write(file.key, draft))
             if size != file.bytes or (file.md5 and digest != file.md5):
-                wrong = (
-                    f"arrived with {size} of {file.bytes} bytes" if size != file.bytes else "has another MD5"
-                )
+                wrong = "has another MD5"
+                if size != file.bytes:
+                    wrong = f"arrived with {size} of {file.bytes} bytes"
                 raise SeriesError(f"s3://{self.name}/{file.key}", wrong, "the same command tries again")
 
     def _write(self, key: str, draft: Path) -> tuple[int, str]:
@@ -112,57 +115,53 @@ class Bucket:
                 digest.update(chunk)
         return size, digest.hexdigest()
 
-    def _try(self, what: str, call: Callable[[], T]) -> T:
+    def _try(self, key: str, call: Callable[[], T]) -> T:
         try:
             return call()
-        except (self._trouble.BotoCoreError, self._trouble.ClientError) as error:
+        except (self._errors.BotoCoreError, self._errors.ClientError) as error:
             reason = str(error).split("\n")[0]
             raise SeriesError(
-                f"s3://{self.name}/{what}", f"cannot be had: {reason}", "the same command goes on later"
+                f"s3://{self.name}/{key}", f"cannot be downloaded: {reason}", "the same command goes on later"
             ) from error
 
 
 def file_md5(path: Path) -> str:
-    """MD5 of a file, as hexadecimal digits; what S3 tells of files that were uploaded whole."""
+    """Return the MD5 of a file, as hexadecimal digits: what S3 gives for files that were uploaded whole."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-log = logging.getLogger(__name__)
 CONNECTIONS = 16
-STOP_AFTER = 5  # failed series one after the other: then the fault is the way, not the series
-SPARE = 1.02  # of the bytes: a file system rounds up to blocks
+STOP_AFTER = 5  # failed series one after the other: then the fault is the connection, not the series
+DISK_FACTOR = 1.02  # a file system rounds files up to blocks
 
 
 @dataclass(frozen=True)
 class DownloadPlan:
-    """What would be brought: series that are there already, and those that are not."""
+    """What would be downloaded: series that are there already, and those that are not."""
 
-    there: tuple[SeriesRow, ...]
+    present: tuple[SeriesRow, ...]
     missing: tuple[SeriesRow, ...]
 
     @property
     def bytes(self) -> int:
-        """How much would be brought."""
+        """Bytes that would be downloaded."""
         return sum(row.bytes for row in self.missing)
 
 
 @dataclass(frozen=True)
 class FailedSeries:
-    """A series that could not be brought whole, and why."""
+    """A series that could not be downloaded whole, and why."""
 
     row: SeriesRow
     error: RadiogenError
 
 
 def plan_download(rows: Sequence[SeriesRow], out: Path) -> DownloadPlan:
-    """See which series lie whole in the folder, by number of files and by bytes."""
-    whole = [_is_whole(row, out / row.folder) for row in rows]
-    there, missing = (
-        tuple(row for row, is_there in zip(rows, whole, strict=True) if is_there == wanted)
-        for wanted in (True, False)
-    )
-    return DownloadPlan(there, missing)
+    """Find which series lie whole in the folder, by number of files and by bytes, which the index knows."""
+    whole = {row for row in rows if _is_whole(row, out / row.folder)}
+    present = tuple(row for row in rows if row in whole)
+    return DownloadPlan(present, tuple(row for row in rows if row not in whole))
 
 
 def _is_whole(row: SeriesRow, folder: Path) -> bool:
@@ -178,25 +177,23 @@ def _files(folder: Path) -> Iterator[Path]:
 def download(
     plan: DownloadPlan, out: Path, endpoint: str | None = None, progress: Progress = no_progress
 ) -> tuple[FailedSeries, ...]:
-    """Bring the missing series of a plan, a patient after the other.
+    """Download the missing series of a plan, a patient after the other.
 
-    Files come into a hidden folder beside the series, renamed when the last file is there, so that a part of
-    a series is never mistaken for the whole. What a killed download (or `idc download`) left is kept where
-    size and MD5 agree.
+    What a killed download (or `idc download`) left is kept where size and MD5 agree.
 
     Args:
         plan: Of `plan_download`.
         out: Folder; below it come collection, patient, study and series, as `idc download` lays them.
         endpoint: Address of another S3 server than that of AWS.
-        progress: Is told of megabytes brought.
+        progress: Told of the megabytes downloaded.
 
     Returns:
-        The series that could not be brought; the others are there.
+        The series that could not be downloaded; the others are there.
 
     Raises:
         OutputError: The folder cannot be written to, or has no room.
     """
-    _see_room(out, plan.bytes)
+    _check_space(out, plan.bytes)
     failed: list[FailedSeries] = []
     in_a_row = 0
     buckets = {name: Bucket(name, endpoint, CONNECTIONS) for name in {row.bucket for row in plan.missing}}
@@ -206,7 +203,7 @@ def download(
             try:
                 if in_a_row == STOP_AFTER:
                     raise SeriesError(row.uid, "not tried after so many failures", "see the first of them")
-                _bring(row, buckets[row.bucket], out / row.folder, pool)
+                _download_series(row, buckets[row.bucket], out / row.folder, pool)
                 in_a_row = 0
             except OutputError:
                 raise
@@ -218,17 +215,17 @@ def download(
     return tuple(failed)
 
 
-def _see_room(out: Path, needed: int) -> None:
-    here = next(path for path in (out, *out.resolve().parents) if path.exists())
-    if not here.is_dir():
+def _check_space(out: Path, needed: int) -> None:
+    existing = next(path for path in (out, *out.resolve().parents) if path.exists())
+    if not existing.is_dir():
         raise OutputError(out, "is not a folder", "choose another place")
-    free = shutil.disk_usage(here).free
-    if free < needed * SPARE:
+    free = shutil.disk_usage(existing).free
+    if free < needed * DISK_FACTOR:
         wrong = f"has {free / 1e9:.1f} GB free, the series need {needed / 1e9:.1f} GB"
         raise OutputError(out, wrong, "free some space, or take fewer with --limit or --patients")
 
 
-def _bring(row: SeriesRow, bucket: Bucket, target: Path, pool: ThreadPoolExecutor) -> None:
+def _download_series(row: SeriesRow, bucket: Bucket, target: Path, pool: ThreadPoolExecutor) -> None:
     listed = bucket.files(row.uuid)
     size = sum(file.bytes for file in listed)
     if len(listed) != row.files or size != row.bytes:
@@ -237,17 +234,17 @@ def _bring(row: SeriesRow, bucket: Bucket, target: Path, pool: ThreadPoolExecuto
             f"s3://{row.bucket}/{row.uuid}", wrong, "take a newer index: pip install -U idc-index"
         )
     draft = target.with_name(f"{DRAFT}{target.name}")
-    _take_up(target, draft)
+    _open_draft(target, draft)
     for other in {path.name for path in draft.iterdir()} - {file.name for file in listed}:
         if not other.startswith(DRAFT):
             raise SeriesError(draft, f"holds {other}, which is no file of the series", "move it elsewhere")
         (draft / other).unlink()
-    _fetch_all([file for file in listed if not _is_there(file, draft / file.name)], draft, bucket, pool)
+    _fetch_all([file for file in listed if not _is_complete(file, draft / file.name)], draft, bucket, pool)
     draft.rename(target)
 
 
-def _take_up(target: Path, draft: Path) -> None:
-    """Hide a series that is there in part, so that nobody reads it while the rest comes."""
+def _open_draft(target: Path, draft: Path) -> None:
+    """Make the hidden folder, or hide a series that is there in part while the rest comes."""
     try:
         draft.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir() and not draft.exists():
@@ -259,7 +256,7 @@ def _take_up(target: Path, draft: Path) -> None:
         raise OutputError(target, f"cannot be written: {error.strerror}", "choose another place") from error
 
 
-def _is_there(file: RemoteFile, path: Path) -> bool:
+def _is_complete(file: RemoteFile, path: Path) -> bool:
     same_size = path.is_file() and path.stat().st_size == file.bytes
     return same_size and (not file.md5 or file_md5(path) == file.md5)
 

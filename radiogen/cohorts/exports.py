@@ -1,4 +1,7 @@
-"""Hand cases to other tools: MONAI, nnU-Net, or whatever reads BIDS."""
+"""Export cases to other tools: a MONAI data list, an nnU-Net data set, a folder like BIDS.
+
+A format is a function that writes a folder; `FORMATS`, at the end, holds all of them by name.
+"""
 
 import os
 import re
@@ -24,7 +27,7 @@ from radiogen.volume import array_of, volume_like
 
 
 class ExportOptions(Settings):
-    """How cases are laid out for others.
+    """How cases are written for other tools.
 
     Attributes:
         folds: Parts of the cases to train on, those of `radiogen train --folds`; 0 gives none.
@@ -40,7 +43,7 @@ class ExportOptions(Settings):
 
 
 @dataclass(frozen=True)
-class ExportCases:
+class CasesToExport:
     """Cases to train on, each in a fold, and cases to test on.
 
     Attributes:
@@ -59,8 +62,8 @@ class ExportCases:
         return [case.case_id for case in self.test if not case.has_lesion]
 
 
-def divide_cases(cases: Path, options: ExportOptions) -> ExportCases:
-    """The folds that `radiogen train` would draw, so that another tool can be compared on the same ones.
+def divide_cases(cases: Path, options: ExportOptions) -> CasesToExport:
+    """Divide cases into the folds that `radiogen train` would draw, so that a comparison is on the same ones.
 
     Raises:
         CaseError: No case has an outline to learn from.
@@ -77,24 +80,24 @@ def divide_cases(cases: Path, options: ExportOptions) -> ExportCases:
     for case in found:
         if not case.ct_path.is_file():
             raise CaseError(case.ct_path, "is missing", "ingest the case again")
-    return ExportCases(tuple(train), fold_of, test)
+    return CasesToExport(tuple(train), fold_of, test)
 
 
 def cards_of(cases: Sequence[Case]) -> list[CohortCard]:
-    """The cards of the public cohorts that cases come from."""
+    """Return the cards of the public cohorts that cases come from."""
     names = sorted({case.cohort for case in cases} & set(cohort_names()))
     return [cohort_card(name) for name in names]
 
 
 def licence_line(cases: Sequence[Case]) -> str:
-    """Under which licences cases stand, as far as their cohorts are known."""
+    """Return the licences of cases, as far as their cohorts are known."""
     lines = [f"{card.title}: {card.licence}" for card in cards_of(cases)]
     others = {case.cohort for case in cases} - set(cohort_names())
     return "; ".join([*lines, *(["others: as their owners say"] if others else [])])
 
 
-def lay_file(source: Path, target: Path, copy_files: bool) -> None:
-    """Hard-link a file, or copy it where that is asked for or links cannot be made."""
+def link_file(source: Path, target: Path, copy_files: bool) -> None:
+    """Hard-link a file, or copy it on request and where links cannot be made."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if not copy_files:
         try:
@@ -105,30 +108,29 @@ def lay_file(source: Path, target: Path, copy_files: bool) -> None:
     shutil.copyfile(source, target)
 
 
-def lay_lesion(case: Case, target: Path, copy_files: bool) -> None:
-    """The lesion mask with one label for all lesions: what a segmentation network learns."""
+def write_lesion_mask(case: Case, target: Path, copy_files: bool) -> None:
+    """Write the lesion mask with one label for all lesions.
+
+    Our labels number the lesions; read as classes, they would teach that the second lesion is other tissue.
+    """
     mask = case.lesion()
     labels = array_of(mask)
     if labels.max() <= 1:
-        lay_file(case.lesion_path, target, copy_files)
+        link_file(case.lesion_path, target, copy_files)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     write_volume(volume_like((labels > 0).astype(np.uint8), mask), target)
 
 
-VERSION = "1.9.0"
+BIDS_VERSION = "1.9.0"
 README = "CT scans and tumour outlines laid out by radiogen. BIDS has no CT yet. Not for clinical use.\n"
 MASKS = {"lesion": "tumours, numbered from 1", "lungs": "1 right, 2 left lung"}
 
 
-def lay_bids(cases: ExportCases, folder: Path, out: Path, options: ExportOptions) -> list[Path]:
+def write_bids(cases: CasesToExport, folder: Path, out: Path, options: ExportOptions) -> list[Path]:
     """Write subjects with `ct/` and, below `derivatives/radiogen`, their masks with lesions numbered.
 
-    Args:
-        cases: Cases; the folds become a column of `participants.tsv`.
-        folder: Where to write.
-        out: What the folder will be called.
-        options: See `ExportOptions`.
+    The folds become a column of `participants.tsv`.
 
     Raises:
         CaseError: Two patients would be one subject.
@@ -140,12 +142,12 @@ def lay_bids(cases: ExportCases, folder: Path, out: Path, options: ExportOptions
         for case, session in _sessions(own):
             parts = [subject, *([session] if session else [])]
             place, name = Path(*parts, "ct"), "_".join(parts)
-            lay_file(case.ct_path, folder / place / f"{name}_ct.nii.gz", options.copy_files)
+            link_file(case.ct_path, folder / place / f"{name}_ct.nii.gz", options.copy_files)
             write_json(folder / place / f"{name}_ct.json", _sidecar(case))
             for mask, path in (("lesion", case.lesion_path), ("lungs", case.lungs_path)):
                 if path.is_file():
                     target = derived / place / f"{name}_desc-{mask}_dseg"
-                    lay_file(path, target.with_name(f"{target.name}.nii.gz"), options.copy_files)
+                    link_file(path, target.with_name(f"{target.name}.nii.gz"), options.copy_files)
                     source = (place / f"{name}_ct.nii.gz").as_posix()
                     about = {"Description": MASKS[mask], "Sources": [f"bids:raw:{source}"]}
                     write_json(target.with_name(f"{target.name}.json"), about)
@@ -166,7 +168,7 @@ def _subjects(cases: list[Case]) -> dict[str, list[Case]]:
 
 
 def _sessions(cases: list[Case]) -> Iterator[tuple[Case, str]]:
-    """Each case of a patient, with a session where there are several."""
+    """Yield each case of a patient, with a session where there are several."""
     for number, case in enumerate(cases, start=1):
         yield case, f"ses-{number:02d}" if len(cases) > 1 else ""
 
@@ -185,7 +187,12 @@ def _sidecar(case: Case) -> dict[str, Any]:
 
 def _describe(folder: Path, derived: Path, out: Path, licence: str) -> None:
     made_by = [{"Name": "radiogen", "Version": __version__}]
-    about = {"Name": out.resolve().name, "BIDSVersion": VERSION, "License": licence, "GeneratedBy": made_by}
+    about = {
+        "Name": out.resolve().name,
+        "BIDSVersion": BIDS_VERSION,
+        "License": licence,
+        "GeneratedBy": made_by,
+    }
     write_json(folder / "dataset_description.json", {**about, "DatasetType": "raw"})
     links = {"DatasetType": "derivative", "DatasetLinks": {"raw": "../.."}}
     write_json(derived / "dataset_description.json", {**about, **links})
@@ -211,16 +218,10 @@ def _participants(folder: Path, subjects: dict[str, list[Case]], fold_of: dict[s
 DATALIST = "datalist.json"
 
 
-def lay_datalist(cases: ExportCases, folder: Path, out: Path, options: ExportOptions) -> list[Path]:
+def write_datalist(cases: CasesToExport, folder: Path, out: Path, options: ExportOptions) -> list[Path]:
     """Write `datalist.json`, which Auto3DSeg and `load_decathlon_datalist` read; paths are relative to it.
 
     Scans are not copied. A mask of several lesions is written anew with one label for all.
-
-    Args:
-        cases: Cases to train on and to test on.
-        folder: Where to write.
-        out: What the folder will be called.
-        options: See `ExportOptions`.
     """
     content = {
         "description": "made by radiogen; not for clinical use",
@@ -251,7 +252,7 @@ def _label(case: Case, folder: Path, out: Path, options: ExportOptions) -> str:
     if array_of(case.lesion()).max() <= 1:
         return _relative(case.lesion_path, out)
     name = f"labels/{case.case_id}.nii.gz"
-    lay_lesion(case, folder / name, options.copy_files)
+    write_lesion_mask(case, folder / name, options.copy_files)
     return name
 
 
@@ -259,26 +260,22 @@ def _relative(path: Path, out: Path) -> str:
     return Path(os.path.relpath(path.resolve(), out.resolve())).as_posix()
 
 
-def lay_nnunet(cases: ExportCases, folder: Path, out: Path, options: ExportOptions) -> list[Path]:
+def write_nnunet(cases: CasesToExport, folder: Path, out: Path, options: ExportOptions) -> list[Path]:
     """Write `DatasetNNN_NAME` below the folder: imagesTr, labelsTr, imagesTs, labelsTs, dataset.json.
 
     `splits_final.json` holds the folds; nnU-Net takes them when it is copied into its folder of the
     preprocessed data set. It knows nothing of patients and would divide them otherwise.
 
-    Args:
-        cases: Cases to train on and to test on.
-        folder: What nnU-Net calls `nnUNet_raw`.
-        out: What the folder will be called.
-        options: See `ExportOptions`.
+    The folder is what nnU-Net calls `nnUNet_raw`.
     """
     name = "".join(letter for letter in out.resolve().name.title() if letter.isalnum()) or "Radiogen"
     home = folder / f"Dataset{options.dataset_id:03d}_{name}"
     for part, members in (("Tr", cases.train), ("Ts", cases.test)):
         for case in members:
             image = home / f"images{part}" / f"{case.case_id}_0000.nii.gz"
-            lay_file(case.ct_path, image, options.copy_files)
+            link_file(case.ct_path, image, options.copy_files)
             if case.has_lesion:
-                lay_lesion(case, home / f"labels{part}" / f"{case.case_id}.nii.gz", options.copy_files)
+                write_lesion_mask(case, home / f"labels{part}" / f"{case.case_id}.nii.gz", options.copy_files)
     everyone = [*cases.train, *cases.test]
     content = {
         "channel_names": {"0": "CT"},
@@ -298,7 +295,7 @@ def lay_nnunet(cases: ExportCases, folder: Path, out: Path, options: ExportOptio
     return written
 
 
-def _splits(cases: ExportCases, folds: int) -> list[dict[str, list[str]]]:
+def _splits(cases: CasesToExport, folds: int) -> list[dict[str, list[str]]]:
     ids = sorted(cases.fold_of)
     return [
         {
@@ -309,13 +306,18 @@ def _splits(cases: ExportCases, folds: int) -> list[dict[str, list[str]]]:
     ]
 
 
-Layout = Callable[[ExportCases, Path, Path, ExportOptions], list[Path]]
-LAYOUTS: dict[str, Layout] = {"monai-datalist": lay_datalist, "nnunet": lay_nnunet, "bids-like": lay_bids}
+# Cases, the folder to write into, the name it will have, options -> the files that describe the export.
+ExportFormat = Callable[[CasesToExport, Path, Path, ExportOptions], list[Path]]
+FORMATS: dict[str, ExportFormat] = {
+    "monai-datalist": write_datalist,
+    "nnunet": write_nnunet,
+    "bids-like": write_bids,
+}
 
 
 @dataclass(frozen=True)
-class Exported:
-    """What was laid out: the files that describe it, and who is in it."""
+class ExportedCases:
+    """What was exported: the files that describe it, and how many cases are in it."""
 
     files: tuple[Path, ...]
     train: int
@@ -323,28 +325,30 @@ class Exported:
     without_outline: tuple[str, ...]
 
 
-def export_cases(cases: Path, out: Path, layout: str, options: ExportOptions | None = None) -> Exported:
-    """Lay cases out for another tool, in a new folder, with the folds that `radiogen train` would draw.
+def export_cases(
+    cases: Path, out: Path, format_name: str, options: ExportOptions | None = None
+) -> ExportedCases:
+    """Export cases to another tool, in a new folder, with the folds that `radiogen train` would draw.
 
     Args:
         cases: Folder of cases.
         out: New folder.
-        layout: A name in `LAYOUTS`.
+        format_name: A name in `FORMATS`.
         options: See `ExportOptions`.
 
     Raises:
-        ConfigError: No layout of that name, or fewer patients than folds.
+        ConfigError: No format of that name, or fewer patients than folds.
         CaseError: The cases do not fit.
         OutputError: The folder is there already.
     """
-    if layout not in LAYOUTS:
-        raise ConfigError(f"--to {layout}", "is no layout", f"there are {', '.join(LAYOUTS)}")
+    if format_name not in FORMATS:
+        raise ConfigError(f"--to {format_name}", "is no format", f"there are {', '.join(FORMATS)}")
     options = options or ExportOptions()
-    said = {"to": layout, **options.model_dump(exclude={"seed"})}
-    record = RunRecord("export", said, seed=options.seed, inputs=[cases / MANIFEST])
+    recorded = {"to": format_name, **options.model_dump(exclude={"seed"})}
+    record = RunRecord("export", recorded, seed=options.seed, inputs=[cases / MANIFEST])
     divided = divide_cases(cases, options)
     with remove_if_refused(out), new_folder(out) as draft:
-        files = [path.relative_to(draft) for path in LAYOUTS[layout](divided, draft, out, options)]
+        files = [path.relative_to(draft) for path in FORMATS[format_name](divided, draft, out, options)]
     written = tuple(out / path for path in files)
     record.finish(out, written)
-    return Exported(written, len(divided.train), len(divided.test), tuple(divided.without_outline))
+    return ExportedCases(written, len(divided.train), len(divided.test), tuple(divided.without_outline))

@@ -1,4 +1,4 @@
-"""Rows of the index of the Imaging Data Commons: one DICOM series each, as text nobody checked yet."""
+"""Read rows of the index of the Imaging Data Commons, a DICOM series each, and select those of a cohort."""
 
 import re
 from collections import Counter
@@ -14,7 +14,7 @@ from radiogen.io.tables import read_text_table
 from radiogen.optional import require
 from radiogen.resources import CohortCard, SeriesRule, licence_terms
 
-# The index's names of the columns that are read, each with what a cell must look like: it becomes a path.
+# Columns of the index that are read, and the pattern of their cells: some become folders and addresses.
 COLUMNS = {
     "collection_id": re.compile(r"[a-z0-9][a-z0-9_-]{0,63}"),
     "analysis_result_id": re.compile(r"[A-Za-z0-9_.-]{0,64}"),
@@ -32,7 +32,7 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class SeriesRow:
-    """One series of the index: whose it is, how many files and bytes it has, where they lie."""
+    """One series of the index: its patient, the number of its files and bytes, its place in the buckets."""
 
     collection: str
     analysis: str  # empty: the collection's own
@@ -48,12 +48,12 @@ class SeriesRow:
 
     @property
     def folder(self) -> Path:
-        """Where its files go: the layout that `idc download` makes."""
+        """Folder of its files: the layout that `idc download` makes."""
         return Path(self.collection, self.patient, self.study, f"{self.modality}_{self.uid}")
 
 
 def read_series_rows(index: Path, collection: str | None = None) -> list[SeriesRow]:
-    """The rows of an index, or those of one collection, every cell checked.
+    """Read the rows of an index, or those of one collection, every cell checked.
 
     Args:
         index: Parquet or CSV with the columns of the index of the Imaging Data Commons.
@@ -80,7 +80,8 @@ def read_series_rows(index: Path, collection: str | None = None) -> list[SeriesR
                     index, f"row {row} has {cell[:80]!r} as {name}", "correct the row, or remove it"
                 )
     for name in ("SeriesInstanceUID", "crdc_series_uuid"):
-        if (twice := table[name][table[name].duplicated()]).size:
+        twice = table[name][table[name].duplicated()]
+        if twice.size:
             raise TableError(index, f"has {twice.iloc[0]} twice as {name}", "remove one of the rows")
     return [_row(cells) for cells in table[list(COLUMNS)].to_dict("records")]
 
@@ -88,7 +89,7 @@ def read_series_rows(index: Path, collection: str | None = None) -> list[SeriesR
 def _table(index: Path, collection: str | None) -> pd.DataFrame:
     if index.suffix != ".parquet" or collection is None:
         return read_text_table(index)
-    # The packaged index has a million rows, so that only those of the collection are read.
+    # The packaged index has a million rows: read only those of the collection.
     require("pyarrow", extra="parquet")
     try:
         table = pd.read_parquet(index, filters=[("collection_id", "==", collection)])
@@ -117,17 +118,17 @@ def _row(cells: dict[Any, str]) -> SeriesRow:
 
 
 def licences_of(rows: Iterable[SeriesRow]) -> dict[str, int]:
-    """How many series stand under each licence, the most frequent first."""
+    """Count the series under each licence, the most frequent first."""
     return dict(Counter(row.licence for row in rows).most_common())
 
 
 def patients_of(rows: Iterable[SeriesRow]) -> list[str]:
-    """The patients of some series, in their order."""
+    """Return the patients of some series, in their order."""
     return list(dict.fromkeys(row.patient for row in rows))
 
 
 def of_patients(rows: Iterable[SeriesRow], patients: Collection[str]) -> list[SeriesRow]:
-    """The series of some patients."""
+    """Return the series of some patients."""
     return [row for row in rows if row.patient in patients]
 
 
@@ -147,8 +148,14 @@ class CohortSeries:
 
 
 @dataclass(frozen=True)
-class SeriesWanted:
-    """Which series to have: of these patients, only of so many, only with an outline."""
+class SeriesSelection:
+    """Which series of a cohort are selected.
+
+    Attributes:
+        patients: Only these; empty: all.
+        limit: Only so many patients.
+        only_with_outline: Only studies with an outline that somebody drew.
+    """
 
     patients: tuple[str, ...] = ()
     limit: int | None = None
@@ -157,6 +164,8 @@ class SeriesWanted:
 
 def cohort_series(rows: Sequence[SeriesRow], card: CohortCard) -> CohortSeries:
     """Sort the rows of a collection by the rules of its card.
+
+    A rule names modality and analysis: by `Modality == "SEG"` alone, outlines that nobody drew would count.
 
     Raises:
         ConfigError: The card has no rules, or its collection is not in the rows.
@@ -169,26 +178,26 @@ def cohort_series(rows: Sequence[SeriesRow], card: CohortCard) -> CohortSeries:
     for row in mine:
         if not card.names_pseudonym(row.patient):
             raise TableError("index", f"{row.patient!r} is no patient of {card.name}", "give another index")
-    played = [(row, _part(row, card)) for row in mine]
+    matched = [(row, _rule_of(row, card)) for row in mine]
     parts = {
-        name: tuple(row for row, rule in played if rule is not None and rule.part == name)
+        name: tuple(row for row, rule in matched if rule is not None and rule.part == name)
         for name in ("ct", "outline", "automatic")
     }
-    fetch = tuple(row for row, rule in played if rule is not None and rule.fetch)
+    fetch = tuple(row for row, rule in matched if rule is not None and rule.fetch)
     for licence in licences_of(fetch):
         licence_terms(licence)
     return CohortSeries(parts["ct"], parts["outline"], parts["automatic"], fetch)
 
 
-def _part(row: SeriesRow, card: CohortCard) -> SeriesRule | None:
+def _rule_of(row: SeriesRow, card: CohortCard) -> SeriesRule | None:
     for rule in card.series:
         if row.modality == rule.modality and row.analysis == rule.analysis:
             return rule
     return None
 
 
-def wanted_series(series: CohortSeries, wanted: SeriesWanted, name: str) -> list[SeriesRow]:
-    """The series to fetch, by patient.
+def select_series(series: CohortSeries, selection: SeriesSelection, name: str) -> list[SeriesRow]:
+    """Select the series to download, by patient.
 
     With `only_with_outline` the CTs of a patient are those of the studies in which there is an outline; the
     index does not say which one was drawn on.
@@ -197,34 +206,34 @@ def wanted_series(series: CohortSeries, wanted: SeriesWanted, name: str) -> list
         ConfigError: A patient is not in the cohort, or nothing is left.
     """
     known = set(series.patients)
-    for patient in wanted.patients:
+    for patient in selection.patients:
         if patient not in known:
             raise ConfigError(f"--patients {patient}", f"is not in {name}", "see the index for its ids")
     rows: Sequence[SeriesRow] = series.to_fetch
-    if wanted.only_with_outline:
+    if selection.only_with_outline:
         studies = {row.study for row in series.outlines}
         rows = [row for row in rows if row.study in studies]
-    if wanted.patients:
-        rows = of_patients(rows, set(wanted.patients))
+    if selection.patients:
+        rows = of_patients(rows, set(selection.patients))
     rows = sorted(rows, key=lambda row: (row.patient, row.study, row.modality, row.uid))
-    if wanted.limit is not None:
-        rows = of_patients(rows, set(patients_of(rows)[: wanted.limit]))
+    if selection.limit is not None:
+        rows = of_patients(rows, set(patients_of(rows)[: selection.limit]))
     if not rows:
-        raise ConfigError(f"cohort {name}", "has no series as asked for", "ask for more")
+        raise ConfigError(f"cohort {name}", "has no such series", "widen the selection")
     return list(rows)
 
 
-def chosen_series(
+def series_of_list(
     series: CohortSeries, uids: Collection[str], uuids: Collection[str]
 ) -> tuple[list[SeriesRow], int]:
-    """The series that a manifest names, of any part, and how many of its names are not among them."""
+    """Return the series that a list names, of any part, and how many of its names are not among them."""
     rows = [*series.ct, *series.outlines, *series.automatic]
     found = [row for row in rows if row.uid in uids or row.uuid in uuids]
     return found, len(uids) + len(uuids) - len(found)
 
 
 def packaged_index() -> Path:
-    """The Parquet file of the installed package, one row a series of the whole archive.
+    """Return the Parquet file of the installed package, one row a series of the whole archive.
 
     Raises:
         MissingPackageError: idc-index is not installed.

@@ -1,16 +1,19 @@
-"""What became of each case: one small file a case, in the hidden folder of a run.
+"""Keep what became of each case of a run, one small file a case, and say from these how far the run is.
 
-The results are judged by their own run records. The ledger only remembers, by size and time of the files,
-that they were judged, so that a run that is done need not read its volumes again.
+The results are judged by their own run records. The ledger only notes, by size and time of the files, that
+they were judged, so that a run that is done need not read its volumes again.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from radiogen.cohorts.split import changes_since_split, twins
 from radiogen.errors import ConfigError
+from radiogen.io.cases import MANIFEST
 from radiogen.locks import is_held
 from radiogen.provenance import short_hash, write_json
 
@@ -20,7 +23,7 @@ Outcome = Literal["done", "failed", "stopped"]
 
 
 @dataclass(frozen=True)
-class Entry:
+class LedgerEntry:
     """What became of one case.
 
     Attributes:
@@ -32,7 +35,7 @@ class Entry:
         step, reason, hint: Of a failure.
         seconds: By step, of what was computed now.
         peak_mb: The largest size of the worker so far.
-        worker: Process that did it.
+        worker: Process that did it; 0 if it died and the head writes for it.
     """
 
     case_id: str
@@ -50,15 +53,15 @@ class Entry:
 
 
 def stamp(paths: Iterable[Path]) -> str:
-    """Stands for files as they are now: path, size and time of each."""
-    said = []
+    """Return a hash that stands for files as they are now: path, size and time of each."""
+    lines = []
     for path in sorted(set(paths)):
         try:
-            about = path.stat()
-            said.append(f"{path} {about.st_size} {about.st_mtime_ns}")
+            stat = path.stat()
+            lines.append(f"{path} {stat.st_size} {stat.st_mtime_ns}")
         except OSError:
-            said.append(f"{path} absent")
-    return short_hash("\n".join(said))
+            lines.append(f"{path} absent")
+    return short_hash("\n".join(lines))
 
 
 class Ledger:
@@ -67,56 +70,57 @@ class Ledger:
     def __init__(self, run: Path) -> None:
         self.run, self.home = run, run / HOME
 
-    def read(self, case_id: str) -> Entry | None:
-        """What became of a case; None where nothing is known."""
+    def read(self, case_id: str) -> LedgerEntry | None:
+        """Read what became of a case; None where nothing is known."""
+        content = self._content(f"cases/{case_id}.json")
+        if content is None:
+            return None
         try:
-            return Entry(**json.loads(self._place(case_id).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            content["hint"] = content.pop("way_out", content.get("hint", ""))
+            return LedgerEntry(**content)
+        except (TypeError, AttributeError):
             return None
 
-    def write(self, entry: Entry) -> None:
-        """Remember what became of a case."""
-        write_json(self._place(entry.case_id), asdict(entry))
-
-    def forget(self, case_id: str) -> None:
-        """As if the case had never been tried."""
-        self._place(case_id).unlink(missing_ok=True)
+    def write(self, entry: LedgerEntry) -> None:
+        """Write what became of a case; the hint under the key `way_out`, which older versions wrote too."""
+        content = {"way_out" if key == "hint" else key: value for key, value in asdict(entry).items()}
+        write_json(self.home / "cases" / f"{entry.case_id}.json", content)
 
     def lock_of(self, case_id: str) -> Path:
-        """Held by the worker that has the case."""
+        """Return the lock that the worker holds that has the case."""
         return self.home / "working" / case_id
 
     def tries(self, case_id: str, token: str) -> list[Path]:
-        """Marks of workers that began this case in this run and did not come to an end."""
+        """Return the marks of workers that began this case since `token` and did not come to an end."""
         return sorted((self.home / "tries").glob(f"{case_id}.{token}.*"))
 
-    def still_stands(self, entry: Entry) -> bool:
-        """Whether what came of a case is as it was left."""
+    def still_stands(self, entry: LedgerEntry) -> bool:
+        """Return whether what came of a case is as it was left."""
         made = [self.run.absolute() / name for name in entry.made]
         return entry.outcome == "failed" or (entry.outcome == "done" and entry.outputs == stamp(made))
 
     def is_running(self) -> bool:
-        """Whether somebody works on the run now: a head, or a part of a job array."""
+        """Return whether somebody works on the run now: a head, or a part of a job array."""
         return any(is_held(lock) for lock in self.home.glob(f"{LOCK}*"))
 
     def settings(self) -> dict[str, Any]:
-        """The settings of the run, as JSON.
+        """Read the settings of the run, as JSON.
 
         Raises:
             ConfigError: The folder holds no run, or one whose head has not got so far.
         """
-        said = self._content(SETTINGS)
-        if said is None and self.is_running():
+        settings = self._content(SETTINGS)
+        if settings is None and self.is_running():
             raise ConfigError(self.run, "is still looking through its source", "ask again in a while")
-        if said is None:
+        if settings is None:
             raise ConfigError(self.run, "holds no cohort run", "give the folder of radiogen cohort run -o")
-        return said
+        return settings
 
     def planned(self) -> dict[str, str]:
-        """The cases of the run as its last head saw them: the hash of the settings by case id."""
+        """Read the cases of the run as its last head planned them: the hash of the settings by case id."""
         return self._content(PLANNED) or {}
 
-    def remember(self, settings: dict[str, Any], planned: dict[str, str]) -> None:
+    def store_plan(self, settings: dict[str, Any], planned: dict[str, str]) -> None:
         """Write settings and cases for `retry` and `status`, unless they are there."""
         if self.planned() != planned:
             write_json(self.home / PLANNED, planned)
@@ -130,5 +134,72 @@ class Ledger:
             return None
         return content
 
-    def _place(self, case_id: str) -> Path:
-        return self.home / "cases" / f"{case_id}.json"
+
+@dataclass(frozen=True)
+class CohortStatus:
+    """How far a run is: counts of its cases, who is being worked on, and what has to be reported.
+
+    Attributes:
+        counts: Cases by `done`, `failed`, `working` and `waiting`.
+        working: Ids of the cases that a worker has now.
+        failures: Rows of case_id, step, reason and way_out.
+        hours_left: While it runs, by the mean time of a case and the number of those at work.
+        twins: Ids of different patients that hold one scan.
+        changed: What changed since the split was drawn, in sentences.
+    """
+
+    run: str
+    is_running: bool
+    counts: dict[str, int]
+    working: tuple[str, ...]
+    failures: tuple[dict[str, str], ...]
+    seconds_a_case: float | None
+    peak_mb: float
+    hours_left: float | None
+    twins: tuple[tuple[str, ...], ...]
+    changed: tuple[str, ...]
+
+
+def cohort_status(run: Path) -> CohortStatus:
+    """Count what is done, failed, being worked on and waiting; writes nothing.
+
+    It reads the folder of the run alone: looking through a source of a hundred thousand files would be no
+    glance. A source that changed since is noticed by the next run.
+
+    Raises:
+        ConfigError: The folder holds no run.
+    """
+    ledger = Ledger(run)
+    settings = ledger.settings()
+    counts: Counter[str] = Counter(dict.fromkeys(("done", "failed", "working", "waiting"), 0))
+    working, failures, seconds, peak = [], [], [], 0.0
+    for name, key in ledger.planned().items():
+        entry = ledger.read(name)
+        if entry is not None and entry.settings == key and ledger.still_stands(entry):
+            counts[entry.outcome] += 1
+            peak = max(peak, entry.peak_mb)
+            if entry.outcome == "done":
+                seconds.append(sum(entry.seconds.values()))
+            else:
+                cells = {"step": entry.step, "reason": entry.reason, "way_out": entry.hint}
+                failures.append({"case_id": name, **cells})
+        elif is_held(ledger.lock_of(name)):
+            counts["working"] += 1
+            working.append(name)
+        else:
+            counts["waiting"] += 1
+    folder = run / "cases" if "ingest" in settings["steps"] else Path(settings["source"])
+    mean = sum(seconds) / len(seconds) if seconds else None
+    left = counts["waiting"] + counts["working"] / 2  # a case at work is half done on average
+    return CohortStatus(
+        run=str(run),
+        is_running=ledger.is_running(),
+        counts=dict(counts),
+        working=tuple(working),
+        failures=tuple(failures),
+        seconds_a_case=None if mean is None else round(mean, 2),
+        peak_mb=peak,
+        hours_left=round(left * mean / len(working) / 3600, 2) if mean and working else None,
+        twins=twins(folder),
+        changed=changes_since_split(folder) if (folder / MANIFEST).is_file() else (),
+    )

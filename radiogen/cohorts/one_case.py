@@ -1,4 +1,4 @@
-"""One case through its steps, in whichever process: what every engine runs."""
+"""Take one case through its steps, in whichever process: what every worker does."""
 
 import errno
 import logging
@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from radiogen import __version__
-from radiogen.cohorts.ledger import TRIES, Entry, Ledger, stamp
+from radiogen.cohorts.ledger import TRIES, Ledger, LedgerEntry, stamp
 from radiogen.cohorts.settings import CohortSettings
 from radiogen.errors import CaseError, OutputError, RadiogenError
 from radiogen.features.extract import keep_features
@@ -40,7 +40,7 @@ Folders = tuple[Path, ...]
 
 
 def read_networks(folders: Sequence[Path]) -> tuple[ModelConfig, str]:
-    """What the networks of a run share, and one hash for them.
+    """Return what the networks of a run share, and one hash for them.
 
     Raises:
         ModelError: A folder is not whole, or the networks see their input differently.
@@ -53,17 +53,20 @@ def read_networks(folders: Sequence[Path]) -> tuple[ModelConfig, str]:
 
 
 def networks_of(folders: Folders, device: str) -> AnyModel:
-    """All that segment; loaded once in each process, again only when their files have changed."""
+    """Return the networks that segment; loaded once in each process, again when their files have changed."""
     return _loaded(folders, device, stamp(files_of(folders)))
 
 
 def network_of_features(folders: Folders, device: str) -> Model:
-    """The first one."""
+    """Return the network whose features are taken: the first.
+
+    Features of networks that were trained apart cannot be averaged: their channels are in no common order.
+    """
     return networks_of(folders, device).members[0]
 
 
 def files_of(folders: Iterable[Path]) -> list[Path]:
-    """The files that make the networks."""
+    """Return the files that make the networks."""
     return [folder / name for folder in all_members(folders) for name in (WEIGHTS, CONFIG)]
 
 
@@ -72,9 +75,9 @@ def _loaded(folders: Folders, device: str, _stamp: str) -> AnyModel:
     return load_models(folders, pick_device(device))
 
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 SEGMENTED, FEATURES, CASES = "segmented", "features", "cases"
-_ONE_AT_A_TIME = threading.Lock()  # a worker of several threads would share networks and their memory
+_one_at_a_time = threading.Lock()  # threads of one Dask worker would share networks and their memory
 log = logging.getLogger(__name__)
 
 
@@ -86,7 +89,7 @@ class CaseTask:
     case_id: str
     settings: CohortSettings
     key: str  # hash of all that decides the results
-    token: str  # of this start of the head
+    token: str  # of this start of the run
     case: Case | None = None
     plan: CasePlan | None = None
     archive: Path | None = None  # from which the files of the plan were unpacked
@@ -94,47 +97,53 @@ class CaseTask:
 
     @property
     def inputs(self) -> list[Path]:
-        """The files that the case is made of; an archive is unpacked anew by every head."""
+        """The files that the case is made of; an archive stands for its members, which are unpacked anew."""
         if self.archive is not None:
             return [self.archive]
         if self.case is not None:
             return [self.case.ct_path, self.case.lungs_path, self.case.lesion_path]
-        ct = self.plan.source.ct if self.plan else None
-        slices = [] if ct is None else [ct] if isinstance(ct, Path) else [one.path for one in ct.slices]
-        outline = self.plan.source.outline if self.plan else None
-        return [*slices, *([outline.path] if outline else [])]
+        if self.plan is None:
+            return []
+        ct, outline = self.plan.source.ct, self.plan.source.outline
+        files = [outline.path] if outline else []
+        if isinstance(ct, Path):
+            return [ct, *files]
+        return [*(one.path for one in ct.slices), *files] if ct else files
 
     @property
     def outputs(self) -> list[Path]:
         """The files that say that its steps are done."""
-        steps, name = self.settings.of_a_case, self.case_id
-        others = [FORMATS[each] for each in self.settings.segment.formats if each != "nifti"]
-        made = {
-            "ingest": [self.run / CASES / name / each for each in ("ct.nii.gz", "case.run.json")],
-            "segment": [
-                self.run / SEGMENTED / name / each
-                for each in ("lesion.nii.gz", "lesions.csv", "lesion.run.json", *others)
-            ],
-            "extract-features": [self.run / FEATURES / f"{name}.json"],
+        case, segmented = self.run / CASES / self.case_id, self.run / SEGMENTED / self.case_id
+        formats = [FORMATS[name] for name in self.settings.segment.formats if name != "nifti"]
+        masks = ["lesion.nii.gz", "lesions.csv", "lesion.run.json", *formats]
+        outputs = {
+            "ingest": [case / "ct.nii.gz", case / "case.run.json"],
+            "segment": [segmented / name for name in masks],
+            "extract-features": [self.run / FEATURES / f"{self.case_id}.json"],
         }
-        return [path for step in steps for path in made[step]]
+        return [path for step in self.settings.of_a_case for path in outputs[step]]
 
 
-def is_settled(task: CaseTask, entry: Entry | None) -> bool:
-    """Whether nothing need be done: done or failed with these settings, and no file has changed since."""
+def is_settled(task: CaseTask, entry: LedgerEntry | None) -> bool:
+    """Return whether nothing need be done: done or failed with these settings, and no file changed since.
+
+    What failed is not tried again by itself: the same input fails in the same way.
+    """
     if entry is None or entry.settings != task.key or entry.inputs != stamp(task.inputs):
         return False
     return Ledger(task.run).still_stands(entry)
 
 
-def run_case(task: CaseTask) -> Entry:
+def run_case(task: CaseTask) -> LedgerEntry:
     """Take one case through its steps, and write down what became of it; never raises."""
     ledger = Ledger(task.run)
-    with _ONE_AT_A_TIME:
+    with _one_at_a_time:
+        # A network gives other last digits with another number of threads, so that a share of the processors
+        # would make `--jobs 2` differ from `--jobs 1`.
         torch.set_num_threads(task.settings.threads)
         try:
             if task.version != __version__ or not ledger.home.is_dir():
-                raise _strange_worker(task, ledger)
+                raise _unusable_worker(task, ledger)
             with waited_for(ledger.lock_of(task.case_id)):
                 entry = _attempt(task, ledger)
                 if entry.outcome != "stopped":
@@ -144,29 +153,30 @@ def run_case(task: CaseTask) -> Entry:
             return stopped(task, error)
 
 
-def stopped(task: CaseTask, error: Exception) -> Entry:
-    """The entry of a case on which the whole run has to end."""
+def stopped(task: CaseTask, error: Exception) -> LedgerEntry:
+    """Return the entry of a case on which the whole run has to end."""
     wrong, hint = (str(error.args[1]), error.hint) if isinstance(error, RadiogenError) else ("", "")
     reason = wrong or f"cannot be written: {getattr(error, 'strerror', None) or error}"
-    return Entry(task.case_id, "stopped", task.key, reason=reason, hint=hint or "free some space")
+    return LedgerEntry(task.case_id, "stopped", task.key, reason=reason, hint=hint or "free some space")
 
 
-def died(task: CaseTask) -> Entry:
-    """The entry of a case on which every worker died."""
+def died(task: CaseTask) -> LedgerEntry:
+    """Return the entry of a case on which every worker died."""
     reason = f"the worker died {TRIES} times on this case"
     hint = "give a worker more memory (fewer --jobs), then radiogen cohort retry"
-    entry = Entry(task.case_id, "failed", task.key, stamp(task.inputs), reason=reason, hint=hint)
+    entry = LedgerEntry(task.case_id, "failed", task.key, stamp(task.inputs), reason=reason, hint=hint)
     return replace(entry, step=task.settings.of_a_case[-1])
 
 
-def _strange_worker(task: CaseTask, ledger: Ledger) -> RadiogenError:
+def _unusable_worker(task: CaseTask, ledger: Ledger) -> RadiogenError:
     if task.version != __version__:
         wrong = f"a worker runs radiogen {__version__}, the head {task.version}"
         return OutputError(task.run, wrong, "install one version everywhere")
     return OutputError(ledger.home, "is not seen by a worker", "take a folder that all machines share")
 
 
-def _attempt(task: CaseTask, ledger: Ledger) -> Entry:
+def _attempt(task: CaseTask, ledger: Ledger) -> LedgerEntry:
+    # The marks decide, not Dask's count of deaths, which also counts the neighbours of a case that kills.
     before = ledger.tries(task.case_id, task.token)
     if len(before) >= TRIES:
         return died(task)
@@ -176,14 +186,14 @@ def _attempt(task: CaseTask, ledger: Ledger) -> Entry:
     try:
         return _steps(task, ledger)
     finally:
-        for each in (mark, *before):
-            each.unlink(missing_ok=True)
+        for path in (mark, *before):
+            path.unlink(missing_ok=True)
 
 
-def _steps(task: CaseTask, ledger: Ledger) -> Entry:
+def _steps(task: CaseTask, ledger: Ledger) -> LedgerEntry:
     seconds: dict[str, float] = {}
     inputs, step = stamp(task.inputs), ""
-    entry = Entry(task.case_id, "done", task.key, inputs, worker=os.getpid())
+    entry = LedgerEntry(task.case_id, "done", task.key, inputs, worker=os.getpid())
     try:
         for step in task.settings.of_a_case:
             began = time.perf_counter()
@@ -201,10 +211,10 @@ def _steps(task: CaseTask, ledger: Ledger) -> Entry:
 
 
 def _is_full(error: BaseException) -> bool:
-    """Whether nothing can be written any more, which is no fault of the case."""
+    """Return whether nothing can be written any more, which is no fault of the case."""
     while not isinstance(error, OSError) and error.__cause__ is not None:
         error = error.__cause__
-    return isinstance(error, OSError) and error.errno in FULL
+    return isinstance(error, OSError) and error.errno in DISK_ERRORS
 
 
 def _why(task: CaseTask, error: Exception) -> tuple[str, str]:
@@ -233,20 +243,20 @@ def _segment(task: CaseTask, _ledger: Ledger) -> None:
     options, model = task.settings.segment, networks_of(task.settings.model, task.settings.device)
     options = options.model_copy(update={"prior": chosen_prior(options, model.config), "existing": "skip"})
     out = task.run / SEGMENTED
-    formats = _formats_of(task, model.hash, out)
+    formats = _writer_of(task, model.hash, out)
     CaseSegmenter(out, Inference(model, options.how), options, formats).segment(_case(task))
 
 
-def _formats_of(task: CaseTask, model_hash: str, out: Path) -> FormatWriter:
-    """A scan of the run refers to itself; cases to the DICOM that was named, which is looked through once."""
+def _writer_of(task: CaseTask, model_hash: str, out: Path) -> FormatWriter:
+    """Return the writer of a case: a scan refers to its own DICOM, a case to the folder that was named."""
     options = task.settings.segment
     if task.plan is not None and options.dicom is None:
         return FormatWriter(options.formats, task.plan.source, options.keep_patient, model_hash, out)
-    return _formats(options.formats, options.dicom, options.keep_patient, model_hash, out)
+    return _cached_writer(options.formats, options.dicom, options.keep_patient, model_hash, out)
 
 
 @lru_cache(maxsize=1)
-def _formats(
+def _cached_writer(
     formats: tuple[Format, ...], dicom: Path | None, keep_patient: bool, model_hash: str, out: Path
 ) -> FormatWriter:
     return FormatWriter(formats, dicom, keep_patient, model_hash, out)
@@ -259,7 +269,7 @@ def _features(task: CaseTask, _ledger: Ledger) -> None:
 
 
 def masks_of(settings: CohortSettings, run: Path) -> Path | None:
-    """Where the lesions of the features are: what was segmented, or else the outlines of the cases."""
+    """Return where the lesions of the features are: what was segmented; None: the outlines of the cases."""
     return run / SEGMENTED if "segment" in settings.steps else None
 
 

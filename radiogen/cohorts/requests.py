@@ -1,4 +1,4 @@
-"""Turn what was asked for, a cohort or a download list, into series of the index."""
+"""Turn the name of a cohort, or a download list, into series of the index."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -10,14 +10,14 @@ import pandas as pd
 from radiogen.cohorts.index import (
     COLUMNS,
     SeriesRow,
-    SeriesWanted,
-    chosen_series,
+    SeriesSelection,
     cohort_series,
     of_patients,
     packaged_index,
     patients_of,
     read_series_rows,
-    wanted_series,
+    select_series,
+    series_of_list,
 )
 from radiogen.errors import ConfigError, TableError
 from radiogen.io.tables import read_text_table
@@ -33,7 +33,7 @@ TCIA_START = "ListOfSeriesToDownload="
 
 @dataclass(frozen=True)
 class SeriesList:
-    """What a list asks for: SeriesInstanceUIDs, or the names of series in the buckets of the IDC."""
+    """What a list names: SeriesInstanceUIDs, or the UUIDs of series in the buckets of the IDC."""
 
     uids: frozenset[str] = frozenset()
     uuids: frozenset[str] = frozenset()
@@ -43,12 +43,12 @@ class SeriesList:
 
 
 def is_series_list(path: Path) -> bool:
-    """Whether a name is that of a download list."""
+    """Return whether a file name is that of a download list."""
     return path.suffix.lower() in ENDINGS
 
 
 def read_series_list(path: Path) -> SeriesList:
-    """The series that a download list names.
+    """Read the series that a download list names.
 
     Raises:
         TableError: It cannot be read, names nothing, names a series twice, or names what cannot be a series.
@@ -96,73 +96,77 @@ def _cells(table: pd.DataFrame, name: str) -> Iterable[tuple[int, str]]:
 
 
 def _checked(path: Path, names: Iterable[tuple[int, str]], pattern: re.Pattern[str] = UID) -> frozenset[str]:
-    seen: set[str] = set()
+    checked: set[str] = set()
     for number, name in names:
         if not name:
             continue
         if not pattern.fullmatch(name) or ".." in name:
             raise TableError(path, f"line {number} names no series: {name[:80]!r}", "correct it")
-        if name in seen:
+        if name in checked:
             raise TableError(path, f"line {number} names {name} again", "remove one of the lines")
-        seen.add(name)
-    if not seen:
+        checked.add(name)
+    if not checked:
         raise TableError(path, "names no series", "download the list again")
-    return frozenset(seen)
+    return frozenset(checked)
 
 
 @dataclass(frozen=True)
-class Request:
-    """The series that were asked for, the cohorts they are of, and how many names nobody knows."""
+class SeriesRequest:
+    """The series that were requested, their cohorts, and how many names of a list are unknown."""
 
     cards: tuple[CohortCard, ...]
     rows: tuple[SeriesRow, ...]
     unknown: int = 0
 
 
-def find_request(name: str, wanted: SeriesWanted, index: Path | None = None) -> Request:
-    """The series of a cohort by the rules of its card, or those that a download list names.
+def find_request(name: str, selection: SeriesSelection, index: Path | None = None) -> SeriesRequest:
+    """Find the series of a cohort by the rules of its card, or those that a download list names.
 
     Args:
         name: Of a cohort, or path of a `.tcia`, `.s5cmd` or CSV list.
-        wanted: Which of them.
+        selection: Which of them.
         index: Rows of the index; else the one that is installed with idc-index.
 
     Raises:
         RadiogenError: Nothing is left, or a list, an index or a card does not fit.
     """
     if is_series_list(Path(name)):
-        return _of_list(Path(name), wanted, index)
+        return _of_list(Path(name), selection, index)
     card = cohort_card(name)
     if not card.source.idc:
-        cohort_series([], card)  # says where else it is had
+        cohort_series([], card)  # raises, and names where else to get it
     series = cohort_series(read_series_rows(index or packaged_index(), card.source.idc), card)
-    return Request((card,), tuple(wanted_series(series, wanted, card.name)))
+    return SeriesRequest((card,), tuple(select_series(series, selection, card.name)))
 
 
-def _of_list(path: Path, wanted: SeriesWanted, index: Path | None) -> Request:
-    if wanted.only_with_outline:
+def _of_list(path: Path, selection: SeriesSelection, index: Path | None) -> SeriesRequest:
+    if selection.only_with_outline:
         raise ConfigError("--only-with-outline", "does not go with a list", "name the cohort instead")
-    asked = read_series_list(path)
+    listed = read_series_list(path)
     index = index or packaged_index()
-    cards, rows = [], []
+    cards: list[CohortCard] = []
+    rows: list[SeriesRow] = []
     for card in (cohort_card(name) for name in cohort_names()):
         if card.source.idc:
             mine = _of_cohort(index, card)
-            found, _ = chosen_series(cohort_series(mine, card), asked.uids, asked.uuids) if mine else ([], 0)
-            cards += [card] if found else []
-            rows += found
-    unknown = len(asked) - len(rows)
-    if wanted.patients:
-        rows = of_patients(rows, wanted.patients)
-    if wanted.limit is not None:
-        rows = of_patients(rows, patients_of(rows)[: wanted.limit])
+            if not mine:
+                continue
+            found, _ = series_of_list(cohort_series(mine, card), listed.uids, listed.uuids)
+            if found:
+                cards.append(card)
+                rows += found
+    unknown = len(listed) - len(rows)
+    if selection.patients:
+        rows = of_patients(rows, selection.patients)
+    if selection.limit is not None:
+        rows = of_patients(rows, patients_of(rows)[: selection.limit])
     if not rows:
         raise TableError(path, "names no series of a known cohort", "see radiogen cohort list")
-    return Request(tuple(cards), tuple(rows), unknown)
+    return SeriesRequest(tuple(cards), tuple(rows), unknown)
 
 
 def _of_cohort(index: Path, card: CohortCard) -> Sequence[SeriesRow]:
-    """The rows of one cohort; none where the index has none of it."""
+    """Return the rows of one cohort; none where the index has none of it."""
     try:
         return read_series_rows(index, card.source.idc)
     except TableError as error:

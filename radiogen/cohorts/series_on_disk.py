@@ -1,4 +1,4 @@
-"""See which series a tree already holds, whoever downloaded it: by what the files say, not by their names."""
+"""Check which series a folder holds, whoever downloaded it, by the headers of its files."""
 
 import warnings
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ State = Literal["complete", "missing", "part", "too many", "other bytes"]
 
 @dataclass
 class SeriesFiles:
-    """The files of one series in a tree: images told apart by SOPInstanceUID, and their bytes."""
+    """The files of one series: images told apart by SOPInstanceUID, and their bytes."""
 
     sop_uids: set[str]
     bytes: int = 0
-    copies: int = 0  # files whose image was seen before
+    copies: int = 0  # files whose image is there already
 
 
 @dataclass(frozen=True)
@@ -42,27 +42,27 @@ class SeriesState:
 
 @dataclass(frozen=True)
 class TreeState:
-    """What a tree holds of the series that were looked for, and what else is in it."""
+    """What a folder holds of the series that are expected, and what else is in it."""
 
     series: tuple[SeriesState, ...]
-    others: int  # series that were not looked for
+    others: int  # series that are not expected
     copies: int  # files that hold an image a second time
     damaged: tuple[Path, ...]  # files named .dcm that cannot be read
 
     def of(self, state: State) -> list[SeriesState]:
-        """The series in one state."""
+        """Return the series in one state."""
         return [one for one in self.series if one.state == state]
 
 
-def look_through(tree: Path, rows: Sequence[SeriesRow], progress: Progress = no_progress) -> TreeState:
-    """Compare a tree with the series that it should hold; reads the head of every file.
+def check_tree(tree: Path, rows: Sequence[SeriesRow], progress: Progress = no_progress) -> TreeState:
+    """Compare a folder with the series that it should hold; reads the header of every file.
 
     A series is complete when all its images are there. Bytes are compared too: the index knows them exactly.
 
     Args:
         tree: Folder of any layout: of `radiogen cohort download`, `idc download` or the NBIA retriever.
-        rows: The series looked for.
-        progress: Is told of headers read.
+        rows: The series that are expected.
+        progress: Told of headers read.
 
     Raises:
         SeriesError: The folder does not exist.

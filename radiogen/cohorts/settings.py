@@ -1,4 +1,4 @@
-"""The settings of a cohort run: which steps, and the options of each."""
+"""Settings of a cohort run: which steps, and the options of each."""
 
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -27,7 +27,7 @@ class CohortSettings(Settings):
         clinical_mapping: YAML that names its columns.
         split: Only the cases of this split; of cases only.
         threads: Threads of the network in each worker. Part of the result: another number adds in another
-            order, which changes last digits (docs/decisions/0052).
+            order, which changes last digits.
         device: Where networks run.
     """
 
@@ -70,8 +70,8 @@ class CohortSettings(Settings):
         return tuple(step for step in self.steps if step in STEPS[:3])
 
     def described(self) -> dict[str, Any]:
-        """What decides the results of a case, without places of files."""
-        said = self.model_dump(mode="json", include={"of_a_case", "threads", "segment", "features"})
-        said["steps"] = list(self.of_a_case)
-        said["ingest"] = self.ingest.model_dump(mode="json", exclude={"jobs", "existing"})
-        return said
+        """Return what decides the results of a case, without places of files."""
+        described = self.model_dump(mode="json", include={"of_a_case", "threads", "segment", "features"})
+        described["steps"] = list(self.of_a_case)
+        described["ingest"] = self.ingest.model_dump(mode="json", exclude={"jobs", "existing"})
+        return described

@@ -1,4 +1,4 @@
-"""Divide the patients of a case folder into those a training may see and those it must not."""
+"""Split the patients of a case folder into those a network may learn from and those that test it."""
 
 import json
 from collections import Counter
@@ -16,7 +16,7 @@ from radiogen.volume import pixels_sha256
 
 
 def pixels_of(case: Case) -> str:
-    """The hash of a case's CT voxels: as ingest wrote it down, else computed; empty where no CT lies there.
+    """Return the hash of a case's CT voxels: as ingest wrote it, else computed; empty without a CT.
 
     Raises:
         RadiogenError: The CT cannot be read.
@@ -26,7 +26,7 @@ def pixels_of(case: Case) -> str:
 
 
 def known_pixels(case: Case) -> str:
-    """The hash that ingest wrote down; empty for cases that another version or hand made."""
+    """Return the hash that ingest wrote; empty for cases made by hand or by an older version."""
     try:
         return str(case.about().get("pixels_sha256", ""))
     except CaseError:
@@ -34,7 +34,7 @@ def known_pixels(case: Case) -> str:
 
 
 def twins(folder: Path) -> tuple[tuple[str, ...], ...]:
-    """Groups of case ids, of different patients, that hold the same voxels; by what ingest wrote down."""
+    """Return groups of case ids, of different patients, whose CTs have the same voxels, as ingest wrote."""
     if not (folder / MANIFEST).is_file():
         return ()
     cases = find_cases(folder)
@@ -42,7 +42,7 @@ def twins(folder: Path) -> tuple[tuple[str, ...], ...]:
 
 
 def groups_of_twins(cases: Sequence[Case], pixels: dict[str, str]) -> tuple[tuple[str, ...], ...]:
-    """Case ids of different patients with one hash, each group and all groups sorted."""
+    """Return case ids of different patients with one hash, each group and all groups sorted."""
     by_hash: dict[str, list[Case]] = {}
     for case in cases:
         if pixels[case.case_id]:
@@ -55,23 +55,16 @@ SPLIT = "split.json"
 
 
 @dataclass(frozen=True)
-class Split:
+class DrawnSplit:
     """Number of cases in each split, and cases of different patients that hold one scan."""
 
     counts: dict[str, int]
     twins: tuple[tuple[str, ...], ...]
 
 
-def split_cases(
-    cases: Path, test_share: float, seed: int, existing: Literal["skip", "overwrite"] = "skip"
-) -> dict[str, int]:
-    """As `draw_split`; only the number of cases in each split."""
-    return draw_split(cases, test_share, seed, existing).counts
-
-
 def draw_split(
     cases: Path, test_share: float, seed: int, existing: Literal["skip", "overwrite"] = "skip"
-) -> Split:
+) -> DrawnSplit:
     """Write `train` or `test` into the manifest, by patient, stratified by EGFR status and hospital.
 
     Two ids whose scans hold the same voxels are one patient. What was drawn, and the hashes of what it was
@@ -92,9 +85,9 @@ def draw_split(
     pixels = {case.case_id: pixels_of(case) for case in found}
     same = groups_of_twins(found, pixels)
     drawn_from = _drawn_from(rows, pixels)
-    how = {"test_share": test_share, "seed": seed}
+    options = {"test_share": test_share, "seed": seed}
     if existing == "skip":
-        _check_unchanged(cases, how, drawn_from)
+        _check_unchanged(cases, options, drawn_from)
     group = _groups(rows, same)
     test = _draw(rows, group, test_share, seed)
     if not 0 < len(test) < len(set(group.values())):
@@ -103,25 +96,25 @@ def draw_split(
         row["split"] = "test" if group[row["patient_id"]] in test else "train"
     write_manifest(cases, rows)
     split = {row["case_id"]: row["split"] for row in sorted(rows, key=lambda row: row["case_id"])}
-    write_json(cases / SPLIT, {**how, "split": split, "twins": same, "drawn_from": drawn_from})
-    return Split(dict(Counter(row["split"] for row in rows)), same)
+    write_json(cases / SPLIT, {**options, "split": split, "twins": same, "drawn_from": drawn_from})
+    return DrawnSplit(dict(Counter(row["split"] for row in rows)), same)
 
 
 def changes_since_split(cases: Path) -> tuple[str, ...]:
-    """What has changed in a folder of cases since its split was drawn, in sentences; empty without one."""
+    """Return what changed in a folder of cases since its split was drawn, in sentences; empty without one."""
     content = _read(cases)
     if content is None:
         return ()
     rows = read_manifest(cases)
     moved = sorted(row["case_id"] for row in rows if row["split"] != content["split"].get(row["case_id"], ""))
     pixels = {case.case_id: pixels_of(case) for case in find_cases(cases)}
-    said = _differences(content["drawn_from"], _drawn_from(rows, pixels))
+    changes = _differences(content["drawn_from"], _drawn_from(rows, pixels))
     moved = [name for name in moved if name in content["split"]]
-    return (*said, *([f"the split of {', '.join(moved)} was edited"] if moved else []))
+    return (*changes, *([f"the split of {', '.join(moved)} was edited"] if moved else []))
 
 
 def _drawn_from(rows: list[dict[str, str]], pixels: dict[str, str]) -> dict[str, dict[str, str]]:
-    """What decides a split, by case id: whose the case is, its strata, and what its CT holds."""
+    """Return what decides a split, by case id: the patient, the strata, the voxels of the CT."""
     return {
         row["case_id"]: {name: row.get(name, "") for name in ("patient_id", "egfr", "site")}
         | {"pixels_sha256": pixels[row["case_id"]]}
@@ -129,18 +122,18 @@ def _drawn_from(rows: list[dict[str, str]], pixels: dict[str, str]) -> dict[str,
     }
 
 
-def _check_unchanged(cases: Path, how: dict[str, Any], drawn_from: dict[str, Any]) -> None:
+def _check_unchanged(cases: Path, options: dict[str, Any], drawn_from: dict[str, Any]) -> None:
     content = _read(cases)
-    if content is None or any(content.get(name) != value for name, value in how.items()):
+    if content is None or any(content.get(name) != value for name, value in options.items()):
         return
-    said = _differences(content["drawn_from"], drawn_from)
-    if said:
+    changes = _differences(content["drawn_from"], drawn_from)
+    if changes:
         hint = "--existing overwrite draws anew; what was trained may have seen who then becomes test"
-        raise OutputError(cases / SPLIT, f"was drawn from other cases: {'; '.join(said)}", hint)
+        raise OutputError(cases / SPLIT, f"was drawn from other cases: {'; '.join(changes)}", hint)
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What differs, in sentences."""
+    """Return what differs, in sentences."""
     kinds = {
         "new": sorted(now.keys() - before.keys()),
         "gone": sorted(before.keys() - now.keys()),
@@ -158,7 +151,7 @@ def _read(cases: Path) -> dict[str, Any] | None:
 
 
 def _groups(rows: list[dict[str, str]], same: tuple[tuple[str, ...], ...]) -> dict[str, str]:
-    """By patient the name of its group: itself, or the first of the patients that share a scan."""
+    """Return the group of each patient: itself, or the first of the patients that share a scan."""
     patient_of = {row["case_id"]: row["patient_id"] for row in rows}
     group = {patient: patient for patient in patient_of.values()}
     for case_ids in same:
@@ -169,13 +162,18 @@ def _groups(rows: list[dict[str, str]], same: tuple[tuple[str, ...], ...]) -> di
 
 
 def _draw(rows: list[dict[str, str]], group: dict[str, str], test_share: float, seed: int) -> set[str]:
+    """Draw the test patients of each stratum (EGFR status and hospital).
+
+    What rounding takes from one stratum is carried over to the next, so that the whole has its share even
+    where strata are small.
+    """
     strata: dict[tuple[str, str], set[str]] = {}
-    placed: set[str] = set()
+    assigned: set[str] = set()
     for row in sorted(rows, key=lambda row: row["case_id"]):
         name = group[row["patient_id"]]
-        if name not in placed:  # a patient lies in one stratum, even if two of its rows disagree
+        if name not in assigned:  # a patient lies in one stratum, even if two of its rows disagree
             strata.setdefault((row["egfr"], row.get("site", "")), set()).add(name)
-            placed.add(name)
+            assigned.add(name)
     rng = np.random.default_rng(seed)
     test: set[str] = set()
     carried = 0.0

@@ -10,7 +10,7 @@ from training.tiny_run import tiny_settings
 from radiogen.benchmark import variants
 from radiogen.benchmark.segmentation import benchmark_segmentation, segmentation_table, time_networks
 from radiogen.benchmark.variants import Variant, VariantSettings, plan_variants
-from radiogen.cohorts.split import split_cases
+from radiogen.cohorts.split import draw_split
 from radiogen.errors import CaseError, ConfigError
 from radiogen.io.cases import find_cases, read_manifest, write_manifest
 from radiogen.networks.raseg import build_raseg
@@ -33,7 +33,7 @@ def parted(made_cases, tmp_path_factory):
     """Four cases, of which two are for testing, one of them without an outline."""
     cases = tmp_path_factory.mktemp("parted") / "cases"
     shutil.copytree(made_cases, cases)
-    split_cases(cases, 0.5, 0)
+    draw_split(cases, 0.5, 0)
     last = [case for case in find_cases(cases) if case.split == "test"][-1]
     last.lesion_path.unlink()
     return cases

@@ -6,7 +6,7 @@ import pytest
 from dicom_phantom import write_ct
 from tiny_cases import TINY
 
-from radiogen.cohorts.cards import look_at, start_card
+from radiogen.cohorts.cards import examine_folder, start_card
 from radiogen.errors import ConfigError, OutputError, RadiogenError
 from radiogen.ingestion.ingest import ingest
 from radiogen.ingestion.options import IngestOptions
@@ -22,7 +22,7 @@ def made(tmp_path_factory):
 
 
 def test_a_folder_becomes_a_card_with_its_table_its_structures_and_its_look_alike(made):
-    facts = look_at(made / "scans")
+    facts = examine_folder(made / "scans")
     assert (facts.scans, facts.refused) == (3, 0) and sum(facts.kinds.values()) == 3
     assert facts.known == "phantoms"
     card = start_card(made / "scans", made / "mine.yaml")

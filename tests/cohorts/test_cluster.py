@@ -11,7 +11,8 @@ import pytest
 from cohorts.cohort_workers import FATAL, MOST, counted, dies_in_the_middle_of_one, loses_the_scheduler
 from cohorts.conftest import BROKEN, results
 
-from radiogen.cohorts.run import Spread, run_cohort
+from radiogen.cohorts.run import run_cohort
+from radiogen.cohorts.workers import WorkerOptions
 from radiogen.errors import ConfigError
 
 distributed = pytest.importorskip("distributed")
@@ -26,7 +27,7 @@ def test_workers_that_are_killed_cost_at_most_their_own_case(plain_run, settings
     run = tmp_path / "run"
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         assert cluster.scheduler_address.startswith("tcp://127.0.0.1:")
-        spread = Spread(scheduler=cluster.scheduler_address)
+        spread = WorkerOptions(scheduler=cluster.scheduler_address)
         report = run_cohort(settings, run, spread, work=dies_in_the_middle_of_one)
         reasons = {row["case_id"]: row["reason"] for row in report.failures}
         assert report.done == 3 and reasons.keys() == {FATAL, BROKEN}
@@ -69,7 +70,7 @@ def started_by_hand(home):
 def test_a_scheduler_that_is_lost_in_the_middle_ends_the_run_in_one_line(plain_run, settings, tmp_path):
     run = tmp_path / "run"
     with started_by_hand(tmp_path) as address, pytest.raises(ConfigError, match="was lost"):
-        run_cohort(settings, run, Spread(scheduler=address), work=loses_the_scheduler)
+        run_cohort(settings, run, WorkerOptions(scheduler=address), work=loses_the_scheduler)
     assert run_cohort(settings, run).done >= 2  # those that were never handed out
     assert results(run) == results(plain_run)
 
@@ -77,19 +78,19 @@ def test_a_scheduler_that_is_lost_in_the_middle_ends_the_run_in_one_line(plain_r
 def test_on_devices_each_case_has_one_for_itself(settings, tmp_path):
     on_gpu = settings.model_copy(update={"device": "cuda", "steps": ("segment",)})
     with in_this_process(threads_per_worker=4) as cluster:
-        spread = Spread(scheduler=cluster.scheduler_address)
+        spread = WorkerOptions(scheduler=cluster.scheduler_address)
         with pytest.raises(ConfigError, match="has no worker with --resources GPU=1"):
             run_cohort(on_gpu, tmp_path / "run", spread)
     with in_this_process(threads_per_worker=4, resources={"GPU": 1}) as cluster:
-        spread = Spread(scheduler=cluster.scheduler_address)
+        spread = WorkerOptions(scheduler=cluster.scheduler_address)
         report = run_cohort(on_gpu, tmp_path / "run", spread, work=counted)
     assert report.done == 4 and MOST == [1, 1, 1, 1, 1]
 
 
 def test_a_scheduler_that_is_not_there_is_one_line(settings, tmp_path, monkeypatch):
-    monkeypatch.setattr("radiogen.cohorts.cluster.CONNECT_S", 1)
+    monkeypatch.setattr("radiogen.cohorts.workers.CONNECT_S", 1)
     with pytest.raises(ConfigError, match="does not answer"):
-        run_cohort(settings, tmp_path / "run", Spread(scheduler="tcp://127.0.0.1:1"))
+        run_cohort(settings, tmp_path / "run", WorkerOptions(scheduler="tcp://127.0.0.1:1"))
 
 
 def test_a_worker_that_cannot_begin_is_one_line(settings, tmp_path):
@@ -97,6 +98,6 @@ def test_a_worker_that_cannot_begin_is_one_line(settings, tmp_path):
         raise ModuleNotFoundError("No module named 'radiogen'")
 
     with in_this_process(threads_per_worker=1) as cluster:
-        spread = Spread(scheduler=cluster.scheduler_address)
+        spread = WorkerOptions(scheduler=cluster.scheduler_address)
         with pytest.raises(ConfigError, match="cannot take a case: ModuleNotFoundError"):
             run_cohort(settings, tmp_path / "run", spread, work=broken)

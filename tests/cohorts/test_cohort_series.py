@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from radiogen.cohorts.cards import card_lines
-from radiogen.cohorts.index import SeriesWanted, cohort_series, patients_of, read_series_rows, wanted_series
+from radiogen.cohorts.index import (
+    SeriesSelection,
+    cohort_series,
+    patients_of,
+    read_series_rows,
+    select_series,
+)
 from radiogen.cohorts.requests import find_request
 from radiogen.errors import ConfigError
 from radiogen.io.clinical import read_clinical
@@ -56,7 +62,7 @@ def test_the_counts_of_the_design_come_out(shared_data, name, patients, ct, outl
 
 def test_only_r01_has_outlines_and_automatic_ones_are_not_fetched(shared_data):
     card, _, series = series_of(shared_data, "nsclc_radiogenomics")
-    chosen = wanted_series(series, SeriesWanted(only_with_outline=True), card.name)
+    chosen = select_series(series, SeriesSelection(only_with_outline=True), card.name)
     assert len(patients_of(chosen)) == 144 and {row.patient[:3] for row in chosen} == {"R01"}
     assert not {row.uid for row in series.automatic} & {row.uid for row in chosen}
     assert len(chosen) == 293 and sum(row.bytes for row in chosen) < 22e9
@@ -93,7 +99,7 @@ def test_the_folders_of_the_retriever_are_those_of_the_card(shared_data):
 def test_the_lists_of_others_find_the_series_of_the_cohort(shared_data, name, asked, unknown):
     path = shared_data / "nsclc_radiogenomics_tables" / name
     index = shared_data / "idc_manifests" / "nsclc_radiogenomics.parquet"
-    request = find_request(str(path), SeriesWanted(), index)
+    request = find_request(str(path), SeriesSelection(), index)
     assert [card.name for card in request.cards] == ["nsclc_radiogenomics"]
     assert (len(request.rows) + request.unknown, request.unknown) == (asked, unknown)
 
@@ -103,9 +109,9 @@ def test_a_list_of_the_commons_for_s5cmd_is_read_back(shared_data, tmp_path):
     lines = [f"cp --show-progress s3://{row.bucket}/{row.uuid}/* ./{row.patient}" for row in series.ct[:20]]
     (tmp_path / "list.s5cmd").write_text("# made today\n\n" + "\n".join(lines) + "\n")
     index = shared_data / "idc_manifests" / "nsclc_radiomics.parquet"
-    request = find_request(str(tmp_path / "list.s5cmd"), SeriesWanted(), index)
+    request = find_request(str(tmp_path / "list.s5cmd"), SeriesSelection(), index)
     assert set(request.rows) == set(series.ct[:20]) and not request.unknown
-    two = find_request(str(tmp_path / "list.s5cmd"), SeriesWanted(limit=2), index)
+    two = find_request(str(tmp_path / "list.s5cmd"), SeriesSelection(limit=2), index)
     assert len(patients_of(two.rows)) == 2
 
 
@@ -144,7 +150,7 @@ def test_every_card_says_what_it_forbids_and_how_it_is_had(name):
 
 def test_a_cohort_that_the_commons_lacks_says_where_it_is():
     with pytest.raises(ConfigError, match=r"Task06_Lung\.tar \(MD5"):
-        find_request("msd_lung", SeriesWanted())
+        find_request("msd_lung", SeriesSelection())
 
 
 @pytest.mark.parametrize("name", ["nsclc_radiogenomics", "lidc_idri"])

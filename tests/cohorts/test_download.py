@@ -11,9 +11,9 @@ from tiny_cases import TINY
 
 from radiogen.cohorts import download as downloads
 from radiogen.cohorts.download import download, plan_download
-from radiogen.cohorts.index import SeriesWanted
+from radiogen.cohorts.index import SeriesSelection
 from radiogen.cohorts.requests import find_request
-from radiogen.cohorts.series_on_disk import look_through
+from radiogen.cohorts.series_on_disk import check_tree
 from radiogen.errors import OutputError
 from radiogen.ingestion.ingest import ingest
 from radiogen.ingestion.options import IngestOptions
@@ -30,7 +30,7 @@ def archive(tmp_path_factory):
 
 
 def rows_of(archive, **wanted):
-    return find_request(str(archive.card), SeriesWanted(**wanted), archive.index).rows
+    return find_request(str(archive.card), SeriesSelection(**wanted), archive.index).rows
 
 
 def bring(archive, out, rows=None):
@@ -45,8 +45,8 @@ def contents(folder):
 
 def test_what_was_brought_is_whole_and_ingests_by_its_card(archive, tmp_path):
     plan, failed = bring(archive, tmp_path / "dicom")
-    assert not failed and len(plan.missing) >= 6 and not plan.there
-    found = look_through(tmp_path / "dicom", plan.missing)
+    assert not failed and len(plan.missing) >= 6 and not plan.present
+    found = check_tree(tmp_path / "dicom", plan.missing)
     assert all(one.state == "complete" for one in found.series) and not found.others and not found.copies
     made = ingest(tmp_path / "dicom", tmp_path / "cases", IngestOptions(cohort=str(archive.card)))
     assert [case.case_id for case in made.cases] == ["PHANTOM-001", "PHANTOM-002", "PHANTOM-003"]
@@ -120,7 +120,7 @@ def test_a_series_that_changed_in_the_archive_fails_alone(archive, tmp_path):
     short = rows[0].__class__(**{**rows[0].__dict__, "files": rows[0].files + 1})
     _, failed = bring(archive, tmp_path, [short, *rows[1:]])
     assert [one.row for one in failed] == [short] and "newer index" in str(failed[0].error)
-    assert all(one.state == "complete" for one in look_through(tmp_path, rows[1:]).series)
+    assert all(one.state == "complete" for one in check_tree(tmp_path, rows[1:]).series)
 
 
 def test_bytes_that_change_on_the_way_are_never_written(archive, tmp_path, monkeypatch):
@@ -152,7 +152,7 @@ def test_a_server_that_is_not_there_is_given_up_on(archive, tmp_path, monkeypatc
     plan = plan_download(rows_of(archive), tmp_path)
     failed = download(plan, tmp_path, "http://127.0.0.1:9")
     assert len(failed) == len(plan.missing) and "\n" not in str(failed[0].error)
-    assert "cannot be had" in str(failed[0].error) and "not tried" in str(failed[1].error)
+    assert "cannot be downloaded" in str(failed[0].error) and "not tried" in str(failed[1].error)
 
 
 def test_kill_9_leaves_what_the_same_command_goes_on_with(archive, tmp_path):
@@ -187,5 +187,5 @@ def test_patients_limit_and_outline_choose(archive, tmp_path):
     assert {row.patient for row in rows_of(archive, limit=2)} == {"PHANTOM-001", "PHANTOM-002"}
     ids = [r for r in archive.rows if not (r["PatientID"] == "PHANTOM-001" and r["Modality"] != "CT")]
     index = write_rows(tmp_path / "index.csv", ids)
-    found = find_request(str(archive.card), SeriesWanted(only_with_outline=True), index)
+    found = find_request(str(archive.card), SeriesSelection(only_with_outline=True), index)
     assert {row.patient for row in found.rows} == {"PHANTOM-002", "PHANTOM-003"}

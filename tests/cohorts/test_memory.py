@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from radiogen.cohorts import run as memory
-from radiogen.cohorts.planning import plan_tasks
-from radiogen.cohorts.run import Spread, fitting_jobs, run_cohort, worker_memory_mb
+from radiogen.cohorts import workers as memory
+from radiogen.cohorts.run import plan_tasks, run_cohort
 from radiogen.cohorts.settings import STEPS
+from radiogen.cohorts.workers import WorkerOptions, fitting_jobs, worker_memory_mb
 from radiogen.model.ensemble import starter_model
 from radiogen.runtime import no_progress
 
@@ -55,5 +55,5 @@ def test_a_run_says_that_it_takes_fewer(settings, tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "free_memory_mb", lambda: 1.0)
     said = []
     only = settings.model_copy(update={"steps": ("segment",)})
-    assert run_cohort(only, tmp_path / "run", Spread(jobs=2), say=said.append).done == 4
+    assert run_cohort(only, tmp_path / "run", WorkerOptions(jobs=2), report=said.append).done == 4
     assert len(said) == 1 and said[0].startswith("1 job instead of 2")

@@ -16,8 +16,9 @@ import pytest
 from cohorts.cohort_workers import FATAL, dies_on_one, dies_once_on_each, finds_the_disk_full
 from cohorts.conftest import BROKEN, results
 
-from radiogen.cohorts.run import Spread, remembered, run_cohort
-from radiogen.cohorts.status import cohort_status
+from radiogen.cohorts.ledger import cohort_status
+from radiogen.cohorts.run import run_cohort, settings_of_run
+from radiogen.cohorts.workers import WorkerOptions
 from radiogen.errors import OutputError, RadiogenError
 from radiogen.provenance import write_json
 
@@ -108,30 +109,30 @@ def test_two_workers_and_another_order_of_the_manifest_change_no_byte(plain_run,
     header, *lines = (cases / "manifest.csv").read_text().splitlines()
     random.Random(0).shuffle(lines)
     (cases / "manifest.csv").write_text("\n".join([header, *reversed(lines)]) + "\n")
-    run_cohort(settings.model_copy(update={"source": cases}), tmp_path / "run", Spread(jobs=2))
+    run_cohort(settings.model_copy(update={"source": cases}), tmp_path / "run", WorkerOptions(jobs=2))
     assert results(tmp_path / "run") == results(plain_run)
 
 
 def test_the_parts_of_a_job_array_make_one_run(plain_run, settings, tmp_path):
-    first = run_cohort(settings, tmp_path / "run", Spread(part=(1, 2)))
+    first = run_cohort(settings, tmp_path / "run", WorkerOptions(part=(1, 2)))
     assert first.missing == 2 and not (tmp_path / "run" / "cohort.csv").exists()
-    last = run_cohort(settings, tmp_path / "run", Spread(part=(2, 2)))
+    last = run_cohort(settings, tmp_path / "run", WorkerOptions(part=(2, 2)))
     assert last.missing == 0
     assert results(tmp_path / "run") == results(plain_run)
 
 
 def test_a_worker_killed_in_every_case_changes_no_byte(plain_run, settings, tmp_path):
-    run_cohort(settings, tmp_path / "run", Spread(jobs=2), work=dies_once_on_each)
+    run_cohort(settings, tmp_path / "run", WorkerOptions(jobs=2), work=dies_once_on_each)
     assert results(tmp_path / "run") == results(plain_run)
 
 
 def test_a_case_on_which_every_worker_dies_takes_no_other_along(settings, tmp_path):
-    report = run_cohort(settings, tmp_path / "run", Spread(jobs=2), work=dies_on_one)
+    report = run_cohort(settings, tmp_path / "run", WorkerOptions(jobs=2), work=dies_on_one)
     reasons = {row["case_id"]: row["reason"] for row in report.failures}
     assert report.done == 3 and reasons.keys() == {FATAL, BROKEN}
     assert "died 3 times" in reasons[FATAL]
     assert run_cohort(settings, tmp_path / "run").done == 0  # a plain run leaves failures alone
-    mended = run_cohort(remembered(tmp_path / "run"), tmp_path / "run", retry=True)
+    mended = run_cohort(settings_of_run(tmp_path / "run"), tmp_path / "run", retry=True)
     assert mended.done == 1 and [row["case_id"] for row in mended.failures] == [BROKEN]
 
 

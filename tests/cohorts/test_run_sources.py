@@ -10,8 +10,9 @@ from cohorts.test_run_commands import typed
 from tiny_cases import tiny_cases
 
 from radiogen.cohorts.cards import start_card
-from radiogen.cohorts.run import Spread, run_cohort
-from radiogen.cohorts.status import cohort_status
+from radiogen.cohorts.ledger import cohort_status
+from radiogen.cohorts.run import run_cohort
+from radiogen.cohorts.workers import WorkerOptions
 from radiogen.errors import ConfigError, SeriesError
 from radiogen.io.tensors import load_tensors, save_tensors
 from radiogen.model.ensemble import load_models, write_ensemble
@@ -35,13 +36,13 @@ def test_a_zip_of_scans_gives_the_cases_of_its_folder(scans, tmp_path):
     zipped = scans.model_copy(update={"source": tmp_path / "scans.zip"})
     assert archive == str(zipped.source)
     run_cohort(scans, tmp_path / "plain")
-    assert run_cohort(zipped, tmp_path / "run", Spread(jobs=2)).done == 3
+    assert run_cohort(zipped, tmp_path / "run", WorkerOptions(jobs=2)).done == 3
     assert results(tmp_path / "run") == results(tmp_path / "plain")
     assert not list((tmp_path / "run" / "cases").glob(".unpacked*"))
     assert cohort_status(tmp_path / "run").counts["done"] == 3
     assert run_cohort(zipped, tmp_path / "run").kept == 3
     with pytest.raises(ConfigError, match="unpack it first"):
-        run_cohort(zipped, tmp_path / "parts", Spread(part=(1, 2)))
+        run_cohort(zipped, tmp_path / "parts", WorkerOptions(part=(1, 2)))
 
 
 def test_a_cohort_goes_by_the_name_of_its_card_from_anywhere(scans, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 from dicom_phantom import CT, file_of, uid
 
 from radiogen.cohorts.index import read_series_rows
-from radiogen.cohorts.series_on_disk import look_through
+from radiogen.cohorts.series_on_disk import check_tree
 from radiogen.errors import SeriesError
 
 
@@ -36,13 +36,13 @@ def test_a_tree_of_the_retriever_is_recognised(tmp_path, listed, rows):
     assert all(" " in str(place) for place in where.values())
     for row in few:
         lay(where[row.uid], row.uid, row.files)
-    found = look_through(tmp_path, rows)
+    found = check_tree(tmp_path, rows)
     assert {one.row.uid for one in found.of("missing")} == {row.uid for row in rows if row not in few}
     made = [one for one in found.series if one.row in few]
     assert made and all(one.state == "other bytes" and one.files == one.row.files for one in made)
     (scout, *_) = few
     (where[scout.uid] / "1-001.dcm").unlink()
-    assert look_through(tmp_path, [scout]).series[0].state == "missing"
+    assert check_tree(tmp_path, [scout]).series[0].state == "missing"
 
 
 def test_a_series_in_part_a_copy_and_a_damaged_file_are_said(tmp_path, rows):
@@ -53,7 +53,7 @@ def test_a_series_in_part_a_copy_and_a_damaged_file_are_said(tmp_path, rows):
     (tmp_path / "copy" / "broken.dcm").write_bytes(b"no DICOM")
     (tmp_path / "LICENSE").write_text("CC BY 3.0")
     lay(tmp_path / "other", "1.2.3", 2)
-    found = look_through(tmp_path, [row])
+    found = check_tree(tmp_path, [row])
     assert (found.series[0].state, found.series[0].files) == ("part", row.files - 1)
     assert found.copies == 1 and found.others == 1
     assert [path.name for path in found.damaged] == ["broken.dcm"]
@@ -61,4 +61,4 @@ def test_a_series_in_part_a_copy_and_a_damaged_file_are_said(tmp_path, rows):
 
 def test_a_tree_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(SeriesError, match="is not a folder"):
-        look_through(tmp_path / "nowhere", [])
+        check_tree(tmp_path / "nowhere", [])

@@ -7,7 +7,7 @@ from archive import CARD, write_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radiogen.cohorts.index import SeriesRow, SeriesWanted, read_series_rows
+from radiogen.cohorts.index import SeriesRow, SeriesSelection, read_series_rows
 from radiogen.cohorts.requests import find_request, read_series_list
 from radiogen.errors import ConfigError, RadiogenError, TableError
 from radiogen.resources import cohort_card, licence_terms
@@ -90,13 +90,13 @@ def test_a_table_of_something_else_is_refused(tmp_path):
 def test_rows_that_are_not_the_cohorts_are_refused(tmp_path, card, changes, said):
     index = write_rows(tmp_path / "index.csv", [row(1, **changes)])
     with pytest.raises(RadiogenError, match=said):
-        find_request(str(card), SeriesWanted(), index)
+        find_request(str(card), SeriesSelection(), index)
 
 
 def test_a_patient_who_is_not_there_is_named(tmp_path, card):
     index = write_rows(tmp_path / "index.csv", [row(1)])
     with pytest.raises(ConfigError, match="PHANTOM-009"):
-        find_request(str(card), SeriesWanted(patients=("PHANTOM-009",)), index)
+        find_request(str(card), SeriesSelection(patients=("PHANTOM-009",)), index)
 
 
 @pytest.mark.parametrize(
