@@ -17,7 +17,7 @@ from radiogen.ingestion.lungs import find_lungs
 from radiogen.io.cases import Case, find_cases, write_manifest
 from radiogen.io.nifti import write_volume
 from radiogen.provenance import write_json
-from radiogen.training.synthetic_lesions import implant_lesion
+from radiogen.training.synthetic_lesions import add_synthetic_lesion
 from radiogen.volume import array_of, volume_like
 
 
@@ -32,7 +32,7 @@ def make(case: Case, copy: int, out: Path, options: argparse.Namespace) -> dict[
     rng = np.random.default_rng([options.seed, copy, *case.case_id.encode()])
     for label in range(1, options.lesions + 1):
         taken = own | (lesion > 0)
-        made = implant_lesion(hu, lungs, ct.GetSpacing(), rng, tuple(options.sizes), taken)
+        made = add_synthetic_lesion(hu, lungs, ct.GetSpacing(), rng, tuple(options.sizes), taken)
         if made is not None:
             hu, lesion[made.lesion] = made.hu, label
     if not lesion.any():

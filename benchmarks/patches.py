@@ -20,10 +20,9 @@ from tiny_cases import tiny_cases
 
 from radiogen.io.cases import find_cases
 from radiogen.phantoms.chest import ChestSize
-from radiogen.training.augmentation import Augmentation
 from radiogen.training.patches import PatchDataset
 from radiogen.training.prepared import PreparedCase, prepare
-from radiogen.training.settings import RunSettings, load_preset
+from radiogen.training.settings import Augmentation, RunSettings, load_preset
 
 CHEST = ChestSize((180, 150, 100), (1.7, 1.7, 2.5))
 SHARES = ("affine", "elastic", "kernel", "thick", "dose")

@@ -19,10 +19,10 @@ from radiogen.io.cases import find_cases
 from radiogen.model.folder import load_model
 from radiogen.networks.raseg import build_raseg, weight_count
 from radiogen.runtime import keep_large_blocks
-from radiogen.training.loop import validate
 from radiogen.training.prepared import prepare
-from radiogen.training.settings import RunSettings, load_preset
-from radiogen.training.train import TrainOptions, train
+from radiogen.training.settings import RunSettings, TrainOptions, load_preset
+from radiogen.training.train import train
+from radiogen.training.validation import validate
 
 PRIORS = ("box", "lungs", "none")
 COARSE = ("preprocessing.spacing_mm=[3, 3, 5]", "preprocessing.size=[32, 48, 48]")

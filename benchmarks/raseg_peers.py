@@ -34,12 +34,11 @@ from radiogen.io.cases import find_cases
 from radiogen.networks.raseg import RASeg, SupervisedRASeg, build_raseg, weight_count
 from radiogen.pruning.prunable import count_macs
 from radiogen.runtime import keep_large_blocks
-from radiogen.training.loop import validate
-from radiogen.training.patches import PatchDataset
-from radiogen.training.plan import TrainingPlan
+from radiogen.training.patches import PatchDataset, TrainingBatches
 from radiogen.training.prepared import PreparedCase, prepare
 from radiogen.training.settings import RunSettings, load_preset
 from radiogen.training.step import make_optimizer, segmentation_loss
+from radiogen.training.validation import validate
 
 CPU = torch.device("cpu")
 OURS, PEERS = "RA-Seg", ("UNet", "SegResNet", "DynUNet")
@@ -144,7 +143,7 @@ def learnt(
     network = build(name, settings).train()
     learner = Learner(network, settings)
     dataset = PatchDataset(learn, settings.preprocessing, settings.training, 0)
-    batches = TrainingPlan(dataset, settings.training, 0, CPU).batches_from(0, 0)
+    batches = TrainingBatches(dataset, settings.training, 0, CPU).from_step(0, 0)
     steps, spent = 0, 0.0
     while spent < 60 * minutes:
         (batch,) = next(batches)  # drawing patches costs all networks the same and does not count

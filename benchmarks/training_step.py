@@ -21,9 +21,9 @@ from torch import nn
 from radiogen.networks.blocks import SampleDropout
 from radiogen.networks.raseg import build_raseg, weight_count
 from radiogen.runtime import keep_large_blocks, peak_memory_mb
-from radiogen.training.plan import Batch
+from radiogen.training.patches import MiniBatch
 from radiogen.training.settings import load_preset
-from radiogen.training.step import Step, make_optimizer
+from radiogen.training.step import TrainingStep, make_optimizer
 
 SIDES = {
     "whole": (False, ()),
@@ -47,7 +47,7 @@ class Side:
                     module.__class__ = nn.Dropout
         optimizer = make_optimizer(network, settings.training)
         self.weights = weight_count(network)
-        self.step = Step(network, optimizer, settings.training, 0, torch.device("cpu"))
+        self.step = TrainingStep(network, optimizer, settings.training, 0, torch.device("cpu"))
         rng = torch.Generator().manual_seed(0)
         size = settings.preprocessing.size
         image = torch.rand(batch, settings.network.in_channels, *size, generator=rng)
@@ -55,7 +55,7 @@ class Side:
         cuts = [slice(n, n + 1) for n in range(batch)] if in_parts else [slice(0, batch)]
         draws = [(0, n) for n in range(batch)]
         self.batches = [
-            Batch((patches[0][cut], patches[1][cut], patches[2][cut]), draws[cut]) for cut in cuts
+            MiniBatch((patches[0][cut], patches[1][cut], patches[2][cut]), draws[cut]) for cut in cuts
         ]
 
     def seconds(self) -> tuple[float, float]:

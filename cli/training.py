@@ -11,8 +11,7 @@ from .options import Cases, Config, Device, Existing, Overrides, Preset, Quiet, 
 if TYPE_CHECKING:
     import torch
 
-    from radiogen.training.options import TrainOptions
-    from radiogen.training.settings import RunSettings
+    from radiogen.training.settings import RunSettings, TrainOptions
 
 
 def train(
@@ -25,7 +24,7 @@ def train(
         Literal["box", "lungs", "mixed"] | None, typer.Option(help="Priors to train with; else the preset's.")
     ] = None,
     synthetic_lesions: Annotated[
-        float | None, typer.Option(help="Share of the patches that get a made lesion.", min=0, max=1)
+        float | None, typer.Option(help="Share of patches with a synthetic lesion.", min=0, max=1)
     ] = None,
     folds: Annotated[int, typer.Option(help="Folds of patients; 0 trains on all.", min=0)] = 0,
     fold: Annotated[
@@ -49,8 +48,7 @@ def train(
     """
     from radiogen.distributed import is_rank_zero
     from radiogen.runtime import keep_large_blocks, pick_device
-    from radiogen.training.settings import load_preset
-    from radiogen.training.train import TrainOptions
+    from radiogen.training.settings import TrainOptions, load_preset
 
     priors = {"box": "[box]", "lungs": "[lungs]", "mixed": "[box, lungs, none]"}
     chosen = [f"training.priors={priors[prior]}"] if prior else []

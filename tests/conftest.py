@@ -50,7 +50,8 @@ def tiny_model(made_cases, tmp_path_factory):
     from training.tiny_run import tiny_settings
 
     from radiogen.model.folder import load_model
-    from radiogen.training.train import TrainOptions, train
+    from radiogen.training.settings import TrainOptions
+    from radiogen.training.train import train
 
     folder = tmp_path_factory.mktemp("trained") / "model"
     train(made_cases, folder, tiny_settings(), TrainOptions(preset="small"), torch.device("cpu"))

@@ -21,7 +21,8 @@ from radiogen.model.folder import Model, load_model
 from radiogen.model.priors import box_round, box_voxels
 from radiogen.segmentation.segment import SegmentedCase, SegmentOptions, segment
 from radiogen.segmentation.volume import BOX_MARGIN_MM
-from radiogen.training.train import TrainOptions, train
+from radiogen.training.settings import TrainOptions
+from radiogen.training.train import train
 from radiogen.volume import array_of, same_grid, voxel_ml
 
 TUMOUR = "Tumor_c40"

@@ -21,8 +21,8 @@ from radiogen.pruning.channel_choice import ChannelSettings
 from radiogen.pruning.settings import CriterionSettings, Scope
 from radiogen.segmentation.segment import SegmentOptions, segment
 from radiogen.training.prune import PrunedNetwork, PruneOptions, prune
-from radiogen.training.settings import RunSettings
-from radiogen.training.train import TrainOptions, train
+from radiogen.training.settings import RunSettings, TrainOptions
+from radiogen.training.train import train
 
 Structure = Literal["dense", "weight", "channel"]
 

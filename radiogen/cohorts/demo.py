@@ -25,8 +25,8 @@ from radiogen.report.page import report
 from radiogen.runtime import Progress, no_progress, pick_device
 from radiogen.segmentation.segment import SegmentOptions, segment
 from radiogen.training.prune import PruneOptions, prune
-from radiogen.training.settings import RunSettings, load_preset
-from radiogen.training.train import TrainOptions, train
+from radiogen.training.settings import RunSettings, TrainOptions, load_preset
+from radiogen.training.train import train
 
 FEWEST_PATIENTS = 8
 SPARSITY = 0.8

@@ -22,7 +22,8 @@ from radiogen.io.cases import MANIFEST, Case, find_cases
 from radiogen.io.nifti import write_volume
 from radiogen.provenance import RunRecord, new_folder, remove_if_refused, write_json, write_text
 from radiogen.resources import CohortCard, cohort_card, cohort_names
-from radiogen.training.options import TrainOptions, choose_cases
+from radiogen.training.settings import TrainOptions
+from radiogen.training.task import choose_cases
 from radiogen.volume import array_of, volume_like
 
 

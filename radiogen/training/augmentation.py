@@ -1,78 +1,68 @@
-"""How a patch is changed before it is learned from: what another scanner would have made of it, in HU."""
+"""Augmentation of patches in HU and millimetres: warps, other scanners, and priors as people draw them.
+
+None of it is MONAI's. `RandAffine` and `Rand3DElastic` resample one after the other (a patch of 48 x 64 x
+64 took 65 times as long), and do not tell which voxels they will read, which a lungs-only cohort has to
+know before it reads. MONAI's smoothing counts voxels (3.7 times as long), its low resolution shrinks all
+axes, its noise has no grain (white noise: 2.2 times as long, processor time on one thread). And `prune`
+scores on these patches: its weight masks stay the same to the byte.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field
+from scipy.ndimage import binary_dilation, find_objects
 from torch.nn.functional import grid_sample
 
-from radiogen.config import Settings
+from radiogen.training.settings import Augmentation, TrainingSettings
 from radiogen.volume import FloatArray
 
 Rng = np.random.Generator
-SHARED_NOISE = (0.6, 1.5)  # voxels over which the noise of a low dose is smoothed, standard deviation
+Shape = tuple[int, int, int]
+Mask = npt.NDArray[np.bool_]
+NOISE_GRAIN = (0.6, 1.5)  # voxels, standard deviation of the smoothing of correlated noise
+CONTROL_MM = 32.0  # between the control points of an elastic deformation
+TISSUE_HU = -500.0  # vessels, walls and scars: what a first pass takes for a lesion
+NEAR_LUNGS = 3  # voxels
+EMPTY_BOX_SIDES = (0.6, 1.4)  # of the box, relative to the wanted size
+CARELESS_GROWTH = (0.5, 1.5)  # a box far too large: its faces move out by this share of the lesion's width
+CARELESS_SHIFT = (0.25, 0.5)  # a box partly beside: shifted by this share of the lesion's width
 
 
-class Augmentation(Settings):
-    """What is drawn for each patch anew. A share of 0, or a strength of 0, switches a change off."""
-
-    flip: bool = Field(True, description="each axis turned round in half of the patches")
-    affine: float = Field(0.5, ge=0, le=1, description="share of patches that are turned and scaled")
-    rotation_deg: float = Field(
-        15.0, ge=0, le=90, description="largest turn about z; half of it about x and y"
-    )
-    scale: float = Field(0.15, ge=0, le=0.5, description="largest growth or shrinkage, a share of the size")
-    zoom: float = Field(
-        0, ge=0, le=1, description="share of patches seen in coarser voxels, as large boxes are"
-    )
-    zoom_most: float = Field(1.6, ge=1, le=2, description="how much coarser at most")
-    elastic: float = Field(0.3, ge=0, le=1, description="share of patches that are bent")
-    elastic_mm: float = Field(
-        4.0, ge=0, le=10, description="largest shift of a control point, one each 32 mm"
-    )
-    kernel: float = Field(
-        0.3, ge=0, le=1, description="share of patches that are blurred or sharpened in plane"
-    )
-    blur_mm: float = Field(1.0, ge=0, description="largest standard deviation of the blur")
-    sharpen: float = Field(1.0, ge=0, description="largest share of the detail that is added once more")
-    thick: float = Field(0.2, ge=0, le=1, description="share of patches seen in thicker slices")
-    thickness_mm: float = Field(5.0, ge=0, description="thickest slice")
-    dose: float = Field(0.3, ge=0, le=1, description="share of patches with noise that neighbours share")
-    dose_hu: float = Field(40.0, ge=0, description="largest standard deviation of that noise")
-    noise_hu: float = Field(25.0, ge=0, description="largest standard deviation of noise of each voxel alone")
-    shift_hu: float = Field(20.0, ge=0, description="standard deviation of a shift of the whole patch")
-    slope: float = Field(0.03, ge=0, lt=1, description="largest change of what one HU is worth")
-
-
-def disturb(hu: FloatArray, spacing_mm: Sequence[float], augmentation: Augmentation, rng: Rng) -> FloatArray:
-    """A patch as another kernel, slice thickness, dose and calibration would show it.
+def augment_intensity(
+    hu: FloatArray, spacing_mm: Sequence[float], augmentation: Augmentation, rng: Rng
+) -> FloatArray:
+    """Return a patch as another kernel, slice thickness, dose and calibration would show it.
 
     Args:
         hu: Shape (D, H, W), HU.
         spacing_mm: Of the voxels, (x, y, z).
-        augmentation: How much.
-        chance: Decides alone what is drawn; each kind has its own stream, so that one switched off
+        augmentation: Shares and strengths.
+        rng: Decides alone what is drawn. Each change has a stream of its own, so that one switched off
             leaves the others as they were.
+
+    Returns:
+        Shape (D, H, W), float32, HU.
     """
-    kernel, thick, dose, noise, level = rng.spawn(5)
-    seen = another_kernel(hu, spacing_mm, augmentation, kernel)
-    seen = thicker_slices(seen, spacing_mm[2], augmentation, thick)
-    seen = lower_dose(seen, augmentation, dose)
-    strength = noise.uniform(0.0, augmentation.noise_hu)
+    kernel_rng, thick_rng, dose_rng, noise_rng, scale_rng = rng.spawn(5)
+    changed = change_kernel(hu, spacing_mm, augmentation, kernel_rng)
+    changed = thicken_slices(changed, spacing_mm[2], augmentation, thick_rng)
+    changed = lower_dose(changed, augmentation, dose_rng)
+    strength = noise_rng.uniform(0.0, augmentation.noise_hu)
     if strength:
-        seen = seen + np.float32(strength) * noise.standard_normal(hu.shape, dtype=np.float32)
-    slope = 1.0 + level.uniform(-augmentation.slope, augmentation.slope)
-    shift = level.normal(0.0, augmentation.shift_hu)
-    return np.asarray(seen * np.float32(slope) + np.float32(shift), dtype=np.float32)
+        changed = changed + np.float32(strength) * noise_rng.standard_normal(hu.shape, dtype=np.float32)
+    slope = 1.0 + scale_rng.uniform(-augmentation.slope, augmentation.slope)
+    shift = scale_rng.normal(0.0, augmentation.shift_hu)
+    return np.asarray(changed * np.float32(slope) + np.float32(shift), dtype=np.float32)
 
 
-def another_kernel(
+def change_kernel(
     hu: FloatArray, spacing_mm: Sequence[float], augmentation: Augmentation, rng: Rng
 ) -> FloatArray:
-    """A softer or a sharper reconstruction: blurred in plane, or its in-plane detail added once more."""
+    """Return a patch of a softer or a sharper kernel: blurred in plane, or with in-plane detail added."""
     if rng.random() >= augmentation.kernel:
         return hu
     sharper = rng.random() < 0.5
@@ -81,115 +71,114 @@ def another_kernel(
         return hu
     width_mm = 1.5 * min(spacing_mm[:2]) if sharper else strength  # the detail of one or two voxels
     x_step, y_step = spacing_mm[:2]
-    smooth = along(hu, gaussian_rows(hu.shape[2], width_mm / x_step), axis=2)
-    smooth = along(smooth, gaussian_rows(hu.shape[1], width_mm / y_step), axis=1)
+    smooth = apply_along(hu, gaussian_matrix(hu.shape[2], width_mm / x_step), axis=2)
+    smooth = apply_along(smooth, gaussian_matrix(hu.shape[1], width_mm / y_step), axis=1)
     return np.asarray(hu + np.float32(strength) * (hu - smooth), np.float32) if sharper else smooth
 
 
-def thicker_slices(hu: FloatArray, step_mm: float, augmentation: Augmentation, rng: Rng) -> FloatArray:
-    """What thick slices would have kept: means over a thickness, and straight lines between their middles."""
+def thicken_slices(hu: FloatArray, step_mm: float, augmentation: Augmentation, rng: Rng) -> FloatArray:
+    """Return a patch as thick slices show it: means over the thickness, linear between their centres."""
     if rng.random() >= augmentation.thick:
         return hu
-    thickness = rng.uniform(0.0, augmentation.thickness_mm) / step_mm
+    thickness = rng.uniform(0.0, augmentation.thickness_mm) / step_mm  # in slices
     start = rng.uniform(-0.5, 0.5)
     if thickness <= 1.0:
         return hu
     count = hu.shape[0]
-    middles = np.arange(start * thickness, count - 1 + thickness, thickness)
-    distance = np.abs(middles[:, None] - np.arange(count))
-    means = np.clip(thickness / 2 + 0.5 - distance, 0.0, 1.0)
+    centers = np.arange(start * thickness, count - 1 + thickness, thickness)
+    distance = np.abs(centers[:, None] - np.arange(count))
+    means = np.clip(thickness / 2 + 0.5 - distance, 0.0, 1.0)  # the share of each slice in a thick one
     used = means.sum(axis=1) > 0
-    middles, means = middles[used], means[used]
+    centers, means = centers[used], means[used]
     means /= means.sum(axis=1, keepdims=True)
-    between = np.stack([np.interp(np.arange(count), middles, row) for row in np.eye(len(middles))], axis=1)
-    return along(hu, between @ means, axis=0)
+    between = np.stack([np.interp(np.arange(count), centers, row) for row in np.eye(len(centers))], axis=1)
+    return apply_along(hu, between @ means, axis=0)
 
 
 def lower_dose(hu: FloatArray, augmentation: Augmentation, rng: Rng) -> FloatArray:
-    """Noise that neighbours in a slice share, as filtered back-projection leaves it."""
+    """Return a patch with noise that neighbours in a slice share, as filtered back-projection leaves it."""
     if rng.random() >= augmentation.dose:
         return hu
-    strength, width = rng.uniform(0.0, augmentation.dose_hu), rng.uniform(*SHARED_NOISE)
+    strength, width = rng.uniform(0.0, augmentation.dose_hu), rng.uniform(*NOISE_GRAIN)
     if not strength:
         return hu
     noise = rng.standard_normal(hu.shape, dtype=np.float32)
     for axis in (1, 2):
-        rows = gaussian_rows(hu.shape[axis], width)
-        noise = along(noise, rows / np.linalg.norm(rows, axis=1, keepdims=True), axis)
+        weights = gaussian_matrix(hu.shape[axis], width)
+        # Rows of length 1 rather than of sum 1: smoothing then keeps the standard deviation at 1.
+        noise = apply_along(noise, weights / np.linalg.norm(weights, axis=1, keepdims=True), axis)
     return np.asarray(hu + np.float32(strength) * noise, np.float32)
 
 
-def gaussian_rows(count: int, width: float) -> npt.NDArray[np.float64]:
-    """The matrix (count, count) that smooths `count` samples by a Gaussian of `width` samples."""
+def gaussian_matrix(count: int, width: float) -> npt.NDArray[np.float64]:
+    """Return the matrix (count, count) that smooths `count` samples by a Gaussian of `width` samples."""
     distance = np.arange(count)[:, None] - np.arange(count)
-    rows = np.exp(-0.5 * np.square(distance / max(width, 1e-3)))
-    return np.asarray(rows / rows.sum(axis=1, keepdims=True))
+    weights = np.exp(-0.5 * np.square(distance / max(width, 1e-3)))
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
 
-def along(array: FloatArray, rows: npt.NDArray[np.float64], axis: int) -> FloatArray:
-    """A matrix (new, old) applied along one axis of an array."""
-    turned = np.moveaxis(array, axis, -1) @ rows.T.astype(np.float32)
-    return np.ascontiguousarray(np.moveaxis(turned, -1, axis))
-
-
-Shape = tuple[int, int, int]
-CONTROL_MM = 32.0  # between the control points of a bend
+def apply_along(array: FloatArray, matrix: npt.NDArray[np.float64], axis: int) -> FloatArray:
+    """Apply a matrix (new, old) along one axis of an array."""
+    moved = np.moveaxis(array, axis, -1) @ matrix.T.astype(np.float32)
+    return np.ascontiguousarray(np.moveaxis(moved, -1, axis))
 
 
 @dataclass(frozen=True)
-class Reading:
-    """The voxels round a patch that have to be read: `low` to `high` from the patch's first voxel."""
+class SourceRegion:
+    """The voxels that a patch is sampled from: `low` to `high`, counted from the patch's first voxel."""
 
     low: Shape
-    high: Shape  # the first voxel behind, so that (0, 0, 0) to the patch's size is the patch itself
+    high: Shape  # exclusive, so that (0, 0, 0) to the patch's size is the patch itself
 
     @property
     def shape(self) -> Shape:
         d, h, w = (high - low for low, high in zip(self.low, self.high, strict=True))
         return d, h, w
 
-    def moved(self, inset: Shape) -> "Reading":
-        """The same voxels, counted from a first voxel that lies further in."""
-        low, high = (_shape(np.subtract(ends, inset)) for ends in (self.low, self.high))
-        return Reading(low, high)
+    def counted_from(self, first: Shape) -> "SourceRegion":
+        """Return the same voxels, counted from another voxel of the patch."""
+        return SourceRegion(_shape(np.subtract(self.low, first)), _shape(np.subtract(self.high, first)))
 
 
 @dataclass(frozen=True)
 class Warp:
-    """For each voxel of a patch (D, H, W), the voxel (z, y, x) it comes from; None: from itself."""
+    """A random deformation of a patch: for each of its voxels the point (z, y, x) that it is sampled at.
+
+    Rotation, scale, zoom and elastic deformation are one field of points, so that a patch is resampled once.
+    """
 
     shape: Shape  # of the patch
-    reading: Reading
-    points: FloatArray | None  # (3, D, H, W), from the first voxel that is read
-    zoom: float = 1.0  # how much coarser the patch's voxels are than those of the case
+    region: SourceRegion
+    points: FloatArray | None  # (3, D, H, W), from the first voxel of the region; None: no deformation
+    zoom: float = 1.0  # size of the patch's voxels relative to those of the case
 
     @property
     def covered(self) -> Shape:
-        """The voxels of the case that the patch shows about its middle, fewer than its own if finer."""
+        """The voxels of the case that the patch shows about its centre, fewer than its own if finer."""
         d, h, w = (max(1, int(n * min(self.zoom, 1.0))) for n in self.shape)
         return d, h, w
 
     @property
     def inset(self) -> Shape:
-        """From the first voxel of the patch to the first that it covers."""
+        """The offset from the first voxel of the patch to the first that it covers."""
         d, h, w = ((n - c) // 2 for n, c in zip(self.shape, self.covered, strict=True))
         return d, h, w
 
-    def hu(self, read: FloatArray) -> FloatArray:
-        """The patch of an array in HU of the shape of `reading`: linear between voxels."""
-        return read if self.points is None else _sample(read[None], self.points, "bilinear")[0]
+    def sample_hu(self, hu: FloatArray) -> FloatArray:
+        """Return the patch of an array in HU of the shape of the region: linear between voxels."""
+        return hu if self.points is None else _sample(hu[None], self.points, "bilinear")[0]
 
-    def labels(self, read: Sequence[npt.NDArray[np.int16]]) -> list[npt.NDArray[np.int16]]:
-        """The patches of several label arrays of the shape of `reading`: the nearest voxel."""
+    def sample_labels(self, labels: Sequence[npt.NDArray[np.int16]]) -> list[npt.NDArray[np.int16]]:
+        """Return the patches of several label arrays of the shape of the region: the nearest voxel."""
         if self.points is None:
-            return list(read)
-        stacked = np.stack(read).astype(np.float32)
+            return list(labels)
+        stacked = np.stack(labels).astype(np.float32)
         return list(_sample(stacked, self.points, "nearest").astype(np.int16))
 
 
-def no_warp(shape: Shape) -> Warp:
-    """A patch as it lies there."""
-    return Warp(shape, Reading((0, 0, 0), shape), None)
+def identity_warp(shape: Shape) -> Warp:
+    """Return the warp of a patch that is taken as it is."""
+    return Warp(shape, SourceRegion((0, 0, 0), shape), None)
 
 
 def draw_warp(
@@ -199,75 +188,78 @@ def draw_warp(
     rng: Rng,
     zoom: float | None = None,
 ) -> Warp:
-    """A turn and scale about the middle of a patch, a zoom, and a smooth bend: each drawn or not.
+    """Draw rotation and scale about the centre of a patch, a zoom, and an elastic deformation.
 
     Args:
         shape: Of the patch, (D, H, W).
-        spacing_mm: Of the voxels, (x, y, z): a sphere stays a sphere when it is turned.
-        augmentation: How much.
-        chance: Decides alone what is drawn.
-        zoom: How much coarser (above 1) or finer the patch is seen; None draws it.
+        spacing_mm: Of the voxels, (x, y, z): rotations are made in millimetres, so that a sphere stays one.
+        augmentation: Shares and strengths.
+        rng: Decides alone what is drawn.
+        zoom: How much coarser (above 1) or finer the voxels of the patch are; None draws it.
     """
-    turning, bending, zooming = rng.spawn(3)
-    turns = turning.random() < augmentation.affine and bool(augmentation.rotation_deg or augmentation.scale)
-    bends = bending.random() < augmentation.elastic and augmentation.elastic_mm > 0
+    affine_rng, elastic_rng, zoom_rng = rng.spawn(3)
+    has_affine = affine_rng.random() < augmentation.affine and bool(
+        augmentation.rotation_deg or augmentation.scale
+    )
+    has_elastic = elastic_rng.random() < augmentation.elastic and augmentation.elastic_mm > 0
     if zoom is None:
-        zoom = draw_zoom(augmentation, zooming)
-    if not turns and not bends and zoom == 1:
-        return no_warp(shape)
+        zoom = draw_zoom(augmentation, zoom_rng)
+    if not has_affine and not has_elastic and zoom == 1:
+        return identity_warp(shape)
     step = np.array(spacing_mm[::-1], dtype=np.float64)
-    middle = (np.array(shape) - 1) / 2
-    matrix = zoom * (turn_and_scale(augmentation, turning) if turns else np.eye(3))
+    center = (np.array(shape) - 1) / 2
+    matrix = zoom * (draw_affine(augmentation, affine_rng) if has_affine else np.eye(3))
     voxels = (matrix * step) / step[:, None]  # from voxels to voxels, through millimetres
-    axes = [np.arange(n) - m for n, m in zip(shape, middle, strict=True)]
+    axes = [np.arange(n) - m for n, m in zip(shape, center, strict=True)]
     points = np.empty((3, *shape), np.float32)
     for axis in range(3):
         z, y, x = (voxels[axis, i] * axes[i] for i in range(3))
-        points[axis] = (z + middle[axis])[:, None, None] + (y[:, None] + x).astype(np.float32)
-    if bends:
-        shift = bend(shape, step, augmentation.elastic_mm, bending)
+        points[axis] = (z + center[axis])[:, None, None] + (y[:, None] + x).astype(np.float32)
+    if has_elastic:
+        shift = draw_elastic(shape, step, augmentation.elastic_mm, elastic_rng)
         points += shift * (1 / step)[:, None, None, None].astype(np.float32)
     low, high = np.floor(points.min(axis=(1, 2, 3))), np.ceil(points.max(axis=(1, 2, 3))) + 1
     points -= low[:, None, None, None].astype(np.float32)
-    return Warp(shape, Reading(_shape(low), _shape(high)), points, zoom)
+    return Warp(shape, SourceRegion(_shape(low), _shape(high)), points, zoom)
 
 
 def draw_zoom(augmentation: Augmentation, rng: Rng) -> float:
-    """How much coarser a patch is seen that no box is asked for: mostly not at all."""
+    """Draw how much coarser the voxels of a patch without a box are: mostly 1."""
     if rng.random() >= augmentation.zoom:
         return 1.0
     return float(np.exp(rng.uniform(0, np.log(augmentation.zoom_most))))
 
 
-def turn_and_scale(augmentation: Augmentation, rng: Rng) -> npt.NDArray[np.float64]:
-    """A rotation times a scale, (3, 3), millimetres (z, y, x) to millimetres."""
+def draw_affine(augmentation: Augmentation, rng: Rng) -> npt.NDArray[np.float64]:
+    """Draw a rotation times a scale, (3, 3), from millimetres (z, y, x) to millimetres."""
+    # A patient lies flat: turned about z more than about the other axes.
     largest = np.deg2rad(augmentation.rotation_deg) * np.array([1.0, 0.5, 0.5])
     matrix = np.eye(3)
     for axis, angle in enumerate(rng.uniform(-largest, largest)):
         first, second = (i for i in range(3) if i != axis)
-        turn = np.eye(3)
-        turn[first, first] = turn[second, second] = np.cos(angle)
-        turn[first, second], turn[second, first] = -np.sin(angle), np.sin(angle)
-        matrix = matrix @ turn
+        rotation = np.eye(3)
+        rotation[first, first] = rotation[second, second] = np.cos(angle)
+        rotation[first, second], rotation[second, first] = -np.sin(angle), np.sin(angle)
+        matrix = matrix @ rotation
     growth = np.log1p(augmentation.scale)
     return np.asarray(matrix * np.exp(rng.uniform(-growth, growth)))
 
 
-def bend(shape: Shape, step_mm: npt.NDArray[np.float64], largest_mm: float, rng: Rng) -> FloatArray:
-    """A smooth shift of each voxel in mm, (3, D, H, W): cubic B-splines over random control points.
+def draw_elastic(shape: Shape, step_mm: npt.NDArray[np.float64], largest_mm: float, rng: Rng) -> FloatArray:
+    """Draw a smooth shift of each voxel in mm, (3, D, H, W): cubic B-splines over random control points.
 
     The shift nowhere exceeds `largest_mm` on an axis, since the weights of a B-spline add up to 1.
     """
-    weights = [spline_rows(n, step / CONTROL_MM) for n, step in zip(shape, step_mm, strict=True)]
-    control = rng.uniform(-largest_mm, largest_mm, (3, *(rows.shape[1] for rows in weights)))
+    weights = [spline_matrix(n, step / CONTROL_MM) for n, step in zip(shape, step_mm, strict=True)]
+    control = rng.uniform(-largest_mm, largest_mm, (3, *(matrix.shape[1] for matrix in weights)))
     shift = control.astype(np.float32)
-    for axis, rows in enumerate(weights, start=1):
-        shift = along(shift, rows, axis)
+    for axis, matrix in enumerate(weights, start=1):
+        shift = apply_along(shift, matrix, axis)
     return shift
 
 
-def spline_rows(count: int, step: float) -> npt.NDArray[np.float64]:
-    """Weights (count, control points) of a uniform cubic B-spline at `count` places `step` knots apart."""
+def spline_matrix(count: int, step: float) -> npt.NDArray[np.float64]:
+    """Return weights (count, control points) of a uniform cubic B-spline at points `step` knots apart."""
     at = np.arange(count) * step
     knots = np.arange(-1, int(at[-1]) + 3)
     distance = np.abs(at[:, None] - knots)
@@ -278,7 +270,7 @@ def spline_rows(count: int, step: float) -> npt.NDArray[np.float64]:
 
 def _sample(channels: FloatArray, points: FloatArray, mode: str) -> FloatArray:
     last = np.maximum(np.array(channels.shape[1:], np.float32) - 1, 1)
-    scaled = points * (2 / last)[:, None, None, None] - 1
+    scaled = points * (2 / last)[:, None, None, None] - 1  # grid_sample counts from -1 to 1
     grid = torch.from_numpy(np.ascontiguousarray(np.moveaxis(scaled[::-1], 0, -1), np.float32))
     image = torch.from_numpy(np.ascontiguousarray(channels, np.float32))
     sampled = grid_sample(image[None], grid[None], mode, padding_mode="border", align_corners=True)
@@ -288,3 +280,69 @@ def _sample(channels: FloatArray, points: FloatArray, mode: str) -> FloatArray:
 def _shape(values: npt.NDArray[np.float64]) -> Shape:
     d, h, w = (int(value) for value in values)
     return d, h, w
+
+
+def draw_box(lesion: Mask, training: TrainingSettings, rng: Rng) -> FloatArray:
+    """Draw the box around a lesion of a patch as a person would; 1 inside, 0 outside.
+
+    Its faces are shifted (`box_jitter`) and moved out (`box_loosen`); a share of the boxes
+    (`box_careless`) is far too large or partly beside the lesion, since people are not careful every time.
+
+    Args:
+        lesion: The lesion in the patch after the warp, not empty.
+        training: How far.
+        rng: Decides alone what is drawn.
+    """
+    careless: Literal["", "large", "beside"] = ""
+    if rng.random() < training.box_careless:
+        careless = "large" if rng.random() < 0.5 else "beside"
+    widest = training.box_jitter + training.box_loosen
+    prior = np.zeros(lesion.shape, np.float32)
+    slices = []
+    for edge, size in zip(find_objects(lesion.astype(np.uint8))[0], lesion.shape, strict=True):
+        width = edge.stop - edge.start
+        out_low, out_high = rng.uniform(-training.box_jitter, widest, size=2) * width
+        grown, shift = rng.uniform(*CARELESS_GROWTH, size=2) * width, rng.uniform(*CARELESS_SHIFT) * width
+        shift *= rng.choice([-1, 1])
+        if careless == "large":
+            out_low, out_high = grown
+        if careless == "beside":
+            out_low, out_high = out_low - shift, out_high + shift
+        # Where the lesion reaches out of the patch, so does the box, as in a window of `radiogen segment`.
+        low = 0 if edge.start == 0 else round(edge.start - out_low)
+        high = size if edge.stop == size else round(edge.stop + out_high)
+        low = int(np.clip(low, 0, size - 1))
+        slices.append(slice(low, int(np.clip(high, low + 1, size))))
+    prior[tuple(slices)] = 1.0
+    return prior
+
+
+def draw_empty_box(
+    hu: FloatArray, lungs: Mask, lesion: Mask, sides: npt.NDArray[np.float64], rng: Rng
+) -> tuple[slice, slice, slice] | None:
+    """Draw a box around tissue in or at the lungs that touches no lesion; None if none is found.
+
+    Args:
+        hu: The patch, shape (D, H, W), HU.
+        lungs: Lung mask of the patch.
+        lesion: What the box must not touch.
+        sides: Size of the box in voxels, (z, y, x), before it varies.
+        rng: Decides alone what is drawn.
+    """
+    tissue = np.flatnonzero((hu > TISSUE_HU) & binary_dilation(lungs, iterations=NEAR_LUNGS) & ~lesion)
+    if not len(tissue):
+        return None
+    center = np.unravel_index(int(rng.choice(tissue)), hu.shape)
+    half = np.maximum(sides * rng.uniform(*EMPTY_BOX_SIDES, size=3) / 2, 1)
+    z, y, x = (
+        slice(max(0, round(at - h)), min(n, round(at + h) + 1))
+        for at, h, n in zip(center, half, hu.shape, strict=True)
+    )
+    return None if lesion[z, y, x].any() else (z, y, x)
+
+
+def loosen_mask(lesion: Mask, rng: Rng) -> FloatArray:
+    """Return a mask that is up to three voxels too large."""
+    rounds = int(rng.integers(0, 4))
+    loose = binary_dilation(lesion, iterations=rounds) if rounds else lesion
+    return np.asarray(loose, dtype=np.float32)

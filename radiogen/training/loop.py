@@ -1,124 +1,47 @@
-"""The training loop, one for dense and pruned networks; a killed run goes on where it was."""
+"""The training loop, one for dense and pruned networks: epochs, log and checkpoints.
 
+A killed run goes on where it was. A checkpoint holds no state of a random generator, since nothing draws
+from a running one: patches and dropout depend on (seed, epoch, draw), so the rest comes out to the byte.
+"""
+
+import json
+import shutil
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
 from radiogen.distributed import all_gather, as_rank_zero_reports, barrier, is_rank_zero, rank, world_size
-from radiogen.errors import TrainingError
-from radiogen.model.network_input import Preprocessing, scale_windows
-from radiogen.model.priors import PROMPT_OF, PriorName
+from radiogen.drawing.plots import draw_training_progress
+from radiogen.errors import PruningError, TrainingError
+from radiogen.io.tensors import load_tensors, read_about, save_tensors
 from radiogen.networks.raseg import RASeg
-from radiogen.provenance import clear_drafts
+from radiogen.optional import require
+from radiogen.provenance import clear_drafts, write_text
 from radiogen.pruning.holding import assert_held, hold_weight_masks
 from radiogen.runtime import Progress, no_progress
-from radiogen.segmentation.sliding import predict, window_about, zoom_for, zoomed
-from radiogen.training.checkpoint import Learned, load_checkpoint, read_checkpoint_about, save_checkpoint
-from radiogen.training.log import TrainingLog
-from radiogen.training.patches import PatchDataset
-from radiogen.training.plan import TrainingPlan
+from radiogen.training.patches import PatchDataset, TrainingBatches
 from radiogen.training.prepared import PreparedCase
-from radiogen.training.settings import RunSettings
-from radiogen.training.step import Step, learning_rate, make_optimizer
-from radiogen.volume import FloatArray
+from radiogen.training.settings import RunSettings, TrainingSettings
+from radiogen.training.step import TrainingStep, learning_rate, make_optimizer
+from radiogen.training.validation import validate
 
-
-def validate(
-    network: nn.Module,
-    cases: Sequence[PreparedCase],
-    preprocessing: Preprocessing,
-    priors: Sequence[PriorName],
-    device: torch.device,
-    threshold: float = 0.5,
-) -> list[dict[str, Any]]:
-    """Dice of each case with each prior, on the network's grid; a box is the true one (prompt `oracle`)."""
-    was_training = network.training
-    network.eval()
-    rows = []
-    for case in cases:
-        whole = (slice(None), slice(None), slice(None))
-        image = scale_windows(case.read("hu", whole), preprocessing.windows)
-        lesion = case.read("lesion", whole) > 0
-        lungs = case.read("lungs", whole) > 0
-        for prior in priors:
-            if prior == "box":
-                found = _predict_boxes(network, case, image, preprocessing, device) >= threshold
-            else:
-                where = {"lungs": lungs, "none": np.ones_like(lungs), "mask": lesion}[prior]
-                probability = predict(network, image, where.astype(np.float32), preprocessing.size, device)
-                found = probability >= threshold
-            both = int(np.sum(found & lesion))
-            size = int(found.sum() + lesion.sum())
-            dice = 2 * both / size if size else 1.0
-            rows.append({"case_id": case.case_id, "prior": prior, "prompt": PROMPT_OF[prior], "dice": dice})
-    network.train(was_training)
-    return rows
-
-
-def _predict_boxes(
-    network: nn.Module,
-    case: PreparedCase,
-    image: FloatArray,
-    preprocessing: Preprocessing,
-    device: torch.device,
-) -> FloatArray:
-    """The greatest probability under the outline's boxes, each seen in voxels of the size it gets in use."""
-    probability = np.zeros(case.shape, np.float32)
-    for box in case.lesion_boxes.values():
-        prior = np.zeros(case.shape, np.float32)
-        prior[box] = 1.0
-        zoom = zoom_for(box, preprocessing.size, preprocessing.box_fills)
-        near = window_about(box, case.shape, zoomed(preprocessing.size, zoom))
-        shape = [edge.stop - edge.start for edge in near]
-        seen = [round(n / zoom) for n in shape]
-        piece = predict(
-            network,
-            _resized(image[(slice(None), *near)], seen),
-            _resized(prior[near][None], seen, "nearest")[0],
-            preprocessing.size,
-            device,
-        )
-        probability[near] = np.maximum(probability[near], _resized(piece[None], shape)[0])
-    return probability
-
-
-def _resized(channels: FloatArray, shape: Sequence[int], mode: str = "trilinear") -> FloatArray:
-    if channels.shape[1:] == tuple(shape):
-        return channels
-    resized = functional.interpolate(torch.from_numpy(channels)[None], tuple(shape), mode=mode)
-    return np.asarray(resized[0].numpy())
-
-
-def averaged_copy(network: nn.Module, decay: float) -> AveragedModel:
-    """A copy of a network that follows it: average = d average + (1 - d) weight after each step.
-
-    d rises to `decay` as (1 + n) / (10 + n) over the first n steps, so that the start is soon forgotten.
-    Buffers are those of the network itself.
-
-    Args:
-        network: The bare network, before it is wrapped.
-        decay: In (0, 1).
-    """
-
-    def follow(averages: Sequence[Tensor], weights: Sequence[Tensor], steps: Tensor | int) -> None:
-        count = int(steps)
-        kept = min(decay, (1 + count) / (10 + count))
-        with torch.no_grad():
-            torch._foreach_lerp_(tuple(averages), tuple(weights), 1 - kept)
-
-    return AveragedModel(network, multi_avg_fn=follow)
-
-
-CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT, METRICS_LINES, PICTURE, EVENTS = (
+    "checkpoint.safetensors",
+    "metrics.jsonl",
+    "progress.png",
+    "tensorboard",
+)
+DRAW_AFTER_S = 60.0  # between pictures of epochs without a validation
+BEGIN_ANEW = "begin anew with --existing overwrite"
+Row = dict[str, Any]
 
 
 @dataclass
@@ -128,16 +51,16 @@ class TrainingState:
     epoch: int = 0
     step: int = 0  # steps of this epoch that are done
     losses: list[float] = field(default_factory=list)  # of those steps
-    epochs: list[dict[str, Any]] = field(default_factory=list)
-    validation: list[dict[str, Any]] = field(default_factory=list)
-    best: dict[str, Any] = field(default_factory=dict)  # epoch and mean Dice, with `patience`
+    epochs: list[Row] = field(default_factory=list)
+    validation: list[Row] = field(default_factory=list)
+    best: Row = field(default_factory=dict)  # epoch and mean Dice, with `patience`
     worse: int = 0  # validations since the best one
     scaler: dict[str, Any] = field(default_factory=dict)  # of mixed precision in float16
 
 
 @dataclass
-class Training:
-    """One training: the network at its start, what it learns from, and the folder it keeps itself in.
+class TrainingLoop:
+    """One training: the network at its start, what it learns from, and the folder that it writes to.
 
     Under torchrun every process has one; the first one writes.
     """
@@ -169,99 +92,290 @@ class Training:
         training = self.settings.training
         network = self.network.to(self.device)
         dataset = PatchDataset(self.learn, self.settings.preprocessing, training, self.seed)
-        plan = TrainingPlan(dataset, training, self.seed, self.device)
+        batches = TrainingBatches(dataset, training, self.seed, self.device)
         optimizer = make_optimizer(network, training)
-        averaged = averaged_copy(network, training.ema_decay) if training.ema_decay else None
-        self.learned = Learned(network, optimizer, averaged)
-        done = self._resume()
+        self.weights = TrainedWeights(network, optimizer, averaged_copy(network, training))
+        state = self._resume()
         hold_weight_masks(network, self.weight_masks, optimizer)
-        step = Step(network, optimizer, training, self.seed, self.device)
-        step.scaler.load_state_dict(done.scaler or step.scaler.state_dict())
+        step = TrainingStep(network, optimizer, training, self.seed, self.device)
+        step.scaler.load_state_dict(state.scaler or step.scaler.state_dict())
         self.log = TrainingLog(self.folder, training.tensorboard) if is_rank_zero() else None
+        self._write_log(state)
+        self._train(batches, step, state, progress)
         if self.log:
-            self.log.begin(done.epochs, done.validation)
-        self._learn(plan, step, done, progress)
-        if self.log:
-            self.log.end()
-        network.load_state_dict(self.learned.kept(bool(training.patience)))
+            self.log.close(state)
+        network.load_state_dict(self.weights.to_keep(best=bool(training.patience)))
         assert_held(network, self.weight_masks)
-        return done
+        return state
 
-    def _learn(self, plan: TrainingPlan, step: Step, done: TrainingState, progress: Progress) -> None:
-        training, learned = self.settings.training, self.learned
-        batches = plan.batches_from(done.epoch, done.step)
+    def _train(
+        self, batches: TrainingBatches, step: TrainingStep, state: TrainingState, progress: Progress
+    ) -> None:
+        training, weights = self.settings.training, self.weights
+        upcoming = batches.from_step(state.epoch, state.step)
         saved_at = time.monotonic()
-        learned.network.train()
-        while not self._is_over(done):
-            progress("train", done.epoch * plan.steps + done.step, training.epochs * plan.steps)
-            for group in learned.optimizer.param_groups:
-                group["lr"] = learning_rate(training, done.epoch)
-            done.losses.append(step(next(batches), done.epoch, done.step))
-            done.step += 1
-            if learned.averaged:
-                learned.averaged.update_parameters(learned.network)
-            if done.step == plan.steps:
-                self._end_epoch(done)
-            if self._is_over(done) or time.monotonic() - saved_at >= 60 * training.checkpoint_minutes:
-                done.scaler = step.scaler.state_dict()
-                self._save(done)
+        weights.network.train()
+        while not self._is_over(state):
+            progress("train", state.epoch * batches.steps + state.step, training.epochs * batches.steps)
+            for group in weights.optimizer.param_groups:
+                group["lr"] = learning_rate(training, state.epoch)
+            state.losses.append(step(next(upcoming), state.epoch, state.step))
+            state.step += 1
+            if weights.averaged:
+                weights.averaged.update_parameters(weights.network)
+            if state.step == batches.steps:
+                self._end_epoch(state)
+            if self._is_over(state) or time.monotonic() - saved_at >= 60 * training.checkpoint_minutes:
+                state.scaler = step.scaler.state_dict()
+                self._save(state)
                 saved_at = time.monotonic()
-        progress("train", training.epochs * plan.steps, training.epochs * plan.steps)
+        progress("train", training.epochs * batches.steps, training.epochs * batches.steps)
 
-    def _is_over(self, done: TrainingState) -> bool:
+    def _is_over(self, state: TrainingState) -> bool:
         training = self.settings.training
-        return done.epoch == training.epochs or 0 < training.patience <= done.worse
+        return state.epoch == training.epochs or 0 < training.patience <= state.worse
 
-    def _end_epoch(self, done: TrainingState) -> None:
-        training, epoch = self.settings.training, done.epoch
-        row = {"epoch": epoch, "loss": mean(done.losses), "learning_rate": learning_rate(training, epoch)}
-        done.epochs.append(row)
-        if self.log:
-            self.log.add_epoch(row)
+    def _end_epoch(self, state: TrainingState) -> None:
+        training, epoch = self.settings.training, state.epoch
+        rate = learning_rate(training, epoch)
+        state.epochs.append({"epoch": epoch, "loss": mean(state.losses), "learning_rate": rate})
+        self._write_log(state)
         is_due = training.validate_every > 0 and (epoch + 1) % training.validate_every == 0
         if self.held_out and (is_due or epoch + 1 == training.epochs):
             rows = [{"epoch": epoch, **row} for row in self._validate()]
-            done.validation += rows
-            self._keep_best(done, rows)
-            if self.log:
-                self.log.add_validation(rows)
+            state.validation += rows
+            self._keep_best(state, rows)
+            self._write_log(state)
         assert_held(self.network, self.weight_masks)
-        done.epoch, done.step, done.losses = epoch + 1, 0, []
+        state.epoch, state.step, state.losses = epoch + 1, 0, []
 
-    def _validate(self) -> list[dict[str, Any]]:
-        """Every process takes its share of the cases."""
-        number, world = rank(), world_size()
-        mine, training = self.held_out[number::world], self.settings.training
-        network = self.learned.in_use
-        seen = (self.settings.preprocessing, training.prior_names, self.device, training.threshold)
-        rows = validate(network, mine, *seen)
+    def _validate(self) -> list[Row]:
+        """Validate the cases of this process and gather the rows of all, in the order of the cases."""
+        training = self.settings.training
+        own = self.held_out[rank() :: world_size()]
+        rows = validate(
+            self.weights.in_use,
+            own,
+            self.settings.preprocessing,
+            training.prior_names,
+            self.device,
+            training.threshold,
+        )
         place = {case.case_id: number for number, case in enumerate(self.held_out)}
         return sorted(all_gather(rows), key=lambda row: place[row["case_id"]])
 
-    def _keep_best(self, done: TrainingState, rows: Sequence[Mapping[str, Any]]) -> None:
+    def _keep_best(self, state: TrainingState, rows: Sequence[Row]) -> None:
         dice = mean(row["dice"] for row in rows)
         if not self.settings.training.patience:
             return
-        done.worse += 1
-        if dice > done.best.get("dice", -1.0):
-            done.best, done.worse = {"epoch": done.epoch, "dice": dice}, 0
-            self.learned.keep_best()
+        state.worse += 1
+        if dice > state.best.get("dice", -1.0):
+            state.best, state.worse = {"epoch": state.epoch, "dice": dice}, 0
+            self.weights.keep_best()
 
-    def _save(self, done: TrainingState) -> None:
+    def _write_log(self, state: TrainingState) -> None:
+        if self.log:
+            self.log.write(state)
+
+    def _save(self, state: TrainingState) -> None:
         if is_rank_zero():
-            about = {"fingerprint": self.fingerprint, **vars(done)}
-            save_checkpoint(self.folder / CHECKPOINT, self.learned, about)
+            header = {"fingerprint": self.fingerprint, **vars(state)}
+            save_checkpoint(self.folder / CHECKPOINT, self.weights, header)
 
     def _resume(self) -> TrainingState:
+        """Load the checkpoint of this training, if there is one."""
         path = self.folder / CHECKPOINT
         if is_rank_zero():
             clear_drafts(self.folder)
         barrier()
         if not path.is_file():
             return TrainingState()
-        about = read_checkpoint_about(path)
-        if about.pop("fingerprint", "") != self.fingerprint:
+        header = read_checkpoint_header(path)
+        if header.pop("fingerprint", "") != self.fingerprint:
             wrong = "is of a training with other settings or cases"
-            raise as_rank_zero_reports(TrainingError(path, wrong, "take --existing overwrite"))
-        load_checkpoint(path, self.learned)
-        return TrainingState(**about)
+            raise as_rank_zero_reports(
+                TrainingError(path, wrong, "choose another folder or --existing overwrite")
+            )
+        load_checkpoint(path, self.weights)
+        return TrainingState(**header)
+
+
+def averaged_copy(network: nn.Module, training: TrainingSettings) -> AveragedModel | None:
+    """Return a copy of a network that follows it: average = d average + (1 - d) weight after each step.
+
+    d rises to `ema_decay` as (1 + n) / (10 + n) over the first n steps, so that short trainings are not
+    stuck in their start. Buffers are those of the network itself. None where `ema_decay` is 0.
+
+    Args:
+        network: The bare network, before it is wrapped.
+        training: With `ema_decay` in [0, 1).
+    """
+
+    def follow(averages: Sequence[Tensor], weights: Sequence[Tensor], steps: Tensor | int) -> None:
+        count = int(steps)
+        kept = min(training.ema_decay, (1 + count) / (10 + count))
+        with torch.no_grad():
+            torch._foreach_lerp_(tuple(averages), tuple(weights), 1 - kept)
+
+    return AveragedModel(network, multi_avg_fn=follow) if training.ema_decay else None
+
+
+class TrainingLog:
+    """What a training shows of itself in its folder: metrics.jsonl, progress.png, TensorBoard events.
+
+    Args:
+        folder: Of the model.
+        tensorboard: Whether to write events too.
+
+    Raises:
+        MissingPackageError: TensorBoard is wanted and not installed.
+    """
+
+    def __init__(self, folder: Path, tensorboard: bool) -> None:
+        self.folder = folder
+        self.drawn_at = 0.0
+        self.epochs = self.validations = 0  # rows that are written as events
+        self.events: Any = None
+        if tensorboard:
+            require("tensorboard", "track")
+            from torch.utils.tensorboard import SummaryWriter
+
+            shutil.rmtree(folder / EVENTS, ignore_errors=True)
+            self.events = SummaryWriter(str(folder / EVENTS))
+
+    def write(self, state: TrainingState) -> None:
+        """Write all rows so far; after a kill, rows of steps that will be done again are gone."""
+        rows = [{"kind": "epoch", **row} for row in state.epochs]
+        rows += [{"kind": "validation", **row} for row in state.validation]
+        rows.sort(key=lambda row: row["epoch"])  # stable: an epoch before its validation
+        write_text(self.folder / METRICS_LINES, "".join(json.dumps(row) + "\n" for row in rows))
+        is_validated = len(state.validation) > self.validations
+        self._add_events(state)
+        if rows and (is_validated or time.monotonic() - self.drawn_at > DRAW_AFTER_S):
+            self._draw(state)
+
+    def close(self, state: TrainingState) -> None:
+        """Draw the last picture and close what is open."""
+        self._draw(state)
+        if self.events:
+            self.events.close()
+            for path in (self.folder / EVENTS).glob("events.out.tfevents.*"):
+                path.rename(path.with_name("events.out.tfevents.training"))  # it named this machine
+
+    def _draw(self, state: TrainingState) -> None:
+        self.drawn_at = time.monotonic()
+        losses = [(row["epoch"], row["loss"]) for row in state.epochs]
+        draw_training_progress(losses, mean_dice(state.validation), self.folder / PICTURE)
+
+    def _add_events(self, state: TrainingState) -> None:
+        epochs, validation = state.epochs[self.epochs :], state.validation[self.validations :]
+        self.epochs, self.validations = len(state.epochs), len(state.validation)
+        if not self.events:
+            return
+        for row in epochs:
+            for name in ("loss", "learning_rate"):
+                self.events.add_scalar(name, row[name], row["epoch"])
+        for name, points in mean_dice(validation).items():
+            for epoch, dice in points:
+                self.events.add_scalar(f"dice/{name}", dice, epoch)
+        self.events.flush()
+
+
+def mean_dice(validation: Sequence[Row]) -> dict[str, list[tuple[int, float]]]:
+    """Return the mean Dice of the cases of each validation, by prior with its prompt: (epoch, Dice).
+
+    >>> row = {"epoch": 4, "prior": "box", "prompt": "oracle"}
+    >>> mean_dice([{**row, "dice": 0.5}, {**row, "dice": 0.75}])
+    {'box (oracle)': [(4, 0.625)]}
+    """
+    by_prior: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in validation:
+        by_prior[f"{row['prior']} ({row['prompt']})"][row["epoch"]].append(row["dice"])
+    return {
+        name: [(epoch, mean(dice)) for epoch, dice in sorted(rows.items())] for name, rows in by_prior.items()
+    }
+
+
+@dataclass
+class TrainedWeights:
+    """All that a training changes: weights, optimizer state, weight averages, the best weights so far."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    averaged: AveragedModel | None = None
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def in_use(self) -> nn.Module:
+        """The network that is validated and written: the averages, if there are any."""
+        averaged: nn.Module | None = self.averaged.module if self.averaged else None
+        return averaged or self.network
+
+    def keep_best(self) -> None:
+        """Copy the weights in use as the best so far."""
+        self.best = {name: tensor.detach().clone() for name, tensor in self.in_use.state_dict().items()}
+
+    def to_keep(self, best: bool) -> Mapping[str, Tensor]:
+        """Return the weights to write: the best ones, or those in use."""
+        state: Mapping[str, Tensor] = self.best if best else self.in_use.state_dict()
+        return state
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return everything in one dictionary, named `part/name`."""
+        parts: dict[str, Mapping[str, Tensor]] = {"network": self.network.state_dict(), "best": self.best}
+        if self.averaged:
+            parts["averaged"] = self.averaged.state_dict()
+        for index, state in self.optimizer.state_dict()["state"].items():
+            parts[f"optimizer/{index}"] = {k: v for k, v in state.items() if isinstance(v, Tensor)}
+        return {f"{part}/{name}": tensor for part, some in parts.items() for name, tensor in some.items()}
+
+
+def save_checkpoint(path: Path, weights: TrainedWeights, header: Mapping[str, Any]) -> None:
+    """Write what was learned, and a header of what JSON can hold; whole or not at all.
+
+    Raises:
+        TrainingError: A weight is not finite; the checkpoint before stays.
+    """
+    for name, weight in weights.network.named_parameters():
+        if not bool(weight.isfinite().all()):
+            raise TrainingError(name, "has weights that are not finite", "lower training.learning_rate")
+    save_tensors(path, weights.tensors(), header)
+
+
+def read_checkpoint_header(path: Path) -> dict[str, Any]:
+    """Read the header of a checkpoint, without its tensors.
+
+    Raises:
+        TrainingError: The file is damaged.
+    """
+    try:
+        return read_about(path)
+    except PruningError as error:
+        raise TrainingError(path, "is damaged", BEGIN_ANEW) from error
+
+
+def load_checkpoint(path: Path, weights: TrainedWeights) -> None:
+    """Load weights, averages, best weights and optimizer state.
+
+    Raises:
+        TrainingError: The checkpoint is damaged or of another network.
+    """
+    parts: dict[str, dict[str, Tensor]] = {"network": {}, "averaged": {}, "best": {}, "optimizer": {}}
+    try:
+        for name, tensor in load_tensors(path).items():
+            part, _, rest = name.partition("/")
+            parts[part][rest] = tensor
+    except (PruningError, KeyError) as error:
+        raise TrainingError(path, "is damaged", BEGIN_ANEW) from error
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in parts["optimizer"].items():
+        index, _, key = name.partition("/")
+        state.setdefault(int(index), {})[key] = tensor
+    try:
+        weights.network.load_state_dict(parts["network"])
+        if weights.averaged:
+            weights.averaged.load_state_dict(parts["averaged"])
+    except RuntimeError as error:
+        raise TrainingError(path, "is of another network", BEGIN_ANEW) from error
+    weights.best = parts["best"]
+    weights.optimizer.load_state_dict({**weights.optimizer.state_dict(), "state": state})

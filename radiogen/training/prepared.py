@@ -1,8 +1,12 @@
-"""Cases on the network's grid, kept on disk beside a training so that patches are cut without waiting."""
+"""Cases on the network's grid, cached beside a training, and where in them a patch may lie.
+
+The cache is one safetensors file a case: slices of it are read without the rest, and nothing in it can be
+executed (MONAI's PersistentDataset unpickles what it finds, and drops the affine).
+"""
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,20 +23,24 @@ from radiogen.io.cases import Case
 from radiogen.model.network_input import Preprocessing, to_network_grid
 from radiogen.provenance import file_sha256, short_hash, whole_file
 from radiogen.runtime import Progress, no_progress
-from radiogen.training.places import Counts, count_blocks
+from radiogen.training.augmentation import Rng, Shape, SourceRegion
 from radiogen.volume import array_of
 
 ArrayBox = tuple[slice, slice, slice]
 Arrays = Mapping[str, npt.NDArray[Any]]
+Labels = npt.NDArray[np.int16]
+Counts = npt.NDArray[np.uint8]
 CACHE_VERSION = 2
+LEFT_OUT = ("of the split `test`", "without an outline", "without a lung mask")
+BLOCK = 4  # voxels of the cubes in which lungs and lesions are counted, so that positions are found by sums
 
 
 @dataclass(frozen=True)
 class PreparedCase:
     """One case as arrays (D, H, W) in a file: `hu` int16, `lungs` and `lesion` uint8.
 
-    Beside them, in cubes of `places.BLOCK` voxels, how many voxels are lung (`lung_blocks`) and how many
-    owe anything of their HU to a true lesion (`near_lesion_blocks`).
+    Beside them, in cubes of `BLOCK` voxels, the number of lung voxels (`lung_blocks`) and of voxels whose HU
+    depends on a true lesion (`near_lesion_blocks`).
     """
 
     case_id: str
@@ -44,43 +52,48 @@ class PreparedCase:
     spacing_mm: tuple[float, float, float]  # (x, y, z) of the network's grid
 
     def read(self, name: str, box: ArrayBox) -> npt.NDArray[np.int16]:
-        """A piece of one of the arrays, as int16."""
+        """Read a box of one of the arrays, as int16."""
         with safe_open(self.path, framework="np") as file:
-            piece: npt.NDArray[np.int16] = file.get_slice(name)[box].astype(np.int16)
-        return piece
+            part: npt.NDArray[np.int16] = file.get_slice(name)[box].astype(np.int16)
+        return part
 
     def blocks(self, name: str) -> Counts:
-        """One of the arrays of cubes, whole."""
+        """Read one of the arrays of cubes, whole."""
         with safe_open(self.path, framework="np") as file:
             counts: Counts = file.get_tensor(name)
         return counts
 
 
 def learnable(cases: Sequence[Case], need_outline: bool = True) -> tuple[list[Case], list[str]]:
-    """The cases a network may learn from, and a sentence for each kind that is left out.
+    """Return the cases a network may learn from, and a sentence for each kind that is left out.
 
     Args:
         cases: Cases of a manifest.
-        need_outline: Leave out what has no outline; made lesions (`synthetic_lesions`) need lungs alone.
+        need_outline: Leave out cases without an outline; synthetic lesions need lungs only.
 
     Raises:
         CaseError: None is left.
     """
-    reasons: dict[str, Callable[[Case], bool]] = {
-        "of the split `test`": lambda case: case.split == "test",
-        "without an outline": lambda case: need_outline and not case.has_lesion,
-        "without a lung mask": lambda case: not case.lungs_path.is_file(),
-    }
-    left, said = list(cases), []
-    for reason, applies in reasons.items():
-        out = [case.case_id for case in left if applies(case)]
+    reasons = [_why_left_out(case, need_outline) for case in cases]
+    left = [case for case, reason in zip(cases, reasons, strict=True) if not reason]
+    messages = []
+    for reason in LEFT_OUT:
+        out = [case.case_id for case, own in zip(cases, reasons, strict=True) if own == reason]
         if out:
-            said.append(f"{len(out)} cases {reason} left out: {', '.join(out)}")
-        left = [case for case in left if not applies(case)]
+            messages.append(f"{len(out)} cases {reason} left out: {', '.join(out)}")
     if not left:
-        wrong = "hold none to learn from; " + "; ".join(said)
+        wrong = "hold none to learn from; " + "; ".join(messages)
         raise CaseError("the cases", wrong, "ingest with outlines, or change the split")
-    return left, said
+    return left, messages
+
+
+def _why_left_out(case: Case, need_outline: bool) -> str:
+    of_test, without_outline, without_lungs = LEFT_OUT
+    if case.split == "test":
+        return of_test
+    if need_outline and not case.has_lesion:
+        return without_outline
+    return "" if case.lungs_path.is_file() else without_lungs
 
 
 def prepare(
@@ -89,16 +102,16 @@ def prepare(
     cache: Path,
     progress: Progress = no_progress,
 ) -> list[PreparedCase]:
-    """Bring cases to the network's grid, or take them from the cache if nothing has changed.
+    """Resample cases to the network's grid, or take them from the cache if nothing has changed.
 
-    What lies in the cache is checked once, here, against its checksum; what is damaged or of another
-    version is made anew.
+    A file of the cache is checked once, here and not at every patch, against its checksum (30 ms a case of
+    3 million voxels); what is damaged or of another version is written again.
 
     Args:
         cases: Cases with lungs; without an outline they have no lesion.
         settings: The network's preprocessing.
         cache: Folder for the arrays.
-        progress: Told of each case that is ready.
+        progress: Called after each case.
 
     Raises:
         CaseError: A case lacks its CT or lungs.
@@ -111,8 +124,9 @@ def prepare(
 
 
 def _prepare_one(case: Case, settings: Preprocessing, cache: Path) -> PreparedCase:
-    for missing in (path for path in (case.ct_path, case.lungs_path) if not path.is_file()):
-        raise CaseError(missing, "is missing", "ingest the case again")
+    for path in (case.ct_path, case.lungs_path):
+        if not path.is_file():
+            raise CaseError(path, "is missing", "ingest the case again")
     files = [case.ct_path, case.lungs_path, *([case.lesion_path] if case.has_lesion else [])]
     key = short_hash(settings.model_dump_json() + "".join(file_sha256(path) for path in files))
     path = cache / f"{case.case_id}-{key}.safetensors"
@@ -131,7 +145,7 @@ def _box(edges: list[list[int]]) -> ArrayBox:
 
 
 def read_about(path: Path) -> dict[str, Any] | None:
-    """The header of a prepared case; None where it is missing, damaged or of another version."""
+    """Read the header of a prepared case; None where it is missing, damaged or of another version."""
     try:
         with safe_open(path, framework="np") as file:
             header = file.metadata() or {}
@@ -145,7 +159,7 @@ def read_about(path: Path) -> dict[str, Any] | None:
 
 
 def checksum(about: str, arrays: Arrays) -> str:
-    """SHA-256 of a header and of arrays with their names, kinds and shapes."""
+    """Return the SHA-256 of a header and of arrays with their names, kinds and shapes."""
     digest = hashlib.sha256(about.encode())
     for name in sorted(arrays):
         array = arrays[name]
@@ -186,21 +200,125 @@ def _write(case: Case, settings: Preprocessing, path: Path) -> dict[str, Any]:
 
 
 def near_lesion(outline: sitk.Image, grid: sitk.Image) -> npt.NDArray[np.bool_]:
-    """Every voxel of a grid whose HU, once resampled, owes anything to a voxel of an outline.
+    """Return the voxels of a grid whose HU, once resampled, depends on a voxel of an outline.
 
-    Linear interpolation reaches one voxel of the wider of the two grids; one voxel more covers what is
-    smoothed away before, and rounding.
+    A lungs-only cohort must not show these: the outline's own voxels are too few, since their neighbours
+    were interpolated from them. Linear interpolation reaches one voxel of the wider of the two grids; one
+    voxel more covers what is smoothed away before, and rounding.
     """
     near = np.zeros(grid.GetSize()[::-1], np.uint8)
-    there = np.argwhere(array_of(outline) > 0)[:, ::-1]
+    inside = np.argwhere(array_of(outline) > 0)[:, ::-1]
     old, new = (
         np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
         for image in (outline, grid)
     )
     shift_mm = np.array(outline.GetOrigin()) - np.array(grid.GetOrigin())
-    voxels = np.rint((there @ old.T + shift_mm) @ np.linalg.inv(new).T).astype(int)
+    voxels = np.rint((inside @ old.T + shift_mm) @ np.linalg.inv(new).T).astype(int)
     x, y, z = np.clip(voxels, 0, np.array(grid.GetSize()) - 1).T
     near[z, y, x] = 1
     ratio = np.array(outline.GetSpacing()) / np.array(grid.GetSpacing())
     reach = np.ceil(np.maximum(ratio, 1.0)).astype(int) + 1
     return np.asarray(maximum_filter(near, size=(2 * reach + 1)[::-1].tolist()) > 0)
+
+
+def read_padded(
+    case: PreparedCase, name: str, first: Sequence[int], shape: Shape, size: Shape, outside: int
+) -> Labels:
+    """Read a part of an array of a case from the voxel `first` on, also beyond the case.
+
+    What a warp needs beyond the case is mirrored, since air there would be an edge that no scanner makes;
+    on an axis on which the case is no longer than a patch it is `outside`, as the network sees it in use.
+    """
+    is_short = [n <= s for n, s in zip(case.shape, size, strict=True)]
+    ends = [  # the last voxel of a case may jut out of the scan and be air
+        n - 1 if f + s > n and not short else n
+        for f, s, n, short in zip(first, shape, case.shape, is_short, strict=True)
+    ]
+    inside = [slice(max(0, f), min(n, f + s)) for f, n, s in zip(first, ends, shape, strict=True)]
+    part = case.read(name, (inside[0], inside[1], inside[2]))
+    pad = [(i.start - f, f + s - i.stop) for i, f, s in zip(inside, first, shape, strict=True)]
+    if not any(before or behind for before, behind in pad):
+        return part
+    mirrored = [(0, 0) if short else both for both, short in zip(pad, is_short, strict=True)]
+    filled = [both if short else (0, 0) for both, short in zip(pad, is_short, strict=True)]
+    return np.pad(np.pad(part, mirrored, mode="reflect"), filled, constant_values=outside)
+
+
+def count_blocks(mask: npt.NDArray[np.bool_]) -> Counts:
+    """Count the voxels of a mask in each cube of `BLOCK` voxels, 0 to 64; the last cubes may jut out."""
+    padded = np.pad(mask, [(0, -n % BLOCK) for n in mask.shape])
+    d, h, w = (n // BLOCK for n in padded.shape)
+    cubes = padded.reshape(d, BLOCK, h, BLOCK, w, BLOCK)
+    return np.asarray(cubes.sum(axis=(1, 3, 5), dtype=np.uint8))
+
+
+def lung_positions(
+    lungs: Counts,
+    forbidden: Counts | None,
+    case: Shape,
+    patch: Shape,
+    region: SourceRegion,
+    share: float,
+) -> npt.NDArray[np.int64]:
+    """Find the first voxels (n, 3) of all patches of a case that hold lung, a cube of `BLOCK` voxels apart.
+
+    A first voxel may be moved on by up to `BLOCK - 1` voxels without reading anything forbidden.
+
+    Args:
+        lungs: Cubes of the case's lungs.
+        forbidden: Cubes of what no patch may read; None if all may be read.
+        case: Shape of the case.
+        patch: Shape of the patch.
+        region: The voxels that it is sampled from.
+        share: Least share of lung in the patch. Where nothing is forbidden and no patch reaches it,
+            those with the most lung are taken.
+    """
+    firsts = [patch_starts(n, size) for n, size in zip(case, patch, strict=True)]
+    inside = [(first, first + size) for first, size in zip(firsts, patch, strict=True)]
+    held = window_sums(lungs, inside)
+    enough = held >= share * np.prod(patch)
+    if forbidden is None:
+        enough = enough if enough.any() else held == held.max()
+    else:
+        read = [
+            (first + low, first + high + BLOCK - 1)
+            for first, low, high in zip(firsts, region.low, region.high, strict=True)
+        ]
+        enough &= (held > 0) & (window_sums(forbidden, read) == 0)
+    chosen = np.argwhere(enough)
+    return np.stack([first[chosen[:, axis]] for axis, first in enumerate(firsts)], axis=1)
+
+
+def patch_starts(length: int, size: int) -> npt.NDArray[np.int64]:
+    """Return where a patch may begin on an axis: in steps of `BLOCK`; centred where the case is shorter."""
+    if length <= size:
+        return np.array([(length - size) // 2])
+    return np.arange(0, length - size + 1, BLOCK)
+
+
+def shift_start(start: npt.NDArray[np.int64], case: Shape, patch: Shape, rng: Rng) -> Shape:
+    """Move a first voxel on by up to `BLOCK - 1` voxels, still inside the case."""
+    moved = [
+        min(int(first) + int(step), length - size) if length > size else int(first)
+        for first, step, length, size in zip(start, rng.integers(0, BLOCK, 3), case, patch, strict=True)
+    ]
+    d, h, w = moved
+    return d, h, w
+
+
+def window_sums(
+    counts: Counts, windows: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]
+) -> npt.NDArray[np.int64]:
+    """Return sums of cubes over windows, given on each axis by first voxels and the first ones behind.
+
+    A cube counts in full as soon as a window touches it.
+    """
+    sums = counts.astype(np.int64)
+    for axis, (start, stop) in enumerate(windows):
+        total = np.cumsum(sums, axis=axis)
+        total = np.concatenate([np.zeros_like(np.take(total, [0], axis)), total], axis=axis)
+        most = counts.shape[axis]
+        first = np.clip(start // BLOCK, 0, most)
+        behind = np.clip(-(-stop // BLOCK), 0, most)
+        sums = np.take(total, behind, axis) - np.take(total, first, axis)
+    return sums

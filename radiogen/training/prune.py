@@ -28,7 +28,7 @@ from radiogen.pruning.settings import Batch, CriterionSettings, WeightMasks
 from radiogen.pruning.warmup import WarmUpSettings, warm_up
 from radiogen.pruning.weight_masks import apply_weight_masks, check_sparsity, save_weight_masks, weight_masks
 from radiogen.runtime import Progress, no_progress
-from radiogen.training.patches import EpochSampler, Patch, PatchDataset
+from radiogen.training.patches import Patch, PatchDataset, epoch_draws
 from radiogen.training.prepared import learnable, prepare
 from radiogen.training.pruned_folder import (
     CHANNELS,
@@ -73,7 +73,7 @@ class TrainingSet:
         self.device, self.progress = device, progress
 
     def __iter__(self) -> Iterator[Batch]:
-        draws = list(EpochSampler(len(self.patches), self.seed))
+        draws = epoch_draws(len(self.patches), self.seed)
         for start in range(0, len(draws), self.batch_size):
             some: list[Patch] = [self.patches[draw] for draw in draws[start : start + self.batch_size]]
             yield tuple(tensor.to(self.device) for tensor in default_collate(some))

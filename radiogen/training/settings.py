@@ -1,4 +1,4 @@
-"""Settings of a training."""
+"""Settings of a training, its presets, and the options of `radiogen train`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,87 +11,123 @@ from radiogen.errors import ConfigError
 from radiogen.model.network_input import Preprocessing
 from radiogen.model.priors import PriorName
 from radiogen.networks.raseg import RASegSettings
-from radiogen.training.augmentation import Augmentation
+
+PRESET_FOLDER = Path(__file__).parent / "presets"
+PRESETS = ("paper", "modern", "small")
+
+
+class Augmentation(Settings):
+    """Random changes of each patch. A share of 0, or a strength of 0, switches a change off."""
+
+    flip: bool = Field(True, description="flip each axis in half of the patches")
+    affine: float = Field(0.5, ge=0, le=1, description="share of patches that are rotated and scaled")
+    rotation_deg: float = Field(
+        15.0, ge=0, le=90, description="largest rotation about z; half of it about x, y"
+    )
+    scale: float = Field(0.15, ge=0, le=0.5, description="largest growth or shrinkage, a share of the size")
+    zoom: float = Field(
+        0, ge=0, le=1, description="share of patches sampled at coarser voxels, as large boxes are"
+    )
+    zoom_most: float = Field(1.6, ge=1, le=2, description="largest factor of that coarsening")
+    elastic: float = Field(0.3, ge=0, le=1, description="share of patches with an elastic deformation")
+    elastic_mm: float = Field(
+        4.0, ge=0, le=10, description="largest shift of a control point; there is one every 32 mm"
+    )
+    kernel: float = Field(
+        0.3, ge=0, le=1, description="share of patches that are blurred or sharpened in plane"
+    )
+    blur_mm: float = Field(1.0, ge=0, description="largest standard deviation of the blur")
+    sharpen: float = Field(1.0, ge=0, description="largest share of the detail that is added once more")
+    thick: float = Field(0.2, ge=0, le=1, description="share of patches with simulated thick slices")
+    thickness_mm: float = Field(5.0, ge=0, description="thickest simulated slice")
+    dose: float = Field(0.3, ge=0, le=1, description="share of patches with spatially correlated noise")
+    dose_hu: float = Field(40.0, ge=0, description="largest standard deviation of the correlated noise")
+    noise_hu: float = Field(25.0, ge=0, description="largest standard deviation of white noise")
+    shift_hu: float = Field(20.0, ge=0, description="standard deviation of the intensity shift of a patch")
+    slope: float = Field(0.03, ge=0, lt=1, description="largest relative change of the intensity scale")
 
 
 class TrainingSettings(Settings):
-    """How a network is trained. Optimiser, epochs and rate of the paper are unpublished: our choice.
+    """Settings of the training loop, its patches and its loss.
 
-    Attributes:
-        optimizer: `adamw` or `sgd`.
-        learning_rate: At the start.
-        weight_decay: Of the optimiser.
-        epochs: How long.
+    The paper does not publish optimiser, epochs and learning rate: these are our choice.
     """
 
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: PositiveFloat = 1e-3
-    weight_decay: float = Field(1e-2, ge=0)
-    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="optimiser of the weights")
+    learning_rate: PositiveFloat = Field(1e-3, description="learning rate of the first epoch")
+    weight_decay: float = Field(1e-2, ge=0, description="weight decay of the optimiser")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd")
     decay_power: float = Field(0.9, ge=0, description="rate = learning_rate (1 - epoch/epochs)^decay_power")
-    epochs: PositiveInt = 100
+    epochs: PositiveInt = Field(100, description="number of epochs")
     batch_size: PositiveInt = Field(2, description="patches in a mini-batch of each process")
-    accumulate: PositiveInt = Field(1, description="mini-batches to a step, as if they were one batch")
+    accumulate: PositiveInt = Field(
+        1, description="mini-batches a step, with the gradient of one large batch"
+    )
     patches_per_case: PositiveInt = Field(2, description="patches drawn from each case in an epoch")
-    gradient_norm: PositiveFloat = Field(12.0, description="longer gradients are cut to this length")
-    threshold: float = Field(0.5, gt=0, lt=1, description="probability from which the model says lesion")
+    gradient_norm: PositiveFloat = Field(
+        12.0, description="largest norm of the gradient; longer ones are clipped"
+    )
+    threshold: float = Field(0.5, gt=0, lt=1, description="probability from which a voxel counts as lesion")
     least_candidate: float = Field(
         0.5,
         ge=0,
         le=1,
-        description="mean probability of a part of the first look of `auto` to be a candidate",
+        description="least mean probability of a candidate in the first pass of the prior `auto`",
     )
-    dice: Literal["batch", "patch"] = Field("batch", description="what Dice is taken over in the loss")
+    dice: Literal["patch", "batch"] = Field(
+        "patch", description="Dice loss of each patch, or of the whole mini-batch of a process"
+    )
     priors: tuple[PriorName, ...] = Field(
-        ("box", "lungs", "none"), min_length=1, description="drawn equally often; one may stand twice"
+        ("box", "lungs", "none"), min_length=1, description="priors, drawn equally often; one may stand twice"
     )
-    lesion_share: float = Field(0.75, ge=0, le=1, description="share of patches that hold a lesion")
-    box_jitter: float = Field(0.15, ge=0, le=0.5, description="shift of a box's faces, share of its size")
-    box_loosen: float = Field(0.15, ge=0, le=1, description="how far faces may also move out")
+    lesion_share: float = Field(0.75, ge=0, le=1, description="share of patches around a lesion")
+    box_jitter: float = Field(
+        0.15, ge=0, le=0.5, description="largest shift of a box's faces, a share of its size"
+    )
+    box_loosen: float = Field(0.15, ge=0, le=1, description="largest extra shift of the faces outwards")
     box_careless: float = Field(0.1, ge=0, le=1, description="share of boxes far too large or partly beside")
     box_empty: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="share of boxes drawn round tissue without a lesion, where nothing is found",
+        0.0, ge=0, le=1, description="share of boxes around tissue without a lesion, with an empty target"
     )
     lungs_empty: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="share of patches without box or mask that lie anywhere over lung and get no made lesion",
+        description="share of patches without box or mask that lie anywhere over lung, none added",
     )
     lung_share: float = Field(0.2, gt=0, le=1, description="least share of lung in a patch without a lesion")
     augmentation: Augmentation = Augmentation()
-    synthetic_lesions: float = Field(0.0, ge=0, le=1, description="share of patches that get a made lesion")
-    synthetic_mm: tuple[PositiveFloat, PositiveFloat] = Field((4.0, 90.0), description="their diameters")
+    synthetic_lesions: float = Field(0.0, ge=0, le=1, description="share of patches with a synthetic lesion")
+    synthetic_mm: tuple[PositiveFloat, PositiveFloat] = Field(
+        (4.0, 90.0), description="smallest and largest diameter of a synthetic lesion"
+    )
     synthetic_outside: Literal["always", "box", "never"] = Field(
-        "box", description="which patches may get a made tumour whose middle lies outside the lungs"
+        "box", description="patches in which the centre of a synthetic tumour may lie outside the lungs"
     )
     cohort_draws: dict[str, PositiveInt] = Field(
-        {}, description="how often as much cases of a cohort are drawn"
+        {}, description="sampling weight per cohort; 1 where not given"
     )
-    lungs_only_cohorts: tuple[str, ...] = Field((), description="cohorts whose true lesions are never seen")
-    ema_decay: float = Field(0.0, ge=0, lt=1, description="of the mean of the weights; 0 takes the weights")
-    validate_every: int = Field(0, ge=0, description="epochs between validations; 0 only after the last")
-    patience: int = Field(0, ge=0, description="validations without a better one before it ends; 0 never")
-    checkpoint_minutes: float = Field(5.0, ge=0, description="between checkpoints; 0 after every step")
-    checkpoint_activations: bool = Field(False, description="less memory, a third more time; same result")
-    tensorboard: bool = Field(False, description="write events for TensorBoard too")
+    lungs_only_cohorts: tuple[str, ...] = Field((), description="cohorts whose true lesions are never shown")
+    ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of the weight average; 0 switches it off")
+    validate_every: int = Field(0, ge=0, description="epochs between validations; 0: only after the last")
+    patience: int = Field(
+        0, ge=0, description="validations without improvement before it stops; 0: never stops"
+    )
+    checkpoint_minutes: float = Field(
+        5.0, ge=0, description="minutes between checkpoints; 0: after every step"
+    )
+    checkpoint_activations: bool = Field(False, description="less memory, a third more time, same result")
+    tensorboard: bool = Field(False, description="write TensorBoard events too")
     workers: int = Field(0, ge=0, description="processes that draw patches")
     amp: bool = Field(True, description="mixed precision on CUDA")
-    amp_cpu: bool = Field(False, description="and in bfloat16 on a CPU that has the instructions for it")
-    channels_last: bool = Field(True, description="memory layout, on CUDA only")
-    compile: bool = Field(False, description="by torch.compile; dropout then draws otherwise")
+    amp_cpu: bool = Field(False, description="bfloat16 on CPUs that have instructions for it")
+    channels_last: bool = Field(True, description="channels-last memory layout, on CUDA only")
+    compile: bool = Field(False, description="torch.compile; dropout then draws other numbers")
 
     @property
     def prior_names(self) -> tuple[PriorName, ...]:
         """Each of the priors once."""
         return tuple(dict.fromkeys(self.priors))
-
-
-PRESET_FOLDER = Path(__file__).parent / "presets"
-PRESETS = ("paper", "modern", "small")
 
 
 class RunSettings(Settings):
@@ -109,8 +145,23 @@ class RunSettings(Settings):
         return self
 
 
+class TrainOptions(Settings):
+    """Options of one call of `train`; with `pruned` or `start`, the network must be that of the folder."""
+
+    preset: str = Field("modern", description="name of the preset, for the model card")
+    seed: int = Field(0, description="seed of weights, folds, patches and dropout")
+    pruned: Path | None = Field(None, description="folder of `prune` to start from")
+    start: Path | None = Field(None, description="model folder to start from")
+    folds: int = Field(0, description="number of folds of patients; 0 trains on all")
+    fold: int = Field(0, description="the fold that is held out, from 0")
+    resume: bool = Field(True, description="continue an unfinished training in the output folder")
+    existing: Literal["skip", "overwrite", "fail"] = Field(
+        "skip", description="if the output exists: skip, overwrite or fail"
+    )
+
+
 def load_preset(name: str, file: Path | None = None, overrides: Sequence[str] = ()) -> RunSettings:
-    """The settings of a preset, with a YAML file and `key=value` pairs laid over it.
+    """Return the settings of a preset, changed by a YAML file and then by `key=value` pairs.
 
     Raises:
         ConfigError: An unknown preset or key, or a value that the settings refuse.

@@ -1,4 +1,4 @@
-"""One step of a training: forward, backward, and what the optimizer makes of it."""
+"""One step of a training: the loss of its mini-batches, their gradients, and the update of the weights."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -18,100 +18,96 @@ from radiogen.networks.blocks import Attention, ConvBlock, UpBlock, sample_seeds
 from radiogen.networks.kernels import fast_cpu, volumes_channels_last
 from radiogen.networks.raseg import RASeg, SupervisedLogits, SupervisedRASeg
 from radiogen.runtime import has_fast_bfloat16
-from radiogen.training.plan import Batch
+from radiogen.segmentation.effort import is_out_of_memory
+from radiogen.training.patches import MiniBatch
 from radiogen.training.settings import TrainingSettings
-from radiogen.training.shared_sums import SharedSums
 
 SegmentationBatch = tuple[Tensor, ...]  # image (B, C, D, H, W), prior (B, 1, D, H, W), target (B, 1, D, H, W)
-Share = Callable[[Tensor], Tensor]  # from the sums over a mini-batch to those that Dice is made of
+LogitsLoss = Callable[[Tensor, Tensor], Tensor]  # logits and target, both (B, 1, D, H, W)
 
 SIDE_WEIGHT = 0.5  # of the logits at half size; those at a quarter weigh the square of it (Lee et al. 2015)
-WHERE_WEIGHT = 0.25  # of the predicted prior
+PRIOR_WEIGHT = 0.25  # of the predicted prior
 SMOOTH = 1e-5  # added above and below in Dice, as MONAI does
+PEER_LOST = ("closed by peer", "reset by peer", "nccl", "gloo", "broken pipe")
+LESS_MEMORY = (
+    "halve training.batch_size and double training.accumulate, which gives the same result; "
+    "or training.checkpoint_activations=true; or a smaller preprocessing.size"
+)
 
 
-def own_sums(sums: Tensor) -> Tensor:
-    """Dice of the mini-batch by itself."""
-    return sums
+def batch_dice_ce(logits: Tensor, target: Tensor) -> Tensor:
+    """Return 1 - Dice over the whole mini-batch, plus the mean cross-entropy.
+
+    The value of MONAI's `DiceCELoss(sigmoid=True, batch=True)`, written out: pruning scores with it, its
+    weight masks stay the same to the byte, and `radiogen prune` does without the 3 s of importing MONAI.
+    """
+    probability = torch.sigmoid(logits)
+    overlap = (probability * target).sum()
+    dice = (2 * overlap + SMOOTH) / (probability.sum() + target.sum() + SMOOTH)
+    return 1 - dice + functional.binary_cross_entropy_with_logits(logits, target)
 
 
-def segmentation_loss(
-    share: Share = own_sums, each_patch: bool = False
-) -> Callable[[nn.Module, SegmentationBatch], Tensor]:
-    """The mean Dice and cross-entropy loss of a batch (image, prior, target) under a network.
+def patch_dice_ce(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the mean over patches of 1 - Dice, 0 for a patch without a lesion, plus the mean cross-entropy.
 
-    Dice is taken over the whole batch, so that a patch without a lesion does not count as a miss, or patch by
-    patch over those that hold one, so that a small lesion counts as much as a large one beside it. The logits
-    of coarser decoders are compared with the share of lesion in their voxels, all weights adding up to 1; the
-    predicted prior with whether its voxel holds any lesion, by cross-entropy. A network that answers with its
-    logits alone (pruning asks RA-Seg so) is measured by these.
+    A small lesion so counts as much as a large one beside it, and a patch without a lesion is no miss. As a
+    mean over patches it is the same for a batch that is cut in mini-batches or spread over processes.
+    """
+    from monai.losses import DiceLoss  # takes 3 s, and only a training needs it
+
+    dice_loss = DiceLoss(sigmoid=True, reduction="none")(logits, target)  # (B, 1, 1, 1, 1)
+    holds_lesion = target.amax(dim=(1, 2, 3, 4), keepdim=True) > 0
+    missed = torch.where(holds_lesion, dice_loss, 0.0).mean()
+    return missed + functional.binary_cross_entropy_with_logits(logits, target)
+
+
+DICE_LOSSES: dict[str, LogitsLoss] = {"batch": batch_dice_ce, "patch": patch_dice_ce}
+
+
+def segmentation_loss(dice: str = "batch") -> Callable[[nn.Module, SegmentationBatch], Tensor]:
+    """Return the Dice and cross-entropy loss of a batch (image, prior, target) under a network.
+
+    The logits of coarser decoders are compared with the share of lesion in their voxels, all weights adding
+    up to 1; the predicted prior with whether its voxel holds any lesion, by cross-entropy. A network that
+    returns its logits alone, as RA-Seg does while it is scored for pruning, is measured by these.
 
     Args:
-        share: Gives the sums of the whole batch for those of this part of it, where a batch is cut in parts.
-        each_patch: Dice patch by patch.
+        dice: `batch` or `patch`, what Dice is taken over.
     """
-    if each_patch:
-        return partial(_supervised_loss, dice_of_patches_ce)
-    return partial(_supervised_loss, partial(dice_ce, share=share))
+    return partial(_supervised_loss, DICE_LOSSES[dice])
 
 
-def _supervised_loss(
-    loss: Callable[[Tensor, Tensor], Tensor], network: nn.Module, batch: SegmentationBatch
-) -> Tensor:
+def _supervised_loss(loss: LogitsLoss, network: nn.Module, batch: SegmentationBatch) -> Tensor:
     image, prior, target = batch
-    found = network(image, prior)
-    if isinstance(found, Tensor):
-        found = SupervisedLogits(found, (), None)
-    every = (found.logits, *found.sides)
-    weights = [SIDE_WEIGHT**level for level in range(len(every))]
-    losses = [loss(_whole_precision(logits), _at_size_of(logits, target)) for logits in every]
+    output = network(image, prior)
+    if isinstance(output, Tensor):
+        output = SupervisedLogits(output, (), None)
+    levels = (output.logits, *output.sides)
+    weights = [SIDE_WEIGHT**level for level in range(len(levels))]
+    losses = [loss(_in_float32(logits), _at_size_of(logits, target)) for logits in levels]
     value = sum(w * one for w, one in zip(weights, losses, strict=True)) / sum(weights)
-    if found.prior is not None:
-        holds_lesion = functional.adaptive_max_pool3d(target, found.prior.shape[2:])
-        value = value + WHERE_WEIGHT * functional.binary_cross_entropy_with_logits(
-            _whole_precision(found.prior), holds_lesion
+    if output.prior is not None:
+        holds_lesion = functional.adaptive_max_pool3d(target, output.prior.shape[2:])
+        value = value + PRIOR_WEIGHT * functional.binary_cross_entropy_with_logits(
+            _in_float32(output.prior), holds_lesion
         )
     return torch.as_tensor(value)
 
 
-def dice_ce(logits: Tensor, target: Tensor, share: Share = own_sums) -> Tensor:
-    """1 - Dice of the probabilities, plus the mean cross-entropy: MONAI's DiceCELoss(sigmoid, batch).
-
-    Its own lets nobody at the three sums that Dice is made of, which parts of a batch have to share.
-    """
-    probability = torch.sigmoid(logits)
-    overlap, found = (probability * target).sum(), probability.sum()
-    sums = share(torch.stack([overlap, found + target.sum()]))
-    dice = (2 * sums[0] + SMOOTH) / (sums[1] + SMOOTH)
-    return 1 - dice + functional.binary_cross_entropy_with_logits(logits, target)
-
-
-def dice_of_patches_ce(logits: Tensor, target: Tensor) -> Tensor:
-    """1 - Dice of each patch that holds a lesion, 0 for the others, plus the mean cross-entropy; the mean."""
-    probability, inside = torch.sigmoid(logits), (1, 2, 3, 4)
-    lesion = target.sum(dim=inside)
-    overlap = (probability * target).sum(dim=inside)
-    dice = (2 * overlap + SMOOTH) / (probability.sum(dim=inside) + lesion + SMOOTH)
-    missed = torch.where(lesion > 0, 1 - dice, torch.zeros_like(dice)).mean()
-    return missed + functional.binary_cross_entropy_with_logits(logits, target)
-
-
 def _at_size_of(logits: Tensor, target: Tensor) -> Tensor:
-    return (
-        target
-        if logits.shape == target.shape
-        else functional.interpolate(target, logits.shape[2:], mode="area")
-    )
+    if logits.shape == target.shape:
+        return target
+    return functional.interpolate(target, logits.shape[2:], mode="area")
 
 
-def _whole_precision(logits: Tensor) -> Tensor:
-    """Half-precision logits in float32; sums over a volume need it."""
+def _in_float32(logits: Tensor) -> Tensor:
+    """Return half-precision logits in float32; sums over a volume need it."""
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 
-def fit_network(network: RASeg, training: TrainingSettings, device: torch.device) -> RASeg:
-    """Make a network ready, in place; names and values of its weights stay."""
-    rest_idle_biases(network)
+def prepare_network(network: RASeg, training: TrainingSettings, device: torch.device) -> RASeg:
+    """Set a network up for training, in place; names and values of its weights stay."""
+    freeze_idle_biases(network)
     if device.type == "cpu":
         fast_cpu(network)
     if training.channels_last and device.type == "cuda":
@@ -123,11 +119,11 @@ def fit_network(network: RASeg, training: TrainingSettings, device: torch.device
     return network
 
 
-def rest_idle_biases(network: nn.Module) -> None:
-    """Leave alone the bias of a convolution whose output is normalised, channel by channel, at once.
+def freeze_idle_biases(network: nn.Module) -> None:
+    """Freeze the biases of convolutions whose output is normalised channel by channel at once.
 
-    The norm takes it off again, so that its gradient is nothing but rounding, which Adam would blow up to
-    whole steps: different ones for every order of adding up.
+    The norm removes them again, so that their gradient is nothing but rounding, which Adam would turn into
+    whole steps: other ones for every order of summation.
     """
     for block in network.modules():
         if isinstance(block, Attention | ConvBlock | UpBlock) and block.conv.bias is not None:
@@ -135,7 +131,7 @@ def rest_idle_biases(network: nn.Module) -> None:
 
 
 def checkpoint_activations(network: RASeg) -> None:
-    """Keep only what the large parts of RA-Seg are given; backward computes them once more, one at a time.
+    """Keep only the inputs of the large parts of RA-Seg; backward computes the rest again, part by part.
 
     The attentions are left as they are: batch norm in them would count every mini-batch twice.
     """
@@ -143,16 +139,15 @@ def checkpoint_activations(network: RASeg) -> None:
     parts += [network.decoder4, network.decoder3, network.decoder2, network.decoder1]
     for part in parts:
         if part is not None:
-            kept_small = partial(checkpoint, part.forward, use_reentrant=False)
-            part.forward = kept_small
+            part.forward = partial(checkpoint, part.forward, use_reentrant=False)
 
 
-class Step:
-    """One step of the optimizer over mini-batches, to which other processes may add theirs.
+class TrainingStep:
+    """One step of the optimizer over the mini-batches of this process and of all others.
 
-    The step is that of one large batch of all of them: gradients are means, Dice is taken over all, and what
+    The step is that of one large batch of all of them: loss and gradients are means over patches, and what
     dropout draws depends on (seed, epoch, draw) alone. Batch norm, where a network has it, is the exception:
-    it sees one mini-batch, on several GPUs those of all processes at the time.
+    it sees one mini-batch, on several GPUs those of all processes at the time; so is `dice: batch`.
     """
 
     def __init__(
@@ -165,8 +160,7 @@ class Step:
     ) -> None:
         self.network, self.optimizer, self.training = network, optimizer, training
         self.seed, self.device = seed, device
-        self.sums = SharedSums()
-        self.loss = segmentation_loss(self.sums, each_patch=training.dice == "patch")
+        self.loss = segmentation_loss(training.dice)
         on_cuda = device.type == "cuda"
         self.amp = training.amp and (on_cuda or (device.type == "cpu" and training.amp_cpu))
         self.half = torch.bfloat16 if not on_cuda or torch.cuda.is_bf16_supported() else torch.float16
@@ -175,78 +169,65 @@ class Step:
                 "training.amp_cpu", "this processor has no bfloat16 instructions", "set it to false"
             )
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.amp and self.half is torch.float16)
-        self.alone = SupervisedRASeg(fit_network(network, training, device))
+        in_training = SupervisedRASeg(prepare_network(network, training, device))
         if training.compile:
-            self.alone.compile()
-        self.forward: nn.Module = self.alone
+            in_training.compile()
+        self.forward: nn.Module = in_training
         if world_size() > 1:
-            self.forward = DistributedDataParallel(self.alone)
+            self.forward = DistributedDataParallel(in_training)
 
-    def __call__(self, batches: Sequence[Batch], epoch: int, number: int) -> float:
-        """Take a step and give its loss, the mean over all mini-batches of all processes.
+    def __call__(self, batches: Sequence[MiniBatch], epoch: int, number: int) -> float:
+        """Take a step and return its loss, the mean over all mini-batches of all processes.
 
         Raises:
             TrainingError: The loss or its gradient is not finite; the weights are as they were before.
         """
-        self._count_sums(batches)
         self.optimizer.zero_grad(set_to_none=True)
         value = torch.zeros((), device=self.device)
         for place, batch in enumerate(batches, start=1):
-            with self._quiet_until(place == len(batches)), self._draws_of(batch):
-                loss = self._loss(self.forward, batch) / len(batches)
+            with self._no_sync_until(place == len(batches)), self._seeded(batch):
+                loss = self._loss(batch) / len(batches)
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             value += loss.detach() / world_size()
         all_reduce([value])
         self._check(value.item(), "loss", epoch, number)
         self.scaler.unscale_(self.optimizer)
-        length = clip_grad_norm_(self.network.parameters(), self.training.gradient_norm)
-        if not self.scaler.is_enabled():  # which leaves out such a step by itself, and scales down
-            self._check(length.item(), "gradient", epoch, number)
+        norm = clip_grad_norm_(self.network.parameters(), self.training.gradient_norm)
+        if not self.scaler.is_enabled():  # the scaler skips such a step by itself, and scales down
+            self._check(norm.item(), "gradient", epoch, number)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return value.item()
 
-    def _loss(self, forward: nn.Module, batch: Batch) -> Tensor:
+    def _loss(self, batch: MiniBatch) -> Tensor:
         tensors = tuple(tensor.to(self.device, non_blocking=True) for tensor in batch.patches)
         with torch.autocast(self.device.type, dtype=self.half, enabled=self.amp):
-            return self.loss(forward, tensors)
-
-    def _count_sums(self, batches: Sequence[Batch]) -> None:
-        """Go over several mini-batches without gradients first: Dice of the whole batch needs sums of all."""
-        if len(batches) == 1 or self.training.dice == "patch":
-            self.sums.share_at_once()
-            return
-        buffers = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
-        with torch.no_grad(), self.sums.counting(len(batches)):
-            for batch in batches:
-                with self._draws_of(batch):
-                    self._loss(self.alone, batch)
-        for buffer, before in buffers:
-            buffer.copy_(before)
+            return self.loss(self.forward, tensors)
 
     @contextmanager
-    def _draws_of(self, batch: Batch) -> Iterator[None]:
+    def _seeded(self, batch: MiniBatch) -> Iterator[None]:
+        """Let dropout draw from the draws of a mini-batch alone, so that a step can be repeated or cut."""
         samples = [(self.seed, *draw) for draw in batch.draws]
         devices = [self.device] if self.device.type == "cuda" else []
         with sample_seeds(self.network, samples), torch.random.fork_rng(devices):
             torch.manual_seed(seed_of(*samples[0]))  # a compiled network draws from torch's own generator
             yield
 
-    def _quiet_until(self, is_last: bool) -> AbstractContextManager[None]:
-        """Processes add up their gradients once a step, with the last mini-batch."""
+    def _no_sync_until(self, is_last: bool) -> AbstractContextManager[None]:
+        """Let the processes all-reduce their gradients once a step, with the last mini-batch."""
         if is_last or not isinstance(self.forward, DistributedDataParallel):
             return nullcontext()
         return self.forward.no_sync()
 
-    def _check(self, value: float, what: str, epoch: int, number: int) -> None:
+    def _check(self, value: float, name: str, epoch: int, number: int) -> None:
         if not math.isfinite(value):
-            cure = "lower training.learning_rate and begin anew with --existing overwrite"
-            where = f"epoch {epoch + 1}, step {number + 1}"
-            raise as_rank_zero_reports(TrainingError(where, f"the {what} is not finite", cure))
+            hint = "lower training.learning_rate and begin anew with --existing overwrite"
+            place = f"epoch {epoch + 1}, step {number + 1}"
+            raise as_rank_zero_reports(TrainingError(place, f"the {name} is not finite", hint))
 
 
 def make_optimizer(network: nn.Module, training: TrainingSettings) -> torch.optim.Optimizer:
-    """AdamW or SGD over all weights."""
+    """Return AdamW or SGD over all weights."""
     rate, decay = training.learning_rate, training.weight_decay
     if training.optimizer == "sgd":
         return torch.optim.SGD(network.parameters(), rate, momentum=training.momentum, weight_decay=decay)
@@ -254,5 +235,29 @@ def make_optimizer(network: nn.Module, training: TrainingSettings) -> torch.opti
 
 
 def learning_rate(training: TrainingSettings, epoch: int) -> float:
-    """The rate of an epoch: polynomial decay towards the last one."""
+    """Return the learning rate of an epoch: polynomial decay towards the last one."""
     return training.learning_rate * float((1 - epoch / training.epochs) ** training.decay_power)
+
+
+@contextmanager
+def training_errors(place: str) -> Iterator[None]:
+    """Turn what the machine does to a training into one line with a hint.
+
+    Args:
+        place: Where it happens, such as a device.
+
+    Raises:
+        TrainingError: Memory is not enough, or another process of this training is lost.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise TrainingError(place, "has not enough memory", LESS_MEMORY) from error
+        if any(word in str(error).lower() for word in PEER_LOST):
+            raise TrainingError(
+                place,
+                "stops, since another process of this training has ended",
+                "see its own message; if it has none, the system killed it, mostly because memory ran out",
+            ) from error
+        raise

@@ -8,8 +8,8 @@ from scipy import ndimage
 
 from radiogen.phantoms.shapes import Shape, Space, blur, capsule, occupancy, smooth_noise
 from radiogen.training.synthetic_shapes import (
-    Form,
-    Ground,
+    LesionForm,
+    LungSurvey,
     blob_distance,
     draw_companion,
     draw_core,
@@ -42,7 +42,7 @@ LEAST_AERATED_MASS = 0.1
 
 
 @dataclass(frozen=True)
-class Implanted:
+class SyntheticLesion:
     """A patch with a lesion that was not there."""
 
     hu: FloatArray  # (D, H, W) float32, HU
@@ -51,7 +51,7 @@ class Implanted:
 
 
 @dataclass
-class Site:
+class PaintRegion:
     """The part of a patch round a lesion while it is painted; arrays as (z, y, x)."""
 
     space: Space
@@ -61,7 +61,7 @@ class Site:
     sigma_voxels: tuple[float, float, float]
 
 
-def implant_lesion(
+def add_synthetic_lesion(
     hu: npt.NDArray[np.int16] | FloatArray,
     lungs: npt.NDArray[np.bool_] | npt.NDArray[np.uint8],
     spacing_mm: tuple[float, float, float],
@@ -70,7 +70,7 @@ def implant_lesion(
     taken: BoolArray | None = None,
     central: bool = False,
     outside: bool = True,
-) -> Implanted | None:
+) -> SyntheticLesion | None:
     """Lay one made lesion into a patch of CT.
 
     Args:
@@ -100,20 +100,20 @@ def implant_lesion(
     where, part = drawn.where, painted[drawn.where].copy()
     noise = draw_noise(drawn.space.shape, measure_noise(painted), rng)
     spread = _draw_point_spread(drawn.space, drawn.radius_mm, rng)
-    site = Site(drawn.space, part, drawn.room, forbidden[where], spread)
+    site = PaintRegion(drawn.space, part, drawn.room, forbidden[where], spread)
     lesion = np.zeros(painted.shape, dtype=bool)
     lesion[where] = _paint(site, drawn.form, drawn.outer, drawn.distance, drawn.kind, noise, rng)
     painted[where] = np.where(site.forbidden, painted[where], np.clip(site.hu, -1024, 3071))
-    return Implanted(painted, lesion, drawn.kind)
+    return SyntheticLesion(painted, lesion, drawn.kind)
 
 
 @dataclass(frozen=True)
-class Outline:
+class LesionPlan:
     """A lesion before it is painted: what it is, where, and how far each voxel lies from its surface."""
 
     kind: str
     radius_mm: float
-    form: Form
+    form: LesionForm
     where: tuple[slice, slice, slice]  # the part of the patch round it
     space: Space
     room: FloatArray  # millimetres to the lungs' surface, negative inside
@@ -123,12 +123,12 @@ class Outline:
 
 def _draw_outline(
     painted: FloatArray,
-    ground: Ground,
+    ground: LungSurvey,
     forbidden: BoolArray,
     sizes_mm: tuple[float, float],
     taken: BoolArray | None,
     rng: np.random.Generator,
-) -> Outline | None:
+) -> LesionPlan | None:
     """A lesion that can be seen and keeps away from others; None if several draws give none."""
     for _ in range(ATTEMPTS):
         radius = float(np.exp(rng.uniform(*np.log(sizes_mm)))) / 2
@@ -148,7 +148,7 @@ def _draw_outline(
         before = painted[where][outer < 0]
         seen = len(before) >= LEAST_VOXELS and np.mean(before < AERATED_HU) > least_aerated
         if seen and not (taken is not None and _touches(outer, taken[where])):
-            return Outline(kind, radius, form, where, space, room, distance, outer)
+            return LesionPlan(kind, radius, form, where, space, room, distance, outer)
     return None
 
 
@@ -196,8 +196,8 @@ def _touches(outer: FloatArray, taken: BoolArray) -> bool:
 
 
 def _paint(
-    site: Site,
-    form: Form,
+    site: PaintRegion,
+    form: LesionForm,
     outer: FloatArray,
     distance: FloatArray,
     kind: str,
@@ -236,7 +236,7 @@ def _paint(
     return _outline(site, outer, rng)
 
 
-def _outline(site: Site, outer: FloatArray, rng: np.random.Generator) -> BoolArray:
+def _outline(site: PaintRegion, outer: FloatArray, rng: np.random.Generator) -> BoolArray:
     """The voxels the lesion holds at least half of; sometimes smooth and loose, as people draw."""
     drawn = outer
     if rng.random() < LOOSE_OUTLINES:
@@ -245,14 +245,14 @@ def _outline(site: Site, outer: FloatArray, rng: np.random.Generator) -> BoolArr
     return np.asarray(((drawn < 0) | (outer < 0)) & ~site.forbidden, dtype=bool)
 
 
-def _blend(site: Site, distance: FloatArray, value_hu: float, noise: FloatArray) -> None:
+def _blend(site: PaintRegion, distance: FloatArray, value_hu: float, noise: FloatArray) -> None:
     """Lay dense tissue that is no lesion into the lungs."""
     share = blur(occupancy(np.maximum(distance, site.room), site.space.edge_mm), site.sigma_voxels)
     site.hu += share * np.maximum(value_hu - site.hu, 0)
     site.hu += np.sqrt(share * (2 - share)) * noise
 
 
-def _add_strand(site: Site, strand: Shape, faint: float) -> None:
+def _add_strand(site: PaintRegion, strand: Shape, faint: float) -> None:
     """A thin strand inside the lungs, lighter than tissue since it fills its voxels in part only."""
     if 0 in site.hu[strand.where].shape:
         return
@@ -262,7 +262,7 @@ def _add_strand(site: Site, strand: Shape, faint: float) -> None:
     spot += share * np.maximum(np.float32(0) - spot, 0)
 
 
-def _add_tag(site: Site, form: Form, outer: FloatArray, rng: np.random.Generator) -> None:
+def _add_tag(site: PaintRegion, form: LesionForm, outer: FloatArray, rng: np.random.Generator) -> None:
     """A strand from the lesion to the pleura near by, where there is one."""
     wall = np.flatnonzero((np.abs(site.room) < site.space.edge_mm) & (outer < 12) & (outer > 1))
     if len(wall) == 0:
@@ -274,7 +274,7 @@ def _add_tag(site: Site, form: Form, outer: FloatArray, rng: np.random.Generator
     _add_strand(site, strand, rng.uniform(0.5, 1.0))
 
 
-def _close_seam(site: Site, distance: FloatArray, value: FloatArray) -> None:
+def _close_seam(site: PaintRegion, distance: FloatArray, value: FloatArray) -> None:
     """Fill the half-empty voxels between lesion and wall, since the lesion leaves no lung there."""
     share = occupancy(np.maximum(distance, site.room - 4), site.space.edge_mm)
     share *= np.clip((-120 - site.hu) / 100, 0, 1) * (site.room > -2)

@@ -14,7 +14,7 @@ FORMS = {"round": 0.20, "lobulated": 0.21, "long": 0.14, "flat": 0.10, "irregula
 
 
 @dataclass(frozen=True)
-class Blob:
+class LesionBlob:
     """One ellipsoid: its centre, its radii in millimetres, and its own three axes."""
 
     center: Point
@@ -23,10 +23,10 @@ class Blob:
 
 
 @dataclass(frozen=True)
-class Form:
+class LesionForm:
     """A union of blobs with a bumpy surface; radius_mm is that of the ball of its volume, roughly."""
 
-    blobs: tuple[Blob, ...]
+    blobs: tuple[LesionBlob, ...]
     radius_mm: float
     bumps_mm: float
     roughness_mm: float
@@ -41,7 +41,7 @@ class Form:
         return low - more, high + more
 
 
-def draw_form(center: Point, radius_mm: float, site: str, rng: np.random.Generator) -> Form:
+def draw_form(center: Point, radius_mm: float, site: str, rng: np.random.Generator) -> LesionForm:
     """One form of about the volume of a ball of this radius."""
     name = "flat" if site == "fissure" else str(rng.choice(list(FORMS), p=list(FORMS.values())))
     bumps, rough = {
@@ -59,10 +59,10 @@ def draw_form(center: Point, radius_mm: float, site: str, rng: np.random.Generat
             "flat": (1.0, rng.uniform(0.7, 1.2), rng.uniform(0.25, 0.45)),
         }.get(name, tuple(rng.uniform(0.85, 1.2, 3)))
         blobs = (_blob(center, radius_mm, stretch, rng),)
-    return Form(blobs, radius_mm, bumps * radius_mm, rough * radius_mm)
+    return LesionForm(blobs, radius_mm, bumps * radius_mm, rough * radius_mm)
 
 
-def _grow_together(center: Point, radius_mm: float, rng: np.random.Generator) -> tuple[Blob, ...]:
+def _grow_together(center: Point, radius_mm: float, rng: np.random.Generator) -> tuple[LesionBlob, ...]:
     count = int(rng.integers(2, 6))
     size = 1.2 * radius_mm / np.cbrt(count)
     blobs = [_blob(center, size, rng.uniform(0.7, 1.5, 3), rng)]
@@ -84,14 +84,14 @@ def _grow_together(center: Point, radius_mm: float, rng: np.random.Generator) ->
     return tuple(blobs)
 
 
-def _blob(center: Point, radius_mm: float, stretch: npt.ArrayLike, rng: np.random.Generator) -> Blob:
+def _blob(center: Point, radius_mm: float, stretch: npt.ArrayLike, rng: np.random.Generator) -> LesionBlob:
     ratio = np.asarray(stretch, dtype=float)
     x, y, z = (radius_mm * ratio / np.cbrt(np.prod(ratio))).tolist()
     axes = np.linalg.qr(rng.normal(size=(3, 3)))[0].astype(np.float32)
-    return Blob(center, (x, y, z), axes)
+    return LesionBlob(center, (x, y, z), axes)
 
 
-def form_distance(space: Space, form: Form, rng: np.random.Generator) -> FloatArray:
+def form_distance(space: Space, form: LesionForm, rng: np.random.Generator) -> FloatArray:
     """Distance to the surface of a form in millimetres, negative inside, about true near it."""
     union = blob_distance(space, form.blobs[0])
     for blob in form.blobs[1:]:
@@ -102,7 +102,7 @@ def form_distance(space: Space, form: Form, rng: np.random.Generator) -> FloatAr
     return union
 
 
-def blob_distance(space: Space, blob: Blob) -> FloatArray:
+def blob_distance(space: Space, blob: LesionBlob) -> FloatArray:
     """Distance to the surface of an ellipsoid, to first order."""
     x, y, z = (axis - np.float32(c) for axis, c in zip((space.x, space.y, space.z), blob.center, strict=True))
     size = np.full(space.shape, 1e-6, dtype=np.float32)
@@ -115,7 +115,7 @@ def blob_distance(space: Space, blob: Blob) -> FloatArray:
     return np.asarray(length * (1 - 1 / size), dtype=np.float32)
 
 
-def draw_strands(space: Space, form: Form, rng: np.random.Generator) -> list[Shape]:
+def draw_strands(space: Space, form: LesionForm, rng: np.random.Generator) -> list[Shape]:
     """Spicules: thin strands from the surface outwards; too thin to belong to the mask."""
     strands = []
     for _ in range(int(rng.integers(4, 25))):
@@ -129,7 +129,7 @@ def draw_strands(space: Space, form: Form, rng: np.random.Generator) -> list[Sha
     return strands
 
 
-def draw_core(form: Form, rng: np.random.Generator) -> Blob:
+def draw_core(form: LesionForm, rng: np.random.Generator) -> LesionBlob:
     """The solid core of a part-solid lesion."""
     blob = form.blobs[0]
     shift = 0.35 * form.radius_mm * rng.uniform(-1, 1, 3)
@@ -137,7 +137,7 @@ def draw_core(form: Form, rng: np.random.Generator) -> Blob:
     return _blob((x, y, z), form.radius_mm * rng.uniform(0.3, 0.7), rng.uniform(0.7, 1.4, 3), rng)
 
 
-def draw_companion(space: Space, form: Form, rng: np.random.Generator) -> FloatArray:
+def draw_companion(space: Space, form: LesionForm, rng: np.random.Generator) -> FloatArray:
     """Distance to something dense against the lesion: a thick vessel, or collapsed lung."""
     blob = form.blobs[int(rng.integers(len(form.blobs)))]
     along = rng.normal(size=3)
@@ -146,7 +146,7 @@ def draw_companion(space: Space, form: Form, rng: np.random.Generator) -> FloatA
     x, y, z = (np.array(blob.center) + rng.uniform(0.8, 1.1) * surface).tolist()
     if rng.random() < 0.6:
         thick = rng.uniform(1.5, 4.5)
-        vessel = Blob(
+        vessel = LesionBlob(
             (x, y, z),
             (thick, thick, rng.uniform(8, 14)),
             _blob((x, y, z), 1, (1, 1, 1), rng).axes,
@@ -163,17 +163,17 @@ LEAST_PAIRS = 150
 
 
 @dataclass(frozen=True)
-class Noise:
-    """Noise of a patch: its standard deviation, and how far it is correlated along (z, y, x)."""
+class NoiseModel:
+    """NoiseModel of a patch: its standard deviation, and how far it is correlated along (z, y, x)."""
 
     hu: float
     sigma_voxels: tuple[float, float, float]
 
 
-def measure_noise(hu: FloatArray) -> Noise:
+def measure_noise(hu: FloatArray) -> NoiseModel:
     """Estimate noise from differences between neighbours in soft tissue, or in lung where there is none.
 
-    Noise that is white noise under a Gaussian of sigma s has the correlation q^(k k) at k voxels, with
+    NoiseModel that is white noise under a Gaussian of sigma s has the correlation q^(k k) at k voxels, with
     q = exp(-1 / (4 s s)). So the variances of differences at one and two voxels give s and the strength.
     Medians, the axis with the least, and a tenth off, so that borders between organs count little: so it
     comes near the noise that a high-pass filter finds in muscle.
@@ -195,7 +195,7 @@ def measure_noise(hu: FloatArray) -> Noise:
         strengths.append(float(np.sqrt(near / (2 * (1 - q)))))
         sigmas.append(float(np.sqrt(-1 / (4 * np.log(q)))))
     z, y, x = sigmas
-    return Noise(float(np.clip(0.9 * min(strengths), 0, 120)), (z, y, x))
+    return NoiseModel(float(np.clip(0.9 * min(strengths), 0, 120)), (z, y, x))
 
 
 def _neighbours(hu: FloatArray, axis: int, between: tuple[float, float]) -> FloatArray:
@@ -207,8 +207,8 @@ def _neighbours(hu: FloatArray, axis: int, between: tuple[float, float]) -> Floa
     return np.stack([a[inside], b[inside], c[inside]])
 
 
-def draw_noise(shape: tuple[int, ...], noise: Noise, rng: np.random.Generator) -> FloatArray:
-    """Noise of this strength and grain."""
+def draw_noise(shape: tuple[int, ...], noise: NoiseModel, rng: np.random.Generator) -> FloatArray:
+    """NoiseModel of this strength and grain."""
     field = rng.standard_normal(shape, dtype=np.float32)
     field = blur(field, noise.sigma_voxels)
     return np.asarray(field * np.float32(noise.hu / max(float(field.std()), 1e-6)), dtype=np.float32)
@@ -271,7 +271,7 @@ BEYOND_MOST_MM = 20.0  # how far its middle may lie outside the lungs
 
 
 @dataclass(frozen=True)
-class Ground:
+class LungSurvey:
     """A patch on half its grid: how deep its voxels lie in the lungs, and how dense they are."""
 
     room_mm: FloatArray  # distance to the lungs' surface, negative inside
@@ -288,7 +288,7 @@ def survey(
     taken: Lungs | None,
     central: bool = False,
     outside: bool = True,
-) -> Ground | None:
+) -> LungSurvey | None:
     """Measure a patch; None where it holds too little lung. `central`: centres in its inner half, if any."""
     allowed = lungs if taken is None else lungs & ~taken
     if np.count_nonzero(allowed) * np.prod(spacing_mm) / 1000 < LEAST_LUNG_ML or min(hu.shape) < 4:
@@ -317,10 +317,10 @@ def survey(
         middle = np.zeros_like(free)
         middle[half] = True
         free, beyond = free & middle if (free & middle).any() else free, beyond & middle
-    return Ground(room, half_hu, free, beyond if outside else None, space)
+    return LungSurvey(room, half_hu, free, beyond if outside else None, space)
 
 
-def room_around(ground: Ground, where: Slices) -> FloatArray:
+def room_around(ground: LungSurvey, where: Slices) -> FloatArray:
     """Distance to the lungs' surface in millimetres, negative inside, on the patch's own grid."""
     field: npt.NDArray[Any] = ground.room_mm
     for axis, part in enumerate(where):
@@ -334,7 +334,9 @@ def room_around(ground: Ground, where: Slices) -> FloatArray:
     return np.asarray(field, dtype=np.float32)
 
 
-def draw_site(ground: Ground, radius_mm: float, solid: bool, rng: np.random.Generator) -> tuple[str, Point]:
+def draw_site(
+    ground: LungSurvey, radius_mm: float, solid: bool, rng: np.random.Generator
+) -> tuple[str, Point]:
     """A site and the centre of the lesion there, as (x, y, z) in the patch's millimetres."""
     site = str(rng.choice(list(SITES), p=list(SITES.values())))
     large = solid and radius_mm >= BEYOND_LEAST_MM
@@ -359,7 +361,7 @@ def draw_site(ground: Ground, radius_mm: float, solid: bool, rng: np.random.Gene
     return site, _point(ground, found, rng)
 
 
-def _point(ground: Ground, found: npt.NDArray[np.int64], rng: np.random.Generator) -> Point:
+def _point(ground: LungSurvey, found: npt.NDArray[np.int64], rng: np.random.Generator) -> Point:
     place = np.array(np.unravel_index(int(rng.choice(found)), ground.room_mm.shape))
     z, y, x = (2 * place + rng.uniform(0, 1, 3)) * ground.space.step_mm[::-1]
     return float(x), float(y), float(z)

@@ -14,7 +14,8 @@ from radiogen.cohorts.exports import ExportOptions, export_cases
 from radiogen.errors import CaseError, ConfigError, OutputError
 from radiogen.io.cases import find_cases, read_manifest, write_manifest
 from radiogen.io.nifti import read_mask, read_volume, write_volume
-from radiogen.training.options import TrainOptions, choose_cases
+from radiogen.training.settings import TrainOptions
+from radiogen.training.task import choose_cases
 from radiogen.volume import array_of, same_grid, volume_like
 
 TWO = ExportOptions(folds=2, seed=3)

@@ -17,7 +17,12 @@ from radiogen.pruning.criteria import scores
 from radiogen.pruning.holding import hold_weight_masks
 from radiogen.pruning.settings import CriterionSettings
 from radiogen.pruning.weight_masks import apply_weight_masks, weight_masks
-from radiogen.training.checkpoint import Learned, load_checkpoint, read_checkpoint_about, save_checkpoint
+from radiogen.training.loop import (
+    TrainedWeights,
+    load_checkpoint,
+    read_checkpoint_header,
+    save_checkpoint,
+)
 from radiogen.training.settings import load_preset
 
 DTYPES = st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.int64])
@@ -99,14 +104,16 @@ def test_a_checkpoint_at_sparsity_0_9_takes_at_most_0_14_of_the_dense_one(tmp_pa
             parameter.grad = torch.ones_like(parameter)
         optimizer.step()
         save_tensors(tmp_path / "model.safetensors", network.state_dict())
-        save_checkpoint(tmp_path / "checkpoint.safetensors", Learned(network, optimizer), {"epochs": []})
+        save_checkpoint(
+            tmp_path / "checkpoint.safetensors", TrainedWeights(network, optimizer), {"epochs": []}
+        )
         sizes.append([(tmp_path / f"{name}.safetensors").stat().st_size for name in ("model", "checkpoint")])
     ratios = [pruned / dense for dense, pruned in zip(*sizes, strict=True)]
     assert max(ratios) <= 0.14, ratios
     again = build_raseg(settings, seed=1)
     resumed = torch.optim.AdamW(again.parameters(), 1e-3)
-    load_checkpoint(tmp_path / "checkpoint.safetensors", Learned(again, resumed))
-    assert read_checkpoint_about(tmp_path / "checkpoint.safetensors") == {"epochs": []}
+    load_checkpoint(tmp_path / "checkpoint.safetensors", TrainedWeights(again, resumed))
+    assert read_checkpoint_header(tmp_path / "checkpoint.safetensors") == {"epochs": []}
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
     for first, second in zip(network.parameters(), again.parameters(), strict=True):
         state, found = optimizer.state[first], resumed.state[second]

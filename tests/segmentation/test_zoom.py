@@ -13,8 +13,8 @@ from radiogen.model.network_input import Preprocessing
 from radiogen.model.priors import BoxMm, box_voxels
 from radiogen.segmentation.sliding import COARSEST_ZOOM, FINEST_ZOOM, zoom_for, zoomed
 from radiogen.segmentation.volume import Prompt, segment_volume
-from radiogen.training.loop import validate
-from radiogen.training.step import dice_of_patches_ce
+from radiogen.training.step import patch_dice_ce
+from radiogen.training.validation import validate
 from radiogen.volume import array_of, volume_like
 
 FILLS = (0.3, 0.75)  # of the preset
@@ -121,6 +121,4 @@ def test_dice_patch_by_patch_is_that_of_each_patch_that_holds_a_lesion():
         for i in (0, 1)
     ]
     entropy = torch.nn.functional.binary_cross_entropy_with_logits(logits, target)
-    assert float(dice_of_patches_ce(logits, target)) == pytest.approx(
-        sum(missed) / 3 + float(entropy), rel=1e-4
-    )
+    assert float(patch_dice_ce(logits, target)) == pytest.approx(sum(missed) / 3 + float(entropy), rel=1e-4)

@@ -10,7 +10,8 @@ from training.tiny_run import tiny_settings
 
 from radiogen import provenance
 from radiogen.training import loop as training_module
-from radiogen.training.train import TrainOptions, train
+from radiogen.training.settings import TrainOptions
+from radiogen.training.train import train
 
 EVERY_STEP = tiny_settings(
     *("training.checkpoint_minutes=0", "training.ema_decay=0.9"),

@@ -20,9 +20,9 @@ from radiogen.segmentation.segment import SegmentOptions, segment
 from radiogen.training.prune import PruneOptions, prune
 from radiogen.training.pruned_folder import read_pruned
 from radiogen.training.raseg_channels import raseg_channels
-from radiogen.training.settings import load_preset
+from radiogen.training.settings import TrainOptions, load_preset
 from radiogen.training.step import segmentation_loss
-from radiogen.training.train import TrainOptions, train
+from radiogen.training.train import train
 
 CPU = torch.device("cpu")
 ODD = RASegSettings(

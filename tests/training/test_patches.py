@@ -13,8 +13,9 @@ from radiogen.errors import CaseError, ConfigError
 from radiogen.io.cases import find_cases
 from radiogen.phantoms.chest import ChestSize
 from radiogen.training import patches as patches_module
-from radiogen.training.patches import EpochSampler, PatchDataset, read_padded
-from radiogen.training.prepared import PreparedCase, prepare
+from radiogen.training import synthetic_lesions as synthetic_module
+from radiogen.training.patches import PatchDataset, epoch_draws
+from radiogen.training.prepared import PreparedCase, prepare, read_padded
 from radiogen.volume import AIR_HU
 
 CHEST = ChestSize((96, 80, 64), (3.0, 3.2, 3.5))
@@ -46,7 +47,7 @@ def cube(hu, lungs, spacing_mm, rng, sizes_mm, taken=None, central=False, outsid
 
 @pytest.fixture(autouse=True)
 def implant(monkeypatch):
-    monkeypatch.setattr(patches_module, "implant_lesion", cube)
+    monkeypatch.setattr(synthetic_module, "add_synthetic_lesion", cube)
 
 
 @pytest.fixture(scope="module")
@@ -80,26 +81,25 @@ def test_any_number_of_workers_gives_the_same_patches(cases):
     data = dataset(cases, "training.patches_per_case=4")  # its made lesions are patched in this process only
     seen = []
     for workers in (0, 2):
-        sampler = EpochSampler(len(data), seed=3)
+        sampler = epoch_draws(len(data), seed=3)
         seen.append(list(DataLoader(data, batch_size=2, sampler=sampler, num_workers=workers)))
     assert len(seen[0]) == 6
     assert all(same(one, other) for one, other in zip(*seen, strict=True))
 
 
 def test_an_epoch_draws_each_case_equally_often_in_an_order_of_its_own():
-    sampler = EpochSampler(12, seed=0)
-    orders = []
-    for sampler.epoch in (0, 1):
-        orders.append([number for epoch, number in sampler if epoch == sampler.epoch])
+    drawn = [epoch_draws(12, seed=0, epoch=epoch) for epoch in (0, 1)]
+    assert all(now == epoch for epoch in (0, 1) for now, _ in drawn[epoch])
+    orders = [[number for _, number in draws] for draws in drawn]
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(12))
     assert orders[0] != orders[1]
 
 
 @pytest.mark.parametrize("count", [12, 13])
 def test_processes_share_the_draws_of_an_epoch_batch_by_batch(count):
-    whole = list(EpochSampler(count, seed=5))
-    parts = [EpochSampler(count, seed=5, rank=rank, world=3) for rank in range(3)]
-    assert [len(part) for part in parts] == [len(list(part)) for part in parts] == [4, 4, 4]
+    whole = epoch_draws(count, seed=5)
+    parts = [epoch_draws(count, seed=5, own_rank=rank, ranks=3) for rank in range(3)]
+    assert [len(part) for part in parts] == [4, 4, 4]
     assert [draw for together in zip(*parts, strict=True) for draw in together] == whole[:12]
 
 
@@ -152,7 +152,9 @@ def test_a_patch_without_a_lesion_lies_over_lung(cases):
 
 def test_the_share_of_patches_with_a_made_lesion_is_the_one_asked_for(cases, monkeypatch):
     seen = []
-    monkeypatch.setattr(patches_module, "implant_lesion", lambda *a: seen.append(cube(*a)) or seen[-1])
+    monkeypatch.setattr(
+        synthetic_module, "add_synthetic_lesion", lambda *a: seen.append(cube(*a)) or seen[-1]
+    )
     data = dataset(cases, "training.synthetic_lesions=0.3")
     for number in range(100):
         data[0, number]
@@ -174,7 +176,7 @@ def test_a_made_lesion_is_in_image_and_target_and_a_box_asks_for_it_alone(cases)
 
 def test_a_small_made_lesion_is_seen_in_voxels_as_fine_as_its_box_gets_in_use(cases, monkeypatch):
     seen = []
-    monkeypatch.setattr(patches_module, "implant_lesion", lambda *a: seen.append(a) or cube(*a))
+    monkeypatch.setattr(synthetic_module, "add_synthetic_lesion", lambda *a: seen.append(a) or cube(*a))
     data = dataset(
         cases, PLAIN, "training.priors=[box]", "training.synthetic_lesions=1", "training.synthetic_mm=[5,90]"
     )
@@ -193,7 +195,7 @@ def test_a_small_made_lesion_is_seen_in_voxels_as_fine_as_its_box_gets_in_use(ca
 @pytest.mark.parametrize("where", ["always", "box", "never"])
 def test_made_tumours_lie_outside_the_lungs_where_they_may(cases, monkeypatch, prior, where):
     seen = []
-    monkeypatch.setattr(patches_module, "implant_lesion", lambda *a: seen.append(a[-1]) or cube(*a))
+    monkeypatch.setattr(synthetic_module, "add_synthetic_lesion", lambda *a: seen.append(a[-1]) or cube(*a))
     settings = (f"training.priors=[{prior}]", f"training.synthetic_outside={where}")
     data = dataset(cases, PLAIN, *settings, "training.synthetic_lesions=1")
     for number in range(5):
@@ -247,7 +249,7 @@ def test_patches_of_lungs_without_a_lesion_come_as_often_as_asked_and_leave_thos
 
 
 def test_where_no_lesion_finds_room_lungs_or_nothing_stand_in_for_the_box(cases, monkeypatch):
-    monkeypatch.setattr(patches_module, "implant_lesion", lambda *_: None)
+    monkeypatch.setattr(synthetic_module, "add_synthetic_lesion", lambda *_: None)
     data = dataset(cases, LUNGS_ONLY, "training.priors=[box, none]", "training.synthetic_lesions=1")
     for number in range(6):
         _, prior, target = data[0, number]
@@ -265,7 +267,9 @@ def marked(cases, monkeypatch):
 
     monkeypatch.setattr(PreparedCase, "read", read)
     seen = []
-    monkeypatch.setattr(patches_module, "disturb", lambda hu, *_: seen.append(float(hu.max())) or hu)
+    monkeypatch.setattr(
+        patches_module, "augment_intensity", lambda hu, *_: seen.append(float(hu.max())) or hu
+    )
     return seen
 
 

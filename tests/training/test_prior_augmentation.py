@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.ndimage import find_objects
 
-from radiogen.training.places import drawn_box, rough_mask
+from radiogen.training.augmentation import draw_box, loosen_mask
 from radiogen.training.settings import TrainingSettings
 
 EXACT = TrainingSettings(box_jitter=0, box_loosen=0, box_careless=0)
@@ -26,7 +26,7 @@ def edges(prior):
 
 
 def boxes(settings, mask=MIDDLE, count=200):
-    return [edges(drawn_box(mask, settings, np.random.default_rng(seed))) for seed in range(count)]
+    return [edges(draw_box(mask, settings, np.random.default_rng(seed))) for seed in range(count)]
 
 
 def test_a_box_without_jitter_is_the_lesions_own():
@@ -63,7 +63,7 @@ def test_a_lesion_of_one_voxel_has_a_box():
         assert all(high > low for low, high in box)
 
 
-def test_a_rough_mask_holds_the_lesion_and_little_more():
-    masks = [rough_mask(MIDDLE, np.random.default_rng(seed)) for seed in range(12)]
+def test_a_loosen_mask_holds_the_lesion_and_little_more():
+    masks = [loosen_mask(MIDDLE, np.random.default_rng(seed)) for seed in range(12)]
     assert all((mask[MIDDLE] == 1).all() for mask in masks)
     assert {mask.sum() for mask in masks} > {1000.0} and max(mask.sum() for mask in masks) < 16**3

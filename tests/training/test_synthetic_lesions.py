@@ -1,10 +1,10 @@
-"""Made lesions in a patch of CT keep the laws of the patch, and look like what they are called."""
+"""Synthetic lesions in a patch of CT keep the laws of the patch, and look like what they are called."""
 
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from radiogen.training.synthetic_lesions import implant_lesion
+from radiogen.training.synthetic_lesions import add_synthetic_lesion
 from radiogen.training.synthetic_shapes import draw_noise, measure_noise
 
 SPACING_MM = (1.5, 1.5, 2.0)
@@ -31,7 +31,8 @@ def patch():
 @pytest.fixture(scope="module")
 def sixty(patch):
     found = [
-        implant_lesion(*patch, SPACING_MM, np.random.default_rng(seed), outside=False) for seed in range(60)
+        add_synthetic_lesion(*patch, SPACING_MM, np.random.default_rng(seed), outside=False)
+        for seed in range(60)
     ]
     return [one for one in found if one is not None]
 
@@ -41,13 +42,13 @@ def test_most_draws_give_a_lesion_of_every_kind(sixty):
     assert {one.kind for one in sixty} == {"solid", "part-solid", "ground glass"}
 
 
-def test_inputs_stay_and_the_same_chance_gives_the_same_lesion(patch):
+def test_inputs_stay_and_the_same_rng_gives_the_same_lesion(patch):
     hu, lungs = patch[0].copy(), patch[1].copy()
     taken = np.zeros(SHAPE, dtype=bool)
     first, again = (
-        implant_lesion(hu, lungs, SPACING_MM, np.random.default_rng(3), taken=taken) for _ in "ab"
+        add_synthetic_lesion(hu, lungs, SPACING_MM, np.random.default_rng(3), taken=taken) for _ in "ab"
     )
-    other = implant_lesion(hu, lungs, SPACING_MM, np.random.default_rng(4))
+    other = add_synthetic_lesion(hu, lungs, SPACING_MM, np.random.default_rng(4))
     assert np.array_equal(hu, patch[0]) and np.array_equal(lungs, patch[1]) and not taken.any()
     assert np.array_equal(first.hu, again.hu) and np.array_equal(first.lesion, again.lesion)
     assert not np.array_equal(first.lesion, other.lesion)
@@ -66,7 +67,7 @@ def test_a_lesion_is_one_piece_of_possible_hu_and_shows(patch, sixty, tumours):
 
 @pytest.fixture(scope="module")
 def tumours(patch):
-    found = [implant_lesion(*patch, SPACING_MM, np.random.default_rng(n), (20, 40)) for n in range(60)]
+    found = [add_synthetic_lesion(*patch, SPACING_MM, np.random.default_rng(n), (20, 40)) for n in range(60)]
     return [one for one in found if one is not None]
 
 
@@ -88,7 +89,7 @@ def test_a_part_of_the_tumours_lies_mostly_beyond_the_lungs(tumours):
 
 def test_none_lies_mostly_beyond_the_lungs_where_it_may_not(patch):
     for seed in range(60):
-        one = implant_lesion(*patch, SPACING_MM, np.random.default_rng(seed), (20, 40), outside=False)
+        one = add_synthetic_lesion(*patch, SPACING_MM, np.random.default_rng(seed), (20, 40), outside=False)
         assert one is None or one.lesion[:, :, 44:].sum() < 0.6 * one.lesion.sum()
 
 
@@ -102,7 +103,9 @@ def test_lesions_touch_the_wall_often_and_grow_into_it_sometimes(patch, sixty):
 def test_what_is_taken_stays_free_and_apart(patch):
     taken = np.zeros(SHAPE, dtype=bool)
     taken[10:40, 10:40, 10:24] = True
-    found = [implant_lesion(*patch, SPACING_MM, np.random.default_rng(n), taken=taken) for n in range(20)]
+    found = [
+        add_synthetic_lesion(*patch, SPACING_MM, np.random.default_rng(n), taken=taken) for n in range(20)
+    ]
     made = [one for one in found if one is not None]
     assert len(made) >= 10
     for one in made:
@@ -133,7 +136,7 @@ def test_sizes_follow_what_is_asked_for(patch):
         ml = [
             one.lesion.sum() * np.prod(SPACING_MM) / 1000
             for seed in range(12)
-            if (one := implant_lesion(*patch, SPACING_MM, np.random.default_rng(seed), (size, size)))
+            if (one := add_synthetic_lesion(*patch, SPACING_MM, np.random.default_rng(seed), (size, size)))
         ]
         ball = np.pi / 6 * size**3 / 1000
         assert 0.3 * ball < np.median(ml) < 1.6 * ball
@@ -151,10 +154,10 @@ def test_noise_is_measured_back(sigma):
 
 def test_a_patch_without_lung_holds_no_lesion(patch):
     nothing = np.zeros(SHAPE, dtype=np.uint8)
-    assert implant_lesion(patch[0], nothing, SPACING_MM, np.random.default_rng(0)) is None
+    assert add_synthetic_lesion(patch[0], nothing, SPACING_MM, np.random.default_rng(0)) is None
 
 
 @pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.5), (0.7, 0.7, 5.0)])
 def test_other_grids_hold_lesions_too(patch, spacing_mm):
-    found = [implant_lesion(*patch, spacing_mm, np.random.default_rng(seed)) for seed in range(6)]
+    found = [add_synthetic_lesion(*patch, spacing_mm, np.random.default_rng(seed)) for seed in range(6)]
     assert sum(one is not None and bool(one.lesion.any()) for one in found) >= 5

@@ -13,9 +13,10 @@ from radiogen.model.folder import load_model
 from radiogen.pruning.settings import CriterionSettings
 from radiogen.pruning.weight_masks import load_weight_masks
 from radiogen.training import loop as training_module
-from radiogen.training.options import choose_cases
 from radiogen.training.prune import PruneOptions, prune
-from radiogen.training.train import TrainOptions, train
+from radiogen.training.settings import TrainOptions
+from radiogen.training.task import choose_cases
+from radiogen.training.train import train
 
 CPU = torch.device("cpu")
 OPTIONS = TrainOptions(preset="small")

@@ -16,7 +16,8 @@ from radiogen.training import loop as training_module
 from radiogen.training import train as train_module
 from radiogen.training.dry_run import dry_run
 from radiogen.training.loop import averaged_copy
-from radiogen.training.train import TrainOptions, train, train_folds
+from radiogen.training.settings import TrainingSettings, TrainOptions
+from radiogen.training.train import train, train_folds
 
 CPU = torch.device("cpu")
 FOLDS = TrainOptions(preset="small", folds=2)
@@ -25,7 +26,7 @@ SHORT = ("training.epochs=1", "training.patches_per_case=1")
 
 def test_the_mean_of_the_weights_forgets_its_start():
     network = nn.Linear(1, 1, bias=False)
-    averaged = averaged_copy(network, 0.9)
+    averaged = averaged_copy(network, TrainingSettings(ema_decay=0.9))
     for value in (1.0, 0.0, 0.0):
         network.weight.data.fill_(value)
         averaged.update_parameters(network)
@@ -58,7 +59,7 @@ def test_it_stops_when_validation_gets_no_better_and_keeps_the_best(made_cases, 
     assert any("stopped after 4 epochs" in decision for decision in record["decisions"])
 
 
-def test_the_card_tells_cohorts_priors_and_made_lesions(made_cases, tmp_path):
+def test_the_card_tells_cohorts_priors_and_synthetic_lesions(made_cases, tmp_path):
     settings = tiny_settings(
         *SHORT,
         "training.synthetic_lesions=0.5",
@@ -69,7 +70,7 @@ def test_the_card_tells_cohorts_priors_and_made_lesions(made_cases, tmp_path):
     card = (tmp_path / "model" / "MODEL_CARD.md").read_text()
     for said in ("| phantoms | 4 | 4 | outlined lesions |", "box 75%, none 25%", "50% of the patches"):
         assert said in card
-    assert "Of the patches without a box 40% lie anywhere and get no made lesion" in card
+    assert "Of the patches without a box 40% lie anywhere and get no synthetic lesion" in card
     assert "Not for clinical use" in card and "## What it is not for" in card
 
 

@@ -9,9 +9,10 @@ from training.tiny_run import tiny_settings
 
 from radiogen.errors import CaseError, ConfigError, MissingPackageError, TrainingError
 from radiogen.training import step as step_module
-from radiogen.training.checkpoint import read_checkpoint_about
+from radiogen.training.loop import read_checkpoint_header
 from radiogen.training.patches import PatchDataset
-from radiogen.training.train import TrainOptions, train
+from radiogen.training.settings import TrainOptions
+from radiogen.training.train import train
 
 CPU = torch.device("cpu")
 OPTIONS = TrainOptions(preset="small")
@@ -21,7 +22,7 @@ def test_a_loss_that_is_not_finite_stops_it_before_the_weights_are_touched(made_
     wild = ("training.learning_rate=1e30", "training.checkpoint_minutes=0")
     with pytest.raises(TrainingError, match=r"epoch 1, step 2.*not finite.*training\.learning_rate"):
         train(made_cases, tmp_path / "model", tiny_settings(*wild), OPTIONS, CPU)
-    about = read_checkpoint_about(tmp_path / "model" / "checkpoint.safetensors")
+    about = read_checkpoint_header(tmp_path / "model" / "checkpoint.safetensors")
     assert (about["epoch"], about["step"]) == (0, 1)
 
 
@@ -34,7 +35,7 @@ def test_a_gradient_that_is_not_finite_stops_it_too(made_cases, tmp_path, monkey
 
 def test_too_little_memory_names_three_ways_out(made_cases, tmp_path, monkeypatch):
     torch_says_no = lambda *_: torch.empty(2**60, dtype=torch.uint8)  # noqa: E731
-    monkeypatch.setattr(step_module.Step, "_loss", torch_says_no)
+    monkeypatch.setattr(step_module.TrainingStep, "_loss", torch_says_no)
     with pytest.raises(TrainingError, match=r"not enough memory.*batch_size.*accumulate.*checkpoint_activ"):
         train(made_cases, tmp_path / "model", tiny_settings(), OPTIONS, CPU)
 

@@ -6,16 +6,18 @@ import pytest
 import torch
 from monai.losses import DiceCELoss
 from side_by_side import run_two
+from torch.nn import functional
 from training.tiny_run import TINY, tiny_settings
 
 from radiogen.io.tensors import load_tensors
 from radiogen.networks.raseg import build_raseg
 from radiogen.pruning.settings import CriterionSettings
 from radiogen.pruning.weight_masks import load_weight_masks
-from radiogen.training.plan import Batch
+from radiogen.training.patches import MiniBatch
 from radiogen.training.prune import PruneOptions, prune
-from radiogen.training.step import Step, dice_ce, make_optimizer
-from radiogen.training.train import TrainOptions, train
+from radiogen.training.settings import TrainOptions
+from radiogen.training.step import TrainingStep, batch_dice_ce, make_optimizer, patch_dice_ce
+from radiogen.training.train import train
 
 CPU = torch.device("cpu")
 
@@ -35,7 +37,7 @@ def take_steps(parts, *overrides, steps=1):
     settings = tiny_settings("network.dropout=0.3", *overrides)
     network = build_raseg(settings.network, 0).double()
     optimizer = make_optimizer(network, settings.training)
-    step = Step(network, optimizer, settings.training, 0, CPU)
+    step = TrainingStep(network, optimizer, settings.training, 0, CPU)
     network.train()
     size = 4 // parts
     cut = [slice(start, start + size) for start in range(0, 4, size)]
@@ -43,31 +45,40 @@ def take_steps(parts, *overrides, steps=1):
     losses = []
     for number in range(steps):
         draws = [(number, place) for place in range(4)]
-        batches = [Batch(tuple(tensor[part] for tensor in patches), draws[part]) for part in cut]
+        batches = [MiniBatch(tuple(tensor[part] for tensor in patches), draws[part]) for part in cut]
         losses.append(step(batches, 0, number))
     gradients = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
     return losses, gradients, network.state_dict()
 
 
-def test_the_loss_is_that_of_monai():
+def test_the_loss_that_scores_is_that_of_monai():
     rng = torch.Generator().manual_seed(1)
     logits = torch.randn(3, 1, 8, 9, 10, generator=rng, requires_grad=True)
     target = (torch.rand(3, 1, 8, 9, 10, generator=rng) > 0.8).float()
-    ours, theirs = dice_ce(logits, target), DiceCELoss(sigmoid=True, batch=True)(logits, target)
+    ours, theirs = batch_dice_ce(logits, target), DiceCELoss(sigmoid=True, batch=True)(logits, target)
     torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
     for soft in (target, target * 0.3):
         pair = [
             torch.autograd.grad(loss(logits, soft), logits)[0]
-            for loss in (dice_ce, DiceCELoss(sigmoid=True, batch=True))
+            for loss in (batch_dice_ce, DiceCELoss(sigmoid=True, batch=True))
         ]
         torch.testing.assert_close(*pair, rtol=1e-4, atol=1e-8)
 
 
-@pytest.mark.parametrize(("parts", "dice"), [(2, "batch"), (4, "batch"), (2, "patch")])
-def test_a_batch_in_parts_takes_the_steps_of_the_whole(parts, dice):
+def test_dice_of_patches_counts_each_lesion_alike_and_no_patch_without_one():
+    target = four_patches()[2]
+    logits = 6 * target - 3  # nearly right
+    of_patches = [batch_dice_ce(logits[i : i + 1], target[i : i + 1]) for i in range(1, 4)]
+    cross_entropy = functional.binary_cross_entropy_with_logits(logits, target)
+    of_lesions = functional.binary_cross_entropy_with_logits(logits[1:], target[1:])
+    by_hand = 3 / 4 * (torch.stack(of_patches).mean() - of_lesions) + cross_entropy
+    torch.testing.assert_close(patch_dice_ce(logits, target), by_hand)
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+def test_a_batch_in_parts_takes_the_steps_of_the_whole(parts):
     # In float64: Adam blows rounding up to whole steps where a gradient is next to nothing.
-    over = f"training.dice={dice}"
-    whole, cut = take_steps(1, over, steps=3), take_steps(parts, over, steps=3)
+    whole, cut = take_steps(1, steps=3), take_steps(parts, steps=3)
     assert cut[0] == pytest.approx(whole[0], abs=1e-6)  # the losses themselves are told in float32
     for name, gradient in whole[1].items():
         torch.testing.assert_close(cut[1][name], gradient, rtol=1e-8, atol=1e-12)
@@ -75,11 +86,13 @@ def test_a_batch_in_parts_takes_the_steps_of_the_whole(parts, dice):
         torch.testing.assert_close(cut[2][name], weight, rtol=0, atol=1e-10)
 
 
-def test_the_mean_of_the_parts_dice_would_be_another_step():
+def test_dice_of_a_batch_is_no_mean_over_its_parts_and_dice_of_patches_is():
     target = four_patches()[2]
     logits = 6 * target - 3  # nearly right
-    apart = torch.stack([dice_ce(logits[i : i + 1], target[i : i + 1]) for i in range(4)]).mean()
-    assert abs(float(apart - dice_ce(logits, target))) > 0.01
+    halves = [patch_dice_ce(logits[i : i + 2], target[i : i + 2]) for i in (0, 2)]
+    torch.testing.assert_close(torch.stack(halves).mean(), patch_dice_ce(logits, target))
+    apart = torch.stack([batch_dice_ce(logits[i : i + 1], target[i : i + 1]) for i in range(4)]).mean()
+    assert abs(float(apart - batch_dice_ce(logits, target))) > 0.01
 
 
 def test_activations_computed_twice_give_the_same_gradients():
