@@ -1,4 +1,4 @@
-"""The shapes of made lesions in a patch of CT: round, lobulated, long, flat, or grown together from blobs."""
+"""Sites, forms and textures of synthetic lesions: what `synthetic_lesions` paints into a patch of CT."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +10,12 @@ from scipy import ndimage
 from radiogen.phantoms.shapes import Point, Shape, Slices, Space, blur, capsule, occupancy, smooth_noise
 from radiogen.volume import FloatArray
 
-FORMS = {"round": 0.20, "lobulated": 0.21, "long": 0.14, "flat": 0.10, "irregular": 0.35}
+FORM_SHARES = {"round": 0.20, "lobulated": 0.21, "long": 0.14, "flat": 0.10, "irregular": 0.35}
 
 
 @dataclass(frozen=True)
 class LesionBlob:
-    """One ellipsoid: its centre, its radii in millimetres, and its own three axes."""
+    """One ellipsoid of a form: centre and radii in millimetres, and its own three axes."""
 
     center: Point
     radii: Point
@@ -33,7 +33,7 @@ class LesionForm:
 
     @property
     def reach_mm(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Two corners (x, y, z) that hold the form."""
+        """Two corners (x, y, z) around the form."""
         extent = [np.sqrt(((b.axes * np.array(b.radii)[:, None]) ** 2).sum(axis=0)) for b in self.blobs]
         more = 1.5 * (self.bumps_mm + self.roughness_mm)
         low = np.min([np.array(b.center) - e for b, e in zip(self.blobs, extent, strict=True)], axis=0)
@@ -42,8 +42,8 @@ class LesionForm:
 
 
 def draw_form(center: Point, radius_mm: float, site: str, rng: np.random.Generator) -> LesionForm:
-    """One form of about the volume of a ball of this radius."""
-    name = "flat" if site == "fissure" else str(rng.choice(list(FORMS), p=list(FORMS.values())))
+    """Draw a form of about the volume of a ball of this radius: round, lobulated, long, flat or irregular."""
+    name = "flat" if site == "fissure" else str(rng.choice(list(FORM_SHARES), p=list(FORM_SHARES.values())))
     bumps, rough = {
         "round": (0.05, 0.02),
         "lobulated": (rng.uniform(0.12, 0.3), 0.04),
@@ -52,7 +52,7 @@ def draw_form(center: Point, radius_mm: float, site: str, rng: np.random.Generat
         "irregular": (rng.uniform(0.08, 0.25), rng.uniform(0.03, 0.1)),
     }[name]
     if name == "irregular":
-        blobs = _grow_together(center, radius_mm, rng)
+        blobs = _draw_irregular(center, radius_mm, rng)
     else:
         stretch = {
             "long": (rng.uniform(1.5, 3.2), 1.0, rng.uniform(0.8, 1.2)),
@@ -62,7 +62,8 @@ def draw_form(center: Point, radius_mm: float, site: str, rng: np.random.Generat
     return LesionForm(blobs, radius_mm, bumps * radius_mm, rough * radius_mm)
 
 
-def _grow_together(center: Point, radius_mm: float, rng: np.random.Generator) -> tuple[LesionBlob, ...]:
+def _draw_irregular(center: Point, radius_mm: float, rng: np.random.Generator) -> tuple[LesionBlob, ...]:
+    """Draw two to five overlapping ellipsoids, each against one that is there already."""
     count = int(rng.integers(2, 6))
     size = 1.2 * radius_mm / np.cbrt(count)
     blobs = [_blob(center, size, rng.uniform(0.7, 1.5, 3), rng)]
@@ -92,7 +93,7 @@ def _blob(center: Point, radius_mm: float, stretch: npt.ArrayLike, rng: np.rando
 
 
 def form_distance(space: Space, form: LesionForm, rng: np.random.Generator) -> FloatArray:
-    """Distance to the surface of a form in millimetres, negative inside, about true near it."""
+    """Return the distance to the surface of a form in mm, negative inside, about true near it."""
     union = blob_distance(space, form.blobs[0])
     for blob in form.blobs[1:]:
         np.minimum(union, blob_distance(space, blob), out=union)
@@ -103,7 +104,7 @@ def form_distance(space: Space, form: LesionForm, rng: np.random.Generator) -> F
 
 
 def blob_distance(space: Space, blob: LesionBlob) -> FloatArray:
-    """Distance to the surface of an ellipsoid, to first order."""
+    """Return the distance to the surface of an ellipsoid in mm, to first order."""
     x, y, z = (axis - np.float32(c) for axis, c in zip((space.x, space.y, space.z), blob.center, strict=True))
     size = np.full(space.shape, 1e-6, dtype=np.float32)
     for (a, b, c), radius in zip(blob.axes, blob.radii, strict=True):
@@ -116,7 +117,7 @@ def blob_distance(space: Space, blob: LesionBlob) -> FloatArray:
 
 
 def draw_strands(space: Space, form: LesionForm, rng: np.random.Generator) -> list[Shape]:
-    """Spicules: thin strands from the surface outwards; too thin to belong to the mask."""
+    """Draw spicules: strands from the surface outwards, too thin to belong to the mask."""
     strands = []
     for _ in range(int(rng.integers(4, 25))):
         blob = form.blobs[int(rng.integers(len(form.blobs)))]
@@ -130,7 +131,7 @@ def draw_strands(space: Space, form: LesionForm, rng: np.random.Generator) -> li
 
 
 def draw_core(form: LesionForm, rng: np.random.Generator) -> LesionBlob:
-    """The solid core of a part-solid lesion."""
+    """Draw the solid core of a part-solid lesion."""
     blob = form.blobs[0]
     shift = 0.35 * form.radius_mm * rng.uniform(-1, 1, 3)
     x, y, z = (np.array(blob.center) + shift).tolist()
@@ -138,7 +139,7 @@ def draw_core(form: LesionForm, rng: np.random.Generator) -> LesionBlob:
 
 
 def draw_companion(space: Space, form: LesionForm, rng: np.random.Generator) -> FloatArray:
-    """Distance to something dense against the lesion: a thick vessel, or collapsed lung."""
+    """Return the distance to something dense against the lesion: a thick vessel, or collapsed lung."""
     blob = form.blobs[int(rng.integers(len(form.blobs)))]
     along = rng.normal(size=3)
     along /= np.linalg.norm(along)
@@ -164,7 +165,7 @@ LEAST_PAIRS = 150
 
 @dataclass(frozen=True)
 class NoiseModel:
-    """NoiseModel of a patch: its standard deviation, and how far it is correlated along (z, y, x)."""
+    """Noise of a patch: standard deviation, and the sigma (z, y, x) of the Gaussian that correlates it."""
 
     hu: float
     sigma_voxels: tuple[float, float, float]
@@ -173,10 +174,10 @@ class NoiseModel:
 def measure_noise(hu: FloatArray) -> NoiseModel:
     """Estimate noise from differences between neighbours in soft tissue, or in lung where there is none.
 
-    NoiseModel that is white noise under a Gaussian of sigma s has the correlation q^(k k) at k voxels, with
-    q = exp(-1 / (4 s s)). So the variances of differences at one and two voxels give s and the strength.
-    Medians, the axis with the least, and a tenth off, so that borders between organs count little: so it
-    comes near the noise that a high-pass filter finds in muscle.
+    White noise smoothed by a Gaussian of sigma s has the correlation q^(k k) at k voxels, with
+    q = exp(-1 / (4 s s)), so the variances of differences at one and two voxels give s and the strength.
+    Borders between organs count little: medians, the axis with the least, and a tenth off, which comes near
+    the noise that a high-pass filter finds in muscle.
     """
     strengths, sigmas = [], []
     for axis in range(3):
@@ -199,7 +200,7 @@ def measure_noise(hu: FloatArray) -> NoiseModel:
 
 
 def _neighbours(hu: FloatArray, axis: int, between: tuple[float, float]) -> FloatArray:
-    """Triples of voxels in a row that all lie between two values: shape (3, pairs), thinned."""
+    """Return triples of voxels in a row that all lie between two HU: shape (3, pairs), thinned."""
     long = np.moveaxis(hu, axis, 0)[:, ::2, ::2]
     a, b, c = long[:-2:2], long[1:-1:2], long[2::2]
     low, high = between
@@ -208,7 +209,7 @@ def _neighbours(hu: FloatArray, axis: int, between: tuple[float, float]) -> Floa
 
 
 def draw_noise(shape: tuple[int, ...], noise: NoiseModel, rng: np.random.Generator) -> FloatArray:
-    """NoiseModel of this strength and grain."""
+    """Draw noise of this strength and correlation."""
     field = rng.standard_normal(shape, dtype=np.float32)
     field = blur(field, noise.sigma_voxels)
     return np.asarray(field * np.float32(noise.hu / max(float(field.std()), 1e-6)), dtype=np.float32)
@@ -217,17 +218,18 @@ def draw_noise(shape: tuple[int, ...], noise: NoiseModel, rng: np.random.Generat
 def solid_tissue(
     space: Space, distance: FloatArray, radius_mm: float, beside_hu: float, rng: np.random.Generator
 ) -> FloatArray:
-    """HU of a solid lesion: faint texture; some have a dark core, a cavity, a bright rim or chalk.
+    """Draw the HU of a solid lesion: faint texture; some have a dark core, cavity, bright rim or calcium.
 
     Args:
         space: The voxels.
         distance: Millimetres to the lesion's surface, negative inside.
         radius_mm: How large the lesion is.
-        beside_hu: Soft tissue round it; half of all lesions are nearly as dense as that.
-        generator: Where the chance comes from.
+        beside_hu: Soft tissue around it; half of all lesions are nearly as dense, since the border to
+            tissue of the same HU is what has to be learned.
+        rng: Decides alone what is drawn.
     """
-    alike = rng.random() < 0.5
-    base = rng.normal(beside_hu, 10) if alike else rng.uniform(-20, 110)
+    is_alike = rng.random() < 0.5
+    base = rng.normal(beside_hu, 10) if is_alike else rng.uniform(-20, 110)
     value = np.full(space.shape, np.clip(base, -20, 110), dtype=np.float32)
     coarse, fine = 14 * rng.random() ** 2, 6 * rng.random() ** 2
     value += np.float32(1 + coarse) * smooth_noise(space, max(0.7 * radius_mm, 3), rng)
@@ -247,49 +249,50 @@ def solid_tissue(
         hole = occupancy(core + np.float32(wall), 1.5 * space.edge_mm)
         value += hole * (np.float32(rng.uniform(-980, -800)) - value)
     if draws[3] < 0.1:
-        chalk = smooth_noise(space, 4, rng) - np.float32(rng.uniform(1.8, 2.6))
-        value += np.float32(rng.uniform(150, 450)) * np.clip(2 * chalk, 0, 1) * (distance < -2)
+        calcium = smooth_noise(space, 4, rng) - np.float32(rng.uniform(1.8, 2.6))
+        value += np.float32(rng.uniform(150, 450)) * np.clip(2 * calcium, 0, 1) * (distance < -2)
     return value
 
 
 def glass_share(space: Space, around_hu: float, rng: np.random.Generator) -> FloatArray:
-    """The share of the air that ground glass fills with tissue, so that vessels stay what they are."""
+    """Return the share of the air that ground glass fills with tissue."""
     target = max(rng.uniform(-750, -350), around_hu + 110)
     share = (target - around_hu) / max(30.0 - around_hu, 200.0)
     texture = 1 + np.float32(rng.uniform(0.05, 0.25)) * smooth_noise(space, 4, rng)
     return np.asarray(np.clip(np.float32(share) * texture, 0.08, 0.95), dtype=np.float32)
 
 
-Lungs = npt.NDArray[np.bool_]
+Mask = npt.NDArray[np.bool_]
 LEAST_LUNG_ML = 3.0
 VESSEL_HU = -450.0  # mean over 2 x 2 x 2 voxels inside a lung: a vessel or the hilum
-SITES = {"free": 0.26, "vessel": 0.14, "wall": 0.36, "fissure": 0.06, "hilum": 0.18}
+SITE_SHARES = {"free": 0.26, "vessel": 0.14, "wall": 0.36, "fissure": 0.06, "hilum": 0.18}
 SOFT_TISSUE_HU = (-150.0, 250.0)
-BEYOND = 0.4  # share of the tumours that are large enough whose middle lies in mediastinum or chest wall
+# A network that had met no tumour centred outside the lungs stopped a few mm beyond them, whatever the box.
+BEYOND_SHARE = 0.4  # of the tumours that are large enough
 BEYOND_LEAST_MM = 10.0  # radius of such a tumour
-BEYOND_MOST_MM = 20.0  # how far its middle may lie outside the lungs
+BEYOND_MOST_MM = 20.0  # how far its centre may lie outside the lungs
 
 
 @dataclass(frozen=True)
 class LungSurvey:
-    """A patch on half its grid: how deep its voxels lie in the lungs, and how dense they are."""
+    """A patch on half its grid: depth in the lungs, HU, and where a lesion may have its centre."""
 
     room_mm: FloatArray  # distance to the lungs' surface, negative inside
     hu: FloatArray
-    free: Lungs  # lung where a lesion may have its centre
-    beyond: Lungs | None  # soft tissue near the lungs where a tumour may have it
+    free: Mask  # lung where a lesion may have its centre
+    beyond: Mask | None  # soft tissue near the lungs where a tumour may have its centre
     space: Space  # of the patch, millimetres
 
 
-def survey(
+def survey_lungs(
     hu: FloatArray,
-    lungs: Lungs,
+    lungs: Mask,
     spacing_mm: tuple[float, float, float],
-    taken: Lungs | None,
+    taken: Mask | None,
     central: bool = False,
     outside: bool = True,
 ) -> LungSurvey | None:
-    """Measure a patch; None where it holds too little lung. `central`: centres in its inner half, if any."""
+    """Measure a patch; None where it holds too little lung. `central`: only centres in its inner half."""
     allowed = lungs if taken is None else lungs & ~taken
     if np.count_nonzero(allowed) * np.prod(spacing_mm) / 1000 < LEAST_LUNG_ML or min(hu.shape) < 4:
         return None
@@ -320,9 +323,9 @@ def survey(
     return LungSurvey(room, half_hu, free, beyond if outside else None, space)
 
 
-def room_around(ground: LungSurvey, where: Slices) -> FloatArray:
-    """Distance to the lungs' surface in millimetres, negative inside, on the patch's own grid."""
-    field: npt.NDArray[Any] = ground.room_mm
+def room_around(survey: LungSurvey, where: Slices) -> FloatArray:
+    """Return the distance to the lungs' surface in mm, negative inside, on the patch's own grid."""
+    field: npt.NDArray[Any] = survey.room_mm
     for axis, part in enumerate(where):
         place = (np.arange(part.start, part.stop, dtype=np.float32) - 0.5) / 2
         place = np.clip(place, 0, field.shape[axis] - 1)
@@ -335,35 +338,39 @@ def room_around(ground: LungSurvey, where: Slices) -> FloatArray:
 
 
 def draw_site(
-    ground: LungSurvey, radius_mm: float, solid: bool, rng: np.random.Generator
+    survey: LungSurvey, radius_mm: float, solid: bool, rng: np.random.Generator
 ) -> tuple[str, Point]:
-    """A site and the centre of the lesion there, as (x, y, z) in the patch's millimetres."""
-    site = str(rng.choice(list(SITES), p=list(SITES.values())))
-    large = solid and radius_mm >= BEYOND_LEAST_MM
-    if large and ground.beyond is not None and rng.random() < BEYOND:
-        found = np.flatnonzero(ground.beyond & (ground.room_mm < 0.7 * radius_mm))
+    """Draw a site and the centre of the lesion there, as (x, y, z) in the patch's millimetres.
+
+    Over half of the sites touch the lungs' surface: the border to tissue is what has to be learned. Where a
+    patch has no such site, the centre lies at the wall, or else anywhere in lung.
+    """
+    site = str(rng.choice(list(SITE_SHARES), p=list(SITE_SHARES.values())))
+    is_large = solid and radius_mm >= BEYOND_LEAST_MM
+    if is_large and survey.beyond is not None and rng.random() < BEYOND_SHARE:
+        found = np.flatnonzero(survey.beyond & (survey.room_mm < 0.7 * radius_mm))
         if len(found):
-            return "beyond", _point(ground, found, rng)
-    depth = -ground.room_mm
-    dense = ground.hu > VESSEL_HU
-    wanted = {
+            return "beyond", _draw_point(survey, found, rng)
+    depth = -survey.room_mm
+    dense = survey.hu > VESSEL_HU
+    allowed = {
         "free": depth > 1.15 * radius_mm,
         "fissure": depth > 0.6 * radius_mm,
         "vessel": dense & (depth > 4),
         "wall": depth < rng.uniform(0.3, 1.0) * radius_mm,
         "hilum": dense & (depth < 10),
     }[site]
-    found = np.flatnonzero(wanted & ground.free)
+    found = np.flatnonzero(allowed & survey.free)
     if len(found) == 0:
-        site, found = "wall", np.flatnonzero(ground.free & (depth < max(radius_mm, 5)))
+        site, found = "wall", np.flatnonzero(survey.free & (depth < max(radius_mm, 5)))
     if len(found) == 0:
-        site, found = "free", np.flatnonzero(ground.free)
-    return site, _point(ground, found, rng)
+        site, found = "free", np.flatnonzero(survey.free)
+    return site, _draw_point(survey, found, rng)
 
 
-def _point(ground: LungSurvey, found: npt.NDArray[np.int64], rng: np.random.Generator) -> Point:
-    place = np.array(np.unravel_index(int(rng.choice(found)), ground.room_mm.shape))
-    z, y, x = (2 * place + rng.uniform(0, 1, 3)) * ground.space.step_mm[::-1]
+def _draw_point(survey: LungSurvey, found: npt.NDArray[np.int64], rng: np.random.Generator) -> Point:
+    place = np.array(np.unravel_index(int(rng.choice(found)), survey.room_mm.shape))
+    z, y, x = (2 * place + rng.uniform(0, 1, 3)) * survey.space.step_mm[::-1]
     return float(x), float(y), float(z)
 
 
