@@ -5,7 +5,7 @@
 Each folder of cases is segmented without a box and with a low limit, once; then what a higher limit leaves
 is counted from `candidate_score` of lesions.csv. A lesion is found where any of its voxels is in a lesion of
 the mask, which is false where it holds none of any. Dice is that of the scan. What lies in a case's
-`own_lesion.nii.gz`, see `made_scans.py`, is left out. Dice with the box of each outline is told first.
+`own_lesion.nii.gz`, see `synthetic_scans.py`, is left out. Dice with the box of each outline is told first.
 """
 
 import argparse

@@ -3,8 +3,8 @@
     PYTHONPATH=tests python benchmarks/patches.py [--preset small] [--cases FOLDER] [--patches 40]
 
 Without a case folder two phantoms of about the size of a chest are made. For the plain patch, each
-change of `training.augmentation` alone in every patch, all of them as the preset draws them, and made lesions
-in every patch: processor milliseconds a patch (mean over the patches, median over the repeats, the sides
+change of `training.augmentation` alone in every patch, all of them as the preset draws them, and synthetic
+lesions in every patch: processor milliseconds a patch (mean over the patches, median over the repeats, sides
 in turn) and the ratio to the plain patch. One thread.
 """
 

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Train the starter model: phantoms, and made lesions in the lungs of three real scans whose own lesions are
+# Train the starter model: phantoms, and synthetic lesions in the lungs of three real scans whose own lesions are
 # avoided. Started anew it goes on where it was. Usage: models/starter.sh WORK SHARED_DATA MODEL
 set -euo pipefail
 work=$1 data=$2 model=$3

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from radiogen.distributed import rank, world_size
-from radiogen.errors import CaseError, ConfigError, RadiogenError, TrainingError
+from radiogen.errors import CaseError, RadiogenError, TrainingError
 from radiogen.model.network_input import Preprocessing, scale_windows
 from radiogen.model.priors import PriorName
 from radiogen.segmentation.sliding import zoom_for, zoom_to_fill
@@ -72,7 +72,7 @@ class PatchDataset(Dataset[Patch]):
         training: TrainingSettings,
         seed: int,
     ) -> None:
-        check_cohorts(training, {case.cohort for case in cases})
+        training.check_cohorts({case.cohort for case in cases})
         self.cases = [case for case in cases for _ in range(training.cohort_draws.get(case.cohort, 1))]
         self.preprocessing = preprocessing
         self.training = training
@@ -285,23 +285,6 @@ def start_around(case: PreparedCase, label: int, warp: Warp, central: bool, rng:
         start.append(first - inset)
     z, y, x = start
     return z, y, x
-
-
-def check_cohorts(training: TrainingSettings, cohorts: set[str]) -> None:
-    """Refuse the name of a cohort without a case: misspelt, it would show lesions that must not be seen.
-
-    Raises:
-        ConfigError: `cohort_draws` or `lungs_only_cohorts` names a cohort without a case.
-    """
-    named = {
-        "cohort_draws": set(training.cohort_draws),
-        "lungs_only_cohorts": set(training.lungs_only_cohorts),
-    }
-    for key, names in named.items():
-        absent = names - cohorts
-        if absent:
-            hint = f"the cohorts are {', '.join(sorted(name or '(none)' for name in cohorts))}"
-            raise ConfigError(f"training.{key}", f"names {min(absent)!r}, which has no case", hint)
 
 
 def epoch_draws(count: int, seed: int, epoch: int = 0, own_rank: int = 0, ranks: int = 1) -> list[Draw]:

@@ -129,6 +129,19 @@ class TrainingSettings(Settings):
         """Each of the priors once."""
         return tuple(dict.fromkeys(self.priors))
 
+    def check_cohorts(self, cohorts: set[str]) -> None:
+        """Refuse the name of a cohort without a case: misspelt, it would show lesions that must not be seen.
+
+        Raises:
+            ConfigError: `cohort_draws` or `lungs_only_cohorts` names a cohort without a case.
+        """
+        named = {"cohort_draws": self.cohort_draws, "lungs_only_cohorts": self.lungs_only_cohorts}
+        for key, names in named.items():
+            absent = set(names) - cohorts
+            if absent:
+                hint = f"the cohorts are {', '.join(sorted(name or '(none)' for name in cohorts))}"
+                raise ConfigError(f"training.{key}", f"names {min(absent)!r}, which has no case", hint)
+
 
 class RunSettings(Settings):
     """All that decides a trained network, beside the cases and the seed."""

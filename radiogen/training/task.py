@@ -16,7 +16,6 @@ from radiogen.model.folder import load_model
 from radiogen.networks.raseg import RASeg, build_raseg
 from radiogen.optional import require
 from radiogen.provenance import file_sha256, short_hash
-from radiogen.training.patches import check_cohorts
 from radiogen.training.prepared import learnable
 from radiogen.training.settings import RunSettings, TrainingSettings, TrainOptions
 
@@ -73,7 +72,7 @@ def find_task(cases: Path, settings: RunSettings, options: TrainOptions) -> Trai
     start = find_start(settings, options)
     found = find_cases(cases)
     learn, held_out = choose_cases(found, options)
-    check_cohorts(settings.training, {case.cohort for case in learn})
+    settings.training.check_cohorts({case.cohort for case in learn})
     check_step_size(settings.training, learn)
     known = start.patients_seen or frozenset()
     if any(case.patient_id in known for case in held_out) and options.start:

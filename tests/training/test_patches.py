@@ -29,7 +29,7 @@ MADE_HU = 137.0
 
 
 class Made:
-    """A made lesion, as an implant hands it over."""
+    """A synthetic lesion, as `add_synthetic_lesion` returns it."""
 
     def __init__(self, hu, lesion):
         self.hu, self.lesion, self.kind = hu, lesion, "solid"
@@ -46,7 +46,7 @@ def cube(hu, lungs, spacing_mm, rng, sizes_mm, taken=None, central=False, outsid
 
 
 @pytest.fixture(autouse=True)
-def implant(monkeypatch):
+def cubes_for_lesions(monkeypatch):
     monkeypatch.setattr(synthetic_module, "add_synthetic_lesion", cube)
 
 
@@ -78,7 +78,9 @@ def test_a_patch_depends_on_seed_epoch_and_draw_alone(cases):
 
 
 def test_any_number_of_workers_gives_the_same_patches(cases):
-    data = dataset(cases, "training.patches_per_case=4")  # its made lesions are patched in this process only
+    data = dataset(
+        cases, "training.patches_per_case=4"
+    )  # its synthetic lesions are patched in this process only
     seen = []
     for workers in (0, 2):
         sampler = epoch_draws(len(data), seed=3)

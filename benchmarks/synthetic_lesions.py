@@ -1,9 +1,9 @@
-"""Dice on made lesions with a box, by size and threshold: how that of the starter model was chosen.
+"""Dice on synthetic lesions with a box, by size and threshold: how that of the starter model was chosen.
 
-    python benchmarks/made_lesions.py models/raseg-starter build/starter/cases models/starter.yaml
+    python benchmarks/synthetic_lesions.py models/raseg-starter build/starter/cases models/starter.yaml
 
-Patches are drawn as in training but with another seed, without augmentation, each with a made lesion and a
-box whose faces are off by up to 5 % of its size and moved out by up to 10 % more. No true lesion is seen.
+Patches are drawn as in training but with another seed, without augmentation, each with a synthetic lesion and
+a box whose faces are off by up to 5 % of its size and moved out by up to 10 % more. No true lesion is seen.
 """
 
 import argparse

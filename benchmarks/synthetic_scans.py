@@ -1,6 +1,6 @@
-"""Whole scans with made lesions, as case folders: what `candidate_limits.py` reads beside phantoms.
+"""Whole scans with synthetic lesions, as case folders: what `candidate_limits.py` reads beside phantoms.
 
-    python benchmarks/made_scans.py build/starter/cases build/made \\
+    python benchmarks/synthetic_scans.py build/starter/cases build/made \\
         --cohorts lung_4d lidc_idri pyradiomics_tests
 
 Each scan of the cohorts is written several times, with other lesions each time. Its own lesions stay where
@@ -22,7 +22,7 @@ from radiogen.volume import array_of, volume_like
 
 
 def make(case: Case, copy: int, out: Path, options: argparse.Namespace) -> dict[str, str] | None:
-    """One scan with its made lesions; None if there was no room for any."""
+    """One scan with its synthetic lesions; None if there was no room for any."""
     ct, own = case.ct(), array_of(case.lesion()) > 0
     hu, lungs, lesion = (
         array_of(ct).astype(np.float32),
