@@ -67,7 +67,7 @@ def train_egfr(
     """Train a classifier of EGFR status and judge it out of fold beside its baselines."""
     from radiogen.config import check_settings
     from radiogen.egfr.settings import EgfrSettings
-    from radiogen.egfr.train import SecondCohort
+    from radiogen.egfr.train import ExternalCohort
     from radiogen.egfr.train import train_egfr as train
 
     inputs = inputs or ("features" if features else "clinical")
@@ -83,7 +83,7 @@ def train_egfr(
         return
     second = None
     if external or external_clinical:
-        second = SecondCohort(
+        second = ExternalCohort(
             external if features else None, external_clinical or (None if features else external)
         )
     with progress_bar(quiet) as progress:

@@ -16,7 +16,7 @@ from radiogen import __version__
 from radiogen.cohorts.ledger import TRIES, Ledger, LedgerEntry, stamp
 from radiogen.cohorts.settings import CohortSettings
 from radiogen.errors import CaseError, OutputError, RadiogenError
-from radiogen.features.extract import keep_features
+from radiogen.features.extract import cache_features
 from radiogen.ingestion.case_folder import CasePlan
 from radiogen.ingestion.ingest import ingest_one
 from radiogen.io.cases import Case, find_cases
@@ -265,7 +265,7 @@ def _cached_writer(
 def _features(task: CaseTask, _ledger: Ledger) -> None:
     masks = masks_of(task.settings, task.run)
     model = network_of_features(task.settings.model, task.settings.device)
-    keep_features(_case(task), task.run / FEATURES, model, task.settings.features, masks)
+    cache_features(_case(task), task.run / FEATURES, model, task.settings.features, masks)
 
 
 def masks_of(settings: CohortSettings, run: Path) -> Path | None:

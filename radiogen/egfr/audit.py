@@ -1,4 +1,4 @@
-"""Look at the tables before anything is fitted: who is in them, what is missing, what hangs together."""
+"""Audit the tables before anything is fitted: patients, gaps, and features that go with size or hospital."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,19 +8,19 @@ import numpy as np
 import pandas as pd
 
 from radiogen.egfr.cohort import EgfrCohort, read_cohort
-from radiogen.egfr.judgement import without_nan
 from radiogen.egfr.settings import EgfrSettings
+from radiogen.egfr.validation_report import without_nan
 from radiogen.provenance import RunRecord, write_json
 
-EGFR_AUDIT = "audit.json"
+LISTED_GAPS = 8  # columns that are printed
 
 
 @dataclass(frozen=True)
 class EgfrAudit:
-    """Where the audit was written, and what it holds."""
+    """Path and content of an audit."""
 
     out: Path
-    findings: dict[str, Any]
+    findings: dict[str, Any]  # content of audit.json
 
 
 def audit_egfr(
@@ -43,33 +43,33 @@ def audit_egfr(
         settings: How the tables are read.
 
     Raises:
-        TableError: A table that does not fit.
+        TableError: A table does not fit.
     """
-    given = [path for path in (features, clinical, settings.clinical_mapping) if path]
-    record = RunRecord("audit-egfr", settings.options(), inputs=given)
+    inputs = [path for path in (features, clinical, settings.clinical_mapping) if path]
+    record = RunRecord("audit-egfr", settings.options(), inputs=inputs)
     cohort = read_cohort(features, clinical, settings)
-    findings: dict[str, Any] = without_nan(examine(cohort))
+    findings: dict[str, Any] = without_nan(_examine_cohort(cohort))
     write_json(out, findings)
     record.finish(out)
     return EgfrAudit(out, findings)
 
 
-def examine(cohort: EgfrCohort) -> dict[str, Any]:
-    """What audit.json holds."""
+def _examine_cohort(cohort: EgfrCohort) -> dict[str, Any]:
+    """Return the content of audit.json."""
     labels = pd.Series(cohort.labels, index=cohort.features.index)
     positive = cohort.label_names[1]
+    missing = _share_missing(cohort.features)
+    is_constant = cohort.features.nunique() < 2
     return {
         "schema_version": 1,
         "patients": len(labels),
-        "classes": {name: int((labels == number).sum()) for number, name in enumerate(cohort.label_names)},
+        "classes": cohort.class_counts,
         "left_out": cohort.left_out,
         f"{positive}_by_site": _prevalence(labels, cohort.sites),
         f"{positive}_by_histology": _prevalence(labels, cohort.histology),
         "missing_clinical": _share_missing(cohort.clinical),
-        "missing_features": {
-            name: share for name, share in _share_missing(cohort.features).items() if share > 0
-        },
-        "constant_features": [str(c) for c in cohort.features.columns[cohort.features.nunique() < 2]],
+        "missing_features": {name: share for name, share in missing.items() if share > 0},
+        "constant_features": [str(name) for name in cohort.features.columns[is_constant]],
         "blocks": _examine_blocks(cohort, cohort.volume_column),
         "notes": list(cohort.notes),
     }
@@ -88,24 +88,25 @@ def _share_missing(table: pd.DataFrame) -> dict[str, float]:
 
 
 def _examine_blocks(cohort: EgfrCohort, volume_column: str) -> dict[str, Any]:
+    """Return for each block of features how strongly it goes with the volume and with the hospital."""
     ranks = cohort.features.rank()
     names = [name for name in ranks.columns if name != volume_column and ranks[name].nunique() > 1]
     blocks: dict[str, list[str]] = {}
     for name in names:
         blocks.setdefault(str(name).partition("_")[0], []).append(name)
-    found = {}
+    examined = {}
     for block, columns in blocks.items():
         entry: dict[str, Any] = {"features": len(columns)}
         if volume_column in ranks.columns:
             entry["with_volume"] = _strength(ranks[columns].corrwith(ranks[volume_column]).abs())
         if len(set(cohort.sites)) > 1:
             entry["with_site"] = _strength(_between_sites(ranks[columns], cohort.sites))
-        found[block] = entry
-    return found
+        examined[block] = entry
+    return examined
 
 
 def _between_sites(ranks: pd.DataFrame, sites: tuple[str, ...]) -> pd.Series:
-    """Eta squared of each column: how much of its variance lies between the hospitals."""
+    """Return eta squared of each column: the share of its variance that lies between the hospitals."""
     means = ranks.groupby(np.array(sites)).transform("mean").where(ranks.notna())
     share: pd.Series = means.var(ddof=0) / ranks.var(ddof=0)
     return share
@@ -121,10 +122,10 @@ def _strength(values: pd.Series) -> dict[str, Any]:
 
 
 def audit_lines(findings: dict[str, Any]) -> list[str]:
-    """The audit as tab-separated lines, for a reader."""
+    """Return the audit as tab-separated lines, for a reader."""
     lines = [f"patients\t{findings['patients']}"]
     lines += [f"  {name}\t{count}" for name, count in findings["classes"].items()]
-    lines += [f"left out\t{count} {why}" for why, count in findings["left_out"].items()]
+    lines += [f"left out\t{count} {reason}" for reason, count in findings["left_out"].items()]
     for key, groups in findings.items():
         if "_by_" in key:
             lines.append(key.replace("_", " "))
@@ -133,19 +134,14 @@ def audit_lines(findings: dict[str, Any]) -> list[str]:
                 for word, each in groups.items()
             ]
     gaps = {**findings["missing_clinical"], **findings["missing_features"]}
-    lines += [f"missing\t{name} {share:.0%}" for name, share in _most(gaps)]
+    largest_gaps = sorted(gaps.items(), key=lambda pair: -pair[1])[:LISTED_GAPS]
+    lines += [f"missing\t{name} {share:.0%}" for name, share in largest_gaps if share > 0]
     if findings["constant_features"]:
         lines.append(f"constant features\t{len(findings['constant_features'])}")
     for block, entry in findings["blocks"].items():
-        for what in ("with_volume", "with_site"):
-            if what in entry and entry[what]["strongest"]:
-                figures = f"median {entry[what]['median']:.2f}, most {entry[what]['largest']:.2f}"
-                lines.append(
-                    f"block {block} {what.replace('_', ' ')}\t{figures} ({entry[what]['strongest']})"
-                )
+        for key in ("with_volume", "with_site"):
+            strength = entry.get(key)
+            if strength and strength["strongest"]:
+                figures = f"median {strength['median']:.2f}, most {strength['largest']:.2f}"
+                lines.append(f"block {block} {key.replace('_', ' ')}\t{figures} ({strength['strongest']})")
     return [*lines, *(f"note\t{note}" for note in findings["notes"])]
-
-
-def _most(shares: dict[str, float], count: int = 8) -> list[tuple[str, float]]:
-    ordered = sorted(shares.items(), key=lambda pair: -pair[1])
-    return [(name, share) for name, share in ordered if share > 0][:count]

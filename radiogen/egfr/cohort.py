@@ -1,4 +1,4 @@
-"""Join features, clinical variables and status into the patients that a classifier learns from."""
+"""Join features, clinical variables and EGFR status into the cohort that a classifier learns from."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -10,16 +10,22 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from radiogen.egfr.feature_table import PLACE, FeatureTable, find_twins, name_some, read_features
+from radiogen.egfr.feature_table import (
+    RANK_MARK,
+    FeatureTable,
+    find_twins,
+    first_names,
+    read_features,
+    read_perturbed,
+)
 from radiogen.egfr.settings import EgfrSettings
-from radiogen.egfr.stability import read_perturbed
 from radiogen.errors import TableError
 from radiogen.io.clinical import CLINICAL_COLUMNS, read_clinical
 
-OUTSIDE_PREFIX = "outside_"  # columns of lung outside the lesion, a negative control
+OUTSIDE_PREFIX = "outside_"  # columns of lung outside the lesions, a negative control
 UNKNOWN_LABELS = ("", "nan", "NA", "None", "unknown")
 
-# How a clinical column becomes numbers: name of the number -> the word that is 1, or None for the value.
+# Numbers made from a clinical column: name of the number -> the word that is 1, or None for the value itself.
 ENCODING: dict[str, dict[str, str | None]] = {
     "age": {"age": None},
     "sex": {"sex_female": "female"},
@@ -35,7 +41,7 @@ class EgfrCohort:
     """Patients with known status: labels (1 is the positive class), features, clinical numbers, hospital.
 
     The tables have one row a patient, in the sorted order of the ids. A table may have no columns.
-    `outside` are the features of lung outside the lesion, a negative control that no model sees.
+    `outside` are the features of lung outside the lesions, a negative control that no model gets.
     """
 
     patients: tuple[str, ...]
@@ -46,7 +52,7 @@ class EgfrCohort:
     sites: tuple[str, ...]
     histology: tuple[str, ...]
     outside: pd.DataFrame = field(default_factory=pd.DataFrame)
-    measured: NDArray[np.float64] | None = None  # (patients, repeats, features) of perturbed masks
+    perturbed: NDArray[np.float64] | None = None  # (patients, repeats, features) under perturbed masks
     volume_column: str = "shape_volume_ml"
     about: dict[str, Any] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
@@ -54,15 +60,20 @@ class EgfrCohort:
 
     @property
     def hospitals(self) -> list[str]:
-        """The known hospitals; the place in the list is a hospital's number."""
+        """The known hospitals; the position in the list is a hospital's number."""
         return sorted(set(self.sites) - {""})
+
+    @property
+    def class_counts(self) -> dict[str, int]:
+        """Number of patients of each class, by its name."""
+        return {name: int((self.labels == number).sum()) for number, name in enumerate(self.label_names)}
 
 
 def read_cohort(features: Path | None, clinical: Path | None, settings: EgfrSettings) -> EgfrCohort:
     """Read and join the tables; patients of unknown status are counted and left out.
 
     Raises:
-        TableError: A table that does not fit, no status at all, two tables that disagree on one.
+        TableError: A table does not fit, no status is known, or two tables disagree on a status.
     """
     table = read_features(features, settings) if features else None
     records = read_clinical(clinical, settings.clinical_mapping).set_index("patient_id") if clinical else None
@@ -73,15 +84,15 @@ def read_cohort(features: Path | None, clinical: Path | None, settings: EgfrSett
         numbers = pd.DataFrame(index=ids)
     else:
         raise TableError("tables", "there is neither a feature nor a clinical one", "give one of them")
-    rows = pd.DataFrame() if records is None else records
-    rows = rows.reindex(index=ids, columns=list(CLINICAL_COLUMNS[1:])).astype(object)
+    clinical_rows = pd.DataFrame() if records is None else records
+    rows = clinical_rows.reindex(index=ids, columns=list(CLINICAL_COLUMNS[1:])).astype(object)
     status, names = _join_status(features or clinical, table, rows["egfr"], settings)
     numbers, notes = _drop_empty(features, numbers, list(table.notes if table else ()))
     if table is not None and table.about.get("patients_seen", ()) is None:
         notes.append("whom the segmentation model learned from is not known: it may have seen these patients")
     reasons = _find_unusable(numbers, status)
     kept = reasons.index[reasons == ""]
-    left_out = {str(why): int(count) for why, count in reasons.value_counts().items() if why}
+    left_out = {str(reason): int(count) for reason, count in reasons.value_counts().items() if reason}
     if records is not None and table is not None:
         left_out["in the clinical table without features"] = int((~records.index.isin(ids)).sum())
     own = [name for name in numbers.columns if not str(name).startswith(OUTSIDE_PREFIX)]
@@ -92,13 +103,13 @@ def read_cohort(features: Path | None, clinical: Path | None, settings: EgfrSett
         label_names=names,
         features=chosen,
         outside=numbers.loc[kept].drop(columns=own),
-        measured=read_perturbed(features, chosen, settings) if features and settings.stable else None,
-        volume_column=settings.volume_column + (f"{PLACE}1" if settings.lesion == "bag" else ""),
+        perturbed=read_perturbed(features, chosen, settings) if features and settings.stable else None,
+        volume_column=settings.volume_column + (f"{RANK_MARK}1" if settings.lesion == "bag" else ""),
         clinical=_varying(encode_clinical(rows.loc[kept], settings.clinical_columns)),
         sites=tuple(rows.loc[kept, "site"].fillna("")),
         histology=tuple(rows.loc[kept, "histology"].fillna("")),
         about=table.about if table else {},
-        left_out={why: count for why, count in left_out.items() if count},
+        left_out={reason: count for reason, count in left_out.items() if count},
         notes=tuple(notes),
     )
 
@@ -106,7 +117,7 @@ def read_cohort(features: Path | None, clinical: Path | None, settings: EgfrSett
 def _join_status(
     path: Path | None, table: FeatureTable | None, clinical: pd.Series, settings: EgfrSettings
 ) -> tuple[pd.Series, tuple[str, str]]:
-    """1.0, 0.0 or NaN a patient, and the words for 0 and 1."""
+    """Return the status a patient (1.0, 0.0 or NaN), and the words for 0 and 1."""
     own = pd.Series(table.labels if table else {}, dtype=object).reindex(clinical.index)
     own = own.mask(own.isin(UNKNOWN_LABELS))
     other = clinical.mask(clinical.isin(UNKNOWN_LABELS)) if not settings.label_column else own
@@ -115,14 +126,14 @@ def _join_status(
         both = f"{own[clash[0]]}, elsewhere {other[clash[0]]}"
         raise TableError(path, f"patient {clash[0]} is {both}", "correct one of the tables")
     words = own.fillna(other)
-    found = sorted(set(words.dropna()))
-    if not found:
-        raise TableError(path, "says no patient's status", "give a clinical table, or name the label_column")
-    negatives = [word for word in found if word != settings.positive]
-    if settings.positive not in found or len(negatives) != 1:
+    statuses = sorted(set(words.dropna()))
+    if not statuses:
+        raise TableError(path, "holds no status", "give a clinical table, or name the label_column")
+    negatives = [word for word in statuses if word != settings.positive]
+    if settings.positive not in statuses or len(negatives) != 1:
         raise TableError(
             path,
-            f"has the statuses {', '.join(found)}",
+            f"has the statuses {', '.join(statuses)}",
             f"two are needed, and the positive one must be named (positive is {settings.positive})",
         )
     status = words.map({settings.positive: 1.0, negatives[0]: 0.0}).astype(float)
@@ -132,7 +143,7 @@ def _join_status(
 def _drop_empty(path: Path | None, numbers: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, list[str]]:
     empty = [str(name) for name in numbers.columns[numbers.isna().all()]]
     if empty:
-        notes = [*notes, f"{len(empty)} columns without a value left out: {name_some(empty)}"]
+        notes = [*notes, f"{len(empty)} columns without a value left out: {first_names(empty)}"]
     kept = numbers.drop(columns=empty)
     if path is not None and not (kept.nunique() > 1).any():
         raise TableError(path, "has no feature column that varies", "give a table with number columns")
@@ -140,7 +151,7 @@ def _drop_empty(path: Path | None, numbers: pd.DataFrame, notes: list[str]) -> t
 
 
 def _find_unusable(numbers: pd.DataFrame, status: pd.Series) -> pd.Series:
-    """Why a patient cannot be used, "" where there is no reason."""
+    """Return the reason why each patient cannot be used, "" where there is none."""
     reasons = pd.Series("", index=status.index)
     if numbers.shape[1]:
         reasons[numbers.isna().all(axis=1)] = "without any feature"
@@ -156,7 +167,9 @@ def _find_unusable(numbers: pd.DataFrame, status: pd.Series) -> pd.Series:
 
 
 def check_overlap(features: Path | None, cohort: EgfrCohort, allowed: bool) -> int | None:
-    """How many patients the segmentation model behind the features had seen; None where nobody knows.
+    """Return how many patients the segmentation model of the features was trained on; None if unknown.
+
+    Its features of a training patient would be too good in that patient's test fold.
 
     Raises:
         TableError: There are some, and they are not allowed.
@@ -175,21 +188,21 @@ def check_overlap(features: Path | None, cohort: EgfrCohort, allowed: bool) -> i
 
 
 def number_sites(sites: Iterable[Any], hospitals: Sequence[str]) -> list[float]:
-    """The number of each patient's hospital, NaN where it is not one of them."""
+    """Return the number of each patient's hospital, NaN where it is not one of them."""
     numbers = {name: float(number) for number, name in enumerate(hospitals)}
     return [numbers.get(str(site), math.nan) for site in sites]
 
 
 def encode_clinical(rows: pd.DataFrame, columns: tuple[str, ...]) -> pd.DataFrame:
-    """Clinical words as numbers, each from its own row alone; NaN where unknown."""
+    """Return clinical words as numbers, each from its own row alone; NaN where unknown."""
     encoded = {}
     for column in columns:
         for name, word in ENCODING[column].items():
             if word is None:
                 encoded[name] = rows[column].astype(float)
             else:
-                said = rows[column].fillna("")
-                encoded[name] = (said == word).astype(float).mask(said == "")
+                words = rows[column].fillna("")
+                encoded[name] = (words == word).astype(float).mask(words == "")
     return pd.DataFrame(encoded, index=rows.index, dtype=float)
 
 

@@ -1,4 +1,4 @@
-"""Judge a trained classifier on a second cohort that it has never seen."""
+"""Validate a classifier on patients from elsewhere: an external cohort, and each hospital by the others."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -11,35 +11,36 @@ import numpy as np
 from radiogen.egfr.candidates import Candidate
 from radiogen.egfr.classify import Classification, check_extractor, classify_egfr
 from radiogen.egfr.cohort import EgfrCohort, check_overlap, read_cohort
-from radiogen.egfr.judgement import describe, without_nan
+from radiogen.egfr.cross_validation import OutOfFold
 from radiogen.egfr.persistence import load_model
-from radiogen.egfr.settings import EgfrSettings
+from radiogen.egfr.settings import EgfrSettings, derive_seed
 from radiogen.egfr.statistics import Estimate, bootstrap_auc, brier, calibration, delong_auc, logit
-from radiogen.egfr.tuning import derive_seed
-from radiogen.egfr.validation import OutOfFold
+from radiogen.egfr.validation_report import NOTE, describe_predictions, without_nan
 from radiogen.errors import TableError
 from radiogen.provenance import RunRecord, write_json
 from radiogen.runtime import Progress, no_progress
 
+MIN_CLASS_PATIENTS = 5  # of each class in a hospital, for an AUC to be given
+
 
 @dataclass(frozen=True)
-class ExternalJudgement:
-    """What a model is worth on a second cohort."""
+class ExternalValidation:
+    """Performance of a model on an external cohort."""
 
     folder: Path
     patients: int
     auc: Estimate
-    figures: dict[str, Any]
+    figures: dict[str, Any]  # content of external.json
     classification: Classification
 
 
 def check_external(
     features: Path | None, clinical: Path | None, settings: EgfrSettings, cohort: EgfrCohort
 ) -> None:
-    """Refuse a second cohort that cannot judge a model of the first, before anything is learned.
+    """Check that an external cohort can test a model of `cohort`, before anything is learned.
 
     Raises:
-        TableError: Its tables do not fit, or it holds patients of the first.
+        TableError: Its tables do not fit, or it holds patients of `cohort`.
     """
     other = read_cohort(features, clinical, settings)
     check_overlap(features, other, settings.allow_overlap)
@@ -51,31 +52,30 @@ def check_external(
     _check_new(features or clinical, other, cohort.patients)
 
 
-def _check_new(path: Path | None, cohort: EgfrCohort, learned_from: Iterable[str]) -> None:
-    known = sorted(set(cohort.patients) & set(learned_from))
+def _check_new(path: Path | None, cohort: EgfrCohort, training_patients: Iterable[str]) -> None:
+    known = sorted(set(cohort.patients) & set(training_patients))
     if known:
-        raise TableError(
-            path, f"holds {len(known)} patients the model learned from ({known[0]})", "leave them out"
-        )
+        wrong = f"holds {len(known)} patients the model learned from ({known[0]})"
+        raise TableError(path, wrong, "leave them out")
 
 
-def judge_external(
+def validate_external(
     features: Path | None,
     model: Path,
     out: Path,
     clinical: Path | None = None,
     settings: EgfrSettings | None = None,
     progress: Progress = no_progress,
-) -> ExternalJudgement:
-    """Apply a trained classifier to patients of known status and judge it, nothing being learned.
+) -> ExternalValidation:
+    """Apply a trained classifier to patients of known status and measure its performance; nothing is learned.
 
     Writes to `out`: predictions.csv, external.json, and their run records.
 
     Args:
-        features: Feature table of the second cohort, by the model's extractor; None for a clinical model.
+        features: Feature table of the cohort, made by the model's extractor; None for a clinical model.
         model: Model folder of `train_egfr`.
         out: Folder to write.
-        clinical: Clinical table of the second cohort; needed for clinical inputs and, mostly, for the status.
+        clinical: Clinical table of the cohort; needed for clinical inputs and, mostly, for the status.
         settings: How the tables are read; None takes the settings that the model was trained with.
         progress: Called with what is done and how much there is.
 
@@ -84,12 +84,15 @@ def judge_external(
         TableError: The tables do not fit the model, or hold patients that it learned from.
     """
     trained = load_model(model)
-    how = settings or EgfrSettings(**{**trained.config["settings"], "stable": 0})
-    given = [path for path in (features, clinical, how.clinical_mapping, model / "config.json") if path]
-    record = RunRecord("judge-external", how.options(), how.seed, given)
+    if settings is None:
+        # which features are stable is settled in the model, so no perturbed masks are needed
+        settings = EgfrSettings(**{**trained.config["settings"], "stable": 0})
+    mapping = settings.clinical_mapping
+    inputs = [path for path in (features, clinical, mapping, model / "config.json") if path]
+    record = RunRecord("judge-external", settings.options(), settings.seed, inputs)
     record.model_hash = trained.sha256
-    cohort = read_cohort(features, clinical, how)
-    overlap = check_overlap(features, cohort, how.allow_overlap)
+    cohort = read_cohort(features, clinical, settings)
+    overlap = check_overlap(features, cohort, settings.allow_overlap)
     _check_new(features or clinical, cohort, trained.config["patients_seen"])
     if list(cohort.label_names) != trained.config["labels"]:
         raise TableError(
@@ -97,50 +100,46 @@ def judge_external(
             f"has the statuses {', '.join(cohort.label_names)}",
             f"the model knows {', '.join(trained.config['labels'])}",
         )
-    said = classify_egfr(
-        features, model, out / "predictions.csv", clinical, how.clinical_mapping, explain=0, progress=progress
-    )
-    probabilities = np.array([said.predictions[patient].probability for patient in cohort.patients])
+    table = out / "predictions.csv"
+    answer = classify_egfr(features, model, table, clinical, mapping, explain=0, progress=progress)
+    probabilities = np.array([answer.predictions[patient].probability for patient in cohort.patients])
     called = probabilities >= trained.config["threshold"]
-    outcome = OutOfFold(probabilities[None], logit(probabilities)[None], called[None], ())
+    predictions = OutOfFold(probabilities[None], logit(probabilities)[None], called[None], ())
     figures = {
         "schema_version": 1,
-        "note": "not for clinical use",
+        "note": NOTE,
         "patients": len(cohort.patients),
-        "classes": {
-            name: int((cohort.labels == label).sum()) for label, name in enumerate(cohort.label_names)
-        },
+        "classes": cohort.class_counts,
         "left_out": cohort.left_out,
         "overlap_with_segmentation_training": overlap,
-        **describe(outcome, cohort.labels, cohort.label_names, how.bootstraps, how.seed),
-        "auc_delong": asdict(delong_auc(outcome.scores, cohort.labels)),
-        "notes": [*cohort.notes, *said.notes],
+        **describe_predictions(
+            predictions, cohort.labels, cohort.label_names, settings.bootstraps, settings.seed
+        ),
+        "auc_delong": asdict(delong_auc(predictions.scores, cohort.labels)),
+        "notes": [*cohort.notes, *answer.notes],
     }
     write_json(out / "external.json", without_nan(figures))
     record.finish(out / "external.json")
-    return ExternalJudgement(out, len(cohort.patients), Estimate(**figures["auc"]), figures, said)
+    return ExternalValidation(out, len(cohort.patients), Estimate(**figures["auc"]), figures, answer)
 
 
-FEWEST = 5  # patients of each class in a hospital for an AUC to be given
-
-
-def judge_sites(
-    candidate: Candidate, said: OutOfFold, cohort: EgfrCohort, settings: EgfrSettings
+def validate_by_site(
+    candidate: Candidate, predictions: OutOfFold, cohort: EgfrCohort, settings: EgfrSettings
 ) -> dict[str, Any]:
-    """For each hospital: the AUC of a model of the other hospitals, and that of the folds within it.
+    """Return for each hospital the AUC of a model of the other hospitals, and that of the folds within it.
 
     Where the overall AUC is much better than both, the model has learned to tell hospitals apart. A hospital
-    with fewer than five patients of a class, or with so few left elsewhere, is given without figures.
+    with fewer than five patients of a class, or with so few left elsewhere, is listed without figures.
     """
     sites = np.array(cohort.sites)
-    judged: dict[str, Any] = {}
+    by_site: dict[str, Any] = {}
     for site, count in sorted(Counter(cohort.sites).items()):
         here = sites == site
         labels = cohort.labels[here]
         entry: dict[str, Any] = {"patients": count, "positives": int(labels.sum())}
-        if site and _enough(labels) and _enough(cohort.labels[~here]):
+        if site and _has_enough(labels) and _has_enough(cohort.labels[~here]):
             rng = np.random.default_rng(derive_seed(settings.seed, 3))
-            within = bootstrap_auc(said.scores[:, here], labels, settings.bootstraps, rng)
+            within = bootstrap_auc(predictions.scores[:, here], labels, settings.bootstraps, rng)
             model = candidate.build(derive_seed(settings.seed, 4), np.flatnonzero(~here))
             model.fit(candidate.inputs[~here], cohort.labels[~here])
             probabilities = model.predict_proba(candidate.inputs[here])[:, 1]
@@ -152,9 +151,9 @@ def judge_sites(
                 "calibration_slope_left_out": slope,
                 "calibration_intercept_left_out": intercept,
             }
-        judged[site or "unknown"] = entry
-    return judged if len(judged) > 1 else {}
+        by_site[site or "unknown"] = entry
+    return by_site if len(by_site) > 1 else {}
 
 
-def _enough(labels: np.ndarray[Any, Any]) -> bool:
-    return bool(min(labels.sum(), len(labels) - labels.sum()) >= FEWEST)
+def _has_enough(labels: np.ndarray[Any, Any]) -> bool:
+    return bool(min(labels.sum(), len(labels) - labels.sum()) >= MIN_CLASS_PATIENTS)

@@ -1,4 +1,4 @@
-"""Small torch networks as scikit-learn classifiers: a hidden layer, and attention over a bag."""
+"""Small torch networks as scikit-learn classifiers: a perceptron, and attention over a bag of lesions."""
 
 import math
 from typing import Any, ClassVar, Self
@@ -20,28 +20,50 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 class TorchHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """AdamW on all samples at once, early stopping on an inner split, weights kept as NumPy arrays.
+    """Base of the torch classifiers: AdamW on all samples at once, early stopping on an inner split.
 
-    A child names its arrays in `weight_shapes` and gives the logits in `logits`; it has the parameters of
-    `MlpHead`. Where a class has fewer than four samples there is no split and it trains for `epochs`.
+    The learned weights are kept as NumPy arrays; a child names them in `weight_shapes` and computes the
+    logits in `logits`. Where a class has fewer than four samples there is no split: it trains for `epochs`.
+
+    Args:
+        hidden: Width of the hidden layer.
+        dropout: Share of the hidden units left out at a step.
+        decay: Weight decay.
+        rate: Learning rate.
+        epochs: Largest number of steps.
+        patience: Steps without a better loss on the inner split before training stops.
+        random_state: Seed of start weights, dropout and split; no global state is touched.
+        device: As `radiogen.runtime.pick_device` takes it.
     """
 
     finite: ClassVar[bool | str] = True  # "allow-nan" where a missing value has a meaning
-    hidden: int
-    dropout: float
-    decay: float
-    rate: float
-    epochs: int
-    patience: int
-    random_state: Any
-    device: str
+
+    def __init__(
+        self,
+        hidden: int = 16,
+        dropout: float = 0.2,
+        decay: float = 0.01,
+        rate: float = 0.01,
+        epochs: int = 200,
+        patience: int = 20,
+        random_state: Any = None,
+        device: str = "cpu",
+    ) -> None:
+        self.hidden = hidden
+        self.dropout = dropout
+        self.decay = decay
+        self.rate = rate
+        self.epochs = epochs
+        self.patience = patience
+        self.random_state = random_state
+        self.device = device
 
     def weight_shapes(self, features: int, classes: int) -> Shapes:
-        """Shape of each learned array, by its name in `weights_`."""
+        """Return the shape of each learned array, by its name in `weights_`."""
         raise NotImplementedError
 
     def logits(self, weights: Weights, inputs: Tensor, kept: Tensor | float = 1.0) -> Tensor:
-        """Logits (samples, classes) of inputs (samples, features); `kept` scales the hidden units."""
+        """Return logits (samples, classes) of inputs (samples, features); `kept` scales the hidden units."""
         raise NotImplementedError
 
     def fit(self, X: Any, y: Any) -> Self:
@@ -62,8 +84,9 @@ class TorchHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _train(
         self, inputs: Tensor, targets: Tensor, train: Tensor, stop: Tensor | None, rng: torch.Generator
     ) -> Weights:
+        """Return the weights with the lowest loss on the rows `stop`, or the last ones without such rows."""
         shapes = self.weight_shapes(inputs.shape[1], len(self.classes_))
-        weights = _start(shapes, rng, inputs.device)
+        weights = _initial_weights(shapes, rng, inputs.device)
         optimizer = torch.optim.AdamW(weights.values(), lr=self.rate, weight_decay=self.decay)
         best, best_loss, waited = _copy(weights), float("inf"), 0
         for epoch in range(1, self.epochs + 1):
@@ -77,10 +100,12 @@ class TorchHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             if stop is None:
                 continue
             with torch.no_grad():
-                judged = torch.nn.functional.cross_entropy(self.logits(weights, inputs[stop]), targets[stop])
+                stop_loss = float(
+                    torch.nn.functional.cross_entropy(self.logits(weights, inputs[stop]), targets[stop])
+                )
             waited += 1
-            if float(judged) < best_loss:
-                best, best_loss, waited = _copy(weights), float(judged), 0
+            if stop_loss < best_loss:
+                best, best_loss, waited = _copy(weights), stop_loss, 0
             if waited >= self.patience:
                 break
         return best if stop is not None else _copy(weights)
@@ -93,18 +118,18 @@ class TorchHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return result
 
     def predict(self, X: Any) -> NDArray[Any]:
-        best = self.predict_proba(X).argmax(1)
-        result: NDArray[Any] = self.classes_[best]
+        most_likely = self.predict_proba(X).argmax(1)
+        result: NDArray[Any] = self.classes_[most_likely]
         return result
 
 
-def _start(shapes: Shapes, rng: torch.Generator, device: torch.device) -> Weights:
-    weights = {
-        name: torch.zeros(shape)
-        if len(shape) == 1
-        else torch.randn(shape, generator=rng).mul(math.sqrt(2 / shape[0]))
-        for name, shape in shapes.items()
-    }
+def _initial_weights(shapes: Shapes, rng: torch.Generator, device: torch.device) -> Weights:
+    """Draw matrices as He et al. 2015 do for ReLU; biases start at 0."""
+    weights = {}
+    for name, shape in shapes.items():
+        is_bias = len(shape) == 1
+        scale = math.sqrt(2 / shape[0])
+        weights[name] = torch.zeros(shape) if is_bias else torch.randn(shape, generator=rng).mul(scale)
     return {name: weight.to(device).requires_grad_() for name, weight in weights.items()}
 
 
@@ -113,6 +138,7 @@ def _copy(weights: Weights) -> Weights:
 
 
 def _inner_split(labels: NDArray[Any], seed: int) -> tuple[Tensor, Tensor | None]:
+    """Return the rows to train on, and those that decide when to stop (None with too few samples)."""
     rows = np.arange(len(labels))
     if np.bincount(labels).min() < 4:
         return torch.from_numpy(rows), None
@@ -121,38 +147,7 @@ def _inner_split(labels: NDArray[Any], seed: int) -> tuple[Tensor, Tensor | None
 
 
 class MlpHead(TorchHead):
-    """One hidden layer with dropout.
-
-    Args:
-        hidden: Width of the hidden layer.
-        dropout: Share of the hidden units left out at a step.
-        decay: Weight decay.
-        rate: Learning rate.
-        epochs: Most steps.
-        patience: Steps without a better loss on the inner split before it stops.
-        random_state: Seed of start weights, dropout and split; no global state is touched.
-        device: As `radiogen.runtime.pick_device` takes it.
-    """
-
-    def __init__(
-        self,
-        hidden: int = 16,
-        dropout: float = 0.2,
-        decay: float = 0.01,
-        rate: float = 0.01,
-        epochs: int = 200,
-        patience: int = 20,
-        random_state: Any = None,
-        device: str = "cpu",
-    ) -> None:
-        self.hidden = hidden
-        self.dropout = dropout
-        self.decay = decay
-        self.rate = rate
-        self.epochs = epochs
-        self.patience = patience
-        self.random_state = random_state
-        self.device = device
+    """A perceptron with one hidden layer and dropout; its parameters are those of `TorchHead`."""
 
     def weight_shapes(self, features: int, classes: int) -> Shapes:
         return {
@@ -169,25 +164,18 @@ class MlpHead(TorchHead):
 
 
 class GatedAttentionHead(TorchHead):
-    """Attention-based pooling of a bag of instances with a gate (Ilse et al., ICML 2018, equation 9).
+    """Gated attention pooling of the instances of a bag (Ilse et al., ICML 2018, equation 9).
 
     A row holds first `context` numbers of the patient, then `instances` times the numbers of one instance
-    (a lesion, a patch). Each instance gets a hidden layer h and a share a, softmax of
+    (a lesion or a patch). Each instance gets a hidden layer h and a share a, the softmax of
     w (tanh(V h) * sigmoid(U h)); the bag is the sum of a h. An instance whose numbers are all missing is
-    not there; a bag without instances is 0. A single missing number counts as 0, the mean.
+    not there; a bag without instances is 0. A single missing number counts as 0, which is the mean.
 
     Args:
-        instances: Places for instances in a row.
-        context: Numbers of the patient that stand before them and pass the attention by.
-        hidden: Width of the hidden layer.
+        instances: Number of places for instances in a row.
+        context: Numbers of the patient that stand before the instances and bypass the attention.
         attention: Width of the attention.
-        dropout: Share of the pooled hidden units left out at a step.
-        decay: Weight decay.
-        rate: Learning rate.
-        epochs: Most steps.
-        patience: Steps without a better loss on the inner split before it stops.
-        random_state: Seed of start weights, dropout and split; no global state is touched.
-        device: As `radiogen.runtime.pick_device` takes it.
+        hidden, dropout, decay, rate, epochs, patience, random_state, device: As in `TorchHead`.
     """
 
     finite: ClassVar[bool | str] = "allow-nan"
@@ -206,17 +194,10 @@ class GatedAttentionHead(TorchHead):
         random_state: Any = None,
         device: str = "cpu",
     ) -> None:
+        super().__init__(hidden, dropout, decay, rate, epochs, patience, random_state, device)
         self.instances = instances
         self.context = context
-        self.hidden = hidden
         self.attention = attention
-        self.dropout = dropout
-        self.decay = decay
-        self.rate = rate
-        self.epochs = epochs
-        self.patience = patience
-        self.random_state = random_state
-        self.device = device
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -247,11 +228,11 @@ class GatedAttentionHead(TorchHead):
         return logits
 
     def _attend(self, weights: Weights, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Hidden units (samples, instances, hidden) and shares (samples, instances, 1) that sum to 1."""
+        """Return hidden units (samples, instances, hidden) and their shares (samples, instances, 1)."""
         bags = inputs[:, self.context :].reshape(len(inputs), self.instances, -1)
-        there = ~bags.isnan().all(dim=2, keepdim=True)
+        is_there = ~bags.isnan().all(dim=2, keepdim=True)
         hidden = torch.relu(bags.nan_to_num(nan=0.0) @ weights["hidden.weight"] + weights["hidden.bias"])
         gated = torch.tanh(hidden @ weights["tanh.weight"]) * torch.sigmoid(hidden @ weights["gate.weight"])
-        pull = (gated @ weights["share.weight"]).masked_fill(~there, -torch.inf)
-        shares = torch.softmax(pull, dim=1).nan_to_num(nan=0.0)  # a bag without instances has no shares
+        scores = (gated @ weights["share.weight"]).masked_fill(~is_there, -torch.inf)
+        shares = torch.softmax(scores, dim=1).nan_to_num(nan=0.0)  # a bag without instances has no shares
         return hidden, shares

@@ -1,8 +1,10 @@
-"""Write and read an EGFR model folder; what is read may hold only the types listed here."""
+"""Write and read the folder of an EGFR model; a file that names a type not listed here is refused."""
 
+import io
 import json
 import re
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +24,11 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-from radiogen.egfr.classifiers import VaryingColumns
-from radiogen.egfr.feature_table import EachInstance
-from radiogen.egfr.harmonise import SiteHarmonizer
+from radiogen.egfr.classifiers import TunedClassifier
 from radiogen.egfr.heads import GatedAttentionHead, MlpHead, TorchHead
-from radiogen.egfr.ood import Familiarity
+from radiogen.egfr.ood import OodDetector
+from radiogen.egfr.preprocessing import KeptColumns, PerInstance, SiteHarmonizer, VaryingColumns
 from radiogen.egfr.reductions import LinearReduction
-from radiogen.egfr.stability import KeptColumns
-from radiogen.egfr.tuning import TunedClassifier
 from radiogen.errors import ModelError
 from radiogen.provenance import file_sha256, whole_file, write_json
 
@@ -37,42 +36,83 @@ PIPELINE, HEAD, HEAD_ABOUT, CONFIG = "pipeline.skops", "head.safetensors", "head
 SCHEMA_VERSION = 1
 LARGEST_BYTES = 4 << 30
 
-OWN = (
-    *(EachInstance, Familiarity, GatedAttentionHead, KeptColumns, LinearReduction, MlpHead),
-    *(SiteHarmonizer, TunedClassifier, VaryingColumns),
+OWN_TYPES = (
+    GatedAttentionHead,
+    KeptColumns,
+    LinearReduction,
+    MlpHead,
+    OodDetector,
+    PerInstance,
+    SiteHarmonizer,
+    TunedClassifier,
+    VaryingColumns,
 )
-LEARNERS = (
-    *(ColumnTransformer, DecisionTreeClassifier, DecisionTreeRegressor, GradientBoostingClassifier),
-    *(LogisticRegression, Pipeline, QuadraticDiscriminantAnalysis, RandomForestClassifier, SimpleImputer),
-    *(DummyClassifier, StandardScaler, SVC),
+SKLEARN_TYPES = (
+    ColumnTransformer,
+    DecisionTreeClassifier,
+    DecisionTreeRegressor,
+    DummyClassifier,
+    GradientBoostingClassifier,
+    LogisticRegression,
+    Pipeline,
+    QuadraticDiscriminantAnalysis,
+    RandomForestClassifier,
+    RandomForestClassifier,
+    SimpleImputer,
+    StandardScaler,
+    SVC,
 )
-PARTS = (
-    *("builtins.dict", "builtins.list", "builtins.slice", "builtins.str", "builtins.tuple"),
-    *("numpy.dtype", "numpy.float64", "numpy.int64", "numpy.ndarray", "numpy.random.mtrand.RandomState"),
-    *(
-        "sklearn._loss._loss.CyHalfBinomialLoss",
-        "sklearn._loss.link.Interval",
-        "sklearn._loss.link.LogitLink",
-    ),
-    *("sklearn._loss.loss.HalfBinomialLoss", "sklearn.tree._tree.Tree"),
+VALUE_TYPES = (  # of the attributes of the estimators
+    "builtins.dict",
+    "builtins.list",
+    "builtins.slice",
+    "builtins.str",
+    "builtins.tuple",
+    "numpy.dtype",
+    "numpy.float64",
+    "numpy.int64",
+    "numpy.ndarray",
+    "numpy.random.mtrand.RandomState",
+    "sklearn._loss._loss.CyHalfBinomialLoss",
+    "sklearn._loss.link.Interval",
+    "sklearn._loss.link.LogitLink",
+    "sklearn._loss.loss.HalfBinomialLoss",
+    "sklearn.tree._tree.Tree",
 )
-ALLOWED = frozenset((*(f"{kind.__module__}.{kind.__name__}" for kind in (*OWN, *LEARNERS)), *PARTS))
+
+
+def _name_of(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__name__}"
+
+
+# The list in the code decides what is opened, never the list that a file asks for.
+ALLOWED = frozenset((*map(_name_of, (*OWN_TYPES, *SKLEARN_TYPES)), *VALUE_TYPES))
+
+# pipeline.skops holds module and name of each type. These are where our own lay in version 0.1.
+OLD_TYPES = {
+    "radiogen.egfr.bags.EachInstance": PerInstance,
+    "radiogen.egfr.cleaning.VaryingColumns": VaryingColumns,
+    "radiogen.egfr.familiarity.Familiarity": OodDetector,
+    "radiogen.egfr.harmonise.SiteHarmonizer": SiteHarmonizer,
+    "radiogen.egfr.stability.KeptColumns": KeptColumns,
+    "radiogen.egfr.tuning.TunedClassifier": TunedClassifier,
+}
 
 
 @dataclass(frozen=True)
 class EgfrModel:
-    """A trained classifier: one member a fold, who is familiar to it, and what config.json says."""
+    """A trained classifier: one member a fold, the detector of OOD patients, and config.json."""
 
     members: tuple[TunedClassifier, ...]
-    familiarity: Familiarity
+    ood_detector: OodDetector
     config: dict[str, Any]
-    sha256: str
+    sha256: str  # of config.json, which holds the hashes of the other files
 
 
 def save_model(
-    folder: Path, members: tuple[TunedClassifier, ...], familiarity: Familiarity, config: dict[str, Any]
+    folder: Path, members: tuple[TunedClassifier, ...], ood_detector: OodDetector, config: dict[str, Any]
 ) -> list[Path]:
-    """Write pipeline.skops, the torch heads apart as tensors, and config.json with their hashes.
+    """Write pipeline.skops, the weights of torch heads apart as tensors, and config.json with their hashes.
 
     Returns:
         The files written.
@@ -83,27 +123,28 @@ def save_model(
     if heads:
         files += _save_heads(folder, weights)
     try:
-        for head in heads:
+        for head in heads:  # for the time of the writing alone: the caller's models stay whole
             head.weights_ = {}
         with whole_file(folder / PIPELINE) as draft:
-            skops.io.dump({"members": list(members), "familiarity": familiarity}, draft)
+            skops.io.dump({"members": list(members), "familiarity": ood_detector}, draft)
             _make_reproducible(draft)
     finally:
-        for head, kept in zip(heads, weights, strict=True):
-            head.weights_ = kept
+        for head, own in zip(heads, weights, strict=True):
+            head.weights_ = own
     hashes = {path.name: file_sha256(path) for path in files}
     write_json(folder / CONFIG, {"schema_version": SCHEMA_VERSION, **config, "files": hashes})
     return [*files, folder / CONFIG]
 
 
 def _save_heads(folder: Path, weights: list[dict[str, Any]]) -> list[Path]:
-    tensors = {f"{number}.{name}": w for number, each in enumerate(weights) for name, w in each.items()}
+    tensors = {
+        f"{number}.{name}": array for number, arrays in enumerate(weights) for name, array in arrays.items()
+    }
     with whole_file(folder / HEAD) as draft:
         save_file(tensors, draft)
     shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
-    write_json(
-        folder / HEAD_ABOUT, {"kind": "weights of torch heads", "heads": len(weights), "tensors": shapes}
-    )
+    about = {"kind": "weights of torch heads", "heads": len(weights), "tensors": shapes}
+    write_json(folder / HEAD_ABOUT, about)
     return [folder / HEAD, folder / HEAD_ABOUT]
 
 
@@ -113,21 +154,22 @@ def _heads(member: TunedClassifier) -> list[TorchHead]:
 
 
 def _make_reproducible(path: Path) -> None:
-    """Number what skops names by memory address, and drop the times, so that equal models are equal bytes."""
+    """Rewrite a skops file so that equal models are equal bytes.
+
+    skops names objects and their files by memory address, and a zip holds times; here objects get numbers in
+    the order in which they appear.
+    """
     with zipfile.ZipFile(path) as archive:
         contents = {name: archive.read(name) for name in archive.namelist()}
     schema = contents.pop("schema.json").decode()
-    found = dict.fromkeys(re.findall(r'"__id__": (\d+)|"file": "(\d+)\.', schema))
-    numbers = {address: str(n) for n, address in enumerate(dict.fromkeys("".join(pair) for pair in found))}
-    schema = re.sub(r'("__id__": )(\d+)', lambda m: m[1] + numbers[m[2]], schema)
-    schema = re.sub(r'("file": ")(\d+)\.', lambda m: f"{m[1]}{numbers[m[2]]}.", schema)
+    addresses = re.findall(r'"(?:__id__": |file": ")(\d+)', schema)
+    numbers = {address: str(number) for number, address in enumerate(dict.fromkeys(addresses))}
+    schema = re.sub(r'("__id__": |"file": ")(\d+)', lambda match: match[1] + numbers[match[2]], schema)
+    numbered = {f"{numbers[Path(name).stem]}{Path(name).suffix}": data for name, data in contents.items()}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(zipfile.ZipInfo("schema.json"), schema, zipfile.ZIP_DEFLATED)
-        for name in sorted(contents, key=lambda name: int(numbers[name.split(".")[0]])):
-            stem, _, ending = name.partition(".")
-            archive.writestr(
-                zipfile.ZipInfo(f"{numbers[stem]}.{ending}"), contents[name], zipfile.ZIP_DEFLATED
-            )
+        for name in ("schema.json", *sorted(numbered, key=lambda name: int(Path(name).stem))):
+            data = schema if name == "schema.json" else numbered[name]
+            archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
 
 
 def load_model(folder: Path) -> EgfrModel:
@@ -139,24 +181,25 @@ def load_model(folder: Path) -> EgfrModel:
     """
     config = _read_config(folder)
     path = folder / PIPELINE
-    _check_types(path)
     try:
-        content = skops.io.load(path, trusted=sorted(ALLOWED))
-        members, familiarity = tuple(content["members"]), content["familiarity"]
+        content = skops.io.loads(_read_allowed(path), trusted=sorted(ALLOWED))
+        members, ood_detector = tuple(content["members"]), content["familiarity"]
+    except ModelError:
+        raise
     except Exception as error:  # skops raises whatever the damaged object raises
         raise ModelError(path, f"cannot be read: {error}", "train it again with this radiogen") from error
     fits = all(isinstance(member, TunedClassifier) for member in members)
-    if not members or not fits or not isinstance(familiarity, Familiarity):
+    if not members or not fits or not isinstance(ood_detector, OodDetector):
         raise ModelError(path, "is no EGFR model", "give a folder that radiogen train-egfr wrote")
     _return_weights(folder, [head for member in members for head in _heads(member)])
-    return EgfrModel(members, familiarity, config, file_sha256(folder / CONFIG))
+    return EgfrModel(members, ood_detector, config, file_sha256(folder / CONFIG))
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
     hint = "give a folder that radiogen train-egfr wrote"
     if not (folder / PIPELINE).is_file() or not (folder / CONFIG).is_file():
         absent = PIPELINE if not (folder / PIPELINE).is_file() else CONFIG
-        raise ModelError(folder, f"holds no {absent}; other formats, pickles above all, stay shut", hint)
+        raise ModelError(folder, f"holds no {absent}; other formats, above all pickles, are not opened", hint)
     try:
         config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         version, files = config["schema_version"], config["files"]
@@ -171,8 +214,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _check_types(path: Path) -> None:
-    """See that the archive names no type but the allowed ones, before anything of it is built."""
+def _read_allowed(path: Path) -> bytes:
+    """Read a skops file after checking, before anything of it is built, that it names allowed types alone.
+
+    Old names of our types are replaced by the present ones in memory; the file stays as it is.
+    """
     hint = "train it again with this radiogen and these versions of its packages"
     if not zipfile.is_zipfile(path):
         raise ModelError(path, "is no skops file; pickles are never opened", hint)
@@ -181,27 +227,40 @@ def _check_types(path: Path) -> None:
             if sum(entry.file_size for entry in archive.infolist()) > LARGEST_BYTES:
                 raise ModelError(path, "unpacks to more than 4 GiB", hint)
             schema = json.loads(archive.read("schema.json"))
+            others = {name: archive.read(name) for name in archive.namelist() if name != "schema.json"}
     except (zipfile.BadZipFile, KeyError, ValueError, OSError, RecursionError) as error:
         raise ModelError(path, "is no skops file; pickles are never opened", hint) from error
-    strangers = sorted(_types_in(schema) - ALLOWED)
-    if strangers:
-        raise ModelError(path, f"holds the type {strangers[0]}, which is not allowed", hint)
+    for node in _typed_nodes(schema):
+        kind = OLD_TYPES.get(f"{node.get('__module__')}.{node['__class__']}")
+        if kind is not None:
+            node["__module__"], node["__class__"] = kind.__module__, kind.__name__
+    names = {f"{node.get('__module__')}.{node['__class__']}" for node in _typed_nodes(schema)}
+    unknown = sorted(names - ALLOWED)
+    if unknown:
+        raise ModelError(path, f"holds the type {unknown[0]}, which is not allowed", hint)
+    checked = io.BytesIO()
+    with zipfile.ZipFile(checked, "w") as archive:
+        archive.writestr("schema.json", json.dumps(schema))
+        for name, data in others.items():
+            archive.writestr(name, data)
+    return checked.getvalue()
 
 
-def _types_in(schema: Any) -> set[str]:
-    found, waiting = set(), [schema]
+def _typed_nodes(schema: Any) -> Iterator[dict[str, Any]]:
+    """Yield every object of a skops schema that names a type; without recursion, however deep it is."""
+    waiting = [schema]
     while waiting:
         node = waiting.pop()
         if isinstance(node, dict):
             if "__class__" in node:
-                found.add(f"{node.get('__module__')}.{node['__class__']}")
+                yield node
             waiting.extend(node.values())
         elif isinstance(node, list):
             waiting.extend(node)
-    return found
 
 
 def _return_weights(folder: Path, heads: list[TorchHead]) -> None:
+    """Give torch heads the weights of head.safetensors, after checking each shape."""
     if not heads:
         return
     try:

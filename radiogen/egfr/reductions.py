@@ -1,4 +1,8 @@
-"""Ways to make many features few, each learned from the training part of a fold alone."""
+"""Reduce many features to a few, learned from the training part of a fold alone.
+
+Fitted on all patients with their labels, a discriminant separates any labels as soon as there are more
+columns than patients: on random labels that gave an AUC of 0.96, so the published 0.93 shows no signal.
+"""
 
 from typing import Any, Self
 
@@ -17,12 +21,12 @@ NEGLIGIBLE = 1e-7  # of the largest singular value; below it lies rounding
 
 
 class LinearReduction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """A few directions in which samples are seen: transform(X) = (X - mean_) @ directions_.
+    """A projection on a few directions: transform(X) = (X - mean_) @ directions_.
 
     Args:
         kind: `pca` (the first component gets a standard deviation of 1, the others keep their share),
             `pls`, `lda` (one direction, with shrinkage) or `paper` (one direction, plain).
-        n_components: Most directions of pca and pls; fewer where the training part carries fewer.
+        n_components: Largest number of directions of pca and pls; fewer where the training part has fewer.
         shrinkage: Share of lda's covariance that is replaced by a multiple of the identity, above 0 to 1.
     """
 
@@ -57,26 +61,33 @@ class LinearReduction(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
 
 def find_components(centered: Floats) -> Floats:
-    """Principal components as rows, largest first, as many as are not rounding; signs fixed."""
+    """Return the principal components as rows, largest first, without those that are rounding.
+
+    The largest entry of each component is positive, so that the signs are the same on every machine.
+    """
     samples, features = centered.shape
-    if samples < features:  # by the small matrix of products: eight times as fast for a thousand features
+    if samples < features:
+        # by way of the small (samples, samples) matrix: eight times as fast for a thousand features
         squares, columns = np.linalg.eigh(centered @ centered.T)
         sizes = np.sqrt(np.maximum(squares[::-1], 0))
-        kept: Floats = (columns[:, ::-1].T @ centered)[sizes > _smallest(sizes)]
+        kept: Floats = (columns[:, ::-1].T @ centered)[sizes > _negligible(sizes)]
         kept = kept / np.linalg.norm(kept, axis=1, keepdims=True)
     else:
         _, sizes, rows = np.linalg.svd(centered, full_matrices=False)
-        kept = rows[sizes > _smallest(sizes)]
+        kept = rows[sizes > _negligible(sizes)]
     largest = kept[np.arange(len(kept)), np.abs(kept).argmax(1)] if len(kept) else np.ones(0)
     return kept * np.sign(largest)[:, None]
 
 
-def _smallest(sizes: Floats) -> float:
+def _negligible(sizes: Floats) -> float:
     return NEGLIGIBLE * max(float(sizes[0]), np.finfo(float).tiny)
 
 
 def find_pls_directions(centered: Floats, labels: Floats, count: int) -> Floats:
-    """Directions of partial least squares of one target (NIPALS; Wold et al. 2001), fewer if X runs out."""
+    """Return the directions of partial least squares for one target (NIPALS; Wold et al. 2001).
+
+    There are fewer than `count` where X has no covariance with the target left.
+    """
     rest, target = centered.copy(), labels - labels.mean()
     smallest = NEGLIGIBLE * np.linalg.norm(centered) * np.linalg.norm(target)
     weights, loadings = [], []
@@ -99,32 +110,33 @@ def find_pls_directions(centered: Floats, labels: Floats, count: int) -> Floats:
 
 
 def find_discriminant(centered: Floats, labels: NDArray[Any], shrinkage: float) -> Floats:
-    """Fisher's direction for two classes, with a covariance shrunk towards a multiple of the identity.
+    """Return Fisher's direction for two classes, with a covariance shrunk towards a multiple of the identity.
 
-    The features are first turned, without loss, into as many principal components as the samples span.
+    The features are first rotated, without loss, into as many principal components as the samples span.
     """
     classes = np.unique(labels)
     rows = find_components(centered)
     if len(rows) == 0 or len(classes) != 2:
         return np.zeros((centered.shape[1], 0))
-    turned = centered @ rows.T
-    means = np.stack([turned[labels == each].mean(0) for each in classes])
-    inner = turned - means[(labels == classes[1]).astype(int)]
-    covariance = inner.T @ inner / len(turned)
+    rotated = centered @ rows.T
+    means = np.stack([rotated[labels == label].mean(0) for label in classes])
+    within = rotated - means[(labels == classes[1]).astype(int)]
+    covariance = within.T @ within / len(rotated)
     level = np.trace(covariance) / len(rows)
-    if level <= NEGLIGIBLE * np.trace(turned.T @ turned) / turned.size:
+    if level <= NEGLIGIBLE * np.trace(rotated.T @ rotated) / rotated.size:
+        # each class is one point: nothing to whiten, the direction is the difference of the means
         covariance, level = np.eye(len(rows)), 1.0
     shrunk = (1 - shrinkage) * covariance + shrinkage * level * np.eye(len(rows))
     direction = np.linalg.solve(shrunk, means[1] - means[0])
     length = float(np.sqrt(direction @ shrunk @ direction))
     if length == 0:
         return np.zeros((centered.shape[1], 0))
-    found: Floats = (rows.T @ (direction / length))[:, None]
-    return found
+    discriminant: Floats = (rows.T @ (direction / length))[:, None]
+    return discriminant
 
 
 def find_plain_discriminant(centered: Floats, labels: NDArray[Any]) -> Floats:
-    """The direction of the published work: scikit-learn's discriminant as it comes; none where it fails."""
+    """Return the published direction: scikit-learn's discriminant as it comes, none if it fails."""
     try:
         with np.errstate(divide="ignore", invalid="ignore"):
             fitted = LinearDiscriminantAnalysis().fit(centered, labels)
@@ -135,19 +147,18 @@ def find_plain_discriminant(centered: Floats, labels: NDArray[Any]) -> Floats:
 
 
 def make_reduction(name: ReductionName, components: int) -> tuple[Any, dict[str, list[Any]]]:
-    """A reduction and the grid of its own settings that an inner search tries.
+    """Return a reduction, and the grid of its settings that the inner folds search.
 
     Raises:
         ConfigError: There is no such reduction.
     """
-    if name == "none":
-        return "passthrough", {}
-    if name == "paper":
-        return LinearReduction("paper"), {}
-    if name == "lda":
-        return LinearReduction("lda"), {"shrinkage": [0.5, 0.1, 0.9]}
-    if name == "pls":
-        return LinearReduction("pls", min(components, PLS_COMPONENTS)), {}
-    if name == "pca":
-        return LinearReduction("pca", components), {}
-    raise ConfigError(f"reduction {name}", "is not known", "take lda, paper, pca, pls or none")
+    reductions: dict[str, tuple[Any, dict[str, list[Any]]]] = {
+        "lda": (LinearReduction("lda"), {"shrinkage": [0.5, 0.1, 0.9]}),
+        "paper": (LinearReduction("paper"), {}),
+        "pca": (LinearReduction("pca", components), {}),
+        "pls": (LinearReduction("pls", min(components, PLS_COMPONENTS)), {}),
+        "none": ("passthrough", {}),
+    }
+    if name not in reductions:
+        raise ConfigError(f"reduction {name}", "is not known", f"take {', '.join(reductions)}")
+    return reductions[name]

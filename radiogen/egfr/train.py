@@ -1,30 +1,35 @@
-"""Train the EGFR classifier, judge it beside what it must beat, and write its model folder."""
+"""Train the EGFR classifier, validate it beside what it must beat, and write its model folder."""
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
+from radiogen.drawing import egfr_plots
+from radiogen.drawing.egfr_plots import CandidateCurve
 from radiogen.egfr.candidates import Candidate, list_candidates
-from radiogen.egfr.card import write_card
 from radiogen.egfr.classifiers import CLASSIFIERS
 from radiogen.egfr.cohort import EgfrCohort, check_overlap, read_cohort
-from radiogen.egfr.external import ExternalJudgement, check_external, judge_external, judge_sites
-from radiogen.egfr.judgement import NOTE, increment, summarise, write_out_of_fold
-from radiogen.egfr.ood import Familiarity
+from radiogen.egfr.cross_validation import OutOfFold, ValidationOptions, cross_validate, draw_folds
+from radiogen.egfr.external import ExternalValidation, check_external, validate_by_site, validate_external
+from radiogen.egfr.ood import OodDetector
 from radiogen.egfr.persistence import save_model
-from radiogen.egfr.plots import plot_validation
 from radiogen.egfr.settings import EgfrSettings
 from radiogen.egfr.statistics import Difference, Estimate
-from radiogen.egfr.tuning import draw_folds
-from radiogen.egfr.validation import Judging, OutOfFold, judge
+from radiogen.egfr.validation_report import NOTE, increment, summarise, write_card, write_out_of_fold
 from radiogen.provenance import RunRecord, record_path, remove_if_refused, write_json
 from radiogen.runtime import Progress, no_progress, pick_device
+
+TEXT_COLUMNS = {"patient_id": str, "status": str, "candidate": str, "called": str}  # of oof.csv
 
 
 @dataclass(frozen=True)
 class EgfrTraining:
-    """What came out: the model folder and the figures that count."""
+    """Result of a training: the model folder and the main figures of the validation."""
 
     folder: Path
     patients: int
@@ -32,14 +37,14 @@ class EgfrTraining:
     auc: Estimate  # of the model
     increment: Difference | None  # clinical + features over clinical; None without one of them
     permutation_p: float | None
-    validation: dict[str, Any]  # all of validation.json
+    validation: dict[str, Any]  # content of validation.json
     notes: tuple[str, ...]
-    external: ExternalJudgement | None = None
+    external: ExternalValidation | None = None
 
 
 @dataclass(frozen=True)
-class SecondCohort:
-    """Tables of patients that nothing is learned from."""
+class ExternalCohort:
+    """Tables of patients that the finished model is tested on; nothing is learned from them."""
 
     features: Path | None
     clinical: Path | None
@@ -51,27 +56,28 @@ def train_egfr(
     clinical: Path | None = None,
     settings: EgfrSettings = EgfrSettings(),  # noqa: B008 - frozen
     progress: Progress = no_progress,
-    external: SecondCohort | None = None,
+    external: ExternalCohort | None = None,
 ) -> EgfrTraining:
-    """Train and judge a classifier of EGFR status.
+    """Train and validate a classifier of EGFR status.
 
     Writes to `out`: pipeline.skops (and head.safetensors with head.json), config.json, validation.json,
-    oof.csv, MODEL_CARD.md, pictures, `external/` for a second cohort, and last the run record. Finished folds
-    are kept in a hidden folder beside `out` until then, so that a killed run goes on.
+    oof.csv, MODEL_CARD.md, plots, `external/` for an external cohort, and last the run record. Finished folds
+    are cached in a hidden folder beside `out` until then, so that a killed run goes on.
 
     Args:
         features: Feature table, one row a lesion; None for a model of clinical variables alone.
         out: Folder to write.
         clinical: Clinical table; without it the feature table must hold the status.
-        settings: How.
+        settings: Classifier, inputs and validation.
         progress: Called with what is done and how much there is.
-        external: A second cohort, on which the finished model is judged too.
+        external: A second cohort, on which the finished model is tested too.
 
     Raises:
         DeviceError: The device is not there.
-        TableError: A table that does not fit, too few patients, or features of a model that saw the patients.
+        TableError: A table does not fit, there are too few patients, or the segmentation model of the
+            features was trained on some of them.
     """
-    pick_device(settings.device)
+    pick_device(settings.device)  # an absent device is refused before the work
     inputs = [path for path in (features, clinical, settings.clinical_mapping) if path]
     record = RunRecord("train-egfr", settings.options(), settings.seed, inputs)
     cohort = read_cohort(features, clinical, settings)
@@ -80,57 +86,55 @@ def train_egfr(
     if external:
         check_external(external.features, external.clinical, settings, cohort)
     folds = draw_folds(cohort.patients, cohort.labels, settings.folds, settings.repeats, settings.seed)
-    parts = out.with_name(f".{out.name}.folds")  # finished folds, for a run that is killed
-    how = Judging(settings.seed, settings.jobs, parts, settings.inputs)
-    with remove_if_refused(parts):
-        outcomes = judge(candidates.values(), cohort.labels, folds, how, progress)
-    sites = judge_sites(candidates[settings.inputs], outcomes[settings.inputs], cohort, settings)
-    validation = summarise(cohort, candidates, outcomes, settings, overlap, sites, how, progress)
+    cache = out.with_name(f".{out.name}.folds")
+    options = ValidationOptions(settings.seed, settings.jobs, cache, settings.inputs)
+    with remove_if_refused(cache):
+        predictions = cross_validate(candidates.values(), cohort.labels, folds, options, progress)
     model = candidates[settings.inputs]
-    familiarity = Familiarity(blocks=_blocks_of(model)).fit(model.inputs)
-    config = _describe_model(cohort, model, outcomes[model.name], overlap)
+    sites = validate_by_site(model, predictions[model.name], cohort, settings)
+    validation = summarise(cohort, candidates, predictions, settings, overlap, sites, options, progress)
+    config = _describe_model(cohort, model, predictions[model.name], overlap)
     if out.is_dir():
         record_path(out).unlink(missing_ok=True)  # an old record must not vouch for a half-written folder
-    files = save_model(out, outcomes[model.name].models, familiarity, config)
+    ood_detector = OodDetector(blocks=_blocks_of(model)).fit(model.inputs)
+    files = save_model(out, predictions[model.name].models, ood_detector, config)
     write_json(out / "validation.json", validation)
-    write_out_of_fold(out / "oof.csv", cohort, outcomes)
-    second = None
+    write_out_of_fold(out / "oof.csv", cohort, predictions)
+    tested = None
     if external:
-        second = judge_external(
-            external.features, out, out / "external", external.clinical, settings, progress
-        )
-    write_card(out / "MODEL_CARD.md", config, validation, second.figures if second else None)
+        folder = out / "external"
+        tested = validate_external(external.features, out, folder, external.clinical, settings, progress)
+    write_card(out / "MODEL_CARD.md", config, validation, tested.figures if tested else None)
     files += [out / name for name in ("validation.json", "oof.csv", "MODEL_CARD.md")]
     files += plot_validation(out)
     record.decisions.extend(validation["notes"])
     record.finish(out, files)
-    shutil.rmtree(parts, ignore_errors=True)
-    test = validation["permutation"]
+    shutil.rmtree(cache, ignore_errors=True)
+    permutation = validation["permutation"]
     return EgfrTraining(
         folder=out,
         patients=len(cohort.patients),
         positives=int(cohort.labels.sum()),
         auc=Estimate(**validation["candidates"][model.name]["auc"]),
-        increment=increment(outcomes, cohort.labels),
-        permutation_p=test["p"] if test else None,
+        increment=increment(predictions, cohort.labels),
+        permutation_p=permutation["p"] if permutation else None,
         validation=validation,
         notes=tuple(validation["notes"]),
-        external=second,
+        external=tested,
     )
 
 
 def _blocks_of(model: Candidate) -> list[str]:
-    """The block of each input: clinical, or the part of a feature's name before the first underscore."""
-    return [
-        *("clinical" for _ in model.clinical_columns),
-        *(name.partition("_")[0] for name in model.feature_columns),
-    ]
+    """Return the block of each input: clinical, or a feature's name up to the first underscore."""
+    features = [name.partition("_")[0] for name in model.feature_columns]
+    return ["clinical"] * len(model.clinical_columns) + features
 
 
 def _describe_model(
-    cohort: EgfrCohort, model: Candidate, said: OutOfFold, overlap: int | None
+    cohort: EgfrCohort, model: Candidate, predictions: OutOfFold, overlap: int | None
 ) -> dict[str, Any]:
-    thresholds = [member.threshold_ for member in said.models]
+    """Return the content of config.json, with which `classify_egfr` checks and orders the inputs."""
+    thresholds = [member.threshold_ for member in predictions.models]
     settings, about = model.settings, cohort.about
     name = "logistic" if model.baseline else settings.classifier
     return {
@@ -154,3 +158,48 @@ def _describe_model(
         "overlap_with_segmentation_training": overlap,
         "settings": settings.options(),
     }
+
+
+def plot_validation(folder: Path) -> list[Path]:
+    """Draw the plots of a model folder.
+
+    Curves are of the probabilities averaged over the repeats, one line a candidate: the model, clinical,
+    clinical + features, volume, as far as they are there.
+
+    Returns:
+        roc.png, precision_recall.png, calibration.png, decision_curve.png, confusion.png.
+    """
+    validation = json.loads((folder / "validation.json").read_text(encoding="utf-8"))
+    table = pd.read_csv(folder / "oof.csv", dtype=TEXT_COLUMNS, keep_default_na=False)
+    names = dict.fromkeys([validation["model"], "clinical+features", "clinical", "volume"])
+    curves = [_curve(table, validation, name) for name in names if name in validation["candidates"]]
+    prevalence = validation["candidates"]["majority"]["prevalence"]
+    net_benefit = dict(validation["decision_curve"])
+    thresholds = net_benefit.pop("threshold")
+    own = table[table["candidate"] == validation["model"]]
+    classes = list(validation["classes"])
+    counts = pd.crosstab(own["status"], own["called"]).reindex(index=classes, columns=classes, fill_value=0)
+    means = counts.to_numpy(dtype=float) / validation["repeats"]
+    title = f"{validation['model']}, mean of the repeats"
+    return [
+        egfr_plots.draw_roc(curves, folder / "roc.png"),
+        egfr_plots.draw_precision_recall(curves, prevalence, folder / "precision_recall.png"),
+        egfr_plots.draw_calibration(curves[:2], folder / "calibration.png"),
+        egfr_plots.draw_decision_curve(thresholds, net_benefit, folder / "decision_curve.png"),
+        egfr_plots.draw_confusion(means, classes, title, folder / "confusion.png"),
+    ]
+
+
+def _curve(table: pd.DataFrame, validation: dict[str, Any], name: str) -> CandidateCurve:
+    own = table[table["candidate"] == name]
+    means = {"status": "first", "score": "mean", "probability": "mean"}
+    patients = own.groupby("patient_id").agg(means)
+    candidate = validation["candidates"][name]
+    return CandidateCurve(
+        name=name,
+        labels=np.array(patients["status"] == validation["positive"], dtype=np.float64),
+        scores=np.array(patients["score"], dtype=np.float64),
+        probabilities=np.array(patients["probability"], dtype=np.float64),
+        auc=(candidate["auc"]["value"], candidate["auc"]["low"], candidate["auc"]["high"]),
+        auprc=candidate["auprc"],
+    )

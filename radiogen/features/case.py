@@ -1,4 +1,4 @@
-"""All features of one case: a row of numbers for each lesion, and for each perturbed copy of it."""
+"""Measure all features of one case: a row of numbers for each lesion, and for each perturbed mask of it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,10 +9,17 @@ import numpy as np
 import SimpleITK as sitk
 
 from radiogen.errors import CaseError
-from radiogen.features.deep import View, deep_features, paper_features, prior_of, tiles_of, view_of
+from radiogen.features.deep import (
+    FeatureWindow,
+    deep_features,
+    make_prior,
+    paper_features,
+    tile_region,
+    window_round,
+)
 from radiogen.features.perturb import draw_masks
 from radiogen.features.radiomics import Radiomics
-from radiogen.features.regions import Voxels, lung_outside, on_grid, ring, slabs
+from radiogen.features.regions import Voxels, cut_patches, lung_outside, on_grid, ring
 from radiogen.features.settings import FeatureOptions
 from radiogen.features.signs import density, ring_density, signs
 from radiogen.io.cases import Case
@@ -23,23 +30,23 @@ from radiogen.volume import array_of, same_grid, volume_like
 
 KEYS = ("case_id", "patient_id", "lesion")
 OUTSIDE = "outside_"  # columns of the negative control
-AWAY, LUNGS = "away", "lungs"  # keys of what is no lesion
+AWAY, LUNGS = "away", "lungs"  # keys of the windows that show no lesion
 PATCH = "patch"
 Row = dict[str, Any]
 
 
 @dataclass
 class CaseRows:
-    """What one case gives: a row a lesion, a perturbed copy (`repeat`), a `patch`, and what was decided."""
+    """Rows of one case for the three tables, and decisions for the run record."""
 
-    rows: list[Row] = field(default_factory=list)
-    repeats: list[Row] = field(default_factory=list)
-    patches: list[Row] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)  # one a lesion
+    repeats: list[Row] = field(default_factory=list)  # one a perturbed mask
+    patches: list[Row] = field(default_factory=list)  # one a patch of a lesion
     decisions: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class Regions:
+class CaseMasks:
     """A case on the network's grid, with its lesions, its lungs, and lung far from the lesions."""
 
     sample: NetworkInput
@@ -61,7 +68,7 @@ def measure_case(
 
     Args:
         case: CT and lungs.
-        path: Lesion mask, 1..n.
+        path: Lesion mask, labels 1..n.
         model: The network whose features are taken.
         options: Which features.
         radiomics: PyRadiomics, or None.
@@ -71,8 +78,9 @@ def measure_case(
     """
     lesion = _read_lesions(case, path)
     ct, lungs = case.ct(), case.lungs()
-    regions = _regions(to_network_grid(ct, lungs, lesion, model.config.preprocessing), lesion)
-    found, views = CaseRows(), _other_views(regions, model, options)
+    regions = _find_regions(to_network_grid(ct, lungs, lesion, model.config.preprocessing), lesion)
+    case_rows = CaseRows()
+    windows = _windows_without_lesion(regions, model, options)
     measured: dict[str, Row] = {}
     for key, mask in _masks(case, lesion, options):
         row: Row = dict(signs(ct, mask, lungs))
@@ -82,24 +90,24 @@ def measure_case(
             numbers = radiomics.measure(ct, mask)
             row |= numbers
             if not numbers:
-                found.decisions.append(f"lesion {key}: too small for PyRadiomics, its cells stay empty")
+                case_rows.decisions.append(f"lesion {key}: too small for PyRadiomics, its cells stay empty")
         if not options.paper:
-            views.append(_view(key, on_grid(mask, regions.sample.ct), regions, model, options))
+            on_network = on_grid(mask, regions.sample.ct)
+            windows.append(_lesion_window(key, on_network, regions, model, options))
         measured[key] = row
     if options.paper:
         deep = dict.fromkeys(measured, paper_features(model, regions.sample, regions.lesions))
     else:
-        deep = deep_features(model, regions.sample, views, options.levels, options.batch)
-    outside = _outside(regions, deep.pop(AWAY)) if AWAY in deep else {}
+        deep = deep_features(model, regions.sample, windows, options.levels, options.batch)
+    outside = _outside_columns(regions, deep.pop(AWAY)) if AWAY in deep else {}
     of_lungs = deep.pop(LUNGS, {})
-    _add_rows(
-        found, case, measured, {key: {**own, **of_lungs} for key, own in deep.items()}, outside, options
-    )
-    return found
+    by_key = {key: {**own, **of_lungs} for key, own in deep.items()}
+    _add_rows(case_rows, case, measured, by_key, outside, options)
+    return case_rows
 
 
 def _add_rows(
-    found: CaseRows,
+    case_rows: CaseRows,
     case: Case,
     measured: dict[str, Row],
     deep: dict[str, dict[str, float]],
@@ -108,16 +116,16 @@ def _add_rows(
 ) -> None:
     for key, row in measured.items():
         label, repeat = (int(part) for part in key.split("/"))
-        of_lesion, of_patches = _apart(deep[key])
+        of_lesion, of_patches = _split_patches(deep[key])
         keys = dict(zip(KEYS, (case.case_id, case.patient_id, label), strict=True))
         if options.perturb:
-            found.repeats.append({**keys, "repeat": repeat, **row, **of_lesion})
+            case_rows.repeats.append({**keys, "repeat": repeat, **row, **of_lesion})
         if repeat:
             continue
-        found.rows.append({**keys, **row, **of_lesion, **outside})
-        share_ml = row["shape_volume_ml"] / max(len(of_patches), 1)
-        found.patches += [
-            {**keys, "patch": number, "shape_volume_ml": share_ml, **pooled}
+        case_rows.rows.append({**keys, **row, **of_lesion, **outside})
+        patch_ml = row["shape_volume_ml"] / max(len(of_patches), 1)  # patches have equal size
+        case_rows.patches += [
+            {**keys, "patch": number, "shape_volume_ml": patch_ml, **pooled}
             for number, pooled in of_patches.items()
         ]
 
@@ -134,50 +142,54 @@ def _read_lesions(case: Case, path: Path) -> sitk.Image:
 
 
 def _masks(case: Case, lesion: sitk.Image, options: FeatureOptions) -> Iterator[tuple[str, sitk.Image]]:
-    """ "label/repeat" and a mask on the CT's grid; repeat 0 is the outline itself.
+    """Yield a key "label/repeat" and a mask on the CT's grid; repeat 0 is the mask as it was drawn.
 
-    The perturbed ones depend on seed, case, label and repeat alone.
+    The perturbed masks depend on seed, case, label and repeat alone, not on the other cases.
     """
-    for label in (int(each) for each in np.unique(array_of(lesion)) if each):
-        drawn = draw_masks(lesion == label, options.perturb, (options.seed, *case.case_id.encode(), label))
-        for repeat, mask in enumerate(drawn):
+    for label in (int(value) for value in np.unique(array_of(lesion)) if value):
+        seed = (options.seed, *case.case_id.encode(), label)
+        for repeat, mask in enumerate(draw_masks(lesion == label, options.perturb, seed)):
             yield f"{label}/{repeat}", mask
 
 
-def _regions(sample: NetworkInput, lesion: sitk.Image) -> Regions:
-    lesions, lungs = on_grid(lesion, sample.ct), np.asarray(array_of(sample.lungs) != 0)
-    return Regions(sample, lesions, lungs, lung_outside(lesions, lungs, sample.ct.GetSpacing()[::-1]))
+def _find_regions(sample: NetworkInput, lesion: sitk.Image) -> CaseMasks:
+    lesions = on_grid(lesion, sample.ct)
+    lungs = np.asarray(array_of(sample.lungs) != 0)
+    return CaseMasks(sample, lesions, lungs, lung_outside(lesions, lungs, sample.ct.GetSpacing()[::-1]))
 
 
-def _view(key: str, lesion: Voxels, regions: Regions, model: Model, options: FeatureOptions) -> View:
-    """The window of one lesion mask, with its ring and its patches."""
+def _lesion_window(
+    key: str, lesion: Voxels, regions: CaseMasks, model: Model, options: FeatureOptions
+) -> FeatureWindow:
+    """Return the window of one lesion mask, with its ring and its patches."""
     pooled = {"": lesion}
     if options.ring_mm:
         others = regions.lesions | lesion
         pooled["ring"] = ring(lesion, others, regions.lungs, regions.spacing_mm, options.ring_mm)
     if options.patches and key.endswith("/0"):
-        cut = slabs(lesion, regions.spacing_mm, options.patches)
-        pooled |= {f"{PATCH}{number}": piece for number, piece in enumerate(cut, start=1)}
-    prior = prior_of(model, regions.sample, lesion)
-    return view_of(key, pooled, prior, model.config.preprocessing.size)
+        patches = cut_patches(lesion, regions.spacing_mm, options.patches)
+        pooled |= {f"{PATCH}{number}": patch for number, patch in enumerate(patches, start=1)}
+    prior = make_prior(model, regions.sample, lesion)
+    return window_round(key, pooled, prior, model.config.preprocessing.size)
 
 
-def _other_views(regions: Regions, model: Model, options: FeatureOptions) -> list[View]:
-    """The window of lung far from the lesions, and the tiles of both lungs, as far as they are asked for."""
-    size, views = model.config.preprocessing.size, []
+def _windows_without_lesion(regions: CaseMasks, model: Model, options: FeatureOptions) -> list[FeatureWindow]:
+    """Return the window of lung far from the lesions, and tiles of both lungs, as the options want."""
+    size = model.config.preprocessing.size
+    windows = []
     if options.outside and not options.paper and regions.away.any():
-        prior = prior_of(model, regions.sample, regions.away)
-        views.append(view_of(AWAY, {"": regions.away}, prior, size))
+        prior = make_prior(model, regions.sample, regions.away)
+        windows.append(window_round(AWAY, {"": regions.away}, prior, size))
     if options.lungs:
-        prior = prior_of(model, regions.sample, regions.lesions)
+        prior = make_prior(model, regions.sample, regions.lesions)
         if "lungs" in model.config.priors:
             prior = regions.lungs.astype(np.float32)
-        views += tiles_of(LUNGS, LUNGS, regions.lungs, prior, size)
-    return views
+        windows += tile_region(LUNGS, LUNGS, regions.lungs, prior, size)
+    return windows
 
 
-def _apart(deep: dict[str, float]) -> tuple[dict[str, float], dict[int, dict[str, float]]]:
-    """The deep features of a lesion, and those of its patches by number, under the same names."""
+def _split_patches(deep: dict[str, float]) -> tuple[dict[str, float], dict[int, dict[str, float]]]:
+    """Return the deep features of a lesion, and those of its patches by number, under the same names."""
     lesion: dict[str, float] = {}
     patches: dict[int, dict[str, float]] = {}
     for name, value in deep.items():
@@ -189,7 +201,7 @@ def _apart(deep: dict[str, float]) -> tuple[dict[str, float], dict[int, dict[str
     return lesion, patches
 
 
-def _outside(regions: Regions, deep: dict[str, float]) -> Row:
-    """Columns of the negative control: intensities and deep features of lung far from every lesion."""
+def _outside_columns(regions: CaseMasks, deep: dict[str, float]) -> Row:
+    """Return the columns of the negative control: density and deep features of lung far from every lesion."""
     mask = volume_like(regions.away.astype(np.uint8), regions.sample.ct)
     return {f"{OUTSIDE}{name}": value for name, value in {**density(regions.sample.ct, mask), **deep}.items()}

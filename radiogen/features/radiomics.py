@@ -1,4 +1,4 @@
-"""Radiomics by PyRadiomics, under its own names and with its own parameter files."""
+"""Measure radiomics with PyRadiomics, under its own feature names and with its own parameter files."""
 
 import logging
 import warnings
@@ -12,8 +12,8 @@ from radiogen.config import read_yaml
 from radiogen.errors import ConfigError
 from radiogen.optional import require
 
-# 25 HU wide bins from a fixed zero, as is usual for CT; no resampling, so that nothing hides in it.
-USUAL: dict[str, Any] = {"setting": {"binWidth": 25, "label": 1}, "imageType": {"Original": {}}}
+# Bins 25 HU wide from a fixed zero, as is usual for CT. No resampling: interpolation changes textures.
+DEFAULT_PARAMETERS: dict[str, Any] = {"setting": {"binWidth": 25, "label": 1}, "imageType": {"Original": {}}}
 
 
 class Radiomics:
@@ -25,27 +25,27 @@ class Radiomics:
 
     Raises:
         MissingPackageError: PyRadiomics is not installed.
-        ConfigError: The parameter file is none.
+        ConfigError: PyRadiomics refuses the parameters.
     """
 
     def __init__(self, parameters: Path | dict[str, Any] | None = None) -> None:
         package = require("radiomics", extra="radiomics")
-        logging.getLogger("radiomics").setLevel(logging.CRITICAL)  # it reports what is raised as well
+        logging.getLogger("radiomics").setLevel(logging.CRITICAL)  # it logs what it raises
         self.version = str(package.__version__).lstrip("v")
         content = read_yaml(parameters) if isinstance(parameters, Path) else parameters
-        self.parameters: dict[str, Any] = content or USUAL
+        self.parameters: dict[str, Any] = content or DEFAULT_PARAMETERS
         extractor = require("radiomics.featureextractor", extra="radiomics").RadiomicsFeatureExtractor
         try:
-            with warnings.catch_warnings():  # its schema checker loads modules in an old way
+            with warnings.catch_warnings():  # its schema checker uses a deprecated import
                 warnings.simplefilter("ignore", DeprecationWarning)
                 self._extractor = extractor(self.parameters)
-        except Exception as error:  # its schema checker raises kinds of its own
-            what = parameters if isinstance(parameters, Path) else "radiomics"
+        except Exception as error:  # its schema checker has exceptions of its own
+            source = parameters if isinstance(parameters, Path) else "radiomics"
             wrong = f"are no parameters of PyRadiomics: {' '.join(str(error).split())[:200]}"
-            raise ConfigError(what, wrong, "see its documentation of parameter files") from error
+            raise ConfigError(source, wrong, "see its documentation of parameter files") from error
 
     def measure(self, ct: sitk.Image, lesion: sitk.Image) -> dict[str, float]:
-        """Features of one lesion, such as `original_firstorder_Mean`.
+        """Return the features of one lesion, such as `original_firstorder_Mean`.
 
         Args:
             ct: HU.
@@ -56,13 +56,13 @@ class Radiomics:
         """
         mask = sitk.Cast(lesion != 0, sitk.sitkUInt8)
         try:
-            found: Mapping[str, Any] = self._extractor.execute(ct, mask, label=1)
+            values: Mapping[str, Any] = self._extractor.execute(ct, mask, label=1)
         except ValueError:
             return {}
-        return {name: float(value) for name, value in found.items() if not name.startswith("diagnostics_")}
+        return {name: float(value) for name, value in values.items() if not name.startswith("diagnostics_")}
 
     def about(self) -> dict[str, Any]:
-        """What made the numbers, for the JSON beside the table."""
+        """Return what determines the numbers, for the JSON beside the table."""
         return {
             "package": "pyradiomics",
             "version": self.version,

@@ -1,4 +1,4 @@
-"""Which features are computed, and what stands beside the table about it."""
+"""Options of the feature extraction, and how a table describes them."""
 
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -7,21 +7,22 @@ from pydantic import Field, model_validator
 
 from radiogen.config import Settings
 from radiogen.errors import ConfigError
-from radiogen.features.deep import LEVELS
+
+LEVELS = ("encoder2", "decoder3", "decoder2")  # stages of RA-Seg
 
 
 class FeatureOptions(Settings):
-    """Which features are computed."""
+    """Which features are computed, and of which cases."""
 
-    levels: tuple[str, ...] = LEVELS  # of the network, from which deep features are taken
+    levels: tuple[str, ...] = LEVELS  # stages of the network from which deep features are taken
     ring_mm: tuple[float, float] | None = None  # lung between these distances from the lesion's surface
-    lungs: bool = False  # pool over both lungs as well
-    paper: bool = False  # the published 8192 in their place
-    outside: bool = True  # the same of lung far from the lesion: a negative control
+    lungs: bool = False  # deep features of both lungs as well
+    paper: bool = False  # the published 8192 deep features in place of the others
+    outside: bool = True  # the same features of lung far from the lesions: a negative control
     radiomics: bool = False
     radiomics_parameters: Path | dict[str, Any] | None = None  # a PyRadiomics parameter file, or its content
-    perturb: int = Field(default=0, ge=0)  # repeats with perturbed masks
-    patches: int = Field(default=0, ge=0, le=16)  # pieces of each lesion, for a classifier that pools bags
+    perturb: int = Field(default=0, ge=0)  # number of perturbed masks a lesion
+    patches: int = Field(default=0, ge=0, le=16)  # patches a lesion, for a classifier that pools a bag
     seed: int = Field(default=0, ge=0)  # of the perturbations
     split: str | None = None  # only the cases of this split
     batch: int = Field(default=1, ge=1)  # windows that go through the network at once
@@ -34,23 +35,22 @@ class FeatureOptions(Settings):
         if not self.levels:
             raise ValueError("levels must name at least one level")
         if self.paper and (self.ring_mm or self.lungs):
-            raise ValueError("paper is of the whole lungs as published; leave ring and lungs out")
+            raise ValueError("the features of paper are those of the whole lungs; leave ring and lungs out")
         if self.paper and self.patches:
-            raise ValueError("paper has no lesion that could be cut; leave patches out")
+            raise ValueError("the features of paper have no patches of lesions; leave patches out")
         return self
 
-    def described(self) -> dict[str, Any]:
-        """All that decides a number of the table, without the place of a file."""
-        how = {"split", "batch", "existing", "radiomics_parameters"}
-        return self.model_dump(mode="json", exclude=how)
+    def for_record(self) -> dict[str, Any]:
+        """Return all options that decide a number of the table, without the path of a file."""
+        return self.model_dump(mode="json", exclude={"split", "batch", "existing", "radiomics_parameters"})
 
     def extractor(self) -> dict[str, Any]:
-        """What a table must share with the one a classifier learned from."""
+        """Return the options that a table must share with the one a classifier was trained on."""
         return self.model_dump(mode="json", include={"levels", "ring_mm", "lungs", "paper"})
 
     @classmethod
     def like(cls, extractor: dict[str, Any], **others: Any) -> Self:
-        """The options that give the features of an extractor again, as a table's JSON describes it."""
+        """Return the options that give the features of an extractor, as the JSON of a table describes it."""
         shared = cls().extractor()
         known = {name: extractor[name] for name in shared if name in extractor}
         radiomics = extractor.get("radiomics")
@@ -60,10 +60,10 @@ class FeatureOptions(Settings):
 
 
 def parse_ring(text: str) -> tuple[float, float]:
-    """Two distances in millimetres.
+    """Parse the two distances of a ring, in millimetres.
 
     Raises:
-        ConfigError: They are not two rising numbers.
+        ConfigError: The text is not two numbers.
 
     >>> parse_ring("2,10")
     (2.0, 10.0)

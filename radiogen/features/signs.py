@@ -1,4 +1,4 @@
-"""Measure the signs of a lesion that a radiologist would name: size, form, place, density."""
+"""Measure the signs of a lesion that a radiologist would name: size, shape, location, density."""
 
 import numpy as np
 import numpy.typing as npt
@@ -10,16 +10,16 @@ from radiogen.measures.lesions import longest_diameter_mm
 from radiogen.volume import AIR_HU, array_of, bounding_box, crop, same_grid, voxel_ml
 
 GROUND_GLASS_HU = (-750.0, -300.0)
-EMPHYSEMA_HU = -950.0
+EMPHYSEMA_HU = -950.0  # LAA-950, low attenuation area
 ENTROPY_BIN_HU = 25.0
-NEAR_PLEURA_MM = 30.0
+NEAR_PLEURA_MM = 30.0  # searched first; most lesions lie nearer to the pleura
 RIGHT_LUNG, LEFT_LUNG = 1, 2
 
 Values = npt.NDArray[np.float64]
 
 
 def signs(ct: sitk.Image, lesion: sitk.Image, lungs: sitk.Image | None) -> dict[str, float]:
-    """Measure one lesion; the names are columns of the feature table.
+    """Measure one lesion; the keys are columns of the feature table.
 
     Args:
         ct: HU.
@@ -41,15 +41,15 @@ def signs(ct: sitk.Image, lesion: sitk.Image, lungs: sitk.Image | None) -> dict[
         raise VolumeError("lesion mask", "is empty", "leave the lesion out")
     near = sitk.Cast(crop(lesion, box) != 0, sitk.sitkUInt8)
     return {
-        **_form(near),
-        **_place(lesion, lungs),
+        **_shape(near),
+        **_location(lesion, lungs),
         **density(crop(ct, box), near),
         **_lung_density(ct, lesion, lungs),
     }
 
 
-def _form(lesion: sitk.Image) -> dict[str, float]:
-    """Size and form.
+def _shape(lesion: sitk.Image) -> dict[str, float]:
+    """Return size and shape.
 
     The surface is Crofton's estimate over 13 directions (Lehmann and Legland 2012, as in ITK); sphericity is
     IBSI QCFX with that surface and passes 1 by some per cent on lesions of few or thick slices. Elongation
@@ -75,7 +75,7 @@ def _form(lesion: sitk.Image) -> dict[str, float]:
     }
 
 
-def _place(lesion: sitk.Image, lungs: sitk.Image | None) -> dict[str, float]:
+def _location(lesion: sitk.Image, lungs: sitk.Image | None) -> dict[str, float]:
     distance_mm = is_right = float("nan")
     if lungs is not None and sitk.GetArrayViewFromImage(lungs).any():
         distance_mm = distance_to_pleura_mm(lesion, lungs)
@@ -84,12 +84,13 @@ def _place(lesion: sitk.Image, lungs: sitk.Image | None) -> dict[str, float]:
 
 
 def distance_to_pleura_mm(lesion: sitk.Image, lungs: sitk.Image) -> float:
-    """The gap between a lesion and all that is neither lung nor lesion: chest wall, mediastinum, diaphragm.
+    """Return the gap between a lesion and all that is neither lung nor lesion.
 
-    Measured between the faces of voxels, so that it is 0 where they touch. What lies beyond the scan is not
-    known and counts for nothing: NaN where the scan shows lung and lesion only.
+    That is chest wall, mediastinum or diaphragm. It is measured between the faces of voxels, so that it is 0
+    where they touch. NaN where the scan shows lung and lesion only, since nothing is known beyond the scan.
     """
-    for margin_mm in (NEAR_PLEURA_MM, float(np.dot(lesion.GetSize(), lesion.GetSpacing()))):
+    whole_scan_mm = float(np.dot(lesion.GetSize(), lesion.GetSpacing()))
+    for margin_mm in (NEAR_PLEURA_MM, whole_scan_mm):  # a distance map of the whole scan is slow
         box = bounding_box(lesion, margin_mm)
         if box is None:
             break
@@ -97,32 +98,32 @@ def distance_to_pleura_mm(lesion: sitk.Image, lungs: sitk.Image) -> float:
         outside = sitk.Not(sitk.Or(inside, crop(lungs, box) != 0))
         if not sitk.GetArrayViewFromImage(outside).any():
             continue
-        touched = sitk.BinaryDilate(inside, (1, 1, 1), sitk.sitkBox)  # makes face gaps of centre distances
+        # one voxel more turns distances between voxel centres into gaps between voxel faces
+        touched = sitk.BinaryDilate(inside, (1, 1, 1), sitk.sitkBox)
         away = sitk.SignedMaurerDistanceMap(outside, squaredDistance=False, useImageSpacing=True)
         gap_mm = max(0.0, float(array_of(away)[array_of(touched) != 0].min()))
-        if gap_mm <= margin_mm - max(lesion.GetSpacing()):
+        if gap_mm <= margin_mm - max(lesion.GetSpacing()):  # else something nearer may lie outside the box
             return gap_mm
     return float("nan")
 
 
 def _is_right(lesion: sitk.Image, lungs: sitk.Image) -> float:
-    """1 or 0 by whose middle is nearer along x of the patient; NaN unless both lungs were found."""
-    middles = sitk.LabelShapeStatisticsImageFilter()
-    middles.Execute(lungs)
-    if not {RIGHT_LUNG, LEFT_LUNG} <= set(middles.GetLabels()):
+    """Return 1 or 0 by the lung whose centre is nearer along x; NaN unless both lungs were found."""
+    statistics = sitk.LabelShapeStatisticsImageFilter()
+    statistics.Execute(lungs)
+    if not {RIGHT_LUNG, LEFT_LUNG} <= set(statistics.GetLabels()):
         return float("nan")
-    right, left = (middles.GetCentroid(label)[0] for label in (RIGHT_LUNG, LEFT_LUNG))
-    middles.Execute(sitk.Cast(lesion != 0, sitk.sitkUInt8))
-    at = middles.GetCentroid(1)[0]
-    return float(abs(at - right) <= abs(at - left))
+    right, left = (statistics.GetCentroid(label)[0] for label in (RIGHT_LUNG, LEFT_LUNG))
+    statistics.Execute(sitk.Cast(lesion != 0, sitk.sitkUInt8))
+    x = statistics.GetCentroid(1)[0]
+    return float(abs(x - right) <= abs(x - left))
 
 
 def density(ct: sitk.Image, region: sitk.Image) -> dict[str, float]:
-    """Intensities of a region that is not empty, on the grid of `ct`."""
+    """Return the intensity features of a region that is not empty, on the grid of `ct`."""
     inside = sitk.GetArrayViewFromImage(region) != 0
     values = array_of(ct)[inside].astype(np.float64)
     gradient = array_of(sitk.GradientMagnitude(sitk.Cast(ct, sitk.sitkFloat32)))[inside]  # HU a millimetre
-    low, high = GROUND_GLASS_HU
     p10, p50, p90 = np.percentile(values, (10, 50, 90))
     return {
         "intensity_mean_hu": float(values.mean()),
@@ -131,22 +132,27 @@ def density(ct: sitk.Image, region: sitk.Image) -> dict[str, float]:
         "intensity_p10_hu": float(p10),
         "intensity_p50_hu": float(p50),
         "intensity_p90_hu": float(p90),
-        "intensity_ground_glass_share": float(((values >= low) & (values <= high)).mean()),
-        "intensity_solid_share": float((values > high).mean()),
+        "intensity_ground_glass_share": _ground_glass_share(values),
+        "intensity_solid_share": float((values > GROUND_GLASS_HU[1]).mean()),
         "intensity_entropy_bits": entropy_bits(values),
         "intensity_gradient_mean": float(gradient.mean()),
     }
 
 
+def _ground_glass_share(hu: Values) -> float:
+    low, high = GROUND_GLASS_HU
+    return float(((hu >= low) & (hu <= high)).mean())
+
+
 def skewness(values: Values) -> float:
-    """Third standardised moment of the population (IBSI KE2A); 0 where all values are the same."""
+    """Return the third standardised moment of the population (IBSI KE2A); 0 where all values are equal."""
     away = values - values.mean()
     spread = float(np.sqrt((away**2).mean()))
     return float((away**3).mean() / spread**3) if spread > 0 else 0.0
 
 
 def entropy_bits(hu: Values) -> float:
-    """Entropy of the histogram in bins of 25 HU that start at -1000 HU (IBSI TLU2).
+    """Return the entropy of the histogram in bins of 25 HU that start at -1000 HU (IBSI TLU2).
 
     >>> entropy_bits(np.array([-1000.0, -976.0, -975.0, 40.0]))
     1.5
@@ -159,33 +165,33 @@ def entropy_bits(hu: Values) -> float:
 def ring_density(
     ct: sitk.Image, lesion: sitk.Image, lesions: sitk.Image, lungs: sitk.Image, mm: tuple[float, float]
 ) -> dict[str, float]:
-    """Density of the lung round a lesion: mean, spread and the share of ground glass, NaN without a voxel.
+    """Return density features of the lung round a lesion, NaN where the ring is empty.
 
     Args:
         ct: HU.
-        lesion: The lesion.
-        lesions: All lesions; none of them belongs to the ring.
-        lungs: The lungs.
+        lesion: Mask of the lesion.
+        lesions: Mask of all lesions; none of them belongs to the ring.
+        lungs: Mask of the lungs.
         mm: Where the ring begins and ends, millimetres from the surface.
+
+    Raises:
+        VolumeError: The lesion is empty.
     """
     box = bounding_box(lesion, mm[1] + max(lesion.GetSpacing()))
     if box is None:
         raise VolumeError("lesion mask", "is empty", "leave the lesion out")
     near, others, lung = (array_of(crop(mask, box)) != 0 for mask in (lesion, lesions, lungs))
     values = array_of(crop(ct, box))[ring(near, near | others, lung, ct.GetSpacing()[::-1], mm)].astype(float)
-    low, high = GROUND_GLASS_HU
-    known = len(values) > 0
+    is_known = len(values) > 0
     return {
-        "intensity_ring_mean_hu": float(values.mean()) if known else float("nan"),
-        "intensity_ring_std_hu": float(values.std()) if known else float("nan"),
-        "intensity_ring_ground_glass_share": float(((values >= low) & (values <= high)).mean())
-        if known
-        else float("nan"),
+        "intensity_ring_mean_hu": float(values.mean()) if is_known else float("nan"),
+        "intensity_ring_std_hu": float(values.std()) if is_known else float("nan"),
+        "intensity_ring_ground_glass_share": _ground_glass_share(values) if is_known else float("nan"),
     }
 
 
 def _lung_density(ct: sitk.Image, lesion: sitk.Image, lungs: sitk.Image | None) -> dict[str, float]:
-    """The share of the lungs, without the lesion, below -950 HU: emphysema."""
+    """Return the share of the lungs, without the lesion, below -950 HU: emphysema."""
     share = float("nan")
     if lungs is not None:
         lung = (sitk.GetArrayViewFromImage(lungs) != 0) & (sitk.GetArrayViewFromImage(lesion) == 0)

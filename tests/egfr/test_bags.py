@@ -12,7 +12,8 @@ from sklearn.preprocessing import StandardScaler
 
 from radiogen.config import check_settings
 from radiogen.egfr.classify import classify_egfr
-from radiogen.egfr.feature_table import EachInstance, places_of, spread_out
+from radiogen.egfr.feature_table import count_instances, spread_out
+from radiogen.egfr.preprocessing import PerInstance
 from radiogen.egfr.settings import EgfrSettings
 from radiogen.egfr.train import train_egfr
 from radiogen.errors import ConfigError
@@ -35,7 +36,7 @@ def test_lesions_stand_side_by_side_the_largest_first():
     assert list(wide.columns) == ["volume@1", "mean@1", "volume@2", "mean@2"]
     assert wide.loc["a"].tolist() == [5, 50, 1, 10]
     assert wide.loc["b", ["volume@1", "mean@1"]].tolist() == [2, 20] and wide.loc["b"].isna().sum() == 2
-    assert places_of(tuple(wide.columns)) == 2 and places_of(("volume",)) == 1
+    assert count_instances(tuple(wide.columns)) == 2 and count_instances(("volume",)) == 1
 
 
 def test_of_too_many_lesions_the_largest_stay():
@@ -49,7 +50,7 @@ def test_every_instance_is_transformed_like_the_same_row_alone():
     bags = rng.normal(size=(20, 3, 4))
     bags[::2, 2] = np.nan
     inner = make_pipeline(StandardScaler(), PCA(2))
-    found = EachInstance(inner, 3).fit(bags.reshape(20, -1)).transform(bags.reshape(20, -1)).reshape(20, 3, 2)
+    found = PerInstance(inner, 3).fit(bags.reshape(20, -1)).transform(bags.reshape(20, -1)).reshape(20, 3, 2)
     there = ~np.isnan(bags).all(axis=2)
     alone = inner.fit(bags[there]).transform(bags[there])
     assert found[there] == pytest.approx(alone) and np.isnan(found[~there]).all()

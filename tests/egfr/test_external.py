@@ -6,9 +6,9 @@ import shutil
 import pytest
 from egfr.made_tables import ABOUT, QUICK
 
-from radiogen.egfr.external import judge_external
+from radiogen.egfr.external import validate_external
 from radiogen.egfr.settings import EgfrSettings
-from radiogen.egfr.train import SecondCohort, train_egfr
+from radiogen.egfr.train import ExternalCohort, train_egfr
 from radiogen.errors import TableError
 
 
@@ -19,7 +19,7 @@ def rename(features, clinical):
 
 def test_a_second_cohort_of_the_kind_gets_a_good_figure(trained, tables, tmp_path):
     features, clinical = tables(rename, seed=1)
-    judged = judge_external(features, trained.folder, tmp_path / "out", clinical)
+    judged = validate_external(features, trained.folder, tmp_path / "out", clinical)
     figures = json.loads((tmp_path / "out" / "external.json").read_text())
     assert judged.patients == 30 and figures["classes"] == {"wildtype": 20, "mutant": 10}
     assert figures["auc"]["value"] == judged.auc.value > 0.8
@@ -35,13 +35,13 @@ def test_patients_that_were_learned_from_are_refused(trained, tables, tmp_path):
 
     features, clinical = tables(change, seed=1)
     with pytest.raises(TableError, match=r"1 patients the model learned from \(P00\)"):
-        judge_external(features, trained.folder, tmp_path / "out", clinical)
+        validate_external(features, trained.folder, tmp_path / "out", clinical)
 
 
 def test_patients_that_the_segmentation_model_saw_are_refused(trained, tables, tmp_path):
     features, clinical = tables(rename, seed=1, about={**ABOUT, "patients_seen": ["N07"]})
     with pytest.raises(TableError, match="trained on 1 of these"):
-        judge_external(features, trained.folder, tmp_path / "out", clinical)
+        validate_external(features, trained.folder, tmp_path / "out", clinical)
 
 
 def test_another_question_is_refused(trained, tables, tmp_path):
@@ -53,7 +53,7 @@ def test_another_question_is_refused(trained, tables, tmp_path):
     features, _ = tables(change, seed=1)
     settings = EgfrSettings(label_column="egfr", positive="dead")
     with pytest.raises(TableError, match="the model knows wildtype, mutant"):
-        judge_external(features, trained.folder, tmp_path / "out", settings=settings)
+        validate_external(features, trained.folder, tmp_path / "out", settings=settings)
 
 
 def test_training_judges_a_second_cohort_with_the_finished_model(tables, tmp_path):
@@ -61,14 +61,14 @@ def test_training_judges_a_second_cohort_with_the_finished_model(tables, tmp_pat
     first.mkdir()
     moved = [path.rename(first / path.name) for path in tables()]
     shutil.copy(tmp_path / "features.json", first)
-    second = SecondCohort(*tables(rename, seed=1))
+    second = ExternalCohort(*tables(rename, seed=1))
     quick = QUICK.model_copy(update={"permutations": 0})
     done = train_egfr(moved[0], tmp_path / "model", moved[1], quick, external=second)
     assert done.external.patients == 30 and done.external.auc.value > 0.7
     assert (tmp_path / "model" / "external" / "external.json").is_file()
     card = (tmp_path / "model" / "MODEL_CARD.md").read_text()
-    assert f"second cohort of 30 patients the AUC was {done.external.auc.value:.3f}" in card
-    assert "No other cohort" not in card
+    assert f"external cohort of 30 patients the AUC was {done.external.auc.value:.3f}" in card
+    assert "No external cohort" not in card
     with pytest.raises(TableError, match="30 patients the model learned from"):
-        train_egfr(moved[0], tmp_path / "again", moved[1], quick, external=SecondCohort(*moved))
+        train_egfr(moved[0], tmp_path / "again", moved[1], quick, external=ExternalCohort(*moved))
     assert not (tmp_path / "again").exists()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from radiogen.egfr.tuning import draw_folds
+from radiogen.egfr.cross_validation import draw_folds
 from radiogen.errors import TableError
 
 

@@ -10,7 +10,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from radiogen.egfr.candidates import list_candidates
 from radiogen.egfr.classify import classify_egfr
 from radiogen.egfr.cohort import read_cohort
-from radiogen.egfr.harmonise import SITE, SiteHarmonizer
+from radiogen.egfr.preprocessing import SITE, SiteHarmonizer
 from radiogen.egfr.train import train_egfr
 from radiogen.errors import TableError
 

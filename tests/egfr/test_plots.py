@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.image import imread
 
 from radiogen.drawing.egfr_plots import STYLES
-from radiogen.egfr.plots import plot_validation
+from radiogen.egfr.train import plot_validation
 
 NAMES = ("roc", "precision_recall", "calibration", "decision_curve", "confusion")
 

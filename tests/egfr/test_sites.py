@@ -7,10 +7,9 @@ from egfr.made_tables import QUICK
 
 from radiogen.egfr.candidates import list_candidates
 from radiogen.egfr.cohort import read_cohort
-from radiogen.egfr.external import judge_sites
+from radiogen.egfr.cross_validation import ValidationOptions, cross_validate, draw_folds
+from radiogen.egfr.external import validate_by_site
 from radiogen.egfr.statistics import auc
-from radiogen.egfr.tuning import draw_folds
-from radiogen.egfr.validation import Judging, judge
 
 
 def split_by_prevalence(tables):
@@ -31,8 +30,8 @@ def test_features_that_know_only_the_hospital_are_worth_nothing_within_it(tables
     cohort = split_by_prevalence(tables)
     candidate = list_candidates(cohort, QUICK)["features"]
     folds = draw_folds(cohort.patients, cohort.labels, 3, 2, 0)
-    said = judge([candidate], cohort.labels, folds, Judging())["features"]
-    judged = judge_sites(candidate, said, cohort, QUICK)
+    said = cross_validate([candidate], cohort.labels, folds, ValidationOptions())["features"]
+    judged = validate_by_site(candidate, said, cohort, QUICK)
     overall = auc(said.scores, cohort.labels)
     assert overall > 0.7
     for figure in ("auc_within", "auc_left_out"):
@@ -43,7 +42,7 @@ def test_a_hospital_with_few_of_a_class_gets_no_figures_and_one_hospital_no_tabl
     cohort = read_cohort(*tables(), QUICK)
     candidate = list_candidates(cohort, QUICK)["volume"]
     folds = draw_folds(cohort.patients, cohort.labels, 3, 1, 0)
-    said = judge([candidate], cohort.labels, folds, Judging())["volume"]
+    said = cross_validate([candidate], cohort.labels, folds, ValidationOptions())["volume"]
     rare = replace(cohort, sites=("a",) * 28 + ("b",) * 2)
-    assert judge_sites(candidate, said, rare, QUICK)["b"] == {"patients": 2, "positives": 0}
-    assert judge_sites(candidate, said, replace(cohort, sites=("a",) * 30), QUICK) == {}
+    assert validate_by_site(candidate, said, rare, QUICK)["b"] == {"patients": 2, "positives": 0}
+    assert validate_by_site(candidate, said, replace(cohort, sites=("a",) * 30), QUICK) == {}

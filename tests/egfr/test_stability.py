@@ -9,7 +9,7 @@ from egfr.made_tables import COLUMNS, QUICK, write_rows
 from radiogen.egfr.candidates import list_candidates
 from radiogen.egfr.classify import classify_egfr
 from radiogen.egfr.cohort import read_cohort
-from radiogen.egfr.stability import choose_stable
+from radiogen.egfr.preprocessing import choose_stable
 from radiogen.egfr.train import train_egfr
 from radiogen.errors import TableError
 
@@ -35,8 +35,8 @@ def test_shaky_features_do_not_reach_the_model(tables, tmp_path):
     features, clinical = tables()
     write_perturbed(features)
     cohort = read_cohort(features, clinical, STABLE)
-    assert cohort.measured.shape == (30, 4, len(COLUMNS))
-    assert np.allclose(cohort.measured[:, 0], cohort.features)
+    assert cohort.perturbed.shape == (30, 4, len(COLUMNS))
+    assert np.allclose(cohort.perturbed[:, 0], cohort.features)
     candidate = list_candidates(cohort, STABLE)["features"]
     mask = candidate.build(0, np.arange(20)).estimator.named_steps["columns"].transformers[0][1][0].kept
     assert [name for i, name in enumerate(COLUMNS) if i not in mask] == [n for n in COLUMNS if n in SHAKY]
@@ -52,7 +52,7 @@ def test_only_the_training_patients_say_which_features_are_stable(tables):
     write_perturbed(features)
     cohort = read_cohort(features, clinical, STABLE)
     candidate = list_candidates(cohort, STABLE)["features"]
-    candidate.measured[20:] = np.random.default_rng(1).normal(size=candidate.measured[20:].shape) * 1e3
+    candidate.perturbed[20:] = np.random.default_rng(1).normal(size=candidate.perturbed[20:].shape) * 1e3
     kept = candidate.build(0, np.arange(20)).estimator.named_steps["columns"].transformers[0][1][0].kept
     assert len(kept) == len(COLUMNS) - len(SHAKY)
 

@@ -9,12 +9,11 @@ from egfr.made_tables import ABOUT, COLUMNS, PATIENTS, QUICK, write_rows
 
 from radiogen.egfr.candidates import list_candidates
 from radiogen.egfr.cohort import read_cohort
+from radiogen.egfr.cross_validation import ValidationOptions, cross_validate, draw_folds
 from radiogen.egfr.persistence import load_model
 from radiogen.egfr.settings import EgfrSettings
 from radiogen.egfr.statistics import auc
 from radiogen.egfr.train import train_egfr
-from radiogen.egfr.tuning import draw_folds
-from radiogen.egfr.validation import Judging, judge
 from radiogen.errors import TableError
 
 
@@ -165,7 +164,9 @@ def test_baselines_on_the_original_table_are_the_known_ones(shared_data):
     cohort = read_cohort(None, shared_data / ORIGINAL, settings)
     assert len(cohort.patients) == 172 and cohort.labels.sum() == 43
     folds = draw_folds(cohort.patients, cohort.labels, folds=5, repeats=5, seed=0)
-    said = judge(list_candidates(cohort, settings).values(), cohort.labels, folds, Judging())
+    said = cross_validate(
+        list_candidates(cohort, settings).values(), cohort.labels, folds, ValidationOptions()
+    )
     areas = {name: auc(each.scores, cohort.labels) for name, each in said.items()}
     assert areas["clinical"] == pytest.approx(0.77, abs=0.03)
     assert areas["site"] == pytest.approx(0.63, abs=0.03)

@@ -8,8 +8,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from radiogen.egfr.classifiers import TunedClassifier, raw_scores
 from radiogen.egfr.statistics import auc, calibration
-from radiogen.egfr.tuning import TunedClassifier, raw_scores
 
 THRESHOLD = {"check_classifiers_train": "predict uses the learned threshold, not one half"}
 

@@ -6,7 +6,15 @@ import torch
 
 from radiogen.errors import ConfigError
 from radiogen.features.case import measure_case
-from radiogen.features.deep import Pool, deep_features, paper_features, prior_of, run_views, tiles_of, view_of
+from radiogen.features.deep import (
+    RegionStatistics,
+    deep_features,
+    make_prior,
+    paper_features,
+    run_windows,
+    tile_region,
+    window_round,
+)
 from radiogen.features.settings import FeatureOptions
 from radiogen.io.cases import find_cases
 from radiogen.model.network_input import to_network_grid
@@ -17,7 +25,7 @@ def test_pooling_counts_a_cell_by_its_share_of_the_region():
     output = torch.tensor([[[[1.0, 5.0]]], [[[2.0, 2.0]]]])  # (2, 1, 1, 2)
     inside = torch.zeros(2, 2, 4)
     inside[:, :, 1:] = 1  # half of the first cell, all of the second
-    pool = Pool()
+    pool = RegionStatistics()
     pool.add(output, inside)
     found = pool.result(2)
     mean = (0.5 * 1 + 1 * 5) / 1.5
@@ -29,7 +37,7 @@ def test_pooling_counts_a_cell_by_its_share_of_the_region():
 def test_pieces_give_what_the_whole_gives():
     output = torch.rand(3, 4, 4, 4, generator=torch.Generator().manual_seed(0))
     inside = (torch.rand(8, 8, 8, generator=torch.Generator().manual_seed(1)) > 0.6).float()
-    whole, pieces = Pool(), Pool()
+    whole, pieces = RegionStatistics(), RegionStatistics()
     whole.add(output, inside)
     pieces.add(output[:, :2], inside[:4])
     pieces.add(output[:, 2:], inside[4:])
@@ -38,7 +46,7 @@ def test_pieces_give_what_the_whole_gives():
 
 
 def test_a_region_that_is_nowhere_is_nan_never_zero():
-    pool = Pool()
+    pool = RegionStatistics()
     pool.add(torch.ones(2, 1, 1, 1), torch.zeros(2, 2, 2))
     assert all(np.isnan(values).all() for values in pool.result(2).values())
 
@@ -49,20 +57,20 @@ def sample(made_cases, tiny_model):
     return to_network_grid(case.ct(), case.lungs(), case.lesion(), tiny_model.config.preprocessing)
 
 
-def views_of(sample, model):
+def windows_of(sample, model):
     lesion = array_of(sample.lesion) == 1
     lungs = array_of(sample.lungs) != 0
     size = model.config.preprocessing.size
-    views = [view_of("lesion", {"": lesion}, prior_of(model, sample, lesion), size)]
-    views.append(view_of("other", {"": lungs & ~lesion}, prior_of(model, sample, lungs), size))
-    return views
+    windows = [window_round("lesion", {"": lesion}, make_prior(model, sample, lesion), size)]
+    windows.append(window_round("other", {"": lungs & ~lesion}, make_prior(model, sample, lungs), size))
+    return windows
 
 
 def test_batches_give_what_single_windows_give(sample, tiny_model):
-    views = [*views_of(sample, tiny_model), *tiles_of("lungs", "lungs", array_of(sample.lungs) != 0,
-             prior_of(tiny_model, sample, array_of(sample.lungs) != 0), (32, 32, 32))]  # fmt: skip
-    one = deep_features(tiny_model, sample, views, batch=1)
-    many = deep_features(tiny_model, sample, views, batch=8)
+    windows = [*windows_of(sample, tiny_model), *tile_region("lungs", "lungs", array_of(sample.lungs) != 0,
+             make_prior(tiny_model, sample, array_of(sample.lungs) != 0), (32, 32, 32))]  # fmt: skip
+    one = deep_features(tiny_model, sample, windows, batch=1)
+    many = deep_features(tiny_model, sample, windows, batch=8)
     assert list(one) == list(many) == ["lesion", "other", "lungs"]
     for key, features in one.items():
         assert list(features) == list(many[key])
@@ -70,11 +78,11 @@ def test_batches_give_what_single_windows_give(sample, tiny_model):
 
 
 def test_the_mean_is_that_of_the_level_under_the_lesion(sample, tiny_model):
-    view = views_of(sample, tiny_model)[0]
-    found = deep_features(tiny_model, sample, [view], ["decoder1"])["lesion"]
-    _, outputs = next(run_views(tiny_model, sample, [view], ["decoder1"], 1))
+    window = windows_of(sample, tiny_model)[0]
+    found = deep_features(tiny_model, sample, [window], ["decoder1"])["lesion"]
+    _, outputs = next(run_windows(tiny_model, sample, [window], ["decoder1"], 1))
     level = outputs["decoder1"].numpy()
-    inside = view.regions[""] > 0
+    inside = window.regions[""] > 0
     assert level.shape[1:] == inside.shape
     for channel in range(len(level)):
         values = level[channel][inside]
@@ -87,16 +95,16 @@ def test_a_window_stays_in_the_case_and_tiles_hold_every_voxel_once(sample, tiny
     shape = (40, 64, 48)
     corner = np.zeros(shape, bool)
     corner[0, 63, 0] = True
-    view = view_of("c", {"": corner}, np.ones(shape, np.float32), (32, 32, 32))
-    assert view.start == (0, 32, 0) and view.size == (32, 32, 32)
-    tiles = tiles_of("lungs", "lungs", lungs, np.ones(lungs.shape, np.float32), (16, 16, 16))
+    window = window_round("c", {"": corner}, np.ones(shape, np.float32), (32, 32, 32))
+    assert window.start == (0, 32, 0) and window.size == (32, 32, 32)
+    tiles = tile_region("lungs", "lungs", lungs, np.ones(lungs.shape, np.float32), (16, 16, 16))
     assert sum(tile.regions["lungs"].sum() for tile in tiles) == lungs.sum()
     assert len({tile.start for tile in tiles}) == len(tiles)
 
 
 def test_a_level_that_is_not_there_is_an_error(sample, tiny_model):
     with pytest.raises(ConfigError, match="decoder9"):
-        deep_features(tiny_model, sample, views_of(sample, tiny_model), ["decoder9"])
+        deep_features(tiny_model, sample, windows_of(sample, tiny_model), ["decoder9"])
 
 
 def test_the_published_features_need_the_published_layout(sample, tiny_model):

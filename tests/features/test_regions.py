@@ -3,7 +3,7 @@
 import numpy as np
 import SimpleITK as sitk
 
-from radiogen.features.regions import AWAY_MM, BALL_MM, lung_outside, on_grid, ring, slabs
+from radiogen.features.regions import AWAY_MM, BALL_MM, cut_patches, lung_outside, on_grid, ring
 
 
 def mask_at(*voxels, size=(20, 20, 20), spacing=(1.0, 1.0, 1.0)):
@@ -89,11 +89,11 @@ def test_lungs_filled_by_a_lesion_have_no_control():
 def test_slabs_share_a_lesion_along_its_longest_axis():
     lesion = np.zeros((6, 6, 24), bool)
     lesion[2:4, 2:4, 2:22] = True
-    pieces = slabs(lesion, (1, 1, 1), 4)
+    pieces = cut_patches(lesion, (1, 1, 1), 4)
     assert [piece.sum() for piece in pieces] == [20] * 4
     assert (sum(piece.astype(int) for piece in pieces) == lesion).all()
     middles = [np.argwhere(piece)[:, 2].mean() for piece in pieces]
     assert middles == sorted(middles) and middles[-1] - middles[0] > 10
     single = np.zeros_like(lesion)
     single[1, 2, 3] = True
-    assert len(slabs(single, (1, 1, 1), 4)) == 1
+    assert len(cut_patches(single, (1, 1, 1), 4)) == 1

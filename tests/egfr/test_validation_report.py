@@ -5,9 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from radiogen.egfr.judgement import compare, decision_curves, describe, increment, without_nan
+from radiogen.egfr.cross_validation import OutOfFold
 from radiogen.egfr.statistics import logit
-from radiogen.egfr.validation import OutOfFold
+from radiogen.egfr.validation_report import (
+    compare_aucs,
+    decision_curves,
+    describe_predictions,
+    increment,
+    without_nan,
+)
 
 LABELS = np.array([1, 1, 0, 0, 0, 0])
 
@@ -22,7 +28,7 @@ POOR = say(0.5, 0.2, 0.6, 0.4, 0.3, 0.1)
 
 
 def test_figures_by_hand():
-    figures = describe(GOOD, LABELS, ("wildtype", "mutant"), draws=200, seed=0)
+    figures = describe_predictions(GOOD, LABELS, ("wildtype", "mutant"), draws=200, seed=0)
     assert figures["auc"]["value"] == pytest.approx(7 / 8)
     assert figures["prevalence"] == pytest.approx(1 / 3)
     assert figures["auprc"] == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
@@ -34,14 +40,14 @@ def test_figures_by_hand():
 
 def test_who_tells_nobody_apart_has_no_calibration_slope():
     flat = OutOfFold(np.full((1, 6), 0.3), np.zeros((1, 6)), np.zeros((1, 6), bool), ())
-    figures = describe(flat, LABELS, ("wildtype", "mutant"), draws=200, seed=0)
+    figures = describe_predictions(flat, LABELS, ("wildtype", "mutant"), draws=200, seed=0)
     assert math.isnan(figures["calibration_slope"])
     assert figures["auc"] == {"value": 0.5, "low": 0.5, "high": 0.5}
 
 
 def test_the_increment_over_clinical_stands_first():
     outcomes = {"majority": POOR, "clinical": POOR, "features": GOOD, "clinical+features": GOOD}
-    listed = compare(outcomes, LABELS, "features")
+    listed = compare_aucs(outcomes, LABELS, "features")
     assert [(each["first"], each["second"]) for each in listed] == [
         ("clinical+features", "clinical"),
         ("features", "majority"),

@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from radiogen.egfr.classifiers import VaryingColumns, make_cleaning
+from radiogen.egfr.preprocessing import VaryingColumns, make_cleaning
 
 
 @parametrize_with_checks([VaryingColumns()])
