@@ -14,9 +14,9 @@ from radiogen.ingestion.ingest import ingest
 from radiogen.ingestion.options import IngestOptions
 from radiogen.io.cases import Case, find_cases
 from radiogen.io.nifti import read_mask
+from radiogen.measures.detection import number_lesions
 from radiogen.measures.floors import exact_boxes, loosen_box, measure_floors
 from radiogen.measures.lesions import measure_lesions
-from radiogen.measures.matching import number_lesions
 from radiogen.model.folder import Model, load_model
 from radiogen.model.priors import box_round, box_voxels
 from radiogen.segmentation.segment import SegmentedCase, SegmentOptions, segment

@@ -1,4 +1,4 @@
-"""Draw one plane of a CT with its outlines, what it shows, and a scale."""
+"""Draw one plane of a CT with its outlines, its position and window, and a scale bar."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,7 +74,7 @@ class Panel:
 
 
 def draw_panel(axes: "Axes", panel: Panel, names: Sequence[str], height_to_width: float) -> None:
-    """Draw a panel into axes of a shape: the slice, its outlines, what it is, and how large."""
+    """Draw a panel into axes of a shape: the slice, its outlines, a caption and a scale bar."""
     plane, window = panel.plane, panel.window
     width, height = plane.size_mm
     axes.imshow(

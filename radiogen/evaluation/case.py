@@ -20,7 +20,15 @@ from pydantic import Field, field_validator
 from radiogen.config import Settings
 from radiogen.errors import CaseError, VolumeError
 from radiogen.io.nifti import read_mask, read_volume
-from radiogen.measures.detection import Detection, count_matches
+from radiogen.measures.detection import (
+    LEAST_IOU,
+    Detection,
+    Match,
+    NumberedLesions,
+    count_matches,
+    match_lesions,
+    number_lesions,
+)
 from radiogen.measures.floors import (
     FLOORS,
     BoxFaces,
@@ -31,7 +39,6 @@ from radiogen.measures.floors import (
 )
 from radiogen.measures.intervals import DRAWS
 from radiogen.measures.lesions import longest_diameter_mm
-from radiogen.measures.matching import LEAST_IOU, Match, NumberedLesions, match_lesions, number_lesions
 from radiogen.measures.overlap import Overlap, box_round_both, overlap_of
 from radiogen.volume import Box, array_of, crop, same_grid
 

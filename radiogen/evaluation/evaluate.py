@@ -49,7 +49,7 @@ def evaluate(
     options: EvaluateOptions | None = None,
     progress: Progress = no_progress,
 ) -> Evaluation:
-    """Compare masks of the same case; `measures/matching.py` says what a lesion and a match are.
+    """Compare masks of the same case; `measures/detection.py` says what a lesion and a match are.
 
     Args:
         predicted: Folder with CASE/lesion.nii.gz and the run record that names the prompt, or a mask file.

@@ -23,9 +23,9 @@ from radiogen.evaluation.case import Row, widen
 from radiogen.evaluation.sentences import describe_floor, markdown_table, plural, with_interval
 from radiogen.evaluation.summary import compare_with_best_floor
 from radiogen.io.cases import Case, cases_of_split
+from radiogen.measures.detection import Labels, NumberedLesions, number_lesions
 from radiogen.measures.floors import FLOORS, BoxFaces, exact_boxes, jitter_box, loosen_box, measure_floors
 from radiogen.measures.intervals import DRAWS, bootstrap_by_patient, paired_difference
-from radiogen.measures.matching import Labels, NumberedLesions, number_lesions
 from radiogen.model.folder import Model, check_prior
 from radiogen.model.priors import BoxMm
 from radiogen.provenance import (

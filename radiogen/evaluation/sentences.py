@@ -13,11 +13,8 @@ PROMPTS = {
     "none": "the network was given no place",
     "unknown": "no run record names the prompt",
 }
-PROMPTS_WITH_PLACE = (
-    "oracle",
-    "jitter",
-    "human",
-)  # prompts that give the lesions away: finding them is no result
+# Prompts that give the lesions away: that they are found is no result.
+PROMPTS_WITH_PLACE = ("oracle", "jitter", "human")
 NO_PROMPT = "unknown"
 NO_PREDICTION = "no prediction"
 MISSING = "-"
@@ -55,7 +52,7 @@ def _describe_dice(row: Mapping[str, Any]) -> str:
 def describe_floor(row: Mapping[str, Any], things: str = "cases") -> str:
     """Describe how Dice compares with the best floor."""
     if row["best_floor"] is None:
-        return "No floor stands beside it."
+        return "No floor is known of these cases."
     floor = f"{FLOOR_WORDS[row['best_floor']]}, {row['best_floor_mean']:.3f}"
     sentence = f"Above the floor ({floor}) in {row['above_floor']} of {row['above_floor_of']} {things}"
     low, high = row["over_floor_low"], row["over_floor_high"]

@@ -114,11 +114,11 @@ def _prompt_row(prompt: str, scans: Sequence[MeasuredScan], options: EvaluateOpt
 
 
 def _sensitivity(scans: Sequence[MeasuredScan], options: EvaluateOptions) -> Row:
-    found = [
+    lesions = [
         {"patient_id": row["patient_id"], "is_found": float(row["outcome"] == "found")}
         for row in _reference_lesions(scans)
     ]
-    return _interval("sensitivity", "is_found", found, options)
+    return _interval("sensitivity", "is_found", lesions, options)
 
 
 def _bin_rows(prompt: str, scans: Sequence[MeasuredScan], options: EvaluateOptions) -> list[Row]:

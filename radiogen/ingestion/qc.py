@@ -53,7 +53,7 @@ class Suspicion:
 
     @property
     def level(self) -> int:
-        """0, 1 or 2: index of `LEVELS`. Findings of weight 1 alone are no reason to look."""
+        """0, 1 or 2: index of `LEVELS`. Oddities of weight 1 alone are no reason to look."""
         heaviest = max((oddity.weight for oddity in self.oddities), default=0)
         if self.score >= LOOK_FIRST and heaviest > 1:
             return 2

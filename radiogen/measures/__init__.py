@@ -1,1 +1,1 @@
-"""How well a lesion mask agrees with a reference, and what a lesion measures."""
+"""Measures of lesion masks: overlap, detection, floors, intervals, size."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from radiogen.measures.matching import NumberedLesions
+from radiogen.measures.detection import NumberedLesions
 
 TISSUE_HU = (-300.0, 250.0)
 FLOORS = ("floor_box", "floor_ellipsoid", "floor_threshold", "floor_threshold_ellipsoid")

@@ -165,8 +165,8 @@ def _numbers(run: Run, examined: Sequence[ExaminedCase]) -> dict[str, list[float
     values_of["distance of slices, mm"] = [each.spacing_mm[2] for each in facts]
     lungs = [each.lungs for each in facts if each.lungs]
     values_of["lungs together, mL"] = [each.right_ml + each.left_ml for each in lungs]
-    there = {title: [value for value in values if value is not None] for title, values in values_of.items()}
-    return {title: values for title, values in there.items() if len(values) >= FEWEST_VALUES}
+    finite = {title: [value for value in values if value is not None] for title, values in values_of.items()}
+    return {title: values for title, values in finite.items() if len(values) >= FEWEST_VALUES}
 
 
 def _probabilities(run: Run) -> dict[str, list[float]]:

@@ -1,4 +1,8 @@
-"""Fill in what a run can answer of a reporting checklist; the rest is left to the authors."""
+"""Fill in a reporting checklist from the files of a run; what no file can answer is left to the authors.
+
+The items are in words of our own with the numbers of the lists; those for the authors stay in the table, so
+that the numbering is whole.
+"""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,7 +22,7 @@ MOST_CASES = 5000  # whose case.json are read
 
 
 def write_checklist(name: str, run: Path, out: Path, options: ReportOptions) -> Path:
-    """Write a checklist as Markdown: each item with what the run says and where, or a gap for the authors.
+    """Write a checklist as Markdown: each item with its evidence, or a gap for the authors.
 
     Args:
         name: One of `LISTS`.
@@ -36,15 +40,15 @@ def write_checklist(name: str, run: Path, out: Path, options: ReportOptions) -> 
     if name not in LISTS:
         raise ConfigError(f"--checklist {name}", "is not known", f"take {', '.join(LISTS)}")
     record = RunRecord("report", options={"checklist": name})
-    found = read_whole(run, record_path(out), options)
+    contents = read_whole(run, record_path(out), options)
     cases = [case.about() for case in find_ct_cases(run, options.cases)[:MOST_CASES]]
-    write_text(out, fill(read_list(name), RunFiles(found, run, cases)))
+    write_text(out, fill(read_list(name), RunFiles(contents, run, cases)))
     record.finish(out)
     return out
 
 
 def read_list(name: str) -> dict[str, Any]:
-    """A checklist: title, source, and by section the items: number -> words, names of evidence."""
+    """Read a checklist: title, source, and by section the items: number -> text, names of evidence."""
     content: dict[str, Any] = yaml.safe_load(
         (Path(__file__).parent / f"{name}.yaml").read_text(encoding="utf-8")
     )
@@ -52,7 +56,7 @@ def read_list(name: str) -> dict[str, Any]:
 
 
 def fill(checklist: Mapping[str, Any], files: RunFiles) -> str:
-    """The checklist as Markdown."""
+    """Return a checklist as Markdown."""
     lines, answered, total = [], 0, 0
     for section, items in checklist["sections"].items():
         lines += [
@@ -62,12 +66,12 @@ def fill(checklist: Mapping[str, Any], files: RunFiles) -> str:
             "| no. | item | answer | evidence (file: key) |",
             "| --- | --- | --- | --- |",
         ]
-        for number, (words, *names) in items.items():
-            said = list(_unique(names, files))
-            answered, total = answered + bool(said), total + 1
-            answer = "<br>".join(_cell(each.sentence) for each in said) or "*for the authors*"
-            where = "<br>".join(dict.fromkeys(f"`{_cell(each.where)}`" for each in said))
-            lines.append(f"| {number} | {_cell(words)} | {answer} | {where} |")
+        for number, (item, *names) in items.items():
+            evidence = list(_unique(names, files))
+            answered, total = answered + bool(evidence), total + 1
+            answer = "<br>".join(_cell(each.sentence) for each in evidence) or "*for the authors*"
+            where = "<br>".join(dict.fromkeys(f"`{_cell(each.where)}`" for each in evidence))
+            lines.append(f"| {number} | {_cell(item)} | {answer} | {where} |")
     head = [
         f"# {checklist['title']}: {_cell(files.run.name)}",
         "",
@@ -85,7 +89,7 @@ def _unique(names: list[str], files: RunFiles) -> Iterator[Evidence]:
 
 
 def _cell(text: str) -> str:
-    """Text that stays one cell of a Markdown table, whatever it holds.
+    """Escape text so that it stays one cell of a Markdown table.
 
     >>> _cell("a | b\\n<b>")
     'a \\\\| b &lt;b&gt;'

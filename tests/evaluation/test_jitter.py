@@ -15,8 +15,8 @@ from radiogen.errors import CaseError, ConfigError, ModelError, OutputError
 from radiogen.evaluation import jitter as jitter_module
 from radiogen.evaluation.jitter import JitterOptions, box_mm, describe_curve, jitter_curve, level_rows
 from radiogen.io.cases import Case, find_cases
+from radiogen.measures.detection import number_lesions
 from radiogen.measures.floors import FLOORS, BoxFaces, exact_boxes
-from radiogen.measures.matching import number_lesions
 from radiogen.model.folder import Model
 from radiogen.model.priors import box_round
 from radiogen.volume import array_of

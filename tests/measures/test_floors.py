@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from radiogen.io.itk import read_itk
+from radiogen.measures.detection import number_lesions
 from radiogen.measures.floors import (
     FLOORS,
     BoxFaces,
@@ -20,7 +21,6 @@ from radiogen.measures.floors import (
     measure_floors,
     measure_lesion_floors,
 )
-from radiogen.measures.matching import number_lesions
 from radiogen.volume import array_of
 
 

@@ -67,7 +67,7 @@ def test_a_folder_with_nothing_to_report_is_refused_in_one_line(tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(CaseError, match="is no folder"):
+    with pytest.raises(CaseError, match="is not a folder"):
         report(tmp_path / "absent", tmp_path / "page.html")
 
 
