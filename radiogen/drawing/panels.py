@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, which the colour-blind can tell apart; masks of other names take the further ones.
 COLORS = {"lesion": "#E69F00", "reference": "#56B4E9", "lungs": "#009E73"}
 FURTHER_COLORS = ("#CC79A7", "#F0E442", "#D55E00", "#0072B2")
+# Lines differ as well, so that print without colour tells lesion, reference and lungs apart.
 STYLES: dict[str, Any] = {"reference": (0, (4, 2)), "lungs": (0, (1, 1.5))}
 LETTERING: dict[str, Any] = {"color": "#EEEEEE", "fontsize": 8}
 BACKING: dict[str, Any] = {"facecolor": "black", "alpha": 0.6, "pad": 1.5, "linewidth": 0}
@@ -36,6 +37,7 @@ class DisplayWindow:
         return f"W {self.high_hu - self.low_hu:.0f} L {(self.high_hu + self.low_hu) / 2:.0f}"
 
 
+# The two windows in which a radiologist reads a chest CT.
 LUNG = DisplayWindow(-1350.0, 150.0)
 SOFT_TISSUE = DisplayWindow(-160.0, 240.0)
 

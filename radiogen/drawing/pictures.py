@@ -55,6 +55,7 @@ def write_picture(
             raise VolumeError(f"mask {name}", "does not lie on the grid of the CT", "resample it to the CT")
     axes = patient_axes(ct)
     panels = choose_panels(ct, masks, axes, at_mm)
+    # A canvas of our own, not pyplot: no global state, no display, and the same bytes from every process.
     canvas = FigureCanvasAgg(_figure(panels, list(masks), title, axes.tilt_degrees))
     with whole_file(path) as draft, draft.open("wb") as file:
         canvas.print_png(file, metadata={"Software": None})

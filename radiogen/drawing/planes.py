@@ -74,6 +74,7 @@ def patient_axes(volume: sitk.Image) -> PatientAxes:
     code = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(volume.GetDirection())
     axes = [next(a for a, letter in enumerate(code) if letter in pair) for pair in PATIENT_AXES]
     flipped = [code[axis] == pair[1] for axis, pair in zip(axes, PATIENT_AXES, strict=True)]
+    # 1 where an axis of the volume is the patient's; a tilted gantry or an oblique scan lies below.
     cosines = np.abs(np.array(volume.GetDirection()).reshape(3, 3))[[0, 1, 2], axes]
     spacing = volume.GetSpacing()
     return PatientAxes(

@@ -65,6 +65,7 @@ def draw_sizes(lesions: Sequence[Row], size_bins_mm: Sequence[float], target: Pa
 def _draw_lesions(axes: Axes, rows: Sequence[Row], floor: str | None) -> None:
     if floor:
         sizes, heights = [row["diameter_mm"] for row in rows], [row[floor] for row in rows]
+        # A line from the floor to the model's Dice shows for each lesion what the network adds.
         axes.vlines(sizes, heights, [row["dice"] for row in rows], color="#CCCCCC", linewidth=0.8, zorder=1)
         label = f"floor: {FLOOR_WORDS[floor]}"
         axes.scatter(sizes, heights, s=40, marker="_", color=GREY, label=label, zorder=2)
@@ -167,6 +168,7 @@ def plot_accuracy(rows: Sequence[Row], dense: str, path: Path) -> None:
 def _draw_accuracy(axes: Axes, rows: Sequence[Row], order: Sequence[str], dense: str) -> None:
     """Draw one panel; a criterion keeps its colour and marker in both, a control has a hollow one."""
     sparsities = sorted({row["sparsity"] for row in rows if row["criterion"] != dense})
+    # Evenly spaced, not to scale: 0.9, 0.95, 0.98 and 0.99 would lie on top of each other.
     places = {sparsity: place for place, sparsity in enumerate(sparsities)}
     for row in rows:
         if row["criterion"] == dense:

@@ -140,6 +140,8 @@ def measure_case(predicted: Path, reference: Path, options: EvaluateOptions) -> 
         VolumeError: A file cannot be read, or the grids differ.
         CaseError: The table of lesions cannot be used.
     """
+    # `radiogen segment` gives one label a lesion, in however many parts, and its table says so. Other tools
+    # often give one label to all lesions, so there a lesion is a connected part.
     table = read_scores(predicted.with_name(LESION_TABLE))
     scan = _read_scan(predicted, reference, table is not None, options)
     matches = match_lesions(scan.predicted, scan.reference, options.least_iou)
@@ -160,6 +162,7 @@ def measure_case(predicted: Path, reference: Path, options: EvaluateOptions) -> 
         **measure_floors(scan.reference, scan.boxes, scan.hu),
         "note": None if detection.lesions else NO_LESION,
     }
+    # Two empty masks would have Dice 1: the mean of a cohort would rise with every healthy scan.
     if not detection.lesions:
         row |= dict.fromkeys(AGREEMENT_COLUMNS)
     return MeasuredScan(_rounded(row), _lesion_rows(scan, matches, table or {}, options), detection)
@@ -192,6 +195,7 @@ def _read_scan(predicted: Path, reference: Path, by_label: bool, options: Evalua
             f"does not lie on the grid of {reference}",
             "resample it to that grid by nearest neighbour, or segment the CT of the reference",
         )
+    # Loosened boxes of the floors reach past the lesions: the region has to hold them.
     lesions_box = box_round_both(predicted_mask, reference_mask) or Box((0, 0, 0), (1, 1, 1))
     box = widen(lesions_box, reference_mask, options.loosen / 2)
     lesions = number_lesions(array_of(crop(reference_mask, box)))
@@ -248,6 +252,7 @@ def _lesion_rows(
             "size_bin": options.size_bin(diameter_mm),
         }
         overlap = _numbers(overlap_of(predicted, true, scan.spacing_mm, options.tolerance_mm))
+        # A false lesion has no partner to agree with; only its volume is a figure.
         if match.reference:
             row |= {"iou": match.iou, **overlap, **floors_of_lesions[match.reference - 1]}
         else:

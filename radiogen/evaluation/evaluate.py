@@ -84,6 +84,7 @@ def evaluate(
         try:
             measured = _measure_pair(pair, options)
         except RadiogenError as error:
+            # One bad case never stops a cohort; the only case is an error of its own.
             if len(pairs) == 1:
                 raise
             failures.append((pair.case_id, error.reason, error.hint))
@@ -157,6 +158,7 @@ def _with_ids(scan: MeasuredScan, case_id: str, patient_id: str) -> MeasuredScan
 def _prompt(mask: Path) -> str:
     """Return the prompt that the run record of a mask names."""
     path = record_path(mask)
+    # Masks of other tools have no record, and nobody knows what they were shown.
     if not path.is_file():
         return NO_PROMPT
     try:

@@ -136,6 +136,7 @@ def describe_curve(curve: JitterCurve) -> list[str]:
             f"The model has seen {curve.seen_in_training} of {last['patients']} patients in training: "
             "these figures flatter."
         )
+    # None is not 0: an imported model may have seen anybody.
     if curve.seen_in_training is None:
         sentences.append("The model does not say which patients it has seen in training.")
     if curve.without_lesion:
@@ -282,6 +283,7 @@ def _run_case(case: Case, inference: Inference, options: JitterOptions) -> list[
     for level, draw in product(options.levels, range(options.draws)):
         if level == 0 and draw > 0:  # an exact box is the same at every draw
             continue
+        # Not the level: the same draw, scaled, at every level, so that a case is compared with itself.
         rng = np.random.default_rng([options.seed, int(short_hash(case.case_id), 16), draw])
         boxes = [jitter_box(faces, rng.uniform(-1, 1, (2, 3)), level) for faces in exact]
         prompt = Prompt("box", boxes=tuple(box_mm(box, region_ct) for box in boxes))

@@ -63,6 +63,7 @@ def compare_with_best_floor(rows: Sequence[Row]) -> Row:
     by_patient: dict[str, list[Row]] = {}
     for row in rows:
         by_patient.setdefault(row["patient_id"], []).append(row)
+    # Paired: whether a case is easy matters to both, and cancels.
     gap = paired_difference(
         [mean(row["dice"] for row in own) for own in by_patient.values()],
         [mean(row[best] for row in own) for own in by_patient.values()],
@@ -158,6 +159,7 @@ def _froc_rows(prompt: str, scans: Sequence[MeasuredScan]) -> list[Row]:
     """Return a row where every predicted lesion has a score and the prompt did not give the lesions away."""
     measured = [scan for scan in scans if scan.detection is not None]
     predicted = [row for scan in measured for row in scan.lesions if row["predicted_lesion"] is not None]
+    # With a box from the truth every lesion is "found", and a curve over scores would mean nothing.
     if prompt in PROMPTS_WITH_PLACE or not predicted or any(row["score"] is None for row in predicted):
         return []
     curve: Froc | None = froc(

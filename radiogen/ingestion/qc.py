@@ -14,14 +14,19 @@ from radiogen.ingestion.case_facts import CaseFacts, LesionFacts, LungFacts
 LOOK_FIRST = 6  # sum of the weights from which a case is to be viewed before the others
 LEVELS = ("nothing odd", "look", "look first")
 
-LEAST_AIR, LEAST_SOFT_TISSUE = 0.03, 0.05  # shares; a chest CT has 0.2 to 0.7 and 0.15 to 0.5
-LUNG_HU = (-950.0, -600.0)  # median of an inflated lung
+# Shares of the voxels; a chest CT has 0.2 to 0.7 of air and 0.15 to 0.5 of soft tissue.
+LEAST_AIR, LEAST_SOFT_TISSUE = 0.03, 0.05
+# Median of an inflated lung; consolidation lies above, a mask that holds the windpipe or the table below.
+LUNG_HU = (-950.0, -600.0)
+# Adults have 3 to 7 litres together; the left lung is the smaller by a tenth, where none is missing.
 SMALL_LUNGS_ML, ASYMMETRY = 1500.0, 0.4
-CUT, CUT_WIDELY = 0.02, 0.25  # of the largest cross-section
+# Shares of the largest cross-section that lie on the first or last slice.
+CUT, CUT_WIDELY = 0.02, 0.25
 SHORT_MM, THICK_MM, VERY_THICK_MM, COARSE_MM = 150.0, 3.2, 5.5, 1.5
 IN_AIR_HU, TINY_ML, HUGE_ML, FAR_MM = -850.0, 0.05, 500.0, 5.0
 CLIPPED = 0.001  # share of the voxels at one end of the range
-TOP_HU = (3071, 3072)  # where scanners of twelve bits end
+# Scanners of twelve bits end there; a CT that is clipped elsewhere was windowed by somebody.
+TOP_HU = (3071, 3072)
 BOTTOM_HU = -1000
 
 # Decisions of ingest that weigh; what is measured here anyway does not count twice.
@@ -54,6 +59,7 @@ class Suspicion:
     @property
     def level(self) -> int:
         """0, 1 or 2: index of `LEVELS`. Oddities of weight 1 alone are no reason to look."""
+        # Many trifles do not add up to a reason.
         heaviest = max((oddity.weight for oddity in self.oddities), default=0)
         if self.score >= LOOK_FIRST and heaviest > 1:
             return 2

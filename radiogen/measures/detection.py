@@ -24,8 +24,10 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 
+# See above; `radiogen evaluate --least-iou` sets another.
 LEAST_IOU = 0.1
 INSIDE_SHARE = 0.5  # of a lesion that lies in another, from which on it is merged or a fragment
+# Parts that touch by a corner are one lesion, as in `measures.lesions.split_lesions`.
 NEIGHBOURS = np.ones((3, 3, 3), np.bool_)
 FROC_RATES = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)  # false lesions a scan, as in LUNA16
 
@@ -91,6 +93,7 @@ def number_lesions(mask: Labels, by_label: bool = False) -> NumberedLesions:
         flat = parts.ravel()
         voxels = np.flatnonzero(flat)
         first = voxels[np.unique(flat[voxels], return_index=True)[1]].tolist()
+    # By place, not by label: two tools that label the same lesions differently get the same numbers.
     order = np.argsort(first) if first else np.empty(0, np.intp)
     number_of = np.zeros(len(labels) + 1, np.int32)
     number_of[order + 1] = np.arange(1, len(labels) + 1)
@@ -112,6 +115,7 @@ def match_lesions(
     sizes_r = np.bincount(reference.numbers[reference.numbers > 0], minlength=len(reference) + 1)[1:]
     iou = shared / np.maximum(sizes_r[:, None] + sizes_p[None, :] - shared, 1)
     allowed = (iou >= least_iou) & (iou > 0)
+    # The largest sum of IoUs over all pairings depends neither on the order of labels nor on who comes first.
     rows, columns = linear_sum_assignment(np.where(allowed, iou, 0.0), maximize=True)
     partner = {int(r): int(p) for r, p in zip(rows, columns, strict=True) if allowed[r, p]}
     taken = sorted(partner.values())
@@ -120,9 +124,11 @@ def match_lesions(
         if r in partner:
             matches.append(Match("found", r + 1, partner[r] + 1, float(iou[r, partner[r]])))
         else:
+            # Strict matching would call the satellite under a prediction over both lesions "missed".
             is_merged = bool(np.any(shared[r, taken] >= INSIDE_SHARE * sizes_r[r]))
             matches.append(Match("merged" if is_merged else "missed", r + 1, None))
     for p in sorted(set(range(len(predicted))) - set(taken)):
+        # Strict matching would call the second part of a torn tumour "false"; LUNA16 leaves these out too.
         is_fragment = bool(shared[:, p].sum() >= INSIDE_SHARE * sizes_p[p])
         matches.append(Match("fragment" if is_fragment else "false", None, p + 1))
     return matches

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from radiogen.measures.detection import NumberedLesions
 
+# Denser than aerated lung and looser than bone: what a solid or part-solid nodule is made of.
 TISSUE_HU = (-300.0, 250.0)
 FLOORS = ("floor_box", "floor_ellipsoid", "floor_threshold", "floor_threshold_ellipsoid")
 FLOOR_WORDS = {
@@ -72,6 +73,7 @@ def jitter_box(faces: BoxFaces, draw: Floats, share: float) -> BoxFaces:
         share: Below 0.5. The box always keeps the voxel in its middle, so that no nodule of one slice loses
             its box.
     """
+    # Faces stop at the middle voxel from either side, so that low stays at or below high.
     middle = np.floor(np.add(faces.low, faces.high) / 2)
     low = np.minimum(faces.low + share * draw[0] * faces.size, middle)
     high = np.maximum(faces.high + share * draw[1] * faces.size, middle)
@@ -93,6 +95,7 @@ def measure_floors(
     Returns:
         By the names of `FLOORS`; all NaN where there is no lesion, for there is no box.
     """
+    # Without a lesion there is no box, and a floor of 0 would flatter the network.
     if not len(lesions):
         return dict.fromkeys(FLOORS, nan)
     guess_of_scan: dict[str, Voxels] = {}
@@ -137,6 +140,7 @@ def _guesses(
     box: BoxFaces, shape: tuple[int, ...], hu: npt.NDArray[np.number] | None
 ) -> tuple[Slices, dict[str, Voxels]]:
     """Return where a box lies on the voxels, and the four guesses there: voxels whose centre is inside."""
+    # A voxel counts where its centre lies inside; parts of the box beyond the volume are left out.
     starts = [max(0, int(np.ceil(low))) for low in box.low]
     stops = [min(n, int(np.floor(high)) + 1) for high, n in zip(box.high, shape, strict=True)]
     z, y, x = (slice(start, max(start, stop)) for start, stop in zip(starts, stops, strict=True))

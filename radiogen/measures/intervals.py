@@ -63,6 +63,7 @@ def bootstrap_by_patient(
     if len(groups) < 2 or len(set(values)) == 1:
         return Interval(whole, None, None)
     each = [np.array(group) for group in groups.values()]
+    # All draws at once from one generator: the same seed gives the same interval whatever the statistic.
     chosen = rng.integers(len(each), size=(draws, len(each)))
     if len(each) == len(values):  # one value a patient: all draws at once, which is much faster
         drawn = statistic(np.concatenate(each)[chosen], axis=1)

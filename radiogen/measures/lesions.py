@@ -72,6 +72,7 @@ def longest_diameter_mm(mask: sitk.Image) -> float:
     The farthest points of a set lie on its convex hull, which has few points even for a large tumour. It is 0
     for an empty mask.
     """
+    # The surface lies half a voxel outside the outermost centres; padding closes it at the edge of the volume.
     inside = np.pad(sitk.GetArrayViewFromImage(mask) != 0, 1)
     points = np.concatenate([_open_faces(inside, axis, side) for axis in range(3) for side in (1, -1)])
     if len(points) == 0:
@@ -102,6 +103,7 @@ def split_lesions(mask: sitk.Image, smallest_ml: float = 0.0) -> sitk.Image:
     """
     labels = sitk.Image(mask.GetSize(), sitk.sitkUInt8)
     labels.CopyInformation(mask)
+    # Only the box round the lesions is searched: a mask of a whole chest is mostly empty.
     box = bounding_box(mask)
     if box is None:
         return labels
@@ -110,6 +112,7 @@ def split_lesions(mask: sitk.Image, smallest_ml: float = 0.0) -> sitk.Image:
     order.SetMinimumObjectSize(smallest_voxels)
     parts = order.Execute(sitk.ConnectedComponent(crop(mask, box) != 0, True))
     kept = sum(size >= smallest_voxels for size in order.GetSizeOfObjectsInPixels())
+    # Labels beyond 255 would wrap round in a uint8 mask and join lesions that have nothing in common.
     if kept > MOST_LESIONS:
         raise VolumeError(
             "lesion mask", f"falls into {kept} parts, a mask holds {MOST_LESIONS}", "leave out the smallest"

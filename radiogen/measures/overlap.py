@@ -52,6 +52,7 @@ def measure_overlap(predicted: sitk.Image, reference: sitk.Image, tolerance_mm: 
     Raises:
         VolumeError: The masks lie on different grids.
     """
+    # Outside the box round both masks every voxel agrees, and no figure counts agreement on background.
     box = box_round_both(predicted, reference)
     if box is None:
         return overlap_of(np.zeros((1, 1, 1), np.bool_), np.zeros((1, 1, 1), np.bool_), (1.0, 1.0, 1.0))
@@ -78,6 +79,7 @@ def overlap_of(
     voxel_ml = float(np.prod(spacing_mm)) / 1000.0
     counts = [int(np.count_nonzero(mask)) for mask in (predicted, reference)]
     predicted_ml, reference_ml = (count * voxel_ml for count in counts)
+    # With an empty mask there is no surface to measure to: full agreement or none.
     if not all(counts):
         alike = not any(counts)
         far = 0.0 if alike else inf

@@ -11,7 +11,6 @@ from radiogen.measures.floors import FLOORS
 from radiogen.report.figures import number_of
 from radiogen.report.reading import Row, Run, TrainingResult
 
-DICE_COLUMNS = ("dice", "volume_dice", "dice_volume", "lesion_dice")
 FLOOR_PREFIX = "floor_"
 CLINICAL_AND_FEATURES = "clinical+features"
 
@@ -77,10 +76,9 @@ def answer_segmentation(evaluation: Sequence[Row]) -> list[SegmentationAnswer]:
         by_prompt.setdefault(row.get("prompt") or "", []).append(row)
     answers = []
     for prompt, rows in by_prompt.items():
-        column = next((name for name in DICE_COLUMNS if name in rows[0]), "")
-        measured = [row for row in rows if number_of(row.get(column)) is not None]
+        measured = [row for row in rows if number_of(row.get("dice")) is not None]
         if measured:
-            dice = _values(measured, column)
+            dice = _values(measured, "dice")
             low, middle, high = quantiles(dice, n=4, method="inclusive") if len(dice) > 1 else dice * 3
             answers.append(
                 SegmentationAnswer(
@@ -92,7 +90,7 @@ def answer_segmentation(evaluation: Sequence[Row]) -> list[SegmentationAnswer]:
                     low=low,
                     high=high,
                     floors=_floors(measured),
-                    verdict=_beside_floors(measured, column),
+                    verdict=_beside_floors(measured),
                     without_figure=len(rows) - len(measured),
                 )
             )
@@ -108,15 +106,16 @@ def _floors(rows: Sequence[Row]) -> tuple[FloorDice, ...]:
     floors = []
     for column in rows[0]:
         values = _values(rows, column)
+        # Tables of other versions may have columns of this prefix that are no Dice.
         if column.startswith(FLOOR_PREFIX) and values and all(0 <= value <= 1 for value in values):
             name = column.removeprefix(FLOOR_PREFIX).removesuffix("_dice").replace("_", " ")
             floors.append(FloorDice(name, mean(values)))
     return tuple(floors)
 
 
-def _beside_floors(rows: Sequence[Row], column: str) -> str:
+def _beside_floors(rows: Sequence[Row]) -> str:
     numbers = [
-        {"patient_id": row.get("patient_id") or row.get("case_id"), "dice": number_of(row.get(column))}
+        {"patient_id": row.get("patient_id") or row.get("case_id"), "dice": number_of(row.get("dice"))}
         | {name: number_of(row.get(name)) for name in FLOORS}
         for row in rows
     ]
@@ -148,6 +147,7 @@ def _verdict(gain: Mapping[str, Any] | None) -> str:
     low, high = (number_of((gain or {}).get(end)) for end in ("low", "high"))
     if low is None or high is None:
         return "The increment over clinical variables could not be measured."
+    # A gain is claimed only where its interval excludes zero: the AUC alone mostly shows clinical variables.
     if low > 0:
         return "The interval excludes zero: the features add to the clinical variables."
     if high < 0:

@@ -67,6 +67,7 @@ def draw_curves(
         return None
     xs = [x for points in kept.values() for x, _ in points]
     ys = [y for points in kept.values() for _, y in points]
+    # Axes from 0 upwards where nothing is negative: a loss that falls by a tenth should look like that.
     x_marks, y_marks = _round_marks(min(xs), max(xs)), _round_marks(min(0.0, *ys), max(ys))
     x_low, x_high = min(xs), max(max(xs), min(xs) + 1e-9)
     y_low, y_high = y_marks[0], y_marks[-1]

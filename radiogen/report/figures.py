@@ -31,6 +31,7 @@ def number_of(value: Any) -> float | None:
     >>> number_of("0.5"), number_of(""), number_of("nan"), number_of(None)
     (0.5, None, None, None)
     """
+    # float(True) is 1, and an absent JSON value reaches a filter as jinja2's Undefined.
     if isinstance(value, bool | Undefined):
         return None
     try:
@@ -133,6 +134,7 @@ def json_in_script(content: Any) -> Markup:
     "\u003c/script\u003e\u2028"
     """
     text = json.dumps(content, ensure_ascii=True)
+    # "</script>" inside a string would end the element; escaped, it is the same string to the JSON parser.
     for letter in "<>&":
         text = text.replace(letter, f"\\u{ord(letter):04x}")
     return Markup(text)

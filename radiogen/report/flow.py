@@ -131,6 +131,7 @@ def _validation_stages(run: Run, patients: int) -> list[Stage]:
     if not run.is_own_validation or not isinstance(left_out, dict) or not isinstance(count, int):
         return []
     excluded = tuple(Exclusion(number, why) for why, number in left_out.items() if number and why != NO_CASE)
+    # A validation of another table: its counts would not add up with the stages above.
     if count + sum(each.count for each in excluded) != patients:
         return []
     return [

@@ -110,6 +110,7 @@ def review_cases(run: Run, cases: Sequence[Case], folder: Path, jobs: int, progr
 
 def render(run: Run, folder: Path, review: CaseReview) -> str:
     """Return the HTML of a run and of what was examined of its cases."""
+    # Where the CTs are there, cases are drawn anew; else the pictures that `segment` wrote are embedded.
     own = [] if review.examined else [path for case in run.segmented for path in case.pictures]
     pictures = [*own, *run.plots]
     training, segmentation = run.training, answers.answer_segmentation(run.evaluation)

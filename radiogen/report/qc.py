@@ -130,6 +130,7 @@ def examine_all(
     for one in _examine_each(cases, segmented or {}, jobs):
         examined.append(one)
         progress("qc", len(examined), len(cases))
+    # Unreadable cases first, then by suspicion; the id makes the order, and so the page, the same every time.
     examined.sort(key=lambda one: (one.facts is not None, -one.suspicion.score, one.case.case_id))
     return examined
 

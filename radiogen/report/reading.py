@@ -217,6 +217,7 @@ def _training(folder: Path) -> TrainingResult | None:
 
 def _records(run: Path, leave_out: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for path in sorted(run.rglob("*.run.json")):
+        # Drafts of files being written are hidden; pages of other runs say nothing about this one.
         if path.resolve() != leave_out.resolve() and not path.name.startswith("."):
             record = _content(path)
             if record.get("verb") != "report":
@@ -267,7 +268,8 @@ def find_ct_cases(run: Path, cases: Path | None = None) -> list[Case]:
         CaseError: `cases`, or a manifest that was found, cannot be used.
     """
     found = find_cases(cases) if cases else next(_sources(run), [])
-    if (run / MASK).is_file() and not is_case_source(run):  # the folder of one segmented case
+    # The folder of one segmented case holds no CT; its case is found by the name of the folder.
+    if (run / MASK).is_file() and not is_case_source(run):
         found = [case for case in found if case.case_id == run.resolve().name]
     return found if any(case.ct_path.is_file() for case in found) else []
 

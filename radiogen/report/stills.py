@@ -52,6 +52,7 @@ def _shrink(path: Path, share_bytes: int) -> bytes:
         raise CaseError(
             path, "is a damaged picture", "write it again with the command that made it"
         ) from error
+    # The largest width that fits; the last is taken whatever its size, for a picture is better than none.
     content = b""
     for width in WIDTHS_PIXELS:
         smaller = picture.copy()

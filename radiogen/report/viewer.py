@@ -149,6 +149,7 @@ def _viewer(
 ) -> Viewer:
     solid = {name: pack_solid(masks[name]) for name in ("lungs", "lesion") if name in masks}
     shown = [_mask_layer(name, mask, list(masks)) for name, mask in masks.items()]
+    # The viewer draws in this order.
     shown.sort(key=lambda mask: mask.name != "lungs")  # lesions lie on top
     stops = _stops(masks)
     return Viewer(

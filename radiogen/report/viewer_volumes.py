@@ -58,6 +58,7 @@ def pack_for_page(
     """
     boxes = [box for mask in masks.values() if (box := bounding_box(mask, MARGIN_MM))]
     chest = union(boxes) if boxes else None
+    # Air, table and arms take most of a CT and none of the interest.
     whole = ct
     if chest:
         ct, masks = crop(ct, chest), {name: crop(mask, chest) for name, mask in masks.items()}
@@ -114,6 +115,7 @@ def pack_solid(mask: sitk.Image) -> bytes:
     inside = sitk.Cast(mask > 0, sitk.sitkUInt8) * 255
     factors = [max(1, round(SOLID_MM / spacing)) for spacing in mask.GetSpacing()]
     shares = sitk.BinShrink(sitk.Cast(inside, sitk.sitkFloat32), factors)
+    # Shares, smoothed, look like a surface without extracting one.
     smooth = sitk.DiscreteGaussian(shares, 0.4 * SOLID_MM**2)
     return pack(sitk.Cast(smooth, sitk.sitkUInt8))
 
