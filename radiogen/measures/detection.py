@@ -16,7 +16,7 @@ in two parts is the partner of one, the other is a `fragment`. Neither counts as
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Literal
 
 import numpy as np
@@ -155,14 +155,7 @@ class Detection:
     iou_sum: float = 0.0  # over the found
 
     def __add__(self, other: "Detection") -> "Detection":
-        return Detection(
-            self.found + other.found,
-            self.merged + other.merged,
-            self.missed + other.missed,
-            self.fragments + other.fragments,
-            self.false + other.false,
-            self.iou_sum + other.iou_sum,
-        )
+        return Detection(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     @property
     def lesions(self) -> int:

@@ -72,7 +72,7 @@ def longest_diameter_mm(mask: sitk.Image) -> float:
     The farthest points of a set lie on its convex hull, which has few points even for a large tumour. It is 0
     for an empty mask.
     """
-    # The surface lies half a voxel outside the outermost centres; padding closes it at the edge of the volume.
+    # The surface lies half a voxel outside the outermost centres; padding closes it at the volume's edge.
     inside = np.pad(sitk.GetArrayViewFromImage(mask) != 0, 1)
     points = np.concatenate([_open_faces(inside, axis, side) for axis in range(3) for side in (1, -1)])
     if len(points) == 0:

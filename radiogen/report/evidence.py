@@ -22,7 +22,6 @@ from radiogen.report.reading import Run
 
 DIFFERENT_VALUES = 6  # up to which numbers are counted one by one, not given as a range
 CHARACTERISTICS = ("sex", "smoking", "histology", "ethnicity", "site")
-KEY_COLUMNS = ("case_id", "patient_id", "lesion")
 SEGMENTATION_METRICS = ("dice", "surface_dice", "hd95_mm", "assd_mm", "f1")
 PLACEHOLDER = re.compile(r"\{([\w.-]+)(?:\|(\w+)([^}]*))?\}")  # {source.key|format arguments}
 
@@ -50,7 +49,6 @@ class RunFiles:
         records = [{**record, "path": path} for path, record in run.records]
         steps = [vars(step) for step in count_steps(run, self.folder)]
         config = run.training.config if run.training else {}
-        feature_names = [name for name in (run.features or ({},))[0] if name not in KEY_COLUMNS]
         metrics = run.evaluation[0] if run.evaluation else {}
         candidates = run.validation.get("candidates") or {}
         judged = candidates.get(run.validation.get("model"))
@@ -70,7 +68,7 @@ class RunFiles:
             "evaluation_summary": run.evaluation_summary,
             "segmentation_metrics": [name for name in SEGMENTATION_METRICS if name in metrics],
             "features_about": run.features_about,
-            "feature_blocks": [name.partition("_")[0] for name in feature_names],
+            "feature_blocks": [name.partition("_")[0] for name in run.feature_names],
             "validation": run.validation,
             "judged": {"name": run.validation["model"], **judged} if judged else {},
             "controls": [name for name in candidates if "outside" in name or "shuffled" in name],

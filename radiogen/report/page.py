@@ -1,5 +1,6 @@
 """Write one self-contained HTML page over what a run folder holds."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,10 +115,7 @@ def render(run: Run, folder: Path, review: CaseReview) -> str:
     own = [] if review.examined else [path for case in run.segmented for path in case.pictures]
     pictures = [*own, *run.plots]
     training, segmentation = run.training, answers.answer_segmentation(run.evaluation)
-    drawn = (
-        loss_chart(training.epochs) if training else None,
-        dice_chart(training.validation) if training else None,
-    )
+    drawn = (loss_chart(training.epochs), dice_chart(training.validation)) if training else ()
     flow, is_one_case = answers.count_patients(run), len(review.examined or run.segmented) == 1
     counts = flow.ingested is not None or flow.failed or flow.segmented
     return template("page.html.j2").render(
@@ -137,20 +135,16 @@ def render(run: Run, folder: Path, review: CaseReview) -> str:
         egfr=answers.answer_egfr(run.validation),
         learned_from=answers.patients_known(run, training),
         image=embed_pictures(pictures, PLOTS_BYTES) if review.examined else embed_pictures(pictures),
-        lesions=[lesion for case in run.segmented for lesion in _with_case(case.case_id, case.lesions)],
+        lesions=[{"case_id": case.case_id, **lesion} for case in run.segmented for lesion in case.lesions],
         predictions=[_with_probability(row) for row in run.predictions],
         probability={row.get("patient_id"): _with_probability(row) for row in run.predictions},
         decisions=_decisions(run),
-        features=_feature_blocks(run.features),
+        features=Counter(name.partition("_")[0] for name in run.feature_names),
         charts=[chart for chart in drawn if chart],
         bars=layer_bars(run.layers),
         egfr_columns=_egfr_columns(run.validation),
         model_config=_without_patients(training.config) if training else {},
     )
-
-
-def _with_case(case_id: str, lesions: tuple[Row, ...]) -> list[Row]:
-    return [{"case_id": case_id, **lesion} for lesion in lesions]
 
 
 def _with_probability(row: Row) -> dict[str, Any]:
@@ -166,16 +160,6 @@ def _decisions(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
     for case in run.segmented:
         listed.setdefault(case.case_id, []).extend(("segment", each) for each in case.decisions)
     return [(case_id, decisions) for case_id, decisions in sorted(listed.items()) if decisions]
-
-
-def _feature_blocks(features: tuple[Row, ...]) -> dict[str, int]:
-    """Count the columns of each block."""
-    blocks: dict[str, int] = {}
-    for name in features[0] if features else ():
-        block = name.partition("_")[0]
-        if name not in ("case_id", "patient_id", "lesion"):
-            blocks[block] = blocks.get(block, 0) + 1
-    return blocks
 
 
 def _egfr_columns(validation: dict[str, Any]) -> list[str]:

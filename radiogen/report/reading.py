@@ -61,6 +61,13 @@ class Run:
     is_own_validation: bool = True  # made by this run, not part of a model that the run used
     records: tuple[tuple[str, dict[str, Any]], ...] = ()
 
+    @property
+    def feature_names(self) -> list[str]:
+        """Columns of the feature table, without those that name the lesion."""
+        return [
+            name for name in (self.features or ({},))[0] if name not in ("case_id", "patient_id", "lesion")
+        ]
+
     def is_empty(self) -> bool:
         """Whether there is nothing to report; run records alone do not count."""
         not_counted = ("name", "records", "is_own_validation")
@@ -122,20 +129,19 @@ def read_run(run: Path, leave_out: Path, beside: Path | None = None, egfr: Path 
     cases, own_egfr = _part(run, "cases", "manifest.csv"), _part(run, "egfr", "validation.json")
     cases = beside if beside and not (cases / "manifest.csv").is_file() else cases
     is_own = egfr is None or (own_egfr / "validation.json").is_file()
-    judged = own_egfr if is_own or egfr is None else egfr
+    validated = own_egfr if is_own or egfr is None else egfr
     pruned, model = _part(run, "pruned", "layers.csv"), _part(run, "model", "metrics.json")
     segmented = run / "segmented" if (run / "segmented").is_dir() else run
+    failures = {
+        "ingest": cases / "failures.csv",
+        "segment": segmented / "failures.csv",
+        "extract-features": run / "features.failures.csv",
+        "cohort": run / "failures.csv",
+    }
     contents = Run(
         name=run.resolve().name,
         manifest=_rows(cases / "manifest.csv"),
-        failures=read_failures(
-            {
-                "ingest": cases / "failures.csv",
-                "segment": segmented / "failures.csv",
-                "extract-features": run / "features.failures.csv",
-                "cohort": run / "failures.csv",
-            }
-        ),
+        failures=read_failures(failures),
         ingest_decisions=dict(_ingest_decisions(run, cases)),
         segmented=tuple(_case_result(folder) for folder in _segmented_folders(segmented)),
         evaluation=_rows(run / "evaluation.csv"),
@@ -146,9 +152,7 @@ def read_run(run: Path, leave_out: Path, beside: Path | None = None, egfr: Path 
         layers=_rows(pruned / "layers.csv"),
         pruning=_content(pruned / "config.json") if (pruned / "layers.csv").is_file() else {},
         training=_training(model),
-        validation=_content(judged / "validation.json"),
-        egfr_config=_content(judged / "config.json") if (judged / "validation.json").is_file() else {},
-        plots=_pictures(judged) if (judged / "validation.json").is_file() else (),
+        **_egfr_validation(validated),
         is_own_validation=is_own,
         records=tuple(_records(run, leave_out)),
     )
@@ -213,6 +217,17 @@ def _training(folder: Path) -> TrainingResult | None:
         config=_content(folder / "config.json"),
         card=card.read_text(encoding="utf-8", errors="replace") if card.is_file() else "",
     )
+
+
+def _egfr_validation(folder: Path) -> dict[str, Any]:
+    """Read the validation, settings and plots of an EGFR model; nothing where it was not validated."""
+    if not (folder / "validation.json").is_file():
+        return {}
+    return {
+        "validation": _content(folder / "validation.json"),
+        "egfr_config": _content(folder / "config.json"),
+        "plots": _pictures(folder),
+    }
 
 
 def _records(run: Path, leave_out: Path) -> Iterator[tuple[str, dict[str, Any]]]:
