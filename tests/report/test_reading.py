@@ -81,5 +81,5 @@ def test_damaged_files_are_refused(run_folder):
         write_page(run_folder)
     (run_folder / "evaluation.csv").unlink()
     (run_folder / "segmented" / "R01-001" / "lesion.png").write_bytes(b"no picture")
-    with pytest.raises(CaseError, match=r"lesion\.png: is no PNG"):
+    with pytest.raises(CaseError, match=r"lesion\.png: is not a PNG"):
         write_page(run_folder)
