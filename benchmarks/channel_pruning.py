@@ -22,7 +22,7 @@ from torch import Tensor
 from radiogen.networks.raseg import RASeg, RASegSettings, build_raseg
 from radiogen.pruning.channel_choice import ChannelSettings
 from radiogen.pruning.channel_pruning import prune_channels
-from radiogen.pruning.prunable import measure_cost
+from radiogen.pruning.costs import measure_cost
 from radiogen.pruning.settings import CriterionSettings
 from radiogen.runtime import keep_large_blocks, peak_memory_mb
 from radiogen.training.raseg_channels import raseg_channels

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from radiogen.io.cases import find_cases
 from radiogen.networks.raseg import RASeg, SupervisedRASeg, build_raseg, weight_count
-from radiogen.pruning.prunable import count_macs
+from radiogen.pruning.costs import count_macs
 from radiogen.runtime import keep_large_blocks
 from radiogen.training.patches import PatchDataset, TrainingBatches
 from radiogen.training.prepared import PreparedCase, prepare

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from radiogen.model.importing import load_published
 from radiogen.networks.raseg import RASeg, RASegSettings, build_raseg
-from radiogen.pruning.prunable import count_macs
+from radiogen.pruning.costs import count_macs
 from radiogen.segmentation.sliding import network_call
 
 CPU = torch.device("cpu")

@@ -49,7 +49,6 @@ def prune(
         Literal["none", "shuffle", "reinit", "random-layerwise", "uniform-width"],
         typer.Option(help="What the criterion must beat, as much of each layer kept; the last of channels."),
     ] = "none",
-    jobs: Annotated[int, typer.Option(help="Processes that part the patches.", min=1)] = 1,
     reference: Annotated[bool, typer.Option(help="Reproduce the published code's choices.")] = False,
     allow_collapse: Annotated[bool, typer.Option(help="Accept layers that nothing passes.")] = False,
     preset: Preset = "modern",
@@ -84,7 +83,7 @@ def prune(
     count, moments = _samples(samples, settle)
     scoring = dict(
         criterion=criterion, sparsity=0.0 if of_channels else share, scope=scope or "global", rounds=rounds,
-        reference=reference, fisher_scale=fisher_scale, moments={**moments, "jobs": jobs},
+        reference=reference, fisher_scale=fisher_scale, moments=moments,
     )  # fmt: skip
     channels = dict(
         target=target, share=share, scope=scope or ("global" if per_flop else "layer"), per_flop=per_flop,

@@ -27,8 +27,8 @@ from radiogen.pruning.controls import CONTROLS
 from radiogen.pruning.criteria import score_weights
 from radiogen.pruning.layers import layer_table
 from radiogen.pruning.prunable import prunable
+from radiogen.pruning.scoring import Scoring
 from radiogen.pruning.settings import CriterionSettings, FisherScale, Scope, WeightMasks
-from radiogen.pruning.taylor import Scoring
 from radiogen.pruning.warmup import WarmUpSettings, warm_up
 from radiogen.pruning.weight_masks import apply_weight_masks, save_weight_masks, weight_masks
 

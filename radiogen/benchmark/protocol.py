@@ -12,8 +12,8 @@ from torch.nn import functional
 from radiogen.benchmark.images import LabelledImages
 from radiogen.config import Settings
 from radiogen.errors import TrainingError
-from radiogen.pruning.holding import assert_held, hold_weight_masks
 from radiogen.pruning.settings import Batch
+from radiogen.pruning.weight_masks import check_masks_held, hold_weight_masks
 
 PADDING = 4  # pixels that a crop may be shifted by
 TEST_BATCH = 512
@@ -166,7 +166,7 @@ def train_classifier(
         if not math.isfinite(losses[-1]):
             raise TrainingError(f"epoch {epoch}", "the loss is not finite", "lower the learning_rate")
     held.remove()
-    assert_held(network, weight_masks)
+    check_masks_held(network, weight_masks)
     return losses
 
 

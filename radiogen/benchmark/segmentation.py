@@ -30,7 +30,7 @@ from radiogen.provenance import (
     write_failures,
     write_json,
 )
-from radiogen.pruning.prunable import measure_cost
+from radiogen.pruning.costs import measure_cost
 from radiogen.runtime import Progress, no_progress, pick_device
 from radiogen.training.prepared import learnable
 from radiogen.training.step import SegmentationBatch, segmentation_loss

@@ -29,8 +29,8 @@ class ChannelSettings(Settings):
     share: float = Field(0.5, ge=0, le=1)
     """Of the dense network, at most."""
     scope: Scope = "layer"
-    """`layer` narrows all layers alike and keeps the best channels of each; with `global` all channels
-    compete, and the scores decide the widths too."""
+    """`layer` keeps the same share of every layer, its best channels; with `global` all channels compete, and
+    the scores decide the widths too."""
     floor: float = Field(0.5, ge=0, le=1)
     """With `global`, each layer keeps at least this share of what it would keep with `layer`."""
     step: PositiveInt = 8
@@ -38,11 +38,11 @@ class ChannelSettings(Settings):
     per_flop: bool = False
     """With `global`, scores are divided by the multiplications that leave with the channel."""
     control: ChannelControl = "none"
-    """Other channels of each layer, other values, or the plain narrow network: random channels of layers that
-    are narrowed alike. What does not beat them has shown nothing."""
+    """Other channels of each layer (shuffle), other values (reinit), or the plain narrow network
+    (uniform-width: random channels, the same share of every layer). A criterion has to beat them."""
 
     @model_validator(mode="after")
-    def _competing(self) -> Self:
+    def _layers_compete(self) -> Self:
         if self.per_flop and self.scope == "layer":
             raise ValueError("per_flop needs scope global; with layer no layers compete")
         return self
@@ -55,7 +55,7 @@ def choose_channels(
     settings: ChannelSettings,
     most: Widths | None = None,
 ) -> dict[str, Tensor]:
-    """Keep as many of the highest scores as the target allows.
+    """Choose as many of the highest scores as the target allows.
 
     Channels come and go in whole steps, a step with the mean of its scores. Groups of one width keep equally
     many: their k-th best channels compete as one, with the mean of their scores.
@@ -63,35 +63,42 @@ def choose_channels(
     Args:
         channels: The network's channels.
         scores: One number a channel by group name; higher means keep.
-        share_of: What a network of other widths takes of what the dense one takes; wider ones take more.
+        share_of: Cost of a network of other widths as a share of the dense one; wider ones cost more.
         settings: Target, scope, floor and step.
-        most: No width becomes wider than this, where channels have left before; the network's own by default.
+        most: Upper limit of each width, where channels have left before; default: that of the network.
 
     Returns:
         Booleans over the channels of each group.
 
     Raises:
-        PruningError: Even the narrowest network takes more than the target.
+        PruningError: Even the narrowest network costs more than the target.
     """
-    step, sizes = settings.step, channels.widths
+    step = settings.step
+    sizes = channels.widths
     narrowest = check_reachable(channels, share_of, settings)
-    alike = {name: -torch.arange(size) / size for name, size in sizes.items()}
+    # Scores that fall evenly from 0 to -1 in every layer, whatever its width: steps by them narrow all layers
+    # by the same share.
+    even = {name: -torch.arange(size) / size for name, size in sizes.items()}
 
     def fits(widths: Widths) -> bool:
         return share_of(widths) <= settings.share
 
-    widths = _widen(narrowest, _steps(alike, narrowest, step), channels, settings, fits, on=False)
+    steps = _steps(even, narrowest, step)
+    widths = _widen(narrowest, steps, channels, settings, fits, skip_too_wide=False)
     if settings.scope == "global":
+        # Without a floor fts left 8 of 512 channels in each recurrent layer of the untrained RA-Seg: a layer
+        # collapse that kept half of the multiplications.
         floors = {name: step * math.ceil(settings.floor * width / step) for name, width in widths.items()}
         lowest = {name: min(sizes[name], max(step, floor)) for name, floor in floors.items()}
         most = most or sizes
         curves = {name: _sorted_scores(channels, scores, name)[: most[name]] for name in sizes}
-        widths = _widen(lowest, _steps(curves, lowest, step), channels, settings, fits, on=True)
+        steps = _steps(curves, lowest, step)
+        widths = _widen(lowest, steps, channels, settings, fits, skip_too_wide=True)
     return {group.name: _highest(scores[group.name], widths[group.width_name]) for group in channels.groups}
 
 
 def check_reachable(channels: Channels, share_of: ShareOf, settings: ChannelSettings) -> dict[str, int]:
-    """The narrowest widths, of one step each, if they stay within the target.
+    """Return the narrowest widths, of one step each, if they stay within the target.
 
     Raises:
         PruningError: They do not.
@@ -108,7 +115,7 @@ def check_reachable(channels: Channels, share_of: ShareOf, settings: ChannelSett
 
 
 def _steps(curves: Mapping[str, Tensor], lowest: Widths, step: int) -> list[str]:
-    """The widths that grow by a step, one after the other, by the mean of the scores that it brings.
+    """Return the widths that grow by a step, one after the other, by the mean score of the step.
 
     Args:
         curves: Scores of each width, the highest first.
@@ -125,27 +132,36 @@ def _steps(curves: Mapping[str, Tensor], lowest: Widths, step: int) -> list[str]
 
 
 def _widen(
-    lowest: Widths, steps: Sequence[str], channels: Channels, settings: ChannelSettings, fits: Fits, on: bool
+    lowest: Widths,
+    steps: Sequence[str],
+    channels: Channels,
+    settings: ChannelSettings,
+    fits: Fits,
+    skip_too_wide: bool,
 ) -> dict[str, int]:
-    """Take the steps in their order for as long as the network fits.
+    """Take the steps in their order for as long as the network fits the target.
 
     Args:
         lowest: Where each width begins.
-        steps: Of `_steps`.
-        channels: Says how wide each width can be.
-        settings: Says how long a step is.
+        steps: From `_steps`.
+        channels: Gives the upper limit of each width.
+        settings: Gives the length of a step.
         fits: Whether a network of some widths stays within the target.
-        on: Whether to go on with the other widths when the next step of one does not fit any more.
+        skip_too_wide: Go on with the other widths when the next step of one does not fit; otherwise stop, so
+            that all layers keep the same share.
     """
-    step, sizes = settings.step, channels.widths
+    step = settings.step
+    sizes = channels.widths
 
     def after(count: int) -> dict[str, int]:
         taken = Counter(steps[:count])
         return {name: min(sizes[name], width + step * taken[name]) for name, width in lowest.items()}
 
+    # Costs grow with the steps, so the last count that fits is found by bisection.
     most = bisect.bisect_left(range(1, len(steps) + 1), True, key=lambda count: not fits(after(count)))
-    widths, full = after(most), set[str]()
-    for name in steps[most:] if on else ():
+    widths = after(most)
+    full: set[str] = set()
+    for name in steps[most:] if skip_too_wide else ():
         wider = {**widths, name: min(sizes[name], widths[name] + step)}
         if name not in full and fits(wider):
             widths = wider
@@ -155,7 +171,7 @@ def _widen(
 
 
 def _sorted_scores(channels: Channels, scores: Mapping[str, Tensor], width: str) -> Tensor:
-    """The best, second best, ... score of a width, the mean over its groups."""
+    """Return the best, second best, ... score of a width, the mean over its groups."""
     of_width = [scores[group.name] for group in channels.groups if group.width_name == width]
     return torch.stack([score.double().cpu().sort(descending=True).values for score in of_width]).mean(0)
 

@@ -1,4 +1,8 @@
-"""Channels that can leave a network, and the slices of its tensors that leave with them."""
+"""Channels that can leave a network, and the slices of its tensors that leave with them.
+
+A network describes them itself, as lists: tools that trace a network to find them fail on U-Nets with
+transposed convolutions and skip concatenations.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +18,8 @@ Widths = Mapping[str, int]
 
 
 @dataclass(frozen=True)
-class Slice:
-    """Where the channels of a group lie in a tensor: channel i is index `offset + i` of an axis."""
+class ChannelSlice:
+    """Place of the channels of a group in a tensor: channel i is index `offset + i` of an axis."""
 
     tensor: str  # name in the state dictionary
     axis: int
@@ -24,35 +28,35 @@ class Slice:
 
 @dataclass(frozen=True)
 class ChannelGroup:
-    """Channels of which each can leave by itself, with all that makes it and all that reads it.
+    """Channels of which each can leave by itself, with all that produces it and all that consumes it.
 
     Channels that are added to or multiplied with each other are one channel of one group, with the slices of
-    all layers that make them.
+    all layers that produce them.
     """
 
     name: str
     size: int
-    made: tuple[Slice, ...]
+    producers: tuple[ChannelSlice, ...]
     """Filters, biases and norms; when they are zero, the channel is zero."""
-    read: tuple[Slice, ...]
+    consumers: tuple[ChannelSlice, ...]
     """What later layers multiply the channel with."""
     width: str = ""
     """Groups of one width keep equally many channels, whichever they are; a width of its own by default."""
 
     @property
-    def slices(self) -> tuple[Slice, ...]:
-        """All that leaves with the channels."""
-        return self.made + self.read
+    def slices(self) -> tuple[ChannelSlice, ...]:
+        """Everything that leaves with the channels."""
+        return self.producers + self.consumers
 
     @property
     def width_name(self) -> str:
-        """The width that says how many channels the group has."""
+        """Name of the width that the group shares, or its own."""
         return self.width or self.name
 
 
 @dataclass(frozen=True)
 class Channels:
-    """What a network says of its channels: the groups, and how to make it anew with other widths."""
+    """Description of the channels of a network, and a function that builds it with other widths."""
 
     groups: tuple[ChannelGroup, ...]
     resized: Callable[[Widths], nn.Module]
@@ -63,12 +67,12 @@ class Channels:
         return {group.width_name: group.size for group in self.groups}
 
     def widths_of(self, kept: Mapping[str, Tensor]) -> dict[str, int]:
-        """How many channels of each width are kept, by booleans over those of each group."""
+        """Count the kept channels of each width, from booleans over those of each group."""
         return {group.width_name: int(kept[group.name].sum()) for group in self.groups}
 
 
-def made_by(model: nn.Module, layer: str, offsets: Sequence[int] = (0,)) -> list[Slice]:
-    """The slices of the channels that a layer makes: filters and bias, or the numbers of a norm or PReLU.
+def producer_slices(model: nn.Module, layer: str, offsets: Sequence[int] = (0,)) -> list[ChannelSlice]:
+    """Return the slices of the channels that a layer produces: filter and bias, or those of a norm or PReLU.
 
     Args:
         model: The network.
@@ -82,23 +86,24 @@ def made_by(model: nn.Module, layer: str, offsets: Sequence[int] = (0,)) -> list
     module = model.get_submodule(layer)
     _refuse_coupled(layer, module)
     tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+    axis = 1 if isinstance(module, TRANSPOSED) else 0
     return [
-        Slice(f"{layer}.{name}", 1 if isinstance(module, TRANSPOSED) and tensor.dim() > 1 else 0, offset)
+        ChannelSlice(f"{layer}.{name}", min(axis, tensor.dim() - 1), offset)
         for name, tensor in tensors
         if tensor.dim() > 0
         for offset in offsets
     ]
 
 
-def read_by(model: nn.Module, layer: str, offset: int = 0) -> list[Slice]:
-    """The slices of the channels that a convolution or linear layer reads, from `offset` of its input on.
+def consumer_slices(model: nn.Module, layer: str, offset: int = 0) -> list[ChannelSlice]:
+    """Return the slices of the channels that a layer consumes, from `offset` of its input on.
 
     Raises:
-        PruningError: It is a grouped convolution.
+        PruningError: The layer is a grouped convolution.
     """
     module = model.get_submodule(layer)
     _refuse_coupled(layer, module)
-    return [Slice(f"{layer}.weight", 0 if isinstance(module, TRANSPOSED) else 1, offset)]
+    return [ChannelSlice(f"{layer}.weight", 0 if isinstance(module, TRANSPOSED) else 1, offset)]
 
 
 def check_groups(model: nn.Module, groups: Iterable[ChannelGroup]) -> None:
@@ -137,26 +142,26 @@ KeptChannels = Mapping[str, Tensor]
 
 
 def kept_state(model: nn.Module, groups: Iterable[ChannelGroup], kept: KeptChannels) -> dict[str, Tensor]:
-    """The state of the smaller network: each tensor without the slices of the channels that leave."""
+    """Return the state of the smaller network: each tensor without the slices of the channels that leave."""
     state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
-    stays: dict[tuple[str, int], Tensor] = {}
+    kept_along: dict[tuple[str, int], Tensor] = {}  # booleans by tensor and axis
     for group in groups:
         for part in group.slices:
             length = state[part.tensor].shape[part.axis]
-            stay = stays.setdefault((part.tensor, part.axis), torch.ones(length, dtype=torch.bool))
-            stay[part.offset : part.offset + group.size] = kept[group.name].cpu()
-    for (name, axis), stay in stays.items():
-        index = stay.nonzero().squeeze(1).to(state[name].device)
+            along = kept_along.setdefault((part.tensor, part.axis), torch.ones(length, dtype=torch.bool))
+            along[part.offset : part.offset + group.size] = kept[group.name].cpu()
+    for (name, axis), along in kept_along.items():
+        index = along.nonzero().squeeze(1).to(state[name].device)
         state[name] = state[name].index_select(axis, index)
     return {name: tensor.clone() for name, tensor in state.items()}
 
 
-def zero_channels(model: nn.Module, slices: Mapping[str, Iterable[Slice]], kept: KeptChannels) -> None:
+def zero_channels(model: nn.Module, slices: Mapping[str, Iterable[ChannelSlice]], kept: KeptChannels) -> None:
     """Set the given slices of the channels that leave to zero, in place.
 
     Args:
         model: The network.
-        slices: By group name; those that make the channels are enough.
+        slices: By group name; those of the producers are enough.
         kept: The channels that stay.
     """
     parameters = dict(model.named_parameters())

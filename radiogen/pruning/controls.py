@@ -1,4 +1,8 @@
-"""Controls: what a criterion must beat before it has shown anything (Frankle et al. 2021)."""
+"""Controls: what a criterion must beat before it has shown anything (Frankle et al. 2021).
+
+`shuffle` and `random-layerwise` have the same law and are independent draws: how far the two lie apart is
+what the draw alone does, and a criterion that lies no further from them has shown nothing.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +13,7 @@ from torch import nn
 
 from radiogen.errors import PruningError
 from radiogen.pruning.settings import WeightMasks
-from radiogen.pruning.weight_masks import matched
+from radiogen.pruning.weight_masks import match_masks
 
 ControlName = Literal["none", "shuffle", "reinit", "random-layerwise"]
 
@@ -19,7 +23,7 @@ def shuffle_within_layers(masks: WeightMasks, rng: torch.Generator) -> WeightMas
 
     Args:
         masks: Weight masks.
-        generator: Chance, on the CPU.
+        rng: Generator on the CPU.
     """
     return {
         name: mask.reshape(-1)[torch.randperm(mask.numel(), generator=rng).to(mask.device)].view_as(mask)
@@ -30,19 +34,19 @@ def shuffle_within_layers(masks: WeightMasks, rng: torch.Generator) -> WeightMas
 def redraw_weights(model: nn.Module, masks: WeightMasks, rng: torch.Generator) -> None:
     """Draw the masked layers anew, in place: each weight from a random place of its dense layer.
 
-    The distribution of each layer's weights stays as its initialisation made it, the tie between weights and
-    weight masks is cut.
+    The distribution of each layer's weights stays that of its initialisation or warm-up; only the tie
+    between weights and weight masks is cut.
 
     Args:
         model: The network at its dense start, before the masks are applied.
         masks: Name the layers.
-        generator: Chance, on the CPU.
+        rng: Generator on the CPU.
 
     Raises:
         PruningError: The masks are of another architecture; the layer is named.
     """
     with torch.no_grad():
-        for weight, _ in matched(model, masks).values():
+        for weight, _ in match_masks(model, masks).values():
             order = torch.randperm(weight.numel(), generator=rng).to(weight.device)
             weight.copy_(weight.reshape(-1)[order].view_as(weight))
 
@@ -50,12 +54,11 @@ def redraw_weights(model: nn.Module, masks: WeightMasks, rng: torch.Generator) -
 def random_at_same_densities(masks: WeightMasks, rng: torch.Generator) -> WeightMasks:
     """Keep as many weights of each layer as the masks do, those with the highest of random scores.
 
-    The law is that of `shuffle_within_layers`, the draw another: how far the two lie apart is what chance
-    alone does.
+    The same law as `shuffle_within_layers`, in another draw.
 
     Args:
         masks: Weight masks; only how many each layer keeps is read.
-        generator: Chance, on the CPU.
+        rng: Generator on the CPU.
     """
     chosen = {}
     for name, mask in masks.items():
@@ -66,23 +69,35 @@ def random_at_same_densities(masks: WeightMasks, rng: torch.Generator) -> Weight
     return chosen
 
 
-def _redrawn(model: nn.Module, masks: WeightMasks, rng: torch.Generator) -> WeightMasks:
+def _unchanged(_model: nn.Module, masks: WeightMasks, _rng: torch.Generator) -> WeightMasks:
+    return masks
+
+
+def _shuffled(_model: nn.Module, masks: WeightMasks, rng: torch.Generator) -> WeightMasks:
+    return shuffle_within_layers(masks, rng)
+
+
+def _random_layerwise(_model: nn.Module, masks: WeightMasks, rng: torch.Generator) -> WeightMasks:
+    return random_at_same_densities(masks, rng)
+
+
+def _with_redrawn_weights(model: nn.Module, masks: WeightMasks, rng: torch.Generator) -> WeightMasks:
     redraw_weights(model, masks, rng)
     return masks
 
 
 CONTROLS: dict[ControlName, Callable[[nn.Module, WeightMasks, torch.Generator], WeightMasks]] = {
-    "none": lambda _model, masks, _generator: masks,
-    "shuffle": lambda _model, masks, rng: shuffle_within_layers(masks, rng),
-    "reinit": _redrawn,
-    "random-layerwise": lambda _model, masks, rng: random_at_same_densities(masks, rng),
+    "none": _unchanged,
+    "shuffle": _shuffled,
+    "reinit": _with_redrawn_weights,
+    "random-layerwise": _random_layerwise,
 }
-"""By name: network at its dense start, weight masks and chance in, the control's weight masks out."""
+"""By name: network at its dense start, weight masks and rng in, the control's weight masks out."""
 
 
 @dataclass(frozen=True)
-class Overlap:
-    """What two weight masks keep in common, of one layer or of all."""
+class MaskOverlap:
+    """Weights that two masks keep in common, of one layer or of all."""
 
     name: str
     kept_first: int
@@ -92,23 +107,23 @@ class Overlap:
 
     @property
     def shared(self) -> float:
-        """Kept by both, as a share of the smaller of the two."""
+        """Share of the smaller of the two that both keep."""
         return self.kept_both / max(1, min(self.kept_first, self.kept_second))
 
     @property
     def jaccard(self) -> float:
-        """Kept by both, as a share of what either keeps."""
+        """Share of what either keeps that both keep."""
         return self.kept_both / max(1, self.kept_first + self.kept_second - self.kept_both)
 
 
-def overlap(first: WeightMasks, second: WeightMasks) -> Overlap:
-    """What two weight masks of one network keep in common, over all layers.
+def overlap(first: WeightMasks, second: WeightMasks) -> MaskOverlap:
+    """Count what two weight masks of one network keep in common, over all layers.
 
     Raises:
         PruningError: They are of different architectures; the layer is named.
     """
     rows = overlap_table(first, second)
-    return Overlap(
+    return MaskOverlap(
         "all",
         sum(row.kept_first for row in rows),
         sum(row.kept_second for row in rows),
@@ -117,8 +132,8 @@ def overlap(first: WeightMasks, second: WeightMasks) -> Overlap:
     )
 
 
-def overlap_table(first: WeightMasks, second: WeightMasks) -> list[Overlap]:
-    """What two weight masks of one network keep in common, layer by layer.
+def overlap_table(first: WeightMasks, second: WeightMasks) -> list[MaskOverlap]:
+    """Count what two weight masks of one network keep in common, layer by layer.
 
     Raises:
         PruningError: They are of different architectures; the layer is named.
@@ -134,6 +149,8 @@ def overlap_table(first: WeightMasks, second: WeightMasks) -> list[Overlap]:
                 f"has masks {tuple(mask.shape)} and {tuple(other.shape)}",
                 "compare masks of one network",
             )
-        one, two, both = int(mask.sum()), int(other.sum()), int((mask & other).sum())
-        rows.append(Overlap(name, one, two, both, one * two / mask.numel()))
+        kept_first = int(mask.sum())
+        kept_second = int(other.sum())
+        expected = kept_first * kept_second / mask.numel()
+        rows.append(MaskOverlap(name, kept_first, kept_second, int((mask & other).sum()), expected))
     return rows

@@ -1,43 +1,155 @@
-"""The thirteen criteria by name, and `scores`: network and batches in, one number a weight out."""
+"""Pruning criteria, each a function that reads like its formula; `CRITERIA` lists all of them."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from radiogen.pruning.hessian import grasp, hutchinson_diagonal
-from radiogen.pruning.measuring import measure_moments
-from radiogen.pruning.moments import Moments
+from radiogen.errors import PruningError
+from radiogen.pruning.hessian import grasp_scores
 from radiogen.pruning.prunable import prunable
-from radiogen.pruning.rounds import KeptSet, by_doubling, masked_meanwhile, score_in_rounds
+from radiogen.pruning.scoring import (
+    Criterion,
+    Scoring,
+    pooled,
+    score_in_rounds,
+    score_until_settled,
+    score_with_fisher,
+    score_with_hessian,
+    temporarily_masked,
+)
 from radiogen.pruning.settings import (
     Batch,
-    CriterionName,
     CriterionSettings,
     Loss,
     Scores,
     ScoringTask,
     WeightMasks,
-    refuse_not_finite,
+    refuse_non_finite,
 )
-from radiogen.pruning.synflow import synflow
-from radiogen.pruning.taylor import (
-    Criterion,
-    Scoring,
-    SecondOrder,
-    TaylorTerms,
-    curvature_alone,
-    first_order,
-    fisher_factor,
-    gradient_alone,
-    second_order,
-    surgeon,
-    surgeon_without_guard,
-    taylor_sum,
-)
+from radiogen.pruning.synflow import synflow_scores
 
-TermScore = Callable[[TaylorTerms], torch.Tensor]
+# In the formulas w is the weight, g the mean gradient of the mini-batches, f the mean squared gradient (the
+# diagonal of the empirical Fisher matrix) and h the diagonal of the Hessian.
+
+
+def random(task: ScoringTask) -> Scoring:
+    """Score by uniform numbers; the same state of the rng gives the same ones."""
+    device = task.rng.device
+    return Scoring(
+        {
+            name: torch.rand(w.shape, generator=task.rng, device=device).to(w.device)
+            for name, w in task.weights.items()
+        }
+    )
+
+
+def magnitude(task: ScoringTask) -> Scoring:
+    """Score by abs(w)."""
+    return Scoring({name: w.detach().abs() for name, w in task.weights.items()})
+
+
+def grad_norm(task: ScoringTask) -> Scoring:
+    """Score by abs(g)."""
+    return score_with_fisher(task, lambda _w, g, _f: g.abs())
+
+
+def snip(task: ScoringTask) -> Scoring:
+    """Score by abs(w g) (Lee et al. 2019); in reference mode divided by the total over all parameters."""
+    if not task.settings.reference:
+        return score_with_fisher(task, lambda w, g, _f: w * g, signed=True)
+    parameters = dict(task.model.named_parameters())
+    scoring = score_with_fisher(replace(task, weights=parameters), lambda w, g, _f: (w * g).abs())
+    total = torch.stack([score.sum() for score in scoring.scores.values()]).sum()
+    return replace(scoring, scores={name: scoring.scores[name] / total for name in task.weights})
+
+
+def grasp(task: ScoringTask) -> Scoring:
+    """Score by w (H g), what removing a weight takes from the gradient flow (Wang et al. 2020)."""
+    return score_until_settled(task, lambda task: Scoring(grasp_scores(task)))
+
+
+def synflow(task: ScoringTask) -> Scoring:
+    """Score by the flow through each weight of an all-positive network (Tanaka et al. 2020)."""
+    return Scoring(synflow_scores(task))
+
+
+def fisher_diagonal(task: ScoringTask) -> Scoring:
+    """Score by f."""
+    return score_with_fisher(task, lambda _w, _g, f: f)
+
+
+def fisher_pruning(task: ScoringTask) -> Scoring:
+    """Score by w^2 f / 2."""
+    return score_with_fisher(task, lambda w, _g, f: w.square() * f / 2)
+
+
+def fisher_taylor(task: ScoringTask) -> Scoring:
+    """Score by abs(w g + w^2 (s f) / 2): Fisher-Taylor Sensitivity, FTS (arXiv:2502.11450).
+
+    It estimates what the loss changes by when a weight is removed, to second order; s is `fisher_scale`.
+    """
+    return score_with_fisher(task, lambda w, g, sf: w * g + w.square() * sf / 2, scaled=True, signed=True)
+
+
+def brain_surgeon(task: ScoringTask) -> Scoring:
+    """Score by (s f) / 2 (w - g / (s f))^2, FBSS (arXiv:2502.11450).
+
+    A weight without Fisher information scores 0; in reference mode NaN, as published.
+    """
+
+    def published(w: Tensor, g: Tensor, sf: Tensor) -> Tensor:
+        return sf / 2 * (w - g / sf).square()
+
+    def guarded(w: Tensor, g: Tensor, sf: Tensor) -> Tensor:
+        return torch.where(sf > 0, published(w, g, sf), 0.0)
+
+    return score_with_fisher(task, published if task.settings.reference else guarded, scaled=True)
+
+
+def hutchinson_diagonal(task: ScoringTask) -> Scoring:
+    """Score by h, Hutchinson's estimate of the diagonal of the Hessian."""
+    return score_with_hessian(task, lambda _w, _g, h: h)
+
+
+def hutchinson_pruning(task: ScoringTask) -> Scoring:
+    """Score by w^2 h / 2."""
+    return score_with_hessian(task, lambda w, _g, h: w.square() * h / 2)
+
+
+def hutchinson_taylor(task: ScoringTask) -> Scoring:
+    """Score by abs(w g + w^2 h / 2): FTS with the Hessian in place of the Fisher diagonal."""
+    return score_with_hessian(task, lambda w, g, h: w * g + w.square() * h / 2, signed=True)
+
+
+CRITERIA: dict[str, Criterion] = {
+    "random": random,
+    "magnitude": magnitude,
+    "grad-norm": grad_norm,
+    "snip": snip,
+    "grasp": grasp,
+    "synflow": synflow,
+    "fisher-diag": fisher_diagonal,
+    "fisher-pruning": fisher_pruning,
+    "fts": fisher_taylor,
+    "fbss": brain_surgeon,
+    "hutch-diag": hutchinson_diagonal,
+    "hutch-pruning": hutchinson_pruning,
+    "hts": hutchinson_taylor,
+}
+"""By name, as in `CriterionSettings.criterion`. A new criterion is a function above and a line here."""
+
+
+def find_criterion(name: str) -> Criterion:
+    """Return the criterion of a name.
+
+    Raises:
+        PruningError: It is unknown; the right names are listed.
+    """
+    if name not in CRITERIA:
+        raise PruningError(f"criterion {name}", "is unknown", f"there are {', '.join(CRITERIA)}")
+    return CRITERIA[name]
 
 
 def scores(
@@ -55,11 +167,11 @@ def scores(
         batches: A list or loader of mini-batches; of one sample each in the paper.
         loss: Mean loss of a mini-batch.
         settings: Criterion and its options.
-        generator: Chance for `random` and the Hutchinson criteria.
+        rng: For `random` and the Hutchinson criteria.
         exclude: Parameters or modules that are never pruned: name the output layer.
 
     Raises:
-        PruningError: Nothing to prune, no mini-batch, or scores that are not finite.
+        PruningError: Unknown criterion, nothing to prune, no mini-batch, or scores that are not finite.
     """
     return score_weights(model, batches, loss, settings, rng, exclude).scores
 
@@ -72,7 +184,7 @@ def score_weights(
     rng: torch.Generator | None = None,
     exclude: Collection[str] = (),
 ) -> Scoring:
-    """As `scores`, with the number of samples and the size of the second-order term beside the first."""
+    """Score as `scores` does; the result also tells the samples and the size of the second-order term."""
     settings = settings or CriterionSettings()
     task = ScoringTask(
         model=model,
@@ -86,128 +198,26 @@ def score_weights(
 
 
 def score_task(task: ScoringTask) -> Scoring:
-    """The scores of a task: one number a weight, or what its `pool` makes of them."""
+    """Return the scores of a task: one number a weight, or what its `pool` makes of them."""
     settings = task.settings
     with torch.no_grad():
-        scoring = _score(task)
-        if task.pool is not None:
-            scoring = replace(scoring, scores=task.pool(scoring.scores))
-    if not (settings.reference and settings.criterion == "fbss"):
-        refuse_not_finite(scoring.scores, f"{settings.criterion} scores")
+        scoring = _score(task, find_criterion(settings.criterion))
+        scoring = replace(scoring, scores=pooled(task, scoring))
+    if not (settings.reference and settings.criterion == "fbss"):  # its NaN is part of what was published
+        refuse_non_finite(scoring.scores, f"{settings.criterion} scores")
     return scoring
 
 
-def _score(task: ScoringTask) -> Scoring:
-    criterion = CRITERIA[task.settings.criterion]
+def _score(task: ScoringTask, criterion: Criterion) -> Scoring:
     rounds = task.settings.round_count
-    if rounds == 1 or task.settings.criterion == "synflow":
+    if rounds == 1 or criterion is synflow:  # which has rounds of its own, on a copy
         return criterion(task)
     last: list[Scoring] = []
 
     def score(masks: WeightMasks) -> Scores:
-        with masked_meanwhile(task.model, masks):
+        with temporarily_masked(task.model, masks):
             last[:] = [criterion(task)]
         return last[0].scores
 
     in_rounds = score_in_rounds(score, task.settings, rounds)
     return replace(last[0], scores=in_rounds)
-
-
-def magnitude(task: ScoringTask) -> Scoring:
-    """abs(w)."""
-    return Scoring({name: w.detach().abs() for name, w in task.weights.items()})
-
-
-def random(task: ScoringTask) -> Scoring:
-    """Uniform numbers; the same generator state gives the same ones."""
-    device = task.rng.device
-    return Scoring(
-        {
-            name: torch.rand(w.shape, generator=task.rng, device=device).to(w.device)
-            for name, w in task.weights.items()
-        }
-    )
-
-
-def snip(task: ScoringTask) -> Scoring:
-    """abs(w G) (Lee et al. 2019); in reference mode divided by the total over all parameters."""
-    if not task.settings.reference:
-        return _from_fisher(first_order)(task)
-    everything = dict(task.model.named_parameters())
-    scoring = _from_fisher(first_order)(replace(task, weights=everything))
-    total = torch.stack([score.sum() for score in scoring.scores.values()]).sum()
-    return replace(scoring, scores={name: scoring.scores[name] / total for name in task.weights})
-
-
-def brain_surgeon(task: ScoringTask) -> Scoring:
-    """C/2 (w - G/C)^2 with C = s F; without Fisher information 0, and NaN in reference mode."""
-    score = surgeon_without_guard if task.settings.reference else surgeon
-    return _from_fisher(score, scaled=True)(task)
-
-
-def _from_fisher(score: TermScore, scaled: bool = False) -> Criterion:
-    def from_moments(task: ScoringTask, moments: Moments) -> Scoring:
-        scale = fisher_factor(moments, task.settings) if scaled else 1.0
-        return _score_terms(task, moments, moments.fisher, score, scale)
-
-    def criterion(task: ScoringTask) -> Scoring:
-        settle = task.settings.moments.settle
-        kept = KeptSet(task)
-        moments = measure_moments(
-            task.model,
-            task.batches,
-            task.loss,
-            task.weights,
-            task.settings.moments,
-            None if settle is None else lambda m: kept.change(from_moments(task, m).scores) < settle,
-        )
-        return replace(from_moments(task, moments), change=kept.last_change)
-
-    return criterion
-
-
-def _from_hessian(score: TermScore) -> Criterion:
-    def criterion(task: ScoringTask) -> Scoring:
-        moments = measure_moments(task.model, task.batches, task.loss, task.weights, task.settings.moments)
-        return _score_terms(task, moments, hutchinson_diagonal(task), score, 1.0)
-
-    return criterion
-
-
-def _score_terms(
-    task: ScoringTask, moments: Moments, curvature: dict[str, Tensor], score: TermScore, scale: float
-) -> Scoring:
-    """Layer by layer; the moments of a layer are let go once it is scored."""
-    scores, sizes = {}, SecondOrder(0.0, 0.0, scale)
-    if task.pool is not None:
-        score = SIGNED.get(task.settings.criterion, score)
-    for name, weight in task.weights.items():
-        terms = TaylorTerms(weight.detach(), moments.gradient.pop(name), curvature.pop(name).mul_(scale))
-        sizes = sizes.plus(terms)
-        scores[name] = score(terms)
-    return Scoring(scores, moments.samples, moments.batches, sizes, moments.engine)
-
-
-SIGNED: dict[CriterionName, TermScore] = {
-    "snip": lambda terms: terms.first,
-    "fts": lambda terms: terms.first + terms.second,
-    "hts": lambda terms: terms.first + terms.second,
-}
-"""Criteria that end in an absolute value, without it: what is summed over a channel."""
-
-CRITERIA: dict[CriterionName, Criterion] = {
-    "random": random,
-    "magnitude": magnitude,
-    "grad-norm": _from_fisher(gradient_alone),
-    "snip": snip,
-    "grasp": by_doubling(lambda task: Scoring(grasp(task))),
-    "synflow": lambda task: Scoring(synflow(task)),
-    "fisher-diag": _from_fisher(curvature_alone),
-    "fisher-pruning": _from_fisher(second_order),
-    "fts": _from_fisher(taylor_sum, scaled=True),
-    "fbss": brain_surgeon,
-    "hutch-diag": by_doubling(_from_hessian(curvature_alone)),
-    "hutch-pruning": by_doubling(_from_hessian(second_order)),
-    "hts": by_doubling(_from_hessian(taylor_sum)),
-}
-"""Criteria by name; `CriterionSettings.criterion` takes one of them."""

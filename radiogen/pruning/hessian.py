@@ -19,12 +19,12 @@ from radiogen.pruning.settings import (
     ScoringTask,
     loss_of,
     read_batches,
+    scoring_state,
 )
-from radiogen.pruning.state import as_found
 
 
-def grasp(task: ScoringTask) -> Scores:
-    """w * (H g): how much removing a weight would lessen the gradient flow (Wang et al. 2020).
+def grasp_scores(task: ScoringTask) -> Scores:
+    """Return w * (H g): how much removing a weight would lessen the gradient flow (Wang et al. 2020).
 
     H and g belong to the mean loss over all mini-batches, with the network's output divided by a temperature,
     and run over all parameters that can be trained. In reference mode the published FTS code: the opposite
@@ -35,8 +35,7 @@ def grasp(task: ScoringTask) -> Scores:
     trained = {name: p for name, p in task.model.named_parameters() if p.requires_grad} | task.weights
     with _tempered(task.model, temperature):
         moments = measure_moments(task.model, task.batches, task.loss, trained, task.settings.moments)
-        gradient = moments.gradient
-        product = _hessian_product(task, trained, gradient)
+        product = _hessian_product(task, trained, moments.gradient)
     scores = {name: (p.detach() * product[name]) for name, p in trained.items()}
     if reference:
         total = torch.stack([score.sum() for score in scores.values()]).sum().abs()
@@ -45,17 +44,18 @@ def grasp(task: ScoringTask) -> Scores:
 
 
 def hutchinson_diagonal(task: ScoringTask) -> dict[str, Tensor]:
-    """Hutchinson's estimate of the diagonal of the Hessian: the mean of v * (H v) over Rademacher vectors v.
+    """Estimate the diagonal of the Hessian: the mean of v * (H v) over Rademacher vectors v (Hutchinson).
 
-    Every mini-batch sees the same vectors, so their order does not matter.
+    Every mini-batch gets the same vectors, so their order does not matter.
     """
+    # Seeds in place of the vectors: one vector at a time is as large as the weights.
     seeds = [
         int(torch.randint(2**62, (), generator=task.rng, device=task.rng.device))
         for _ in range(task.settings.probes)
     ]
     total = {name: torch.zeros_like(w, requires_grad=False) for name, w in task.weights.items()}
     count = 0
-    with as_found(task.model, task.weights.values()):
+    with scoring_state(task.model, task.weights.values()):
         for batch in read_batches(share_of_rank(task.batches)):
             gradients = _differentiable_gradients(task.model, batch, task.loss, task.weights)
             for seed in seeds:
@@ -78,7 +78,7 @@ def _hessian_product(
 ) -> dict[str, Tensor]:
     total = {name: torch.zeros_like(w, requires_grad=False) for name, w in weights.items()}
     count = 0
-    with as_found(task.model, weights.values()):
+    with scoring_state(task.model, weights.values()):
         for batch in read_batches(share_of_rank(task.batches)):
             gradients = _differentiable_gradients(task.model, batch, task.loss, weights)
             for name, product in _vector_product(gradients, weights, vector).items():
@@ -88,10 +88,10 @@ def _hessian_product(
 
 
 def _means(total: dict[str, Tensor], count: int, probes: int = 1) -> dict[str, Tensor]:
-    """Sums over all processes, divided by the mini-batches of all of them and by the probes of each."""
+    """Add up over all processes, and divide by the mini-batches of all of them and by the probes of each."""
     all_reduce(total.values())
-    (everywhere,) = all_reduce_counts(count, like=next(iter(total.values())))
-    return {name: value.div_(everywhere * probes) for name, value in total.items()}
+    (batches,) = all_reduce_counts(count, like=next(iter(total.values())))
+    return {name: value.div_(batches * probes) for name, value in total.items()}
 
 
 def _differentiable_gradients(
@@ -100,18 +100,19 @@ def _differentiable_gradients(
     value = loss_of(model, batch, loss)
     if not value.requires_grad:
         return {}
-    with _named_if_not_smooth():
-        found = torch.autograd.grad(value, list(weights.values()), create_graph=True, allow_unused=True)
-    return {name: g for name, g in zip(weights, found, strict=True) if g is not None}
+    with _second_derivative_named():
+        gradients = torch.autograd.grad(value, list(weights.values()), create_graph=True, allow_unused=True)
+    return {name: g for name, g in zip(weights, gradients, strict=True) if g is not None}
 
 
 def _vector_product(
     gradients: Mapping[str, Tensor], weights: Mapping[str, nn.Parameter], vector: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
+    """Return H v by differentiating g . v once more; gradients that are constant add nothing."""
     curved = [name for name, g in gradients.items() if g.requires_grad]
     if not curved:
         return {}
-    with _named_if_not_smooth():
+    with _second_derivative_named():
         products = torch.autograd.grad(
             [gradients[name] for name in curved],
             list(weights.values()),
@@ -123,7 +124,8 @@ def _vector_product(
 
 
 @contextmanager
-def _named_if_not_smooth() -> Iterator[None]:
+def _second_derivative_named() -> Iterator[None]:
+    """Say that it was the second derivative which failed; running out of memory is something else."""
     try:
         yield
     except torch.OutOfMemoryError:

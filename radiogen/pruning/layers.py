@@ -1,4 +1,4 @@
-"""What is kept layer by layer, and whether anything still reaches through each layer."""
+"""The table of what weight masks keep of each layer, and the check for layer collapse."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from radiogen.errors import PruningError
 from radiogen.pruning.prunable import TRANSPOSED
 from radiogen.pruning.settings import Batch, Loss, WeightMasks
 from radiogen.pruning.synflow import differentiable, flow_total, ones_like_first, positive_copy
-from radiogen.pruning.weight_masks import matched
+from radiogen.pruning.weight_masks import match_masks
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class LayerRow:
 
     @property
     def share(self) -> float:
-        """The share of the weights that is kept."""
+        """Share of the weights that is kept."""
         return self.kept / self.weights
 
     @property
     def macs(self) -> int:
-        """Those with a kept weight: what is left for a machine that skips zeros, and no other."""
+        """MACs with a kept weight: what is left for a machine that skips zeros, and no other."""
         return self.macs_dense // self.weights * self.kept
 
 
@@ -46,16 +46,16 @@ def layer_table(
     loss: Loss | None = None,
     uses: Mapping[str, int] | None = None,
 ) -> list[LayerRow]:
-    """What the weight masks keep of each layer.
+    """Return what the weight masks keep of each layer.
 
     Args:
         model: The network; it is not changed.
         masks: Booleans by parameter name.
-        batches: With `loss`, shows the shapes of the input, so that cut paths are found too: a flow of ones
+        batches: With `loss`, gives the shapes of the input, so that cut paths are found too: a flow of ones
             through the network with positive weights and without biases must pass every layer that it passes
             in the dense network.
-        loss: Knows how the network takes its inputs.
-        uses: How often one pass multiplies each weight, of `weight_uses`, for the MACs.
+        loss: Calls the network with its inputs.
+        uses: How often one pass multiplies each weight, from `weight_uses`, for the MACs.
 
     Raises:
         PruningError: The masks are of another architecture; the layer is named.
@@ -63,18 +63,18 @@ def layer_table(
     modules = {id(module.weight): module for module in model.modules() if hasattr(module, "weight")}
     cut = set[str]() if batches is None or loss is None else cut_layers(model, masks, batches, loss)
     rows = []
-    for name, (weight, mask) in matched(model, masks).items():
-        out, into = _channels(modules.get(id(weight)), mask)
+    for name, (weight, mask) in match_masks(model, masks).items():
+        outputs, inputs = _live_channels(modules.get(id(weight)), mask)
         kept = int(mask.sum())
         rows.append(
             LayerRow(
                 name=name,
                 weights=mask.numel(),
                 kept=kept,
-                channels_in=into.numel(),
-                dead_in=int((~into).sum()),
-                channels_out=out.numel(),
-                dead_out=int((~out).sum()),
+                channels_in=inputs.numel(),
+                dead_in=int((~inputs).sum()),
+                channels_out=outputs.numel(),
+                dead_out=int((~outputs).sum()),
                 is_cut=kept > 0 and name in cut,
                 macs_dense=mask.numel() * (uses or {}).get(name, 0),
             )
@@ -83,76 +83,81 @@ def layer_table(
 
 
 def cut_layers(model: nn.Module, masks: WeightMasks, batches: Iterable[Batch], loss: Loss) -> set[str]:
-    """Names of the layers that something flows through in the dense network and nothing in the pruned one."""
+    """Return the layers that something flows through in the dense network and nothing in the pruned one."""
     network = positive_copy(model)
     with torch.no_grad():
         for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
+            # Without what is added on the way, a flow behind a cut would start anew.
             if name.rpartition(".")[2].startswith(("bias", "running_mean")):
                 tensor.zero_()
     parameters = dict(network.named_parameters(remove_duplicate=False))
     weights = {name: parameters[name] for name in masks}
     example = ones_like_first(batches)
-    dense = _flowing(network, weights, example, loss)
+    dense = _reached(network, weights, example, loss)
     with torch.no_grad():
         for name, mask in masks.items():
             weights[name].masked_fill_(~mask.to(weights[name].device), 0)
-    return dense - _flowing(network, weights, example, loss)
+    return dense - _reached(network, weights, example, loss)
 
 
-def _flowing(network: nn.Module, weights: Mapping[str, nn.Parameter], example: Batch, loss: Loss) -> set[str]:
-    """Names of the layers that a flow of ones passes; each gradient is let go once it has been looked at."""
-    passed: set[str] = set()
+def _reached(network: nn.Module, weights: Mapping[str, nn.Parameter], example: Batch, loss: Loss) -> set[str]:
+    """Return the layers that a flow of ones passes; each gradient is let go once it was read."""
+    reached: set[str] = set()
 
-    def look(name: str, weight: Tensor) -> None:
+    def read_gradient(name: str, weight: Tensor) -> None:
         if weight.grad is not None and bool(((weight.grad != 0) & (weight.detach() != 0)).any()):
-            passed.add(name)
+            reached.add(name)
         weight.grad = None
 
     handles = []
     try:
         with differentiable(weights):
             for name, weight in weights.items():
-                handles.append(weight.register_post_accumulate_grad_hook(partial(look, name)))  # type: ignore[no-untyped-call]
+                handles.append(weight.register_post_accumulate_grad_hook(partial(read_gradient, name)))  # type: ignore[no-untyped-call]
             total = flow_total(network, example, loss)
             if total.requires_grad:
                 total.backward(inputs=list(weights.values()))  # type: ignore[no-untyped-call]
     finally:
         for handle in handles:
             handle.remove()
-    return passed
+    return reached
 
 
 def check_collapse(table: list[LayerRow], allow: bool = False) -> None:
     """Refuse a network with a layer that nothing passes any more.
 
     Args:
-        table: Of `layer_table`.
-        allow: Accept it nevertheless.
+        table: From `layer_table`.
+        allow: Accept such layers.
 
     Raises:
         PruningError: A layer has collapsed; it is named.
     """
-    cure = (
+    hint = (
         "lower --sparsity, take --scope layer, --warmup epoch or --criterion random, "
         "or accept it with --allow-collapse"
     )
+    if allow:
+        return
     for row in table:
-        if allow:
-            return
         if row.kept == 0:
-            raise PruningError(row.name, f"none of its {row.weights} weights is kept", cure)
+            raise PruningError(row.name, f"none of its {row.weights} weights is kept", hint)
         if row.is_cut:
             raise PruningError(
                 row.name,
                 f"{row.kept} of {row.weights} weights are kept, but no path leads through them",
-                cure,
+                hint,
             )
 
 
-def _channels(module: nn.Module | None, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Which output and which input channels have a kept weight."""
+def _live_channels(module: nn.Module | None, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which output and which input channels have a kept weight.
+
+    Weights are (out, in / groups, ...), those of a transposed convolution (in, out / groups, ...).
+    """
     pairs = mask.reshape(*mask.shape[:2], -1).any(dim=2) if mask.dim() > 1 else mask.reshape(-1, 1)
     groups = int(getattr(module, "groups", 1))
     blocks = pairs.reshape(groups, -1, pairs.shape[1])
-    first, second = blocks.any(dim=2).reshape(-1), blocks.any(dim=1).reshape(-1)
-    return (second, first) if isinstance(module, TRANSPOSED) else (first, second)
+    first_axis = blocks.any(dim=2).reshape(-1)
+    second_axis = blocks.any(dim=1).reshape(-1)
+    return (second_axis, first_axis) if isinstance(module, TRANSPOSED) else (first_axis, second_axis)

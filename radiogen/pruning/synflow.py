@@ -11,33 +11,34 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from radiogen.pruning.rounds import score_in_rounds
+from radiogen.pruning.scoring import score_in_rounds
 from radiogen.pruning.settings import Batch, Loss, Scores, ScoringTask, WeightMasks, read_batches
 
 
-def synflow(task: ScoringTask) -> Scores:
-    """abs(w dR/dw), R the sum of the outputs on ones of the network with abs(w), in float64.
+def synflow_scores(task: ScoringTask) -> Scores:
+    """Return abs(w dR/dw), R the sum of the outputs on ones of the network with abs(w), in float64.
 
     Weights leave in rounds: after round i of n the share density^(i/n) is kept. The scores are those of the
     last round, and below all of them the weights that left earlier: `weight_masks` at the sparsity of the
     settings gives the weights of the last round.
 
-    The paper speaks of networks of convolutions, BatchNorm and ReLU, for which this is its rule. Where an
+    The paper is about networks of convolutions, BatchNorm and ReLU, for which this is its rule. Where an
     InstanceNorm, GroupNorm or LayerNorm would make the flow of ones vanish and a sigmoid or tanh would
-    saturate, they are replaced by positive maps: see `linear_flow`.
+    saturate, they are replaced by positive maps: see `LinearFlow`.
     """
     network = positive_copy(task.model)
     example = ones_like_first(task.batches)
-    names = _weights_of(network, task.weights)
+    parameters = dict(network.named_parameters())
+    weights = {name: parameters[name] for name in task.weights}
 
     def flow(masks: WeightMasks) -> Scores:
-        return flow_scores(network, example, names, task.loss, masks)
+        return flow_scores(network, example, weights, task.loss, masks)
 
     return score_in_rounds(flow, task.settings, rounds=task.settings.round_count)
 
 
 def positive_copy(model: nn.Module) -> nn.Module:
-    """A float64 copy in evaluation mode with every weight, bias and running statistic made positive."""
+    """Return a float64 copy in evaluation mode; weights, biases and running statistics are made positive."""
     network = copy.deepcopy(model).double().eval()
     with torch.no_grad():
         for tensor in [*network.parameters(), *network.buffers()]:
@@ -50,7 +51,7 @@ def positive_copy(model: nn.Module) -> nn.Module:
 
 
 def ones_like_first(batches: Iterable[Batch]) -> Batch:
-    """One sample of ones in float64, of the shapes of the first mini-batch."""
+    """Return one sample of ones in float64, of the shapes of the first mini-batch; integers stay."""
     first = next(iter(read_batches(batches)))
     return tuple(
         torch.ones_like(t[:1], dtype=torch.float64) if t.is_floating_point() else t[:1] for t in first
@@ -60,7 +61,7 @@ def ones_like_first(batches: Iterable[Batch]) -> Batch:
 def flow_scores(
     network: nn.Module, example: Batch, weights: Mapping[str, nn.Parameter], loss: Loss, masks: WeightMasks
 ) -> Scores:
-    """abs(w dR/dw) of a positive network, weights outside the masks being zero; changes `network`'s weights.
+    """Return abs(w dR/dw) of a positive network whose weights outside the masks are set to zero, in place.
 
     R is the sum of everything the network returns; the loss is called only because it knows how the network
     takes its inputs.
@@ -70,15 +71,15 @@ def flow_scores(
             weights[name].masked_fill_(~mask, 0)
     with differentiable(weights):
         total = flow_total(network, example, loss)
-        found = torch.autograd.grad(total, list(weights.values()), allow_unused=True)
+        gradients = torch.autograd.grad(total, list(weights.values()), allow_unused=True)
     return {
         name: torch.zeros_like(w) if g is None else (w.detach() * g).abs()
-        for (name, w), g in zip(weights.items(), found, strict=True)
+        for (name, w), g in zip(weights.items(), gradients, strict=True)
     }
 
 
 def flow_total(network: nn.Module, example: Batch, loss: Loss) -> Tensor:
-    """The sum of everything a positive network returns on ones."""
+    """Return the sum of everything a positive network returns on ones."""
     outputs: list[Tensor] = []
 
     def catch(_module: nn.Module, _inputs: Any, output: Any) -> None:
@@ -86,7 +87,7 @@ def flow_total(network: nn.Module, example: Batch, loss: Loss) -> Tensor:
 
     handle = network.register_forward_hook(catch)
     try:
-        with linear_flow():
+        with LinearFlow():
             loss(network, example)
     finally:
         handle.remove()
@@ -95,7 +96,7 @@ def flow_total(network: nn.Module, example: Batch, loss: Loss) -> Tensor:
 
 @contextmanager
 def differentiable(weights: Mapping[str, nn.Parameter]) -> Iterator[None]:
-    """Let some weights be differentiated by, meanwhile."""
+    """Make some weights differentiable inside the context."""
     try:
         for weight in weights.values():
             weight.requires_grad_(True)
@@ -106,8 +107,8 @@ def differentiable(weights: Mapping[str, nn.Parameter]) -> Iterator[None]:
             weight.requires_grad_(False)
 
 
-class linear_flow(TorchFunctionMode):  # noqa: N801, a context manager
-    """Inside, squashing and normalising functions let a positive flow pass instead of stopping it.
+class LinearFlow(TorchFunctionMode):
+    """A context in which squashing and normalising functions let a positive flow pass instead of stopping it.
 
     With m the mean of abs(x) over the tensor, held constant: instance, group and layer normalisation become
     x / m; a sigmoid becomes 1/2 + x / (4 m), a tanh x / m, as they are near zero. BatchNorm in evaluation
@@ -124,10 +125,11 @@ class linear_flow(TorchFunctionMode):  # noqa: N801, a context manager
 
 
 def _scaled(x: Tensor) -> Tensor:
+    # The smallest positive double keeps a flow that has died at zero instead of NaN.
     return x / x.detach().abs().mean().clamp_min(1e-300)
 
 
-def _opened(x: Tensor) -> Tensor:
+def _half_open(x: Tensor) -> Tensor:
     return 0.5 + _scaled(x) / 4
 
 
@@ -141,12 +143,7 @@ _POSITIVE: dict[Callable[..., Any], Callable[[Tensor], Tensor]] = {
     torch.tanh: _scaled,
     Tensor.tanh: _scaled,
     F.tanh: _scaled,
-    torch.sigmoid: _opened,
-    Tensor.sigmoid: _opened,
-    F.sigmoid: _opened,
+    torch.sigmoid: _half_open,
+    Tensor.sigmoid: _half_open,
+    F.sigmoid: _half_open,
 }
-
-
-def _weights_of(network: nn.Module, names: Iterable[str]) -> dict[str, nn.Parameter]:
-    every = dict(network.named_parameters())
-    return {name: every[name] for name in names}

@@ -11,8 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from radiogen.config import Settings
 from radiogen.errors import PruningError
-from radiogen.pruning.settings import Batch, Loss, loss_of, read_batches
-from radiogen.pruning.state import as_found
+from radiogen.pruning.settings import Batch, Loss, loss_of, read_batches, scoring_state
 
 
 class WarmUpSettings(Settings):
@@ -26,7 +25,7 @@ class WarmUpSettings(Settings):
 
 @dataclass(frozen=True)
 class WarmUp:
-    """What a warm-up did, in words for the run record."""
+    """Result of a warm-up, with a sentence for the run record."""
 
     batches: int
     note: str
@@ -39,7 +38,7 @@ def warm_up(
     settings: WarmUpSettings,
     rng: torch.Generator | None = None,
 ) -> WarmUp:
-    """Change a network as scoring should find it: these are then the weights that training starts from.
+    """Warm a network up, in place; training then starts from these weights.
 
     `bn` is one pass that changes nothing but the statistics of BatchNorm (the successor of arXiv:2502.11450),
     `epoch` one epoch of SGD (that paper). Modes, gradients and random state are left as they were found, and
@@ -50,7 +49,7 @@ def warm_up(
         batches: Mini-batches of the size of training.
         loss: Mean loss of a mini-batch.
         settings: Kind and rates.
-        generator: Chance for dropout during the epoch.
+        rng: Gives the seed of dropout during the epoch.
 
     Raises:
         PruningError: There is no mini-batch, or the loss of the epoch is not finite.
@@ -67,7 +66,7 @@ def _update_statistics(model: nn.Module, batches: Iterable[Batch], loss: Loss) -
     if not norms:
         return WarmUp(0, "warm-up bn: without effect, the network has no BatchNorm")
     count = 0
-    with as_found(model, differentiate=(), restore_buffers=False), torch.no_grad():
+    with scoring_state(model, differentiate=(), restore_buffers=False), torch.no_grad():
         for norm in norms:
             norm.train()
         for batch in read_batches(batches):
@@ -91,7 +90,7 @@ def _train_one_epoch(
         trained, settings.rate, momentum=settings.momentum, weight_decay=settings.weight_decay
     )
     count = 0
-    with as_found(model, trained, restore_buffers=False):
+    with scoring_state(model, trained, restore_buffers=False):
         torch.manual_seed(rng.initial_seed() if rng else 0)
         model.train()
         for batch in read_batches(batches):

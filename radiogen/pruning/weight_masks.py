@@ -1,9 +1,10 @@
-"""Choose the weights to keep from their scores, and lay the choice on a network."""
+"""Weight masks: choose the weights to keep, apply and hold the choice on a network, write and read it."""
 
 import json
 import math
 from collections.abc import Mapping
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,19 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
+from torch.utils.hooks import RemovableHandle
 
 from radiogen.errors import PruningError
 from radiogen.provenance import whole_file
-from radiogen.pruning.settings import Scope, Scores, WeightMasks, refuse_not_finite
+from radiogen.pruning.settings import Scope, Scores, WeightMasks, refuse_non_finite
 
 
 def weight_masks(
     scores: Scores, sparsity: float, scope: Scope = "global", reference: bool = False
 ) -> WeightMasks:
-    """Keep the k = max(1, floor((1 - sparsity) n)) highest scores, exactly k of n.
+    """Choose the weights to keep: the k = max(1, floor((1 - sparsity) n)) highest scores, exactly k.
 
     Args:
         scores: One number a weight by parameter name.
@@ -40,7 +43,7 @@ def weight_masks(
     """
     check_sparsity(sparsity)
     if not reference:
-        refuse_not_finite(scores, "scores")
+        refuse_non_finite(scores, "scores")
     if scope == "layer":
         return {name: _keep_highest({name: s}, sparsity, reference)[name] for name, s in scores.items()}
     return _keep_highest(scores, sparsity, reference)
@@ -61,11 +64,12 @@ def check_sparsity(sparsity: float) -> None:
 
 
 def kept_count(weights: int, sparsity: float) -> int:
-    """How many of n weights a sparsity keeps.
+    """Return how many of n weights a sparsity keeps.
 
     >>> kept_count(1000, 0.9)
     100
     """
+    # As decimals: in binary (1 - 0.9) * 1000 is 99.99..., and 99 would be kept.
     return max(1, math.floor((1 - Decimal(str(sparsity))) * weights))
 
 
@@ -75,8 +79,11 @@ def _keep_highest(scores: Scores, sparsity: float, reference: bool) -> WeightMas
         flat = torch.cat([score.flatten() for score in scores.values()])
         mask = torch.zeros_like(flat, dtype=torch.bool)
         mask[torch.topk(flat, int((1 - sparsity) * count)).indices] = True
-        parts = torch.split(mask, [score.numel() for score in scores.values()])
-        return {name: p.view(s.shape).clone() for (name, s), p in zip(scores.items(), parts, strict=True)}
+        layers = torch.split(mask, [score.numel() for score in scores.values()])
+        return {
+            name: layer.view(score.shape).clone()
+            for (name, score), layer in zip(scores.items(), layers, strict=True)
+        }
     kept = kept_count(count, sparsity)
     threshold = _kth_highest(scores, kept)
     masks = {name: (score > threshold).contiguous() for name, score in scores.items()}
@@ -89,7 +96,7 @@ def _keep_highest(scores: Scores, sparsity: float, reference: bool) -> WeightMas
 
 
 def _kth_highest(scores: Scores, k: int) -> float:
-    """Found in one copy of the scores: `torch.kthvalue` takes three times their memory beside it."""
+    """Return the k-th highest score, in the memory of one copy; `torch.kthvalue` takes three more."""
     flat = torch.cat([score.detach().flatten().cpu() for score in scores.values()])
     values = (flat if flat.dtype in (torch.float32, torch.float64) else flat.float()).numpy()
     values.partition(len(values) - k)
@@ -102,12 +109,12 @@ def apply_weight_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
     Raises:
         PruningError: The masks are of another architecture; the layer is named.
     """
-    for weight, mask in matched(model, masks).values():
+    for weight, mask in match_masks(model, masks).values():
         weight.detach().masked_fill_(~mask, 0)
 
 
-def matched(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, tuple[nn.Parameter, Tensor]]:
-    """Each mask beside its weight, on the weight's device; DDP, averaging and compile are looked through.
+def match_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, tuple[nn.Parameter, Tensor]]:
+    """Return each weight with its mask on its device; DDP, averaging and compile are unwrapped.
 
     Raises:
         PruningError: A mask has no weight or another shape; the layer is named.
@@ -143,16 +150,81 @@ def _unwrapped(model: nn.Module) -> nn.Module:
 
 
 def sparsity_of(masks: Mapping[str, Tensor]) -> float:
-    """The share of the masked weights that is removed."""
+    """Return the share of the masked weights that is removed."""
     total = sum(mask.numel() for mask in masks.values())
     return 1 - sum(int(mask.sum()) for mask in masks.values()) / total
+
+
+class MaskHooks:
+    """Hooks that keep masked weights at zero; made by `hold_weight_masks`, ended by `remove`."""
+
+    def __init__(self, model: nn.Module, masks: Mapping[str, Tensor], optimizer: Optimizer) -> None:
+        self._removed = [(weight, ~mask) for weight, mask in match_masks(model, masks).values()]
+        self._handles: list[RemovableHandle] = [
+            weight.register_hook(partial(_zero_where, removed))  # type: ignore[no-untyped-call]
+            for weight, removed in self._removed
+            if weight.requires_grad
+        ]
+        self._handles.append(optimizer.register_step_post_hook(self._zero_weights))
+        self._zero_weights(optimizer)
+
+    def _zero_weights(self, optimizer: Optimizer, *_step: Any) -> None:
+        """Zero the weights and what the optimiser remembers of them: momentum would move them again."""
+        with torch.no_grad():
+            for weight, removed in self._removed:
+                weight.masked_fill_(removed, 0)
+                for value in optimizer.state.get(weight, {}).values():
+                    if isinstance(value, Tensor) and value.shape == weight.shape:
+                        value.masked_fill_(removed, 0)
+
+    def remove(self) -> None:
+        """Let the weights go."""
+        for handle in self._handles:
+            handle.remove()
+
+
+def _zero_where(removed: Tensor, gradient: Tensor) -> Tensor:
+    return gradient.masked_fill(removed, 0)
+
+
+def hold_weight_masks(model: nn.Module, masks: Mapping[str, Tensor], optimizer: Optimizer) -> MaskHooks:
+    """Zero the weights outside the masks, now and after every step of an optimiser.
+
+    Their gradients are zero too, so that gradient clipping sees the pruned network, and so is what the
+    optimiser remembers of them (momentum, Adam's moments). Call it after a checkpoint was loaded.
+
+    Args:
+        model: The network, bare or wrapped by DDP, AveragedModel or torch.compile.
+        masks: Booleans by parameter name of the bare network.
+        optimizer: The optimiser that trains it.
+
+    Raises:
+        PruningError: The masks are of another architecture; the layer is named.
+    """
+    return MaskHooks(model, masks, optimizer)
+
+
+def check_masks_held(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """Refuse a network in which a weight outside the masks is not exactly zero; for use before saving.
+
+    Raises:
+        PruningError: Some are not, or the masks are of another architecture; the layer is named.
+    """
+    for name, (weight, mask) in match_masks(model, masks).items():
+        moved = int(weight.detach()[~mask].count_nonzero())
+        if moved:
+            raise PruningError(
+                name,
+                f"{moved} pruned weights are not zero",
+                "hold the weight masks with hold_weight_masks while training",
+            )
 
 
 SCHEMA = "radiogen weight masks 1"
 HEADER = "radiogen"  # one key only: safetensors writes several in an order that differs from run to run
 _SHAPES = TypeAdapter(dict[str, list[NonNegativeInt]])
 _ABOUT = TypeAdapter(dict[str, Any])
-_WAY_OUT = "give a weight_masks.safetensors that radiogen prune wrote"
+_HINT = "give a weight_masks.safetensors that radiogen prune wrote"
 
 
 def save_weight_masks(path: Path, masks: WeightMasks, about: Mapping[str, Any]) -> None:
@@ -185,17 +257,17 @@ def load_weight_masks(path: Path) -> tuple[WeightMasks, dict[str, Any]]:
         with safe_open(path, framework="numpy") as file:
             header = _ABOUT.validate_json((file.metadata() or {}).get(HEADER, "{}"))
             if header.get("schema") != SCHEMA:
-                raise PruningError(path, "holds no weight masks", _WAY_OUT)
+                raise PruningError(path, "holds no weight masks", _HINT)
             shapes = _SHAPES.validate_python(header["shapes"])
             about = _ABOUT.validate_python(header["about"])
             packed = {name: file.get_tensor(name) for name in shapes}
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise PruningError(path, f"cannot be read: {error}", _WAY_OUT) from error
+        raise PruningError(path, f"cannot be read: {error}", _HINT) from error
     return {name: _unpack(path, name, packed[name], shape) for name, shape in shapes.items()}, about
 
 
-def _unpack(path: Path, name: str, packed: Any, shape: list[int]) -> torch.Tensor:
+def _unpack(path: Path, name: str, packed: Any, shape: list[int]) -> Tensor:
     count = math.prod(shape)
     if packed.dtype != np.uint8 or packed.shape != ((count + 7) // 8,):
-        raise PruningError(path, f"{name} does not hold {count} bits", _WAY_OUT)
+        raise PruningError(path, f"{name} does not hold {count} bits", _HINT)
     return torch.from_numpy(np.unpackbits(packed, count=count).astype(bool).reshape(shape))

@@ -47,7 +47,7 @@ def generous_memory_mb(size: Sequence[int], batch: int) -> float:
 
 def window_memory_mb(network: nn.Module, channels: int, size: Sequence[int], batch: int) -> float:
     """Count from shapes how many MiB a forward pass takes beside the weights."""
-    from radiogen.pruning.prunable import measure_cost  # rarely needed: only where memory is short
+    from radiogen.pruning.costs import measure_cost  # rarely needed: only where memory is short
 
     shapes = [(batch, channels, *size), (batch, 1, *size)]
     inputs = [torch.empty(shape, device="meta") for shape in shapes]

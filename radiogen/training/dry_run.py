@@ -13,7 +13,7 @@ from radiogen.distributed import process_group, world_size
 from radiogen.errors import TrainingError
 from radiogen.io.cases import Case
 from radiogen.networks.raseg import RASeg, weight_count
-from radiogen.pruning.prunable import measure_cost
+from radiogen.pruning.costs import measure_cost
 from radiogen.runtime import Progress, free_memory_mb, no_progress, peak_memory_mb
 from radiogen.training.loop import averaged_copy
 from radiogen.training.patches import PatchDataset, TrainingBatches

@@ -25,7 +25,7 @@ from radiogen.io.tensors import load_tensors, read_about, save_tensors
 from radiogen.networks.raseg import RASeg
 from radiogen.optional import require
 from radiogen.provenance import clear_drafts, write_text
-from radiogen.pruning.holding import assert_held, hold_weight_masks
+from radiogen.pruning.weight_masks import check_masks_held, hold_weight_masks
 from radiogen.runtime import Progress, no_progress
 from radiogen.training.patches import PatchDataset, TrainingBatches
 from radiogen.training.prepared import PreparedCase
@@ -105,7 +105,7 @@ class TrainingLoop:
         if self.log:
             self.log.close(state)
         network.load_state_dict(self.weights.to_keep(best=bool(training.patience)))
-        assert_held(network, self.weight_masks)
+        check_masks_held(network, self.weight_masks)
         return state
 
     def _train(
@@ -146,7 +146,7 @@ class TrainingLoop:
             state.validation += rows
             self._keep_best(state, rows)
             self._write_log(state)
-        assert_held(self.network, self.weight_masks)
+        check_masks_held(self.network, self.weight_masks)
         state.epoch, state.step, state.losses = epoch + 1, 0, []
 
     def _validate(self) -> list[Row]:

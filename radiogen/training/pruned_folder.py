@@ -1,4 +1,4 @@
-"""Pruned folders: what radiogen prune writes and radiogen train --pruned reads."""
+"""The pruned folder that radiogen prune writes and radiogen train --pruned reads."""
 
 import csv
 import hashlib
@@ -17,22 +17,25 @@ from radiogen.model.folder import WEIGHTS, load_model
 from radiogen.networks.raseg import RASeg, RASegSettings, build_raseg, weight_count
 from radiogen.provenance import files_hash
 from radiogen.pruning.channel_pruning import ChannelRow
-from radiogen.pruning.controls import Overlap, overlap, overlap_table
+from radiogen.pruning.controls import MaskOverlap, overlap, overlap_table
+from radiogen.pruning.costs import weight_uses
 from radiogen.pruning.layers import LayerRow, layer_table
-from radiogen.pruning.prunable import prunable, weight_uses
+from radiogen.pruning.prunable import prunable
 from radiogen.pruning.settings import WeightMasks
 from radiogen.pruning.weight_masks import apply_weight_masks, load_weight_masks
 from radiogen.training.settings import RunSettings
 
-MASKS, CONFIG, LAYERS, START = "weight_masks.safetensors", "config.json", "layers.csv", "start.safetensors"
+MASKS = "weight_masks.safetensors"
 CHANNELS = "channel_masks.safetensors"
+CONFIG = "config.json"
+LAYERS = "layers.csv"
+START = "start.safetensors"
 
 
 class PrunedConfig(Settings):
-    """What the weight masks belong to; the network at its start is drawn anew from the seed.
+    """The network that the weight masks belong to; it is drawn anew from the seed.
 
-    Without channels the network is smaller than that of the settings: `network` says how, and there are no
-    weight masks.
+    If channels were removed there are no weight masks, and `network` has the smaller widths.
     """
 
     preset: str
@@ -47,7 +50,7 @@ class PrunedConfig(Settings):
 
 
 @dataclass(frozen=True)
-class Pruned:
+class PrunedFolder:
     """A pruned folder that has been read."""
 
     folder: Path
@@ -57,23 +60,24 @@ class Pruned:
 
     @property
     def network(self) -> RASegSettings:
-        """The widths of the network that is trained."""
+        """Settings of the network that is trained."""
         return self.config.network or self.config.settings.network
 
     @property
     def note(self) -> str:
-        """A sentence for the model card, if the network has fewer channels than its preset."""
+        """Sentence for the model card, if the network has fewer channels than its preset."""
         if self.config.network is None:
             return ""
         with torch.device("meta"):
-            left, dense = (weight_count(RASeg(s)) for s in (self.network, self.config.settings.network))
+            left = weight_count(RASeg(self.network))
+            dense = weight_count(RASeg(self.config.settings.network))
         return f"Channels were taken out before training; {left:,} of {dense:,} weights are left."
 
     def start(self) -> RASeg:
-        """The network at the weights it was scored at (those of the control, if one was taken), masked.
+        """Return the network at the weights it was scored at (those of the control if there is one), masked.
 
         Raises:
-            PruningError: They cannot be had again.
+            PruningError: They cannot be restored.
         """
         network = build_raseg(self.network, self.config.seed)
         if (self.folder / START).is_file():
@@ -90,7 +94,7 @@ class Pruned:
 
 
 def start_hash(network: nn.Module) -> str:
-    """One hash for all weights and buffers of a network."""
+    """Return one hash of all weights and buffers of a network."""
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
         digest.update(name.encode())
@@ -98,15 +102,15 @@ def start_hash(network: nn.Module) -> str:
     return digest.hexdigest()[:12]
 
 
-def read_pruned(folder: Path) -> Pruned:
+def read_pruned(folder: Path) -> PrunedFolder:
     """Read a pruned folder.
 
     Raises:
-        PruningError: It is not whole.
+        PruningError: A file is missing or damaged.
     """
     of_channels = (folder / CHANNELS).is_file()
-    chosen = folder / (START if of_channels else MASKS)
-    if not (folder / CONFIG).is_file() or not chosen.is_file():
+    tensors = folder / (START if of_channels else MASKS)
+    if not (folder / CONFIG).is_file() or not tensors.is_file():
         raise PruningError(folder, "is not a pruned folder", "give a folder that radiogen prune wrote")
     try:
         values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
@@ -114,13 +118,13 @@ def read_pruned(folder: Path) -> Pruned:
     except (ValueError, TypeError, ConfigError) as error:
         raise PruningError(folder / CONFIG, f"cannot be used: {error}", "prune again") from error
     masks = {} if of_channels else load_weight_masks(folder / MASKS)[0]
-    digest = files_hash(chosen, folder / CONFIG)
-    return Pruned(folder, config, masks, digest)
+    digest = files_hash(tensors, folder / CONFIG)
+    return PrunedFolder(folder, config, masks, digest)
 
 
 @dataclass(frozen=True)
 class PrunedTable:
-    """A pruned network: what made it, and its layers."""
+    """The settings a network was pruned with, and its layers."""
 
     about: dict[str, Any]
     layers: list[LayerRow]
@@ -128,7 +132,7 @@ class PrunedTable:
 
 
 def uses_of(settings: RunSettings) -> dict[str, int]:
-    """How often RA-Seg multiplies each weight in one patch; nothing is computed for it."""
+    """Count how often RA-Seg multiplies each weight in one patch, on the meta device."""
     return _uses(settings.network, settings.preprocessing.size)
 
 
@@ -139,7 +143,7 @@ def _uses(network: RASegSettings, size: tuple[int, int, int]) -> dict[str, int]:
 
 
 def show_pruned(folder: Path) -> PrunedTable:
-    """The table of layers of a pruned folder, or of a model that was trained with weight masks.
+    """Return the layers of a pruned folder, or of a model that was trained with weight masks.
 
     Raises:
         PruningError: The folder is neither, or damaged.
@@ -159,8 +163,8 @@ def show_pruned(folder: Path) -> PrunedTable:
     return PrunedTable(about, _read_layers(folder / LAYERS, LayerRow))
 
 
-def compare_pruned(first: Path, second: Path) -> tuple[list[Overlap], Overlap]:
-    """What two choices of weights (or of channels) keep in common, layer by layer and over all.
+def compare_pruned(first: Path, second: Path) -> tuple[list[MaskOverlap], MaskOverlap]:
+    """Count what two choices of weights (or of channels) keep in common, by layer and over all.
 
     Args:
         first: A pruned folder, a file of weight masks, or a model trained with them.
@@ -170,13 +174,14 @@ def compare_pruned(first: Path, second: Path) -> tuple[list[Overlap], Overlap]:
         PruningError: One cannot be read, they are of different networks (the layer is named), or of weights
             and of channels.
     """
-    one, two = read_masks(first), read_masks(second)
-    if _of_channels(one) != _of_channels(two):
-        channels, weights = (first, second) if _of_channels(one) else (second, first)
+    first_masks = read_masks(first)
+    second_masks = read_masks(second)
+    if _of_channels(first_masks) != _of_channels(second_masks):
+        channels, weights = (first, second) if _of_channels(first_masks) else (second, first)
         raise PruningError(
             channels, f"keeps channels, {weights.name} weights", "compare two of one --structure"
         )
-    return overlap_table(one, two), overlap(one, two)
+    return overlap_table(first_masks, second_masks), overlap(first_masks, second_masks)
 
 
 def _of_channels(masks: WeightMasks) -> bool:
@@ -184,7 +189,7 @@ def _of_channels(masks: WeightMasks) -> bool:
 
 
 def read_masks(path: Path) -> WeightMasks:
-    """The weight masks or kept channels of a folder or file, or the weights of a model that are not zero.
+    """Read weight masks or kept channels of a folder or file, or the weights of a model that are not zero.
 
     Raises:
         PruningError: There are none.
@@ -217,7 +222,13 @@ def _read_layers(path: Path, kind: type[Row]) -> list[Row]:
 
 
 def _layer_row(row: dict[str, str], kind: type[Row]) -> Row:
-    values: dict[str, Any] = {column.name: row[column.name] for column in fields(kind)}
-    words: dict[str, Any] = {"name": row["name"], "is_cut": row.get("is_cut") == "True"}
-    read: dict[str, Any] = {n: words[n] if n in words else int(value) for n, value in values.items()}
-    return kind(**read)
+    values: dict[str, Any] = {}
+    for column in fields(kind):
+        text = row[column.name]
+        if column.name == "name":
+            values[column.name] = text
+        elif column.name == "is_cut":
+            values[column.name] = text == "True"
+        else:
+            values[column.name] = int(text)
+    return kind(**values)

@@ -1,14 +1,25 @@
-"""The channels of RA-Seg: what makes each, what reads it, and the settings of a smaller one."""
+"""The channels of RA-Seg: the layers that produce and consume each, and the settings of a smaller network.
 
-from collections.abc import Iterator
-from functools import partial
+Described by hand, across skip concatenations, transposed convolutions, attentions and the four gates of a
+ConvLSTM. The proof is a test: the smaller network gives what the dense one gives with those slices at zero.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
 
 from radiogen.networks.raseg import RASeg, RASegSettings
-from radiogen.pruning.channel_groups import ChannelGroup, Channels, Widths, made_by, read_by
+from radiogen.pruning.channel_groups import (
+    ChannelGroup,
+    Channels,
+    ChannelSlice,
+    Widths,
+    consumer_slices,
+    producer_slices,
+)
 
 
 def raseg_channels(network: RASeg) -> Channels:
-    """Every channel of RA-Seg that can leave; the logits and the inputs stay.
+    """Describe every channel of RA-Seg that can leave; the logits and the inputs stay.
 
     - A channel of an encoder takes with it the channel of the attention that gates it.
     - A channel of a ConvLSTM is one of the hidden state and of the cell: four rows of both halves of the
@@ -20,7 +31,7 @@ def raseg_channels(network: RASeg) -> Channels:
 
 
 def resized_settings(settings: RASegSettings, widths: Widths) -> RASegSettings:
-    """The settings with other widths, by the names that `raseg_channels` gives them."""
+    """Return the settings with other widths, by the names that `raseg_channels` gives them."""
     recurrent = [
         before - 2 * (before // 2 - widths[name]) if settings.both_ways else widths[name]
         for before, name in _recurrent_names(settings)
@@ -47,26 +58,48 @@ def _after_join(settings: RASegSettings) -> str:
     return "joint.conv" if settings.joint else "head"
 
 
+class _Slices:
+    """Slices of the layers of one network, by layer name."""
+
+    def __init__(self, network: RASeg) -> None:
+        self._network = network
+
+    def produced(self, *layers: str, offsets: Sequence[int] = (0,)) -> tuple[ChannelSlice, ...]:
+        """Slices of the channels that come out of the layers."""
+        parts = [producer_slices(self._network, layer, offsets) for layer in layers]
+        return tuple(itertools.chain.from_iterable(parts))
+
+    def consumed(self, *layers: str, offset: int = 0) -> tuple[ChannelSlice, ...]:
+        """Slices of the channels that go into the layers, from `offset` of their input on."""
+        parts = [consumer_slices(self._network, layer, offset) for layer in layers]
+        return tuple(itertools.chain.from_iterable(parts))
+
+
 def _encoders(network: RASeg) -> Iterator[ChannelGroup]:
+    """Stem and encoders; the attention that gates an encoder's skip has a channel for each of its own."""
     settings = network.settings
-    made, read = partial(made_by, network), partial(read_by, network)
+    slices = _Slices(network)
     if settings.full_width:
-        after = [*read("encoders.0.conv"), *read(_after_join(settings), settings.full_width)]
-        yield ChannelGroup("stem", settings.full_width, tuple(made("stem.conv")), tuple(after), "full")
-    # Decoders 1 to 4 read the skip behind what comes from below.
-    beside = [*settings.decoder_widths[::-1], settings.recurrent_widths[-1]]
+        yield ChannelGroup(
+            "stem",
+            settings.full_width,
+            producers=slices.produced("stem.conv"),
+            consumers=slices.consumed("encoders.0.conv")
+            + slices.consumed(_after_join(settings), offset=settings.full_width),
+            width="full",
+        )
+    # A decoder reads its skip behind what comes from below: offsets of the skips in decoders 1 to 4.
+    skip_offsets = [*settings.decoder_widths[::-1], settings.recurrent_widths[-1]]
     for i, width in enumerate(settings.encoder_widths):
-        deeper = [f"encoders.{i + 1}.conv"] if i < 3 else [f"{c}.input_gates" for c in _cells(settings, 0)]
+        deeper = [f"encoders.{i + 1}.conv"] if i < 3 else _input_gates(settings, 0)
         if i == 3 and settings.prior_head:
             deeper.append("prior_head")
         yield ChannelGroup(
             f"encoder{i + 1}",
             width,
-            made=(*made(f"encoders.{i}.conv"), *made(f"attentions.{i}.conv"), *made(f"attentions.{i}.norm")),
-            read=(
-                *(part for layer in deeper for part in read(layer)),
-                *read(_decoder_layer(settings, i + 1), beside[i]),
-            ),
+            producers=slices.produced(f"encoders.{i}.conv", f"attentions.{i}.conv", f"attentions.{i}.norm"),
+            consumers=slices.consumed(*deeper)
+            + slices.consumed(_decoder_layer(settings, i + 1), offset=skip_offsets[i]),
         )
 
 
@@ -75,14 +108,17 @@ def _cells(settings: RASegSettings, layer: int) -> list[str]:
     return [f"{name}.up", f"{name}.down"] if settings.both_ways else [name]
 
 
+def _input_gates(settings: RASegSettings, layer: int) -> list[str]:
+    return [f"{cell}.input_gates" for cell in _cells(settings, layer)]
+
+
 def _recurrence(network: RASeg) -> Iterator[ChannelGroup]:
+    """One group for each ConvLSTM: its hidden state is produced by four gates and read by itself again."""
     settings = network.settings
-    made, read = partial(made_by, network), partial(read_by, network)
+    slices = _Slices(network)
     for layer, (width, name) in enumerate(_recurrent_names(settings)):
         is_last = layer + 1 == len(settings.recurrent_widths)
-        deeper = (
-            ["decoder4.conv"] if is_last else [f"{cell}.input_gates" for cell in _cells(settings, layer + 1)]
-        )
+        deeper = ["decoder4.conv"] if is_last else _input_gates(settings, layer + 1)
         cells = _cells(settings, layer)
         size = width // len(cells)
         for place, cell in enumerate(cells):
@@ -91,27 +127,36 @@ def _recurrence(network: RASeg) -> Iterator[ChannelGroup]:
             yield ChannelGroup(
                 cell,
                 size,
-                made=(*made(f"{cell}.input_gates", gates), *made(f"{cell}.hidden_gates", gates)),
-                read=(
-                    *read(f"{cell}.hidden_gates"),
-                    *(part for reader in deeper for part in read(reader, place * size)),
-                ),
+                producers=slices.produced(f"{cell}.input_gates", f"{cell}.hidden_gates", offsets=gates),
+                consumers=slices.consumed(f"{cell}.hidden_gates")
+                + slices.consumed(*deeper, offset=place * size),
                 width=name,
             )
 
 
 def _decoders(network: RASeg) -> Iterator[ChannelGroup]:
     settings = network.settings
-    made, read = partial(made_by, network), partial(read_by, network)
+    slices = _Slices(network)
     for number, width in zip((4, 3, 2), settings.decoder_widths, strict=True):
-        after = [*read(_decoder_layer(settings, number - 1))]
+        consumers = [_decoder_layer(settings, number - 1)]
         if number - 2 < settings.deep_supervision:
-            after += read(f"side_heads.{number - 2}")
-        yield ChannelGroup(f"decoder{number}", width, tuple(made(f"decoder{number}.conv")), tuple(after))
-    if settings.full_width:
-        made_here, joined = tuple(made("decoder1.conv")), tuple(read(_after_join(settings)))
-        yield ChannelGroup("decoder1", settings.full_width, made_here, joined, "full")
-    if settings.joint:
+            consumers.append(f"side_heads.{number - 2}")
         yield ChannelGroup(
-            "joint", settings.full_width, tuple(made("joint.conv")), tuple(read("head")), "full"
+            f"decoder{number}",
+            width,
+            producers=slices.produced(f"decoder{number}.conv"),
+            consumers=slices.consumed(*consumers),
+        )
+    full_resolution = []
+    if settings.full_width:
+        full_resolution.append(("decoder1", "decoder1.conv", _after_join(settings)))
+    if settings.joint:
+        full_resolution.append(("joint", "joint.conv", "head"))
+    for name, producer, consumer in full_resolution:
+        yield ChannelGroup(
+            name,
+            settings.full_width,
+            producers=slices.produced(producer),
+            consumers=slices.consumed(consumer),
+            width="full",
         )

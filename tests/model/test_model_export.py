@@ -20,7 +20,7 @@ from radiogen.model.folder import Model, ModelConfig, load_model, save_model
 from radiogen.model.monai_bundle import load_script
 from radiogen.model.network_input import Preprocessing
 from radiogen.networks.raseg import RASegSettings, build_raseg
-from radiogen.pruning.channel_pruning import cut
+from radiogen.pruning.channel_pruning import remove_channels
 from radiogen.segmentation.inference import Inference, InferenceSettings
 from radiogen.training.raseg_channels import raseg_channels
 from radiogen.training.settings import load_preset
@@ -49,7 +49,7 @@ def pruned():
         group.name: torch.randperm(group.size, generator=rng) < max(2, group.size // 2)
         for group in channels.groups
     }
-    return cut(network, channels, kept), preprocessing
+    return remove_channels(network, channels, kept), preprocessing
 
 
 def made_model(folder, name):

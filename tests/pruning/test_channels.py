@@ -16,21 +16,21 @@ from radiogen.pruning.channel_choice import ChannelSettings, choose_channels
 from radiogen.pruning.channel_groups import (
     ChannelGroup,
     Channels,
-    Slice,
+    ChannelSlice,
     check_groups,
-    made_by,
-    read_by,
+    consumer_slices,
+    producer_slices,
     zero_channels,
 )
 from radiogen.pruning.channel_pruning import (
     choose_in_rounds,
-    cut,
     prune_channels,
+    remove_channels,
     score_channels,
     sum_over_channels,
 )
+from radiogen.pruning.costs import measure_cost
 from radiogen.pruning.criteria import CRITERIA
-from radiogen.pruning.prunable import measure_cost
 from radiogen.pruning.settings import CriterionSettings
 
 
@@ -70,8 +70,8 @@ def unet(top: int = 6, bottom: int = 10, up: int = 5) -> PlainUNet:
 def unet_channels(model: PlainUNet) -> Channels:
     top, bottom, up = (m.weight.shape[axis] for m, axis in ((model.first, 0), (model.down, 0), (model.up, 1)))
 
-    def group(name: str, size: int, made: list[str], read: list[list[Slice]]) -> ChannelGroup:
-        every = [part for layer in made for part in made_by(model, layer)]
+    def group(name: str, size: int, made: list[str], read: list[list[ChannelSlice]]) -> ChannelGroup:
+        every = [part for layer in made for part in producer_slices(model, layer)]
         return ChannelGroup(name, size, tuple(every), tuple(part for parts in read for part in parts))
 
     return Channels(
@@ -80,15 +80,15 @@ def unet_channels(model: PlainUNet) -> Channels:
                 "top",
                 top,
                 ["first", "first_norm", "slope"],
-                [read_by(model, "down"), read_by(model, "last", up)],
+                [consumer_slices(model, "down"), consumer_slices(model, "last", up)],
             ),
             group(
                 "bottom",
                 bottom,
                 ["down", "down_norm", "residual", "each_norm"],
-                [read_by(model, "residual"), read_by(model, "up")],
+                [consumer_slices(model, "residual"), consumer_slices(model, "up")],
             ),
-            group("up", up, ["up"], [read_by(model, "last")]),
+            group("up", up, ["up"], [consumer_slices(model, "last")]),
         ),
         lambda widths: PlainUNet(widths["top"], widths["bottom"], widths["up"]),
     )
@@ -105,13 +105,13 @@ def squares(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
     return model(batch[0]).square().mean()
 
 
-@pytest.mark.parametrize("part", ["made", "read", "slices"])
+@pytest.mark.parametrize("part", ["producers", "consumers", "slices"])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_smaller_unet_is_the_dense_one_with_those_channels_at_zero(part, seed):
     model, x = unet(), images()[0][0]
     channels = unet_channels(model)
     kept = some_kept(channels, seed)
-    small = cut(model, channels, kept)
+    small = remove_channels(model, channels, kept)
     expected = model(x)
     zero_channels(model, {group.name: getattr(group, part) for group in channels.groups}, kept)
     assert (model(x) - small(x)).abs().max() < 1e-12 < (expected - small(x)).abs().max()
@@ -125,15 +125,16 @@ def test_a_wrong_wire_would_be_seen():
         wrong = dataclasses.replace(part, offset=part.offset - 1 if part.offset else 0)
         parts = [*top.slices[:number], *([wrong] if wrong != part else []), *top.slices[number + 1 :]]
         crossed = Channels(
-            (dataclasses.replace(top, made=tuple(parts), read=()), *channels.groups[1:]), channels.resized
+            (dataclasses.replace(top, producers=tuple(parts), consumers=()), *channels.groups[1:]),
+            channels.resized,
         )
         if wrong == part:
             with pytest.raises(RuntimeError, match="size mismatch"):
-                cut(model, crossed, kept)
+                remove_channels(model, crossed, kept)
             continue
-        small = cut(model, crossed, kept)
+        small = remove_channels(model, crossed, kept)
         dense = copy.deepcopy(model)
-        zero_channels(dense, {group.name: group.made for group in channels.groups}, kept)
+        zero_channels(dense, {group.name: group.producers for group in channels.groups}, kept)
         assert (dense(x) - small(x)).abs().max() > 1e-3
 
 
@@ -148,7 +149,9 @@ def two_layers() -> nn.Sequential:
     return model
 
 
-HIDDEN = ChannelGroup("hidden", 2, (Slice("0.weight", 0), Slice("0.bias", 0)), (Slice("1.weight", 1),))
+HIDDEN = ChannelGroup(
+    "hidden", 2, (ChannelSlice("0.weight", 0), ChannelSlice("0.bias", 0)), (ChannelSlice("1.weight", 1),)
+)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +177,9 @@ def test_scores_are_summed_by_hand(criterion, expected):
 
 def test_a_weight_from_a_channel_to_itself_counts_once():
     weight = torch.arange(12.0).reshape(6, 2)  # two gates of three rows, the first of them left alone
-    group = ChannelGroup("cell", 2, (Slice("w", 0, 1), Slice("w", 0, 4)), (Slice("w", 1),))
+    group = ChannelGroup(
+        "cell", 2, (ChannelSlice("w", 0, 1), ChannelSlice("w", 0, 4)), (ChannelSlice("w", 1),)
+    )
     rows, columns = weight.sum(1), weight.sum(0)
     by_hand = [
         rows[1] + rows[4] + columns[0] - weight[1, 0] - weight[4, 0],
@@ -253,7 +258,7 @@ def test_global_moves_channels_to_the_layer_that_scores_higher_but_not_below_the
 
 def test_a_channel_that_left_in_an_early_round_is_zero_and_does_not_come_back():
     wide = nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 1))
-    group = ChannelGroup("g", 4, tuple(made_by(wide, "0")), tuple(read_by(wide, "1")))
+    group = ChannelGroup("g", 4, tuple(producer_slices(wide, "0")), tuple(consumer_slices(wide, "1")))
     seen = []
 
     def score(network):
@@ -385,11 +390,11 @@ def test_controls_keep_the_widths_and_change_channels_or_values():
 def test_layers_that_couple_their_channels_and_wrong_descriptions_are_named():
     coupled = nn.Sequential(nn.GroupNorm(2, 4), nn.Conv2d(4, 4, 1, groups=2))
     with pytest.raises(PruningError, match=r"0: is a GroupNorm that couples"):
-        made_by(coupled, "0")
+        producer_slices(coupled, "0")
     with pytest.raises(PruningError, match=r"1: is a Conv2d that couples"):
-        read_by(coupled, "1")
+        consumer_slices(coupled, "1")
     with pytest.raises(PruningError, match=r"up\.weight: has no 10 channels of bottom from 3 on axis 0"):
-        group = ChannelGroup("bottom", 10, (), (Slice("up.weight", 0, 3),))
+        group = ChannelGroup("bottom", 10, (), (ChannelSlice("up.weight", 0, 3),))
         check_groups(unet(), [group])
     with pytest.raises(PruningError, match="reference: is for single weights"):
         prune_channels(

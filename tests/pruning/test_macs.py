@@ -5,7 +5,7 @@ from pruning_networks import mixed
 from torch import nn
 
 from radiogen.networks.raseg import RASeg, RASegSettings
-from radiogen.pruning.prunable import count_macs, weight_uses
+from radiogen.pruning.costs import count_macs, weight_uses
 
 
 def test_macs_of_plain_grouped_transposed_and_shared_layers() -> None:

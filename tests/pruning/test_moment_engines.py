@@ -34,7 +34,7 @@ class Interacting(nn.Module):
 
 
 class SlicesFirst(nn.Module):
-    """Reads slices as rows with the samples innermost, which the native engine does not expect."""
+    """Reads slices as rows with the samples innermost, which the hooks do not expect."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,39 +104,35 @@ def assert_equal(found: Moments, truth: Moments) -> None:
 
 
 @pytest.mark.parametrize("settings", [{}, {"memory_mb": 1}], ids=str)
-@pytest.mark.parametrize("engine", ["auto", "native", "func"])
+@pytest.mark.parametrize("engine", ["auto", "hooks"])
 @pytest.mark.parametrize("case", CASES)
 def test_engines_give_the_moments_of_the_loop(case: str, engine: str, settings: dict[str, int]) -> None:
-    if engine == "func" and case == "unusual layers":
-        pytest.skip("torch.func cannot map one of its layers")
     model, batches, loss = CASES[case]
     chosen = MomentSettings.model_validate({"engine": engine} | settings)
     state = copy.deepcopy(model.state_dict())
     found = measure_moments(model, batches, loss, prunable(model), chosen)
-    assert found.engine == ("func" if engine == "func" else "native")
+    assert found.engine == "hooks"
     assert_equal(found, gradient_moments(model, batches, loss))
     assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
-    assert all(isinstance(p, nn.Parameter) and p.grad is None for p in model.parameters())
-    assert not any("forward" in vars(module) for module in model.modules())
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    assert not any(module._forward_hooks for module in model.modules())
 
 
 @settings(max_examples=25)
 @given(
     st.permutations(range(11)),
-    st.sampled_from(["native", "func"]),
     st.integers(1, 40),
     st.sampled_from(["fts", "snip", "fisher-pruning", "fbss"]),
 )
 def test_scores_depend_neither_on_the_order_nor_on_what_is_taken_together(
-    order: list[int], engine: str, chunk: int, criterion: str
+    order: list[int], chunk: int, criterion: str
 ) -> None:
     batches = images(11, size=1)
     plain = CriterionSettings(criterion=criterion, moments=MomentSettings(engine="loop"))
-    moments = MomentSettings(engine=engine)
-    fast = CriterionSettings(criterion=criterion, moments=moments)
+    fast = CriterionSettings(criterion=criterion, moments=MomentSettings(engine="hooks"))
     truth = score_weights(classifier(), batches, cross_entropy, plain).scores
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("radiogen.pruning.engine_choice.LARGEST_CHUNK", chunk)
+        patch.setattr("radiogen.pruning.measuring.LARGEST_CHUNK", chunk)
         mixed_up = [batches[number] for number in order]
         found = score_weights(classifier(), mixed_up, cross_entropy, fast).scores
     for name, score in truth.items():
@@ -149,7 +145,7 @@ def test_weight_masks_are_those_of_the_loop(both: str) -> None:
     model = classifier().to(dtype)
     batches = [(x.to(dtype), y) for x, y in images(12, size=1)]
     masks = []
-    for engine in ("loop", "native"):
+    for engine in ("loop", "hooks"):
         settings = CriterionSettings(moments=MomentSettings(engine=engine))
         masks.append(weight_masks(score_weights(model, batches, cross_entropy, settings).scores, 0.8))
     same = [bool((masks[0][name] == masks[1][name]).double().mean() > 0.995) for name in masks[0]]
@@ -163,35 +159,49 @@ def test_weight_masks_are_those_of_the_loop(both: str) -> None:
     [(Interacting(), lines((1, 8))), (SlicesFirst(), lines((4, 8))), (ByHand(), lines((1, 4)))],
     ids=["samples interact", "samples innermost", "weights by hand"],
 )
-def test_an_engine_that_does_not_fit_is_refused_and_auto_finds_one_that_does(
+def test_hooks_that_do_not_fit_are_refused_and_auto_takes_the_loop(
     model: nn.Module, batches: list[Batch]
 ) -> None:
     model = model.double()
-    with pytest.raises(PruningError, match=r"engine native: .*take engine auto or loop"):
-        measure_moments(model, batches, half_squares, prunable(model), MomentSettings(engine="native"))
+    with pytest.raises(PruningError, match=r"engine hooks: .*take engine auto or loop"):
+        measure_moments(model, batches, half_squares, prunable(model), MomentSettings(engine="hooks"))
     found = measure_moments(model, batches, half_squares, prunable(model))
-    assert found.engine in ("func", "loop")
+    assert found.engine == "loop"
     assert_equal(found, gradient_moments(model, batches, half_squares))
 
 
-def test_a_failed_engine_leaves_the_network_as_it_was() -> None:
-    model = mixed()
+class FailsTogether(nn.Module):
+    """Works for one sample at a time only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(1, 1, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv(x).view(1, 1, -1)
+        return out
+
+
+def test_failed_hooks_leave_the_network_as_it_was() -> None:
+    model = FailsTogether().double()
     parameters = dict(model.named_parameters())
-    with pytest.raises(PruningError, match="engine func: fails"):
-        measure_moments(model, volumes() * 3, half_squares, prunable(model), MomentSettings(engine="func"))
-    assert all(p is parameters[name] for name, p in model.named_parameters())
-    assert model.shared.weight is model.again.weight
+    weights = prunable(model)
+    with pytest.raises(PruningError, match=r"engine hooks: .*fails"):
+        measure_moments(model, lines((1, 8)), half_squares, weights, MomentSettings(engine="hooks"))
+    assert all(p is parameters[name] and p.requires_grad for name, p in model.named_parameters())
+    assert not model.conv._forward_hooks
+    assert measure_moments(model, lines((1, 8)), half_squares, weights).engine == "loop"
 
 
-def test_a_loss_that_changes_what_the_network_is_given_is_refused_or_mapped() -> None:
+def test_a_loss_that_changes_what_the_network_is_given_goes_through_the_loop() -> None:
     def shifted(network: nn.Module, batch: Batch) -> Tensor:
         return cross_entropy(network, (batch[0] + 1, batch[1]))
 
     model, batches = classifier(), images(6, size=1)
     with pytest.raises(PruningError, match="changes what the network is given"):
-        measure_moments(model, batches, shifted, prunable(model), MomentSettings(engine="native"))
+        measure_moments(model, batches, shifted, prunable(model), MomentSettings(engine="hooks"))
     found = measure_moments(model, batches, shifted, prunable(model))
-    assert found.engine == "func"
+    assert found.engine == "loop"
     assert_equal(found, gradient_moments(model, batches, shifted))
 
 
@@ -220,7 +230,23 @@ def test_settling_goes_on_while_the_kept_set_changes() -> None:
     assert scoring.change > 0
 
 
-@pytest.mark.parametrize("wrong", [{"engine": "fast"}, {"jobs": 0}, {"settle": 1.0}, {"memory_mb": 0}])
+def test_weights_of_norms_go_through_the_loop() -> None:
+    model, batches = classifier(), images(6, size=1)
+    weights = dict(model.named_parameters())
+    with pytest.raises(PruningError, match=r"engine hooks: .*is no weight of a convolution or linear layer"):
+        measure_moments(model, batches, cross_entropy, weights, MomentSettings(engine="hooks"))
+    found = measure_moments(model, batches, cross_entropy, weights)
+    assert found.engine == "loop"
+    assert_equal(found, gradient_moments(model, batches, cross_entropy, weights))
+
+
+def test_the_former_name_of_the_hooks_is_read_and_a_removed_engine_says_what_to_take() -> None:
+    assert MomentSettings.model_validate({"engine": "native"}).engine == "hooks"
+    with pytest.raises(ValueError, match=r"engine func was removed.*take auto, hooks or loop"):
+        MomentSettings.model_validate({"engine": "func"})
+
+
+@pytest.mark.parametrize("wrong", [{"engine": "fast"}, {"jobs": 2}, {"settle": 1.0}, {"memory_mb": 0}])
 def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="validation error"):
         MomentSettings.model_validate(wrong)

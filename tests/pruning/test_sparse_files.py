@@ -14,9 +14,8 @@ from radiogen.errors import PruningError
 from radiogen.io.tensors import HEADER, PLACES, load_tensors, read_about, save_tensors
 from radiogen.networks.raseg import build_raseg
 from radiogen.pruning.criteria import scores
-from radiogen.pruning.holding import hold_weight_masks
 from radiogen.pruning.settings import CriterionSettings
-from radiogen.pruning.weight_masks import apply_weight_masks, weight_masks
+from radiogen.pruning.weight_masks import apply_weight_masks, hold_weight_masks, weight_masks
 from radiogen.training.loop import (
     TrainedWeights,
     load_checkpoint,

@@ -12,9 +12,8 @@ from torch.optim import SGD
 from radiogen.distributed import process_group
 from radiogen.io.tensors import save_tensors
 from radiogen.pruning.criteria import score_weights
-from radiogen.pruning.holding import assert_held, hold_weight_masks
 from radiogen.pruning.settings import CriterionSettings, MomentSettings
-from radiogen.pruning.weight_masks import weight_masks
+from radiogen.pruning.weight_masks import check_masks_held, hold_weight_masks, weight_masks
 
 CRITERIA = ("fts", "grasp", "hts")
 
@@ -38,7 +37,7 @@ def main(out: Path) -> None:
                 optimizer.zero_grad()
                 cross_entropy(model, batch).backward()
                 optimizer.step()
-                assert_held(model, masks)
+                check_masks_held(model, masks)
         save_tensors(out / f"trained{rank}.safetensors", model.module.state_dict())
         save_tensors(out / f"masks{rank}.safetensors", masks)
 

@@ -14,7 +14,7 @@ from radiogen.model.folder import load_model, read_model_config
 from radiogen.networks.raseg import RASeg, RASegSettings, build_raseg
 from radiogen.pruning.channel_choice import ChannelSettings
 from radiogen.pruning.channel_groups import Channels, zero_channels
-from radiogen.pruning.channel_pruning import cut, prune_channels
+from radiogen.pruning.channel_pruning import prune_channels, remove_channels
 from radiogen.pruning.settings import CriterionSettings
 from radiogen.segmentation.segment import SegmentOptions, segment
 from radiogen.training.prune import PruneOptions, prune
@@ -71,12 +71,12 @@ def test_the_smaller_raseg_is_the_dense_one_with_those_channels_at_zero(name):
         norm.running_var.uniform_(0.5, 2)
     channels, given = raseg_channels(network), inputs(settings)
     kept = some_kept(channels)
-    small = cut(network, channels, kept)
+    small = remove_channels(network, channels, kept)
     assert small.settings != settings and sum(p.numel() for p in small.parameters()) < 0.25 * sum(
         p.numel() for p in network.parameters()
     )
     found, dense = small(*given), network(*given)
-    for parts in ("made", "read"):  # first only what makes the channels, then also what reads them
+    for parts in ("producers", "consumers"):  # first only the producers, then the consumers as well
         zero_channels(network, {group.name: getattr(group, parts) for group in channels.groups}, kept)
         assert (network(*given) - found).abs().max() < 1e-12 * dense.abs().max()
     assert (dense - found).abs().max() > 1e-3
