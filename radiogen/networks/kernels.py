@@ -52,8 +52,6 @@ class FastUpConvolution(nn.ConvTranspose3d):
     gradients 104 instead of 209.
     """
 
-    computes_as = nn.ConvTranspose3d  # so that scoring may take its gradients as those of one
-
     def __init__(self, in_width: int) -> None:
         super().__init__(in_width, 1, kernel_size=3, stride=2, padding=1, output_padding=1)
 
