@@ -46,7 +46,7 @@ class CasePlan:
 
 
 def is_done(plan: CasePlan, cases: Path) -> bool:
-    """Whether the case is there, made from the same series.
+    """Return whether the case is there, made from the same series.
 
     Raises:
         CaseError: A case of this name was made from another series.
@@ -61,7 +61,7 @@ def is_done(plan: CasePlan, cases: Path) -> bool:
 
 
 def was_made_alike(plan: CasePlan, cases: Path) -> bool:
-    """Whether the run record of a finished case names the same options."""
+    """Return whether the run record of a finished case names the same options."""
     try:
         record = json.loads((cases / plan.case_id / RECORD).read_text(encoding="utf-8"))
     except ValueError:
@@ -148,7 +148,7 @@ def _about(
 
 
 def _combined(files: Sequence[Path]) -> str:
-    """One SHA-256 for many files, whatever their names and order."""
+    """Return one SHA-256 for many files, whatever their names and order."""
     return hashlib.sha256("\n".join(sorted(file_sha256(path) for path in files)).encode()).hexdigest()
 
 

@@ -95,10 +95,10 @@ def convert(
     files = [out]
     with whole_file(out) as draft:
         if is_dicom and ct is not None:
-            maker = OutlineAuthor(one_line(made_by), "not stated" if made_by else "")
+            author = OutlineAuthor(one_line(made_by), "not stated" if made_by else "")
             code = code or ("neoplasm" if outline.kind == "mask" else "tissue")
             make = make_seg if to == "dicom-seg" else make_rtstruct
-            outlines = Outlines(read.labels, read.names, maker, _scan(ct, keep_patient), code == "neoplasm")
+            outlines = Outlines(read.labels, read.names, author, _scan(ct, keep_patient), code == "neoplasm")
             write_dicom(make(outlines), draft)
             back, reader = _dicom_again(read, draft, to == "dicom-seg", ct)
         else:
@@ -137,7 +137,7 @@ def _scan(ct: ReferenceGrid, keep_patient: bool) -> ReferencedCt:
 
 
 def _dicom_again(read: LabelMap, path: Path, is_seg: bool, ct: ReferenceGrid) -> tuple[sitk.Image, str]:
-    """The labels that a DICOM file holds, and who read them."""
+    """Return the labels that a DICOM file holds, and who read them."""
     back = read_label_map(OutlineFile(path, "seg" if is_seg else "rtstruct"), ct, None, None)
     order = np.zeros(256, np.uint8)  # DICOM numbers structures from 1
     order[np.arange(1, len(read.names) + 1)] = list(read.names)
@@ -147,14 +147,14 @@ def _dicom_again(read: LabelMap, path: Path, is_seg: bool, ct: ReferenceGrid) ->
 
 
 def _volume_again(read: LabelMap, path: Path) -> tuple[sitk.Image, str]:
-    """The labels that a volume file holds, and who read them."""
+    """Return the labels that a volume file holds, and who read them."""
     if path.name.lower().endswith(NIFTI_ENDINGS):
         return read_mask(path), str(certify([path], read.labels)["reader"])
     return sitk.ReadImage(str(path)), f"SimpleITK {sitk.Version_VersionString()}"
 
 
 def _check(expected: sitk.Image, found: sitk.Image, out: Path, reader: str) -> float:
-    """How far off the centroids are at most, in mm.
+    """Return how far off the centroids are at most, in mm.
 
     Raises:
         OutputError: A voxel is another, or the grid lies elsewhere.

@@ -12,21 +12,22 @@ import SimpleITK as sitk
 from pydicom import dcmread
 
 from radiogen.errors import VolumeError
-from radiogen.io.dicom.acquisition import TAGS, describe
+from radiogen.io.dicom.acquisition import ACQUISITION_KEYS, describe_acquisition
 from radiogen.io.dicom.pixels import HIGHEST_HU, LOWEST_HU
 from radiogen.io.dicom.series import Series, SeriesRules, read_series
 from radiogen.io.nifti import read_volume_file
 from radiogen.volume import array_of, volume_like
 
-AIR_HU, TISSUE_HU = (-1100, -500), (-200, 300)
-LOOKED_AT = 30  # slices, spread over the volume
+AIR_HU = (-1100, -500)
+TISSUE_HU = (-200, 300)
+CHECKED_SLICES = 30  # spread over the volume
 LEAST_SHARE = 0.001  # of the voxels: a chest has more of both; an image that is not in HU may not
 SPACING_MM = (0.05, 25.0)
 
 
 @dataclass(frozen=True)
 class CtScan:
-    """A CT in HU and what is known of its making."""
+    """A CT in HU and how it was acquired."""
 
     volume: sitk.Image
     kind: str  # dicom, or the ending of the volume file
@@ -42,7 +43,7 @@ def read_ct(source: Series | Path, rules: SeriesRules | None = None, keep_dates:
     Args:
         source: A DICOM series or a volume file.
         rules: What happens to gaps and tilt of a series.
-        keep_dates: Tell the date of a series, not only its year.
+        keep_dates: Keep the date of a series, not only its year.
 
     Raises:
         SeriesError: The slices do not form a volume, or a file is damaged.
@@ -59,7 +60,7 @@ def read_ct(source: Series | Path, rules: SeriesRules | None = None, keep_dates:
 
 def _check_hu(where: Path, values: npt.NDArray[np.int16]) -> None:
     """Refuse values that are plainly no HU: a chest has air and soft tissue, whatever else."""
-    values = values[:: max(1, len(values) // LOOKED_AT)]
+    values = values[:: max(1, len(values) // CHECKED_SLICES)]
     low, high = int(values.min()), int(values.max())
     air, tissue = (float(np.mean((values > a) & (values < b))) for a, b in (AIR_HU, TISSUE_HU))
     if min(air, tissue) < LEAST_SHARE:
@@ -84,12 +85,11 @@ def _read_series(series: Series, rules: SeriesRules | None, keep_dates: bool) ->
 
 
 def _scanner(path: Path, keep_dates: bool) -> dict[str, Any]:
-    """How the scan was made."""
+    """Read the acquisition from the header of one slice."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom warns of odd values that are not used here
-        return describe(
-            dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS), force=True), keep_dates
-        )
+        header = dcmread(path, stop_before_pixels=True, specific_tags=list(ACQUISITION_KEYS), force=True)
+        return describe_acquisition(header, keep_dates)
 
 
 def _read_file(path: Path) -> CtScan:
@@ -99,15 +99,14 @@ def _read_file(path: Path) -> CtScan:
         raise VolumeError(path, f"is flat, it has {volume.GetSize()} voxels", "give the whole volume")
     values = array_of(volume)
     rounded = np.rint(values) if values.dtype.kind == "f" else values
-    said = [*file.decisions]
+    decisions = [*file.decisions]
     if np.any(rounded != values):
-        said.append("HU rounded to whole numbers")
-    for count, what in (
-        (int((rounded < LOWEST_HU).sum()), f"voxels below {LOWEST_HU} HU set to {LOWEST_HU}"),
-        (int((rounded > HIGHEST_HU).sum()), f"voxels above {HIGHEST_HU} HU set to {HIGHEST_HU}"),
-    ):
-        if count:
-            said.append(f"{count} {what}")
+        decisions.append("HU rounded to whole numbers")
+    raised, lowered = int((rounded < LOWEST_HU).sum()), int((rounded > HIGHEST_HU).sum())
+    if raised:
+        decisions.append(f"{raised} voxels below {LOWEST_HU} HU set to {LOWEST_HU}")
+    if lowered:
+        decisions.append(f"{lowered} voxels above {HIGHEST_HU} HU set to {HIGHEST_HU}")
     hu = np.clip(rounded, LOWEST_HU, HIGHEST_HU).astype(np.int16)
     kind = path.name.lower().removesuffix(".gz").rpartition(".")[2]
-    return CtScan(volume_like(hu, volume), kind, (path,), tuple(said))
+    return CtScan(volume_like(hu, volume), kind, (path,), tuple(decisions))

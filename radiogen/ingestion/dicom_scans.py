@@ -22,7 +22,7 @@ class ReferencedCts:
     scans: dict[str, ReferencedCt | RadiogenError]
 
     def of_case(self, case: Case, keep_patient: bool) -> ReferencedCt:
-        """The scan that a case was made from; without the patient unless that is asked for.
+        """Return the scan that a case was made from; without the patient unless that is asked for.
 
         Raises:
             CaseError: It is not in the folder.
@@ -77,7 +77,7 @@ def find_scans(source: Path, home: Path, progress: Progress = no_progress) -> Re
 
 
 def scan_of(source: CaseSource) -> ReferencedCts:
-    """The scan of one case that is being ingested; none where it is a volume file."""
+    """Return the scan of one case that is being ingested; none where it is a volume file."""
     return ReferencedCts({source.id: _scan(source.ct)} if isinstance(source.ct, Series) else {})
 
 

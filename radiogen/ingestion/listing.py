@@ -57,7 +57,7 @@ class Listing:
 def list_sources(
     source: Path, options: IngestOptions, cases: Path | None = None, progress: Progress = no_progress
 ) -> Listing:
-    """What `ingest` would make of a source; reads headers and writes no case.
+    """Return what `ingest` would make of a source; reads headers and writes no case.
 
     Args:
         source: As for `ingest`.

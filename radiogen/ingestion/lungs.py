@@ -11,92 +11,7 @@ from radiogen.errors import ConfigError
 from radiogen.optional import require
 from radiogen.volume import array_of, volume_like, voxel_ml
 
-AIR_BELOW_HU = (-900.0, -930.0, -950.0, -970.0)  # stricter where a lenient one leaks into the lung
-WINDPIPE_MM2 = (40.0, 900.0)  # cross section
-LARGEST_ML = 120.0  # windpipe and main bronchi hold less
-SHORTEST_MM = 30.0
-OFF_MIDLINE_MM = 35.0
-WALL_MM = 3.0
-
 BoolArray = npt.NDArray[np.bool_]
-
-
-def find_airways(
-    hu: npt.NDArray[np.float32], air: BoolArray, spacing_mm: Sequence[float], midline: float
-) -> BoolArray:
-    """Windpipe and main bronchi with their walls.
-
-    Args:
-        hu: CT of about 2 mm, shape (z, y, x), z to the head.
-        air: Air that the body encloses, same shape.
-        spacing_mm: In the order (x, y, z).
-        midline: Column of the spine.
-
-    Returns:
-        Same shape; empty if no windpipe is seen, as in a scan of the lower chest.
-    """
-    voxel_ml = float(np.prod(spacing_mm)) / 1000
-    labelled = [ndimage.label(air & (hu < below))[0] for below in AIR_BELOW_HU]
-    tried = np.zeros_like(air)
-    for seed in _round_holes(hu, air, spacing_mm, midline):
-        if tried[seed]:
-            continue
-        for labels in labelled:
-            grown = labels == labels[seed] if labels[seed] else np.zeros_like(air)
-            if grown.sum() * voxel_ml <= LARGEST_ML:
-                break
-        else:
-            grown = _tube(hu, air, seed, spacing_mm)
-        tried |= grown
-        length_mm = grown.any(axis=(1, 2)).sum() * spacing_mm[2]
-        if length_mm >= min(SHORTEST_MM, 0.5 * len(hu) * spacing_mm[2]):
-            return _widen(grown, spacing_mm)
-    return np.zeros_like(air)
-
-
-def _round_holes(
-    hu: npt.NDArray[np.float32], air: BoolArray, spacing_mm: Sequence[float], midline: float
-) -> Iterator[tuple[int, int, int]]:
-    """Middles (z, y, x) of round holes near the midline that look like a windpipe, from the head down."""
-    pixel_mm2 = spacing_mm[0] * spacing_mm[1]
-    for k in range(len(hu) - 1, -1, -1):
-        labels, _ = ndimage.label(air[k])
-        for label, place in enumerate(ndimage.find_objects(labels), start=1):
-            hole = labels[place] == label
-            area = float(hole.sum()) * pixel_mm2
-            sides = [n * mm for n, mm in zip(hole.shape, spacing_mm[1::-1], strict=True)]
-            center_y, center_x = ndimage.center_of_mass(hole)
-            y, x = round(place[0].start + center_y), round(place[1].start + center_x)
-            is_round = max(sides) < 2.5 * min(sides) and area > 0.5 * sides[0] * sides[1]
-            is_central = abs(x - midline) * spacing_mm[0] < OFF_MIDLINE_MM
-            is_air = labels[y, x] == label and hu[k, y, x] < AIR_BELOW_HU[0]
-            if WINDPIPE_MM2[0] <= area <= WINDPIPE_MM2[1] and is_round and is_central and is_air:
-                yield k, y, x
-
-
-def _tube(
-    hu: npt.NDArray[np.float32], air: BoolArray, seed: tuple[int, int, int], spacing_mm: Sequence[float]
-) -> BoolArray:
-    """The windpipe alone, followed downwards slice by slice while its cross section stays small."""
-    tube = np.zeros_like(air)
-    above = np.zeros(air.shape[1:], dtype=bool)
-    above[seed[1:]] = True
-    for k in range(seed[0], -1, -1):
-        labels, _ = ndimage.label(air[k] & (hu[k] < AIR_BELOW_HU[1]))
-        met = np.setdiff1d(labels[above], 0)
-        here = np.isin(labels, met) & (labels > 0)
-        if not here.any() or here.sum() * spacing_mm[0] * spacing_mm[1] > WINDPIPE_MM2[1]:
-            break
-        tube[k] = above = here
-    return tube
-
-
-def _widen(airways: BoolArray, spacing_mm: Sequence[float]) -> BoolArray:
-    if not airways.any():
-        return airways
-    distance = ndimage.distance_transform_edt(~airways, sampling=tuple(spacing_mm)[::-1])
-    return np.asarray(distance <= WALL_MM)
-
 
 RIGHT, LEFT = 1, 2
 WORK_SPACING_MM = 2.0
@@ -111,10 +26,17 @@ TABLE_MM = 4.0  # half the thickness of what is too thin to be body
 CLOSING_MM = 10.0  # takes in vessels at the hilum and lesions on the wall
 SMALLEST_ML = 30.0  # a part of a lung is larger
 ENCLOSED = 0.5  # share of a part's surface that lies on the body
+# Of the airways.
+AIR_BELOW_HU = (-900.0, -930.0, -950.0, -970.0)  # stricter where a lenient one leaks into the lung
+WINDPIPE_MM2 = (40.0, 900.0)  # cross section
+LARGEST_AIRWAYS_ML = 120.0  # windpipe and main bronchi hold less
+SHORTEST_WINDPIPE_MM = 30.0
+WINDPIPE_OFF_MIDLINE_MM = 35.0
+WALL_MM = 3.0
 
 
 def find_lungs(volume: sitk.Image, method: str = "threshold") -> tuple[sitk.Image, list[str]]:
-    """The lung mask of a CT, and what there is to say about it.
+    """Return the lung mask of a CT, and what there is to say about it.
 
     Args:
         volume: CT in HU, whole or a part of the chest.
@@ -134,19 +56,20 @@ def find_lungs(volume: sitk.Image, method: str = "threshold") -> tuple[sitk.Imag
     right, left = (float((labels == side).sum()) * voxel_ml(mask) for side in (RIGHT, LEFT))
     if right + left == 0:
         return mask, [f"lungs by {method}: none were found"]
-    said = [f"lungs by {method}: right {right:.0f} ml, left {left:.0f} ml"]
+    decisions = [f"lungs by {method}: right {right:.0f} ml, left {left:.0f} ml"]
     if min(right, left) < 0.1 * max(right, left):
-        said.append(f"lungs: only the {'right' if right > left else 'left'} one was found")
+        decisions.append(f"lungs: only the {'right' if right > left else 'left'} one was found")
     ends = [name for name, k in (("bottom", 0), ("top", -1)) if labels[k].any()]
     if ends:
-        said.append(f"lungs: cut off at the {' and the '.join(ends)} of the scan")
-    return mask, said
+        decisions.append(f"lungs: cut off at the {' and the '.join(ends)} of the scan")
+    return mask, decisions
 
 
 def lungs(volume: sitk.Image) -> sitk.Image:
-    """Lungs by thresholds and morphology, on a copy of about 2 mm.
+    """Find lungs by thresholds and morphology, on a copy of about 2 mm.
 
-    Air that the body encloses, without windpipe, bowel gas and table; split in two and closed by 10 mm.
+    Air that the body encloses, without windpipe, bowel gas and table; split in two and closed by 10 mm, so
+    that vessels at the hilum and lesions on the wall belong to the lung.
 
     Args:
         volume: CT in HU.
@@ -159,14 +82,14 @@ def lungs(volume: sitk.Image) -> sitk.Image:
     body = _body(work)
     air = _enclosed_air(work, body)
     midline = _midline(work)
-    airways = find_airways(hu, air, work.GetSpacing(), midline)
+    airways = _find_airways(hu, air, work.GetSpacing(), midline)
     parts = _lung_parts(volume_like((air & ~airways).astype(np.uint8), work), hu)
     labels = _close_each(_sides(parts, midline, work), airways, work)
     return _enlarge(labels, volume)
 
 
 def learned_lungs(volume: sitk.Image) -> sitk.Image:
-    """Lungs by the U-Net R231 of lungmask (Hofmanninger et al., Eur Radiol Exp 4:50, 2020).
+    """Find lungs by the U-Net R231 of lungmask (Hofmanninger et al., Eur Radiol Exp 4:50, 2020).
 
     Raises:
         MissingPackageError: lungmask is not installed.
@@ -203,7 +126,7 @@ def _enlarge(labels: sitk.Image, volume: sitk.Image) -> sitk.Image:
 
 
 def _body(work: sitk.Image) -> sitk.Image:
-    """The largest part that is not air, without what is as thin as a table."""
+    """Return the largest part that is not air, without what is as thin as a table."""
     dense = work > BODY_ABOVE_HU
     thick = _erode(dense, TABLE_MM)
     parts = sitk.RelabelComponent(sitk.ConnectedComponent(thick))
@@ -211,13 +134,17 @@ def _body(work: sitk.Image) -> sitk.Image:
 
 
 def _enclosed_air(work: sitk.Image, body: sitk.Image) -> BoolArray:
-    """Parts of the air whose surface lies on the body; the air around it does not."""
+    """Return the parts of the air that the body encloses: half of their surface at least lies on it.
+
+    A part of the chest may be cut by the edge of the image, which says nothing about being enclosed: the edge
+    within slices does not count.
+    """
     parts = sitk.ConnectedComponent(work < LUNG_BELOW_HU)
     parts = sitk.RelabelComponent(parts, int(SMALLEST_ML / 3 / voxel_ml(work)))
     labels = array_of(parts)
     near = array_of(_dilate(body, 1.5 * max(work.GetSpacing()[:2]))).astype(bool)
     count = int(labels.max()) + 1
-    cut = np.ones(labels.shape, dtype=bool)  # by the edge of the image within a slice
+    cut = np.ones(labels.shape, dtype=bool)
     cut[:, 1:-1, 1:-1] = False
     edge = (array_of(sitk.LabelContour(parts)) > 0) | cut
     surface = np.bincount(labels[edge], minlength=count)
@@ -228,7 +155,7 @@ def _enclosed_air(work: sitk.Image, body: sitk.Image) -> BoolArray:
 
 
 def _lung_parts(air: sitk.Image, hu: npt.NDArray[np.float32]) -> sitk.Image:
-    """Connected parts by size, without bowel gas and what is too small or lies below the lungs."""
+    """Return connected parts by size, without bowel gas and what is too small or lies below the lungs."""
     smallest = int(SMALLEST_ML / voxel_ml(air))
     parts = sitk.RelabelComponent(sitk.ConnectedComponent(air), smallest)
     labels = array_of(parts)
@@ -246,7 +173,7 @@ def _lung_parts(air: sitk.Image, hu: npt.NDArray[np.float32]) -> sitk.Image:
 
 
 def _midline(work: sitk.Image) -> float:
-    """Column of the spine: where most slices hold thick bone, so that a cropped scan has one too."""
+    """Return the column of the spine: where most slices hold thick bone; a cropped scan has one too."""
     x_mm, y_mm, _ = work.GetSpacing()
     bone = array_of(_erode(work > BONE_ABOVE_HU, RIB_MM))
     bone_mm = np.minimum(bone.sum(axis=1) * y_mm, SPINE_MM).sum(axis=0)
@@ -256,24 +183,26 @@ def _midline(work: sitk.Image) -> float:
 
 
 def _sides(parts: sitk.Image, midline: float, work: sitk.Image) -> sitk.Image:
-    """Right and left: by the place between the two largest pieces, or by the spine if they lie alike."""
+    """Tell right from left: by the middle between the two largest parts, else by the spine."""
     labels = array_of(parts)
-    pieces = [piece for label in np.unique(labels[labels > 0]) for piece in _split(labels == label, work)]
-    pieces.sort(key=lambda piece: -int(piece.sum()))
-    columns = [float(np.average(np.arange(labels.shape[2]), weights=p.sum(axis=(0, 1)))) for p in pieces]
-    if len(pieces) > 1 and abs(columns[0] - columns[1]) * work.GetSpacing()[0] > APART_MM:
+    lungs = [lung for label in np.unique(labels[labels > 0]) for lung in _split(labels == label, work)]
+    lungs.sort(key=lambda lung: -int(lung.sum()))
+    across = np.arange(labels.shape[2])
+    columns = [float(np.average(across, weights=lung.sum(axis=(0, 1)))) for lung in lungs]
+    if len(lungs) > 1 and abs(columns[0] - columns[1]) * work.GetSpacing()[0] > APART_MM:
         midline = (columns[0] + columns[1]) / 2
     toward_left = work.GetDirection()[0] > 0  # x grows to the patient's left
     sides = np.zeros_like(labels)
-    for piece, column in zip(pieces, columns, strict=True):
-        sides[piece] = LEFT if (column > midline) == toward_left else RIGHT
+    for lung, column in zip(lungs, columns, strict=True):
+        sides[lung] = LEFT if (column > midline) == toward_left else RIGHT
     return volume_like(sides, work)
 
 
 def _split(inside: BoolArray, work: sitk.Image) -> list[BoolArray]:
-    """Two lungs that touch, by watershed from their thickest places; one lung stays whole.
+    """Split two lungs that touch, by watershed from their thickest parts; one lung stays whole.
 
-    Two lungs lie beside each other: their middles are further apart in x than in y or z.
+    The lung is thinned until it falls into two large parts whose middles lie beside each other, further apart
+    in x than in y or z: lobes of one lung do not. These parts are the seeds.
     """
     depth = -_distance(volume_like(inside.astype(np.uint8), work))
     for cut_mm in np.arange(1.0, 31.0, 1.5):
@@ -305,7 +234,7 @@ def _close_each(sides: sitk.Image, airways: BoolArray, work: sitk.Image) -> sitk
 
 
 def _close(mask: sitk.Image, radius_mm: float) -> sitk.Image:
-    """Closing as if the mask went on behind the edge of the image as it meets it."""
+    """Close a mask as if it went on behind the edge of the image as it meets it."""
     reach = [int(np.ceil(radius_mm / spacing)) + 1 for spacing in mask.GetSpacing()]
     margin = [min(n, size) for n, size in zip(reach, mask.GetSize(), strict=True)]
     wide = sitk.ZeroFluxNeumannPad(mask, margin, margin)
@@ -322,5 +251,87 @@ def _erode(mask: sitk.Image, radius_mm: float) -> sitk.Image:
 
 
 def _distance(mask: sitk.Image) -> sitk.Image:
-    """Millimetres from the mask's outer voxels, 0 or less inside; far away everywhere if it is empty."""
+    """Return millimetres from the mask's outer voxels, 0 or less inside; large everywhere if it is empty."""
     return sitk.SignedMaurerDistanceMap(mask, squaredDistance=False, useImageSpacing=True)
+
+
+def _find_airways(
+    hu: npt.NDArray[np.float32], air: BoolArray, spacing_mm: Sequence[float], midline: float
+) -> BoolArray:
+    """Return windpipe and main bronchi with their walls.
+
+    From each hole that looks like a windpipe, from the head down, air is grown, with a stricter threshold as
+    long as it leaks into a lung; where all leak, the windpipe alone is followed slice by slice. The first
+    tree that is long enough counts.
+
+    Args:
+        hu: CT of about 2 mm, shape (z, y, x), z to the head.
+        air: Air that the body encloses, same shape.
+        spacing_mm: In the order (x, y, z).
+        midline: Column of the spine.
+
+    Returns:
+        Same shape; empty if there is no windpipe, as in a scan of the lower chest.
+    """
+    voxel_ml = float(np.prod(spacing_mm)) / 1000
+    labelled = [ndimage.label(air & (hu < below))[0] for below in AIR_BELOW_HU]
+    tried = np.zeros_like(air)
+    for seed in _round_holes(hu, air, spacing_mm, midline):
+        if tried[seed]:
+            continue
+        for labels in labelled:
+            grown = labels == labels[seed] if labels[seed] else np.zeros_like(air)
+            if grown.sum() * voxel_ml <= LARGEST_AIRWAYS_ML:
+                break
+        else:
+            grown = _tube(hu, air, seed, spacing_mm)
+        tried |= grown
+        length_mm = grown.any(axis=(1, 2)).sum() * spacing_mm[2]
+        if length_mm >= min(SHORTEST_WINDPIPE_MM, 0.5 * len(hu) * spacing_mm[2]):
+            return _widen(grown, spacing_mm)
+    return np.zeros_like(air)
+
+
+def _round_holes(
+    hu: npt.NDArray[np.float32], air: BoolArray, spacing_mm: Sequence[float], midline: float
+) -> Iterator[tuple[int, int, int]]:
+    """Find round holes near the midline that look like a windpipe; middles (z, y, x) from the head down."""
+    pixel_mm2 = spacing_mm[0] * spacing_mm[1]
+    for k in range(len(hu) - 1, -1, -1):
+        labels, _ = ndimage.label(air[k])
+        for label, place in enumerate(ndimage.find_objects(labels), start=1):
+            hole = labels[place] == label
+            area = float(hole.sum()) * pixel_mm2
+            sides = [n * mm for n, mm in zip(hole.shape, spacing_mm[1::-1], strict=True)]
+            center_y, center_x = ndimage.center_of_mass(hole)
+            y, x = round(place[0].start + center_y), round(place[1].start + center_x)
+            is_round = max(sides) < 2.5 * min(sides) and area > 0.5 * sides[0] * sides[1]
+            is_central = abs(x - midline) * spacing_mm[0] < WINDPIPE_OFF_MIDLINE_MM
+            is_air = labels[y, x] == label and hu[k, y, x] < AIR_BELOW_HU[0]
+            if WINDPIPE_MM2[0] <= area <= WINDPIPE_MM2[1] and is_round and is_central and is_air:
+                yield k, y, x
+
+
+def _tube(
+    hu: npt.NDArray[np.float32], air: BoolArray, seed: tuple[int, int, int], spacing_mm: Sequence[float]
+) -> BoolArray:
+    """Return the windpipe alone, followed downwards slice by slice while its cross section stays small."""
+    tube = np.zeros_like(air)
+    above = np.zeros(air.shape[1:], dtype=bool)
+    above[seed[1:]] = True
+    for k in range(seed[0], -1, -1):
+        labels, _ = ndimage.label(air[k] & (hu[k] < AIR_BELOW_HU[1]))
+        met = np.setdiff1d(labels[above], 0)
+        here = np.isin(labels, met) & (labels > 0)
+        if not here.any() or here.sum() * spacing_mm[0] * spacing_mm[1] > WINDPIPE_MM2[1]:
+            break
+        tube[k] = above = here
+    return tube
+
+
+def _widen(airways: BoolArray, spacing_mm: Sequence[float]) -> BoolArray:
+    """Add the wall, so that closing a lung does not take it in."""
+    if not airways.any():
+        return airways
+    distance = ndimage.distance_transform_edt(~airways, sampling=tuple(spacing_mm)[::-1])
+    return np.asarray(distance <= WALL_MM)

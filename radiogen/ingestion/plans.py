@@ -20,7 +20,7 @@ Clinical = dict[str, dict[str, str]]  # by PatientID or scan name; values by col
 
 
 def read_patients(options: IngestOptions, card: CohortCard | None = None) -> Clinical:
-    """The clinical table that was asked for, or that the card names, by PatientID; empty without one.
+    """Return the clinical table that was asked for, or that the card names, by PatientID; empty without one.
 
     Raises:
         TableError: It does not fit.

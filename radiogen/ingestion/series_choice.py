@@ -1,4 +1,4 @@
-"""Of all CT series of a patient choose one, and the outline that belongs to it."""
+"""Choose one of all CT series of a patient, and the outline that belongs to it."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,8 +13,10 @@ from radiogen.io.dicom.slice_header import OutlineFile, SliceFile
 from radiogen.resources import OutlineKind, compile_pattern
 
 SeriesRule = Literal["most-slices", "thinnest", "thickest"]
+DEFAULT_KINDS: tuple[OutlineKind, ...] = ("rtstruct", "seg", "lidc-xml")
+REFERS = "the outline refers to another"
 PROJECTIONS = {"MIP", "MINIP", "MPR", "PROJECTION IMAGE"}
-WHOLE = 0.5  # of the longest scan: a thin series that covers less is no rival
+WHOLE = 0.5  # of the longest scan: so that five thin slices do not win against a whole chest
 
 
 @dataclass(frozen=True)
@@ -33,38 +35,38 @@ class SeriesFilter:
     kernel: str | None = None
     contrast: bool | None = None
 
-    def of(self, series: Sequence[Series], where: Path) -> list[Series]:
-        """The series that were asked for by name, kernel and contrast.
+    def select(self, series: Sequence[Series], where: Path) -> list[Series]:
+        """Return the series that fit name, kernel and contrast.
 
         Raises:
             SeriesError: There is none.
         """
-        left = [one for one in series if self.series in (None, one.name, one.uid)]
-        if not left:
+        selected = [one for one in series if self.series in (None, one.name, one.uid)]
+        if not selected:
             raise SeriesError(
                 where, f"holds {len(series)} CT series, none is {self.series}", "correct --series"
             )
         if self.kernel is not None:
             pattern = compile_pattern(self.kernel, "--kernel")
-            there = sorted({one.slices[0].kernel or "none given" for one in left})
-            left = [one for one in left if pattern.search(one.slices[0].kernel)]
-            if not left:
+            there = sorted({one.slices[0].kernel or "none given" for one in selected})
+            selected = [one for one in selected if pattern.search(one.slices[0].kernel)]
+            if not selected:
                 raise SeriesError(
                     where,
                     f"no kernel matches {self.kernel!r}, there are {', '.join(there)}",
                     "correct --kernel",
                 )
         if self.contrast is not None:
-            left = [one for one in left if one.slices[0].has_contrast == self.contrast]
-            if not left:
+            selected = [one for one in selected if one.slices[0].has_contrast == self.contrast]
+            if not selected:
                 word = "with" if self.contrast else "without"
                 raise SeriesError(where, f"holds no CT {word} contrast medium", "leave out --contrast")
-        return left
+        return selected
 
 
 @dataclass(frozen=True)
 class _Rank:
-    """What is compared, from the first to the last; each with what is said of the one that loses by it."""
+    """The keys by which series are compared, in order; each with the reason to lose by it."""
 
     series: Series
     keys: tuple[tuple[float | str, str], ...]
@@ -75,7 +77,7 @@ class _Rank:
 
 
 def rank_series(series: Sequence[Series], rule: SeriesRule | None) -> list[tuple[Series, str]]:
-    """Series from the one to take down to the last, each but the first with why it is not."""
+    """Order series from the best to the last, each but the first with the reason why it is not taken."""
     longest = max(one.extent_mm for one in series)
     ranks = sorted((_rank(one, rule, longest) for one in series), key=lambda rank: rank.order)
     return [(rank.series, _behind(ranks[0], rank)) for rank in ranks]
@@ -107,19 +109,13 @@ def _rank(series: Series, rule: SeriesRule | None, longest: float) -> _Rank:
 
 
 def _behind(first: _Rank, other: _Rank) -> str:
+    """Return the reason of the first key in which two series differ."""
     pairs = zip(first.keys, other.keys, strict=True)
-    return next((why for (one, _), (two, why) in pairs if one != two), "")
+    return next((reason for (one, _), (two, reason) in pairs if one != two), "")
 
 
-def rule_in_words(rule: SeriesRule | None) -> str:
-    """Why the first of the ranks was taken."""
-    return {None: "it has the most axial slices", "most-slices": "it has the most axial slices"}.get(
-        rule, f"it is the {rule}"
-    )
-
-
-DEFAULT_KINDS: tuple[OutlineKind, ...] = ("rtstruct", "seg", "lidc-xml")
-REFERS = "the outline refers to another"
+def _reason_of_rule(rule: SeriesRule | None) -> str:
+    return "it has the most axial slices" if rule in (None, "most-slices") else f"it is the {rule}"
 
 
 @dataclass(frozen=True)
@@ -151,11 +147,11 @@ class SeriesChoice:
 
 
 def gather_patients(tree: DicomTree) -> list[Patient]:
-    """CT slices by patient; patients who share a series are one entry with a problem.
+    """Group CT slices by patient; patients who share a series are one entry with a problem.
 
     Slices without PatientID go by their study.
     """
-    together = _Groups()
+    together = _DisjointSets()
     for item in tree.slices:
         together.join(("patient", _name(item)), ("series", item.series_uid))
     groups: dict[object, list[SliceFile]] = defaultdict(list)
@@ -182,15 +178,16 @@ def _patient(slices: list[SliceFile], tree: DicomTree) -> Patient:
     return Patient(_name(slices[0]), series, problem)
 
 
-class _Groups:
-    """Things that belong together, directly or through others."""
+class _DisjointSets:
+    """Things that belong together, directly or through others (union-find)."""
 
     def __init__(self) -> None:
         self._parent: dict[object, object] = {}
 
     def root(self, thing: object) -> object:
-        while (above := self._parent.setdefault(thing, thing)) != thing:
-            thing = above
+        above = self._parent.setdefault(thing, thing)
+        while above != thing:
+            thing, above = above, self._parent[above]
         return thing
 
     def join(self, one: object, other: object) -> None:
@@ -205,6 +202,10 @@ def choose_series(
 ) -> SeriesChoice:
     """Take the series that was asked for, else that of an outline, else the one with most slices.
 
+    How well an outline goes with a series counts from 0 to 3 (`_match`). The best match decides between
+    series, unless a rule was given; of several series that match alike the ranking decides, and for volumes
+    that share a UID the share of its images that the outline names.
+
     Args:
         patient: Its series.
         outlines: Candidates, of this patient and of others; a mask file goes with any series.
@@ -216,64 +217,68 @@ def choose_series(
         OutlineError: Several outlines belong to the series equally well.
     """
     series_filter = series_filter or SeriesFilter()
-    left = series_filter.of(patient.series, patient.folder)
-    ranked = rank_series(left, series_filter.rule)
-    why, series = rule_in_words(series_filter.rule), ranked[0][0]
+    selected = series_filter.select(patient.series, patient.folder)
+    ranked = rank_series(selected, series_filter.rule)
+    reason = _reason_of_rule(series_filter.rule)
+    series = ranked[0][0]
     best = max((_match(o, one, patient) for o in outlines for one, _ in ranked), default=0)
     if best and series_filter.rule is None:
         series = max(
             (one for one, _ in ranked if any(_match(o, one, patient) == best for o in outlines)),
             key=lambda one: max(_share(o, one) for o in outlines),  # of equal ones max takes the first
         )
-        why = "the outline refers to it" if best == 3 else why
-    passed_over = [(one, "it is not as asked for") for one in patient.series if one not in left]
-    passed_over += [(one, reason or REFERS) for one, reason in ranked if one is not series]
-    said = _why(series, len(ranked), why)
+        if best == 3:
+            reason = "the outline refers to it"
+    passed_over = [(one, "it is not as asked for") for one in patient.series if one not in selected]
+    passed_over += [(one, behind or REFERS) for one, behind in ranked if one is not series]
+    decisions = _series_decisions(series, len(ranked), reason)
     best = max((_match(o, series, patient) for o in outlines), default=0)
-    outline, more = _choose_outline(
-        [o for o in outlines if best and _match(o, series, patient) == best], kinds, series
-    )
+    matching = [o for o in outlines if best and _match(o, series, patient) == best]
+    outline, outline_decisions = _choose_outline(matching, kinds, series)
+    decisions += outline_decisions
     if outline is not None and best == 2:
-        more.append("the outline refers to another series of the same frame of reference")
+        decisions.append("the outline refers to another series of the same frame of reference")
     if outline is not None and best == 1 and outline.kind != "mask":
-        more.append("the outline does not say which CT it belongs to, only the patient")
-    return SeriesChoice(series, outline, (*said, *more), tuple(passed_over))
+        decisions.append("the outline does not say which CT it belongs to, only the patient")
+    return SeriesChoice(series, outline, tuple(decisions), tuple(passed_over))
 
 
-def _why(series: Series, rivals: int, why: str) -> list[str]:
-    said = []
+def _series_decisions(series: Series, rivals: int, reason: str) -> list[str]:
+    decisions = []
     if rivals > 1:
-        said.append(f"of {rivals} CT series the one with {len(series.slices)} files taken, {why}")
+        decisions.append(f"of {rivals} CT series the one with {len(series.slices)} files taken, {reason}")
     if series.part:
-        said.append(f"volume {series.part} of its SeriesInstanceUID, told apart by {series.told_apart_by}")
-    return said
+        decisions.append(
+            f"volume {series.part} of its SeriesInstanceUID, told apart by {series.told_apart_by}"
+        )
+    return decisions
 
 
 def _choose_outline(
-    mine: Sequence[OutlineFile], kinds: Sequence[OutlineKind], series: Series
+    matching: Sequence[OutlineFile], kinds: Sequence[OutlineKind], series: Series
 ) -> tuple[OutlineFile | None, list[str]]:
-    if not mine:
+    if not matching:
         return None, ["no outline was found"]
     order: list[str] = list(kinds or DEFAULT_KINDS)
     order += [kind for kind in ("mask", *DEFAULT_KINDS) if kind not in order]
-    said = []
-    drawn = [o for o in mine if not o.is_automatic] or list(mine)
-    if len(drawn) < len(mine):
-        said.append(f"{len(mine) - len(drawn)} automatic outlines left out")
+    decisions = []
+    drawn = [o for o in matching if not o.is_automatic] or list(matching)
+    if len(drawn) < len(matching):
+        decisions.append(f"{len(matching) - len(drawn)} automatic outlines left out")
     first = min(drawn, key=lambda o: order.index(o.kind)).kind
     chosen = [o for o in drawn if o.kind == first]
     if len(drawn) > len(chosen):
-        said.append(f"{first} taken, {len(drawn) - len(chosen)} outlines of other kinds left out")
+        decisions.append(f"{first} taken, {len(drawn) - len(chosen)} outlines of other kinds left out")
     if len(chosen) > 1:
         names = ", ".join(o.path.name for o in chosen[:5])
         raise OutlineError(
             series.folder, f"has {len(chosen)} outlines: {names}", "choose one with --outline FILE"
         )
-    return chosen[0], said
+    return chosen[0], decisions
 
 
 def _match(outline: OutlineFile, series: Series, patient: Patient) -> int:
-    """3: names the series; 2: shares its frame of reference; 1: names the patient alone; 0: not his."""
+    """Rate a match: 3 names the series, 2 shares its frame of reference, 1 names only the patient, 0 none."""
     if outline.kind == "mask":
         return 1
     if series.uid in outline.series_uids:
@@ -288,11 +293,11 @@ def _match(outline: OutlineFile, series: Series, patient: Patient) -> int:
 
 
 def belongs_to_any(outline: OutlineFile, patients: Sequence[Patient]) -> bool:
-    """Whether an outline goes with a CT of these patients."""
+    """Return whether an outline goes with a CT of these patients."""
     return any(_match(outline, one, patient) for patient in patients for one in patient.series)
 
 
 def _share(outline: OutlineFile, series: Series) -> float:
-    """The share of a volume's images that the outline refers to, for volumes that share a UID."""
+    """Return the share of a volume's images that the outline refers to, for volumes that share a UID."""
     named = sum(item.sop_uid in outline.sop_uids for item in series.slices) if series.part else 0
     return named / len(series.slices)

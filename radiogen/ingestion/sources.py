@@ -1,7 +1,10 @@
-"""Find what a source holds: one CT a patient, and the outline that belongs to it."""
+"""Find what a source holds: one CT a patient, and the outline that belongs to it.
+
+Of DICOM the headers tell what belongs together, of volume files their names.
+"""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,10 +25,11 @@ from radiogen.runtime import Progress, no_progress
 
 IMAGE_WORDS = ("image", "images", "img", "imgs", "ct", "cts", "scan", "scans", "volume", "volumes", "0000")
 MASK_WORDS = (
-    *("label", "labels", "mask", "masks", "seg", "segs", "segmentation", "segmentations", "annotations"),
-    *("lesion", "lesions", "gtv", "tumor", "tumour", "tumors", "tumours", "roi"),
-)
+    "label", "labels", "mask", "masks", "seg", "segs", "segmentation", "segmentations", "annotations",
+    "lesion", "lesions", "gtv", "tumor", "tumour", "tumors", "tumours", "roi",
+)  # fmt: skip
 LUNG_WORDS = ("lungs", "lungmask")
+INDEX = ".headers.json.gz"  # beside the cases, for trees of many files
 
 
 @dataclass(frozen=True)
@@ -45,81 +49,9 @@ class _NamedVolume:
     role: str  # image, mask, lungs
 
 
-def pair_volumes(files: Iterable[Path]) -> tuple[list[VolumePair], int]:
-    """Pair CT volumes with lesion masks by name.
-
-    A mask is `x_label` beside `x` or `x_image`, `labelsTr/x` beside `imagesTr/x`, or, where a folder has
-    one CT, a file or folder that is called nothing but `mask`, `label` or the like.
-
-    Returns:
-        One pair a CT in the order of the files, and how many masks have no CT.
-    """
-    named = [_named(path) for path in files]
-    images = [one for one in named if one.role == "image"]
-    alone = {home for home, count in _count(one.home for one in images).items() if count == 1}
-    masks: dict[tuple[Path, str], list[Path]] = defaultdict(list)
-    for one in named:
-        if one.role == "mask":
-            masks[one.home, one.core].append(one.path)
-    pairs = []
-    for one in images:
-        found = masks.pop((one.home, one.core), [])
-        if not found and one.home in alone:
-            found = masks.pop((one.home, ""), [])
-        pairs.append(VolumePair(one.core or one.home.name, one.path, tuple(found)))
-    return pairs, sum(len(left) for left in masks.values())
-
-
-def scan_name(path: Path) -> str:
-    """What a volume file is called without words like "image" or "label", or else its folder.
-
-    >>> scan_name(Path("a/lung1_image.nrrd"))
-    'lung1'
-    """
-    named = _named(path)
-    return named.core or named.home.name
-
-
-def _count(homes: Iterable[Path]) -> dict[Path, int]:
-    counts: dict[Path, int] = defaultdict(int)
-    for home in homes:
-        counts[home] += 1
-    return counts
-
-
-def _named(path: Path) -> _NamedVolume:
-    role, home = "image", path.parent
-    folder = re.sub(r"(tr|ts|val)$", "", home.name.lower())
-    if folder in MASK_WORDS or folder in IMAGE_WORDS:
-        role, home = ("mask" if folder in MASK_WORDS else "image"), home.parent
-    core = _stem(path)
-    if _last_word(core)[1] in LUNG_WORDS:
-        return _NamedVolume(path, home, "", "lungs")
-    while (shorter := _last_word(core))[1] in MASK_WORDS + IMAGE_WORDS:
-        role = "mask" if shorter[1] in MASK_WORDS else role
-        core = shorter[0]
-    return _NamedVolume(path, home, core, role)
-
-
-def _last_word(name: str) -> tuple[str, str]:
-    """What stands before the last word, and that word in lower case."""
-    found = re.fullmatch(r"(.*?)[_\-. ]*([^_\-. ]*)", name)
-    return (found[1], found[2].lower()) if found else (name, "")
-
-
-def _stem(path: Path) -> str:
-    for ending in VOLUME_ENDINGS:
-        if path.name.lower().endswith(ending):
-            return path.name[: -len(ending)]
-    return path.stem
-
-
-INDEX = ".headers.json.gz"  # beside the cases, for trees of many files
-
-
 @dataclass(frozen=True)
 class CaseSource:
-    """What one case is made of, or the reason why it cannot be made."""
+    """The files of one case, or the reason why it cannot be written."""
 
     patient: str  # PatientID or the name of the volume file; never shown unless known to be a pseudonym
     uid: str  # of the CT volume, or the hash of the volume file
@@ -138,7 +70,7 @@ class CaseSource:
 
 
 def hashed_scan_id(patient: str, uid: str) -> str:
-    """Stands for the patient and the volume of one scan without showing them."""
+    """Return a hash that stands for the patient and the volume of one scan without showing them."""
     return short_hash(f"{patient}\n{uid}")
 
 
@@ -162,9 +94,9 @@ def find_sources(
     Args:
         source: DICOM folder, volume file, or folder of volume files.
         cases: Where cases will be written; not looked into. The index of a large tree is kept there.
-        options: Outline and series that were asked for.
+        options: Which outline and series to take.
         kinds: Kinds of outlines in the order of preference.
-        progress: Is told of headers read.
+        progress: Called with the headers read.
 
     Raises:
         RadiogenError: There is no CT.
@@ -217,13 +149,13 @@ def _volume_folder(source: Path, files: list[Path], options: IngestOptions) -> F
     pairs, lonely = pair_volumes(files)
     if not pairs:
         raise VolumeError(source, "holds masks but no CT volume", "give the folder with the scans")
-    asked = _volume_outlines(options, len(pairs))
-    sources = tuple(_volume_source(pair, asked) for pair in pairs)
+    outlines = _volume_outlines(options, len(pairs))
+    sources = tuple(_volume_source(pair, outlines) for pair in pairs)
     return FoundSources(sources, {"mask without a CT": lonely} if lonely else {})
 
 
 def _volume_outlines(options: IngestOptions, scans: int) -> dict[str, OutlineFile] | None:
-    """Outlines that were asked for, by the name of their scan; "" goes with the only scan."""
+    """Return the outlines of the options by the name of their scan; "" goes with the only scan."""
     path = options.outline
     if path is None:
         return None
@@ -240,7 +172,7 @@ def _masks_by_scan(folder: Path) -> dict[str, OutlineFile]:
 
 
 def outline_of(path: Path) -> OutlineFile:
-    """What kind of outline a file holds, and which CT it says it belongs to.
+    """Return what kind of outline a file holds, and which CT it says it belongs to.
 
     Raises:
         OutlineError: It does not exist or is no outline.
@@ -252,12 +184,12 @@ def outline_of(path: Path) -> OutlineFile:
     return read_outline_file(path)
 
 
-def _volume_source(pair: VolumePair, asked: dict[str, OutlineFile] | None) -> CaseSource:
+def _volume_source(pair: VolumePair, outlines: dict[str, OutlineFile] | None) -> CaseSource:
     uid = file_sha256(pair.ct)
-    if asked is not None:
-        outline = asked.get("") or asked.get(pair.name)
-        said = () if outline else ("no outline of this name was given",)
-        return CaseSource(pair.name, uid, pair.ct, pair.ct, outline, said)
+    if outlines is not None:
+        outline = outlines.get("") or outlines.get(pair.name)
+        decisions = () if outline else ("no outline of this name was given",)
+        return CaseSource(pair.name, uid, pair.ct, pair.ct, outline, decisions)
     if len(pair.masks) > 1:
         names = ", ".join(path.name for path in pair.masks)
         problem = OutlineError(pair.ct, f"has several masks: {names}", "choose one with --outline")
@@ -278,7 +210,7 @@ def _dicom_sources(
         patients = _with_series(source, patients, options.series)
     masks: dict[str, OutlineFile] = {}
     if options.outline is not None:
-        tree.outlines, masks = _asked_outlines(options.outline, len(patients))
+        tree.outlines, masks = _given_outlines(options.outline, len(patients))
     used = set()
     for patient in patients:
         mask = masks.get("") or masks.get(patient.name)
@@ -309,19 +241,19 @@ def _dicom_sources(
         )
 
 
-def _with_series(source: Path, patients: list[Patient], asked: str) -> list[Patient]:
-    """The patients who have a series of that UID."""
-    having = [one for one in patients if any(asked in (two.uid, two.name) for two in one.series)]
+def _with_series(source: Path, patients: list[Patient], name: str) -> list[Patient]:
+    """Return the patients who have a series of that UID."""
+    having = [one for one in patients if any(name in (series.uid, series.name) for series in one.series)]
     if not having:
         count = sum(len(one.series) for one in patients)
         raise SeriesError(
-            source, f"holds {count} CT series, none is {asked}", "correct --series, --list shows them"
+            source, f"holds {count} CT series, none is {name}", "correct --series, --list shows them"
         )
     return having
 
 
-def _asked_outlines(path: Path, patients: int) -> tuple[list[OutlineFile], dict[str, OutlineFile]]:
-    """Outlines that were asked for: those that say which CT is theirs, and mask files by patient."""
+def _given_outlines(path: Path, patients: int) -> tuple[list[OutlineFile], dict[str, OutlineFile]]:
+    """Return the outlines of the options: those that name their CT, and mask files by patient."""
     if path.is_dir():
         return find_dicom(path).outlines, _masks_by_scan(path)
     outline = outline_of(path)
@@ -330,3 +262,68 @@ def _asked_outlines(path: Path, patients: int) -> tuple[list[OutlineFile], dict[
     if patients > 1:
         raise OutlineError(path, f"is one mask for {patients} patients", "give a folder of masks")
     return [], {"": outline}
+
+
+def pair_volumes(files: Iterable[Path]) -> tuple[list[VolumePair], int]:
+    """Pair CT volumes with lesion masks by name.
+
+    A mask is `x_label` beside `x` or `x_image`, `labelsTr/x` beside `imagesTr/x`, or, where a folder has
+    one CT, a file or folder that is called nothing but `mask`, `label` or the like.
+
+    Returns:
+        One pair a CT in the order of the files, and how many masks have no CT.
+    """
+    named = [_named(path) for path in files]
+    images = [one for one in named if one.role == "image"]
+    alone = {home for home, count in Counter(one.home for one in images).items() if count == 1}
+    masks: dict[tuple[Path, str], list[Path]] = defaultdict(list)
+    for one in named:
+        if one.role == "mask":
+            masks[one.home, one.core].append(one.path)
+    pairs = []
+    for one in images:
+        found = masks.pop((one.home, one.core), [])
+        if not found and one.home in alone:
+            found = masks.pop((one.home, ""), [])
+        pairs.append(VolumePair(one.core or one.home.name, one.path, tuple(found)))
+    return pairs, sum(len(left) for left in masks.values())
+
+
+def scan_name(path: Path) -> str:
+    """Return what a volume file is called without words like "image" or "label", or else its folder.
+
+    >>> scan_name(Path("a/lung1_image.nrrd"))
+    'lung1'
+    """
+    named = _named(path)
+    return named.core or named.home.name
+
+
+def _named(path: Path) -> _NamedVolume:
+    role, home = "image", path.parent
+    folder = re.sub(r"(tr|ts|val)$", "", home.name.lower())
+    if folder in MASK_WORDS or folder in IMAGE_WORDS:
+        role, home = ("mask" if folder in MASK_WORDS else "image"), home.parent
+    core = _stem(path)
+    if _last_word(core)[1] in LUNG_WORDS:
+        return _NamedVolume(path, home, "", "lungs")
+    before, word = _last_word(core)
+    while word in MASK_WORDS + IMAGE_WORDS:
+        if word in MASK_WORDS:
+            role = "mask"
+        core = before
+        before, word = _last_word(core)
+    return _NamedVolume(path, home, core, role)
+
+
+def _last_word(name: str) -> tuple[str, str]:
+    """Return what stands before the last word, and that word in lower case."""
+    found = re.fullmatch(r"(.*?)[_\-. ]*([^_\-. ]*)", name)
+    return (found[1], found[2].lower()) if found else (name, "")
+
+
+def _stem(path: Path) -> str:
+    for ending in VOLUME_ENDINGS:
+        if path.name.lower().endswith(ending):
+            return path.name[: -len(ending)]
+    return path.stem

@@ -44,7 +44,7 @@ class ReferenceGrid:
 
 
 def read_reference(path: Path, outline: OutlineFile | None, series_uid: str | None = None) -> ReferenceGrid:
-    """The grid of a CT; of DICOM no pixel is read.
+    """Return the grid of a CT; of DICOM no pixel is read.
 
     Args:
         path: A case folder, a volume file, or a DICOM folder.

@@ -1,4 +1,4 @@
-"""Case folders and their manifest: what ingest writes and everything else reads."""
+"""Read case folders and their manifest: what ingest writes and everything else reads."""
 
 import csv
 import json
@@ -50,19 +50,19 @@ class Case:
         return self.lesion_path.is_file()
 
     def ct(self) -> sitk.Image:
-        """The CT, int16 HU."""
+        """Return the CT, int16 HU."""
         return read_volume(self.ct_path)
 
     def lesion(self) -> sitk.Image:
-        """The lesion mask, uint8: 0 background, 1..n lesions, on the CT's grid."""
+        """Return the lesion mask, uint8: 0 background, 1..n lesions, on the CT's grid."""
         return self._mask(self.lesion_path)
 
     def lungs(self) -> sitk.Image:
-        """The lung mask, uint8: 0, 1 right, 2 left, on the CT's grid."""
+        """Return the lung mask, uint8: 0, 1 right, 2 left, on the CT's grid."""
         return self._mask(self.lungs_path)
 
     def about(self) -> dict[str, Any]:
-        """What case.json says."""
+        """Return what case.json says."""
         return read_case_json(self.folder)
 
     def _mask(self, path: Path) -> sitk.Image:
@@ -75,7 +75,7 @@ class Case:
 
 
 def read_case_json(folder: Path) -> dict[str, Any]:
-    """The content of a case folder's case.json.
+    """Return the content of a case folder's case.json.
 
     Raises:
         CaseError: It is missing or not JSON.
@@ -89,7 +89,7 @@ def read_case_json(folder: Path) -> dict[str, Any]:
 
 
 def find_cases(path: Path) -> list[Case]:
-    """The cases of a folder with a manifest, in its order, or the one case of a case folder.
+    """Return the cases of a folder with a manifest, in its order, or the one case of a case folder.
 
     Raises:
         CaseError: There is neither, or a row of the manifest does not fit.
@@ -109,7 +109,7 @@ def find_cases(path: Path) -> list[Case]:
 
 
 def cases_of_split(path: Path, split: str | None) -> list[Case]:
-    """The cases of a folder, or only those of one split.
+    """Return the cases of a folder, or only those of one split.
 
     Raises:
         CaseError: No case is of that split.
@@ -123,7 +123,7 @@ def cases_of_split(path: Path, split: str | None) -> list[Case]:
 
 
 def is_case_source(path: Path) -> bool:
-    """Whether a folder holds cases, rather than DICOM or volume files."""
+    """Return whether a folder holds cases, rather than DICOM or volume files."""
     return (path / MANIFEST).is_file() or (path / "case.json").is_file()
 
 
@@ -136,7 +136,7 @@ def _case(root: Path, row: dict[str, str]) -> Case:
 
 
 def read_manifest(cases: Path) -> list[dict[str, str]]:
-    """The rows of a case folder's manifest, every value a string.
+    """Return the rows of a case folder's manifest, every value a string.
 
     Raises:
         CaseError: It or a column is missing, an id is not usable or comes twice, an EGFR status is unknown.

@@ -1,4 +1,4 @@
-"""Read a clinical table, NSCLC-Radiogenomics or any other, into one set of columns and words."""
+"""Read a clinical table, of NSCLC-Radiogenomics or any other, into one set of columns and words."""
 
 from pathlib import Path
 
@@ -11,19 +11,12 @@ from radiogen.io.tables import read_text_table
 from radiogen.resources import ClinicalMapping
 
 CLINICAL_COLUMNS = (
-    "patient_id",
-    "egfr",
-    "site",
-    "age",
-    "sex",
-    "smoking",
-    "pack_years",
-    "histology",
-    "ethnicity",
-)
+    "patient_id", "egfr", "site", "age", "sex", "smoking", "pack_years", "histology", "ethnicity",
+)  # fmt: skip
 NUMBERS = ("age", "pack_years")
 
-# Headers in lower case with single blanks; the first one that a table has is taken.
+# Headers in lower case with single blanks (published tables have trailing ones); the first that a table has
+# counts.
 HEADERS: dict[str, tuple[str, ...]] = {
     "patient_id": ("patient id", "patientid", "case id", "subject id", "subjectid"),
     "egfr": ("egfr", "egfr mutation status", "egfr status", "egfr mutation"),
@@ -37,22 +30,9 @@ HEADERS: dict[str, tuple[str, ...]] = {
 }
 
 UNKNOWN = {
-    *(
-        "",
-        "na",
-        "n/a",
-        "nan",
-        "none",
-        "null",
-        "?",
-        "-",
-        "unknown",
-        "missing",
-        "not collected",
-        "not recorded",
-    ),
-    *("not recorded in database", "not assessed", "not available", "not done", "not tested"),
-}
+    "", "na", "n/a", "nan", "none", "null", "?", "-", "unknown", "missing", "not collected", "not recorded",
+    "not recorded in database", "not assessed", "not available", "not done", "not tested",
+}  # fmt: skip
 
 WORDS: dict[str, dict[str, tuple[str, ...]]] = {
     "egfr": {
@@ -88,11 +68,11 @@ def read_clinical(path: Path, mapping: Path | ClinicalMapping | None = None) -> 
         ConfigError: The mapping is not usable.
     """
     raw = read_text_table(path)
-    how = _read_mapping(mapping)
-    sources = _find_sources(path, raw, how)
+    rules = _read_mapping(mapping)
+    sources = _find_sources(path, raw, rules)
     table = pd.DataFrame(
         {
-            name: _translate(path, name, raw[sources[name]], how) if name in sources else [""] * len(raw)
+            name: _translate(path, name, raw[sources[name]], rules) if name in sources else [""] * len(raw)
             for name in CLINICAL_COLUMNS
         },
         dtype=str,
@@ -112,21 +92,22 @@ def _read_mapping(mapping: Path | ClinicalMapping | None) -> ClinicalMapping:
     if mapping is None:
         return ClinicalMapping()
     what = str(mapping) if isinstance(mapping, Path) else "the clinical columns of the cohort"
-    how = check_settings(ClinicalMapping, read_yaml(mapping), what) if isinstance(mapping, Path) else mapping
-    for name in (*how.columns, *how.values):
+    if isinstance(mapping, Path):
+        mapping = check_settings(ClinicalMapping, read_yaml(mapping), what)
+    for name in (*mapping.columns, *mapping.values):
         if name not in CLINICAL_COLUMNS:
             raise TableError(what, f"maps {name!r}", f"the columns are {', '.join(CLINICAL_COLUMNS)}")
-    return how
+    return mapping
 
 
-def _find_sources(path: Path, raw: pd.DataFrame, how: ClinicalMapping) -> dict[str, str]:
+def _find_sources(path: Path, raw: pd.DataFrame, mapping: ClinicalMapping) -> dict[str, str]:
     by_header = {_plain(header): header for header in reversed(list(raw.columns))}
     sources = {}
     for name, known in HEADERS.items():
-        if name in how.columns:
-            wanted = _plain(how.columns[name])
+        if name in mapping.columns:
+            wanted = _plain(mapping.columns[name])
             if wanted not in by_header:
-                raise TableError(path, f"has no column {how.columns[name]!r}", "correct the mapping")
+                raise TableError(path, f"has no column {mapping.columns[name]!r}", "correct the mapping")
             sources[name] = by_header[wanted]
             continue
         found = [by_header[header] for header in known if header in by_header]
@@ -143,9 +124,9 @@ def _plain(text: str) -> str:
     return " ".join(text.replace("_", " ").lower().split())
 
 
-def _translate(path: Path, name: str, cells: pd.Series, how: ClinicalMapping) -> list[str]:
-    own = {_plain(word): ours for word, ours in how.values.get(name, {}).items()}
-    return [_translate_cell(path, name, own.get(_plain(cell), cell)) for cell in cells]
+def _translate(path: Path, name: str, cells: pd.Series, mapping: ClinicalMapping) -> list[str]:
+    translations = {_plain(word): ours for word, ours in mapping.values.get(name, {}).items()}
+    return [_translate_cell(path, name, translations.get(_plain(cell), cell)) for cell in cells]
 
 
 def _translate_cell(path: Path, name: str, cell: str) -> str:
@@ -176,6 +157,7 @@ def _checked_number(path: Path, name: str, cell: str) -> str:
 
 
 def _join_rows(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """Join the rows of one patient; two different values are an error, never a choice."""
     ids = table["patient_id"]
     for patient, rows in table[ids.duplicated(keep=False)].groupby("patient_id", sort=False):
         for name in CLINICAL_COLUMNS:

@@ -1,7 +1,9 @@
-"""Lay the closed contours of one structure on the slices of a CT.
+"""Fill the closed contours of one structure on the slices of a CT, and check that they belong to it.
 
-A structure is the solid made of slabs: each plane of contours stands for the thickness at which planes follow
-each other. A voxel belongs to it if its centre lies inside.
+A structure is a solid made of slabs: each plane of contours stands for the thickness at which planes follow
+each other. A voxel belongs to it if its centre lies inside: one rule for RTSTRUCT, SEG and masks, so that the
+same outline gives the same voxels in every format. Finer sampling at the border would not be nearer to the
+truth.
 """
 
 from collections import defaultdict
@@ -19,6 +21,13 @@ from radiogen.volume import voxel_ml
 
 EDGE_VOXELS = 1.0  # how far an outline may run over the edge of the image within a slice
 FARTHEST_MM = 1e5  # no scanner places anything further away
+SAME_PLANE_MM = 0.1  # contours nearer than this were drawn on one plane
+MISSING = 1.5  # times the usual distance of planes: a wider gap has lost a plane
+THICKEST_MM = 10.0  # planes further apart than CT slices are do not stand for what lies between them
+MOST_CUTS = 50_000_000  # of all contours with lines of pixels; one drawn by hand has thousands
+MOST_PIXELS = 4_000_000_000  # of all contours' boxes; a body on 500 slices has 130 million
+ON_FIRST = -0.499  # a plane half a slice below the first belongs to it
+COMPARED_AT_MOST = 100  # contours of a plane that are compared with each other
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,7 @@ class OutlinePlane:
 
 
 def indices_of(points_mm: Points, ct: sitk.Image) -> Points:
-    """Continuous voxel indices (x, y, z) of points in LPS millimetres, both of shape (n, 3)."""
+    """Return continuous voxel indices (x, y, z) of points in LPS millimetres, both of shape (n, 3)."""
     direction = np.array(ct.GetDirection()).reshape(3, 3)
     steps = np.linalg.solve(direction, (points_mm - np.array(ct.GetOrigin())).T).T
     return np.asarray(steps / np.array(ct.GetSpacing()))
@@ -104,35 +113,25 @@ def check_frame(
     """
     if not reference.slice_positions:
         return ["the CT does not say its frame of reference: the outline is placed by its millimetres"]
-    off = [_off_named_slice(plane, ct, reference) for plane in planes]
-    known = [mm for mm in off if mm is not None]
+    distances = [_off_named_slice(plane, ct, reference) for plane in planes]
+    known = [mm for mm in distances if mm is not None]
     away = max(known, default=0.0)
-    is_on = away <= 0.5 * ct.GetSpacing()[2] + 1e-3
+    is_on = away <= 0.5 * ct.GetSpacing()[2] + 1e-3  # half a slice: the plane still means that slice
     if not frame_uid or not reference.frame_uids or frame_uid in reference.frame_uids:
         wrong = f"planes of the outline lie up to {away:.1f} mm off the slices they name"
         return [] if is_on else [f"{wrong}: their millimetres count"]
-    if known and len(known) == len(off) and is_on:
+    if known and len(known) == len(distances) and is_on:
         return ["the outline has another frame of reference, but each plane lies on the CT slice it names"]
-    why = f"lies {away:.1f} mm off the slices it names" if not is_on else "does not name the CT's slices"
-    raise OutlineError(
-        source, f"has another frame of reference than the CT and {why}", "give the outline of this CT"
-    )
+    problem = "does not name the CT's slices" if is_on else f"lies {away:.1f} mm off the slices it names"
+    wrong = f"has another frame of reference than the CT and {problem}"
+    raise OutlineError(source, wrong, "give the outline of this CT")
 
 
 def _off_named_slice(plane: OutlinePlane, ct: sitk.Image, reference: CtReference) -> float | None:
-    """Distance in mm, along the slices' normal, from the nearest slice it names; None if it names none."""
+    """Return the distance in mm along the normal from the nearest slice it names; None if it names none."""
     normal = np.array(ct.GetDirection()).reshape(3, 3)[:, 2]
     named = [reference.slice_positions[uid] for uid in plane.slice_uids if uid in reference.slice_positions]
     return min((abs(float((plane.point_mm - np.array(at)) @ normal)) for at in named), default=None)
-
-
-SAME_PLANE_MM = 0.1  # contours nearer than this were drawn on one plane
-MISSING = 1.5  # times the usual distance of planes: a wider gap has lost a plane
-THICKEST_MM = 10.0  # planes further apart than CT slices are do not stand for what lies between them
-MOST_CUTS = 50_000_000  # of all contours with lines of pixels; one drawn by hand has thousands
-MOST_PIXELS = 4_000_000_000  # of all contours' boxes; a body on 500 slices has 130 million
-ON_FIRST = -0.499  # a plane half a slice below the first belongs to it
-COMPARED_AT_MOST = 100  # contours of a plane that are compared with each other
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,7 @@ class FilledContours:
     Attributes:
         inside: Shape (z, y, x).
         polygon_ml: Volume of the polygons on the slices they fill, to compare with that of the voxels.
-        decisions: What was found and decided.
+        decisions: What was decided, in sentences.
     """
 
     inside: BoolArray
@@ -168,8 +167,8 @@ def fill_contours(contours: Sequence[Points], ct: sitk.Image, source: Path) -> F
 
     Planes of contours need not lie on slices: between two planes each slice takes the nearer one, at the ends
     a plane reaches half of their usual distance. Where planes are missing the slices stay empty, which is
-    said. Contours of one plane are combined by exclusive or, so that one within another is a hole; equal
-    contours count once.
+    said. No shape is interpolated. Contours of one plane are combined by exclusive or, so that one within
+    another is a hole; equal contours count once, since an exclusive or would erase them.
 
     Args:
         contours: Corners in LPS millimetres, shape (n, 3) each, finite.
@@ -182,31 +181,36 @@ def fill_contours(contours: Sequence[Points], ct: sitk.Image, source: Path) -> F
     planes = _planes(contours, ct, source)
     columns, rows, slices = ct.GetSize()
     inside = np.zeros((slices, rows, columns), dtype=bool)
-    notes, said = _ContourCounts(), []
+    counts = _ContourCounts()
+    decisions = []
     heights = np.maximum([plane.height for plane in planes], ON_FIRST)
     slice_mm = ct.GetSpacing()[2]
     step = _usual_step(heights, slice_mm)
     filled = _nearest_planes(heights, step, slices)
     square_pixels = 0.0
     for i, where in filled.items():
-        inside[where], area = _fill(planes[i], (columns, rows), notes)
+        inside[where], area = _fill(planes[i], (columns, rows), counts)
         square_pixels += area * len(where)
     if step != 1.0:
-        said.append(
+        decisions.append(
             f"contours every {step * slice_mm:.2f} mm on slices every {slice_mm:.2f} mm: "
             "each slice takes the nearest plane"
         )
-    said += _gaps(heights, step, inside, ct)
+    decisions += _gaps(heights, step, inside, ct)
     off_mm = float(np.abs(heights - np.rint(heights)).max()) * slice_mm
     if step == 1.0 and off_mm > SAME_PLANE_MM:
-        said.append(f"contours lie up to {off_mm:.2f} mm off the slices: each slice takes the nearest plane")
-    said += _said(notes)
+        decisions.append(
+            f"contours lie up to {off_mm:.2f} mm off the slices: each slice takes the nearest plane"
+        )
+    decisions += _count_decisions(counts)
     if step >= 1.0 and len(filled) < len(planes):
-        said.append(f"{len(planes) - len(filled)} planes of contours left out: their slice has a nearer one")
-    return FilledContours(inside, square_pixels * voxel_ml(ct), tuple(said))
+        left_out = len(planes) - len(filled)
+        decisions.append(f"{left_out} planes of contours left out: their slice has a nearer one")
+    return FilledContours(inside, square_pixels * voxel_ml(ct), tuple(decisions))
 
 
 def _planes(contours: Sequence[Points], ct: sitk.Image, source: Path) -> list[_Plane]:
+    """Sort contours into planes by height, all at once: an RTSTRUCT may hold ten thousand."""
     index = indices_of(np.concatenate(contours), ct)
     check_inside(index, ct, source)
     starts = np.cumsum([0, *map(len, contours)])[:-1]
@@ -219,18 +223,18 @@ def _planes(contours: Sequence[Points], ct: sitk.Image, source: Path) -> list[_P
     if np.abs(np.diff(index[:, 1])).sum() > MOST_CUTS or boxes > MOST_PIXELS:
         raise OutlineError(source, "has contours longer than anybody draws", "draw it anew")
     heights = np.add.reduceat(index[:, 2], starts) / [len(one) for one in contours]
-    pieces = np.split(index[:, :2], starts[1:])
+    corners = np.split(index[:, :2], starts[1:])
     planes: list[tuple[float, list[Points]]] = []
     for i in np.argsort(heights, kind="stable"):
         if planes and heights[i] - planes[-1][0] <= SAME_PLANE_MM / ct.GetSpacing()[2]:
-            planes[-1][1].append(pieces[i])
+            planes[-1][1].append(corners[i])
         else:
-            planes.append((float(heights[i]), [pieces[i]]))
+            planes.append((float(heights[i]), [corners[i]]))
     return [_Plane(height, tuple(drawn)) for height, drawn in planes]
 
 
 def _usual_step(heights: Points, slice_mm: float) -> float:
-    """The distance at which planes of contours follow each other, in slices; 1 where none is usual."""
+    """Return the distance at which planes of contours follow each other, in slices; 1 where none is usual."""
     gaps = np.round(np.diff(heights) * slice_mm, 1)
     if len(gaps) < 2:
         return 1.0
@@ -242,7 +246,7 @@ def _usual_step(heights: Points, slice_mm: float) -> float:
 
 
 def _nearest_planes(heights: Points, step: float, slices: int) -> dict[int, list[int]]:
-    """The slices that each plane fills, by its number: those nearest to it, and of two as near the lower."""
+    """Return the slices that each plane fills, by its number: the nearest ones, of two the lower."""
     filled: dict[int, list[int]] = defaultdict(list)
     runs = np.split(np.arange(len(heights)), np.flatnonzero(np.diff(heights) > MISSING * step) + 1)
     for run in runs:
@@ -255,7 +259,7 @@ def _nearest_planes(heights: Points, step: float, slices: int) -> dict[int, list
 
 
 def _gaps(heights: Points, step: float, inside: BoolArray, ct: sitk.Image) -> list[str]:
-    """What lies empty between planes that are further apart than usual."""
+    """Return what lies empty between planes that are further apart than usual."""
     empty = []
     for a, b in pairwise(heights):
         if b - a > MISSING * step:
@@ -270,36 +274,39 @@ def _gaps(heights: Points, step: float, inside: BoolArray, ct: sitk.Image) -> li
     ]
 
 
-def _fill(plane: _Plane, size: tuple[int, int], notes: _ContourCounts) -> tuple[BoolArray, float]:
-    """One plane of contours by exclusive or: pixels, and the area of the polygons in square pixels."""
+def _fill(plane: _Plane, size: tuple[int, int], counts: _ContourCounts) -> tuple[BoolArray, float]:
+    """Return one plane of contours by exclusive or: pixels, and the area of the polygons in square pixels."""
     inside = np.zeros(size[::-1], dtype=bool)
     contours = {np.round(corners, 3).tobytes(): corners for corners in plane.contours}
-    notes.doubled += len(plane.contours) - len(contours)
+    counts.doubled += len(plane.contours) - len(contours)
     kept: list[tuple[FilledPolygon, float]] = []
     for corners in contours.values():
-        patch, area = fill_polygon(corners, size), polygon_area(corners)
-        notes.smaller += not patch.inside.any()
-        if any(_is_same(patch, other) and abs(area - b) <= 0.01 * b for other, b in kept):
-            notes.doubled += 1
+        filled, area = fill_polygon(corners, size), polygon_area(corners)
+        counts.smaller += not filled.inside.any()
+        if any(_is_same(filled, other) and abs(area - b) <= 0.01 * b for other, b in kept):
+            counts.doubled += 1
             continue
-        under = patch.cut_from(inside)
-        under ^= patch.inside
+        under = filled.cut_from(inside)
+        under ^= filled.inside
         if len(contours) <= COMPARED_AT_MOST:
-            kept.append((patch, area))
+            kept.append((filled, area))
     if len(contours) > COMPARED_AT_MOST:
         return inside, float(inside.sum())
-    return inside, _area(kept, notes)
+    return inside, _area(kept, counts)
 
 
-def _area(patches: Sequence[tuple[FilledPolygon, float]], notes: _ContourCounts) -> float:
-    """The area between polygons of one plane: one in another is a hole, one in a hole an island."""
+def _area(polygons: Sequence[tuple[FilledPolygon, float]], counts: _ContourCounts) -> float:
+    """Return the area between polygons of one plane: one in another is a hole, one in a hole an island."""
     total = 0.0
-    for patch, area in patches:
-        around, pixels = 0, int(patch.inside.sum())
-        for other, larger in patches:
-            shared = _shared(patch, other) if other is not patch and larger >= area else 0
+    for polygon, area in polygons:
+        pixels = int(polygon.inside.sum())
+        around = 0  # larger polygons that hold this one
+        for other, other_area in polygons:
+            if other is polygon or other_area < area:
+                continue
+            shared = _shared(polygon, other)
             around += 0 < shared == pixels
-            notes.crossing += 0 < shared < pixels
+            counts.crossing += 0 < shared < pixels
         total += area if around % 2 == 0 else -area
     return total
 
@@ -309,7 +316,7 @@ def _is_same(a: FilledPolygon, b: FilledPolygon) -> bool:
 
 
 def _shared(a: FilledPolygon, b: FilledPolygon) -> int:
-    """How many pixels lie in both."""
+    """Return how many pixels lie in both."""
     ends = [(p.start[0] + p.inside.shape[1], p.start[1] + p.inside.shape[0]) for p in (a, b)]
     left, top = (max(p, q) for p, q in zip(a.start, b.start, strict=True))
     right, bottom = (min(p, q) for p, q in zip(*ends, strict=True))
@@ -322,14 +329,14 @@ def _shared(a: FilledPolygon, b: FilledPolygon) -> int:
     return int((one & other).sum())
 
 
-def _said(notes: _ContourCounts) -> list[str]:
-    said = []
-    if notes.smaller:
-        said.append(f"{notes.smaller} contours are too small to enclose the centre of a voxel")
-    if notes.doubled:
-        said.append(f"{notes.doubled} contours are there twice and count once")
-    if notes.crossing:
-        said.append(
-            f"{notes.crossing} contours cross another of their plane: what lies in both counts as outside"
+def _count_decisions(counts: _ContourCounts) -> list[str]:
+    decisions = []
+    if counts.smaller:
+        decisions.append(f"{counts.smaller} contours are too small to enclose the centre of a voxel")
+    if counts.doubled:
+        decisions.append(f"{counts.doubled} contours are there twice and count once")
+    if counts.crossing:
+        decisions.append(
+            f"{counts.crossing} contours cross another of their plane: what lies in both counts as outside"
         )
-    return said
+    return decisions

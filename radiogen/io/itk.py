@@ -1,4 +1,4 @@
-"""Read NRRD and MetaImage files with ITK, without what ITK lets pass or prints itself."""
+"""Read NRRD and MetaImage files with ITK, and refuse what ITK accepts in silence."""
 
 import os
 import re
@@ -38,8 +38,8 @@ def read_itk(path: Path) -> tuple[sitk.Image, tuple[str, ...]]:
             volume = sitk.ReadImage(str(path))
         except RuntimeError as error:
             printed.seek(0)
-            said = f"{error}{printed.read().decode(errors='replace')}"
-            if "not read completely" in said or re.search(r"got only|but received", said):
+            text = f"{error}{printed.read().decode(errors='replace')}"
+            if "not read completely" in text or re.search(r"got only|but received", text):
                 raise VolumeError(path, "is truncated", "copy it again") from error
             raise VolumeError(path, "cannot be read as a volume", "copy it again or convert it") from error
     if volume.GetDimension() == 4 and volume.GetSize()[3] == 1:
@@ -49,7 +49,7 @@ def read_itk(path: Path) -> tuple[sitk.Image, tuple[str, ...]]:
     direction = np.array(volume.GetDirection()).reshape(3, 3)
     axes, origin = direction * volume.GetSpacing(), np.array(volume.GetOrigin())
     grid = upright_grid(path, volume.GetSize(), axes, origin)
-    return grid.place(volume), grid.said
+    return grid.place(volume), grid.decisions
 
 
 def _check_place(path: Path) -> None:
@@ -76,7 +76,7 @@ def _check_place(path: Path) -> None:
 
 @contextmanager
 def _captured_stderr() -> Iterator[IO[bytes]]:
-    """Catch what C libraries print of damaged files: an error is one line, and it is ours."""
+    """Catch what C libraries print about damaged files: an error is one line, and it is ours."""
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     sys.stderr.flush()
     kept = os.dup(2)

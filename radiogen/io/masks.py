@@ -1,4 +1,4 @@
-"""Lay a lesion mask of any grid on the grid of its CT, by geometry alone."""
+"""Bring a lesion mask of any grid onto the grid of its CT, by geometry alone; colours of labels."""
 
 import re
 from collections.abc import Mapping
@@ -13,6 +13,8 @@ from radiogen.io.polygons import BoolArray, Points
 from radiogen.provenance import write_text
 from radiogen.volume import array_of, corners_mm, resample_to, same_grid, voxel_ml
 
+COLOURS = ((230, 75, 53), (77, 187, 213), (0, 160, 135), (60, 84, 136), (243, 155, 127), (132, 145, 180))
+# What volume files hold when nobody set a place: spacing, origin, direction.
 _NO_PLACE = ((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
 
 
@@ -46,34 +48,33 @@ def mask_on_grid(
     points = _ends_mm(labels != 0, mask)
     check_numbers(points, source)
     check_inside(indices_of(points, ct), ct, source)
-    laid = resample_to(mask, ct, outside=0, nearest=True)
-    before, after = (int(array_of(m).astype(bool).sum()) * voxel_ml(m) for m in (mask, laid))
+    resampled = resample_to(mask, ct, outside=0, nearest=True)
+    before, after = (int(array_of(m).astype(bool).sum()) * voxel_ml(m) for m in (mask, resampled))
     if after == 0:
         raise OutlineError(source, "is too small to meet a voxel of the CT", "draw it on the CT")
-    lost = sorted(set(np.unique(labels)) - set(np.unique(array_of(laid))))
+    lost = sorted(set(np.unique(labels)) - set(np.unique(array_of(resampled))))
     moved = abs(after - before) > 0.001 * before
-    how = (
-        f"resampled to the CT, nearest voxel: {before:.3f} -> {after:.3f} ml" if moved else "placed on the CT"
-    )
-    said = [f"the outline's own grid of {mask.GetSize()} voxels was {how}"]
-    if is_dicom and not moved and _is_part_of(mask, ct):
-        said = []
+    decisions = []
+    if moved:
+        change = f"resampled to the CT, nearest voxel: {before:.3f} -> {after:.3f} ml"
+        decisions.append(f"the outline's own grid of {mask.GetSize()} voxels was {change}")
+    elif not (is_dicom and _is_part_of(mask, ct)):
+        decisions.append(f"the outline's own grid of {mask.GetSize()} voxels was placed on the CT")
     if lost:
-        said.append(
-            f"labels {', '.join(map(str, lost))} of the outline are too small to meet a voxel of the CT"
-        )
-    return laid, said
+        labels_lost = ", ".join(map(str, lost))
+        decisions.append(f"labels {labels_lost} of the outline are too small to meet a voxel of the CT")
+    return resampled, decisions
 
 
 def _is_part_of(mask: sitk.Image, ct: sitk.Image) -> bool:
-    """Whether each voxel of a mask is one of the CT's: what SEG frames on its slices are."""
+    """Return whether each voxel of a mask is one of the CT's: what SEG frames on its slices are."""
     corners = indices_of(corners_mm(mask), ct)
     is_whole = np.allclose(corners, np.rint(corners), atol=0.02)
     return is_whole and bool(np.isclose(voxel_ml(mask), voxel_ml(ct), rtol=1e-4))
 
 
 def _ends_mm(inside: BoolArray, mask: sitk.Image) -> Points:
-    """The first and last voxel of each row of a mask, LPS, shape (n, 3): nothing lies further out."""
+    """Return the first and last voxel of each row of a mask, LPS, shape (n, 3): nothing lies further out."""
     z, y = np.nonzero(inside.any(axis=2))
     first, last = inside[z, y].argmax(axis=1), inside.shape[2] - 1 - inside[z, y, ::-1].argmax(axis=1)
     index = np.concatenate([np.stack([x, y, z], axis=1) for x in (first, last)])
@@ -82,12 +83,13 @@ def _ends_mm(inside: BoolArray, mask: sitk.Image) -> Points:
 
 
 def _on_grid(mask: sitk.Image, ct: sitk.Image) -> sitk.Image:
-    laid = sitk.Image(mask)
-    laid.CopyInformation(ct)
-    return laid
+    placed = sitk.Image(mask)
+    placed.CopyInformation(ct)
+    return placed
 
 
 def _check_has_place(mask: sitk.Image, ct: sitk.Image, source: Path) -> None:
+    """Refuse a mask of another size whose place is a default, or copied from the CT: tools lose it."""
     sizes = f"it has {mask.GetSize()} voxels, the CT {ct.GetSize()}"
     hint = "export the mask on the grid of the CT"
     if (mask.GetSpacing(), mask.GetOrigin(), mask.GetDirection()) == _NO_PLACE:
@@ -104,11 +106,8 @@ def _check_has_place(mask: sitk.Image, ct: sitk.Image, source: Path) -> None:
         raise OutlineError(source, f"starts at the CT's corner with its spacing, but {sizes}", hint)
 
 
-COLOURS = ((230, 75, 53), (77, 187, 213), (0, 160, 135), (60, 84, 136), (243, 155, 127), (132, 145, 180))
-
-
 def label_colour(label: int) -> tuple[int, int, int]:
-    """Red, green, blue of a label from 1; the same in every format."""
+    """Return red, green and blue of a label from 1; the same in every format."""
     return COLOURS[(label - 1) % len(COLOURS)]
 
 

@@ -1,4 +1,8 @@
-"""What the header of a NIfTI file says, checked: voxels, scaling, and the affine that places them."""
+"""Read and check the header of a NIfTI file, and place voxels on perpendicular axes.
+
+Left and right cannot be told from a file without qform and sform, and a volume with its shear dropped can be
+centimetres wrong at the corners: both are refused.
+"""
 
 import struct
 import warnings
@@ -18,7 +22,14 @@ FloatArray = npt.NDArray[np.float64]
 FIRST_BYTES = {348: "Nifti1Header", 540: "Nifti2Header"}
 MAGIC = {348: b"n+1", 540: b"n+2"}
 UNITS_IN_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # xyzt_units: unknown, metre, millimetre, micrometre
-AGAIN = "copy it again or convert it from DICOM again"
+HINT = "copy it again or convert it from DICOM again"
+MOST_MOVED = 0.1  # of the smallest spacing: how far a corner may move when axes are made perpendicular
+NOTED_ABOVE_MM = 0.01
+# A spacing or an origin beyond these is a damaged header.
+NEAREST_MM = 1e-6
+FARTHEST_MM = 1e6
+FLAT = 1e-3  # volume that three axes of length 1 enclose; a shear of a real scanner leaves 0.8 or more
+NOISE = 1e-7  # of a direction cosine stored with single precision
 
 
 @dataclass(frozen=True)
@@ -32,7 +43,7 @@ class NiftiHeader:
         slope: What a stored number is multiplied with; 1 where the header names none.
         intercept: What is added after that.
         affine: From voxel indices to RAS millimetres, shape (4, 4).
-        said: What was decided, in sentences.
+        decisions: What was decided, in sentences.
     """
 
     size: tuple[int, int, int]
@@ -41,7 +52,7 @@ class NiftiHeader:
     slope: float
     intercept: float
     affine: FloatArray
-    said: tuple[str, ...] = ()
+    decisions: tuple[str, ...] = ()
 
 
 def read_nifti_header(file: IO[bytes], path: Path) -> NiftiHeader:
@@ -60,9 +71,11 @@ def read_nifti_header(file: IO[bytes], path: Path) -> NiftiHeader:
     header = _raw_header(file, path)
     size = _size(header, path)
     with np.errstate(all="ignore"):  # numpy warns of numbers that are none; what they spoil is refused
-        affine, said = _affine(header, size, path)
+        affine, decisions = _affine(header, size, path)
         slope, intercept = _scaling(header, path)
-        return NiftiHeader(size, _dtype(header, path), _offset(header, path), slope, intercept, affine, said)
+        return NiftiHeader(
+            size, _dtype(header, path), _offset(header, path), slope, intercept, affine, decisions
+        )
 
 
 def _raw_header(file: IO[bytes], path: Path) -> Any:
@@ -75,7 +88,7 @@ def _raw_header(file: IO[bytes], path: Path) -> Any:
             block = start + file.read(length - 4)
             break
     else:
-        raise VolumeError(path, "cannot be read as a volume, it is no NIfTI file", AGAIN)
+        raise VolumeError(path, "cannot be read as a volume, it is no NIfTI file", HINT)
     if len(block) < length:
         raise VolumeError(path, "is truncated", "copy it again")
     header = getattr(nibabel, FIRST_BYTES[length])(block, endianness=order, check=False)
@@ -93,7 +106,7 @@ def _size(header: Any, path: Path) -> tuple[int, int, int]:
     if axes not in (3, 4) or (axes == 4 and shape[3] != 1):
         raise VolumeError(path, f"is not one 3D volume but {shape}", hint)
     if min(shape) < 1:
-        raise VolumeError(path, f"has a damaged header, its size is {shape}", AGAIN)
+        raise VolumeError(path, f"has a damaged header, its size is {shape}", HINT)
     return shape[0], shape[1], shape[2]
 
 
@@ -102,7 +115,7 @@ def _dtype(header: Any, path: Path) -> np.dtype[Any]:
     try:
         dtype: np.dtype[Any] = np.dtype(header.get_data_dtype())
     except Exception as error:  # of an unknown code nibabel raises several kinds
-        raise VolumeError(path, f"has a damaged header, its datatype is {code}", AGAIN) from error
+        raise VolumeError(path, f"has a damaged header, its datatype is {code}", HINT) from error
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise VolumeError(path, f"holds no plain numbers but {dtype}", "export it as int16 or float32")
     return dtype
@@ -114,7 +127,7 @@ def _offset(header: Any, path: Path) -> int:
     if offset == 0:
         return first
     if not first <= offset < 2**40:
-        raise VolumeError(path, f"has a damaged header, its voxels begin at byte {offset}", AGAIN)
+        raise VolumeError(path, f"has a damaged header, its voxels begin at byte {offset}", HINT)
     return int(offset)
 
 
@@ -123,7 +136,7 @@ def _scaling(header: Any, path: Path) -> tuple[float, float]:
     if slope == 0 or not np.isfinite(slope):  # by the standard: not scaled
         return 1.0, 0.0
     if not np.isfinite(intercept):
-        raise VolumeError(path, f"has a damaged header, its scl_inter is {intercept}", AGAIN)
+        raise VolumeError(path, f"has a damaged header, its scl_inter is {intercept}", HINT)
     return slope, intercept
 
 
@@ -143,25 +156,29 @@ def _affine(header: Any, size: tuple[int, int, int], path: Path) -> tuple[FloatA
             "does not say where the patient lies: qform_code and sform_code are 0",
             "convert it from DICOM again, for example with dcm2niix",
         )
-    said = []
+    decisions = []
     if sform is not None and qform is not None:
         apart = _corners_apart(sform, qform, size)
         if apart > 0.1 * np.linalg.norm(sform[:3, :3], axis=0).min():
-            said.append(f"qform and sform place the corners up to {apart:.1f} mm apart; the sform was taken")
+            decisions.append(
+                f"qform and sform place the corners up to {apart:.1f} mm apart; the sform was taken"
+            )
     units = int(header["xyzt_units"]) & 7
     if units not in UNITS_IN_MM:
-        raise VolumeError(path, f"has a damaged header, its xyzt_units are {units}", AGAIN)
+        raise VolumeError(path, f"has a damaged header, its xyzt_units are {units}", HINT)
     if UNITS_IN_MM[units] != 1:
-        said.append(f"its header is in {'metres' if units == 1 else 'micrometres'}, turned into millimetres")
+        decisions.append(
+            f"its header is in {'metres' if units == 1 else 'micrometres'}, turned into millimetres"
+        )
         affine[:3] *= UNITS_IN_MM[units]
-    return affine, tuple(said)
+    return affine, tuple(decisions)
 
 
 def _qform(header: Any, path: Path) -> FloatArray:
-    """The quaternion's affine; its first pixdim, the handedness, counts as 1 where it is neither 1 nor -1."""
+    """Return the affine of the quaternion; its handedness, pixdim 0, counts as 1 where it is not -1 or 1."""
     spacing = np.asarray(header["pixdim"][1:4], float)
     if not (np.isfinite(spacing).all() and spacing.min() > 0):
-        raise VolumeError(path, f"has a spacing of {_numbers(spacing)}", AGAIN)
+        raise VolumeError(path, f"has a spacing of {_numbers(spacing)}", HINT)
     if header["pixdim"][0] not in (-1, 1):
         header["pixdim"][0] = 1
     try:
@@ -169,7 +186,7 @@ def _qform(header: Any, path: Path) -> FloatArray:
             warnings.simplefilter("ignore")
             return np.asarray(header.get_qform(), float)
     except ValueError as error:
-        raise VolumeError(path, "has a qform that is no rotation", AGAIN) from error
+        raise VolumeError(path, "has a qform that is no rotation", HINT) from error
 
 
 def _numbers(values: FloatArray) -> str:
@@ -182,13 +199,6 @@ def _corners_apart(a: FloatArray, b: FloatArray, size: tuple[int, int, int]) -> 
     return float(np.linalg.norm((corners @ (a - b).T)[:, :3], axis=1).max())
 
 
-MOST_MOVED = 0.1  # of the smallest spacing: how far a corner may move when axes are made perpendicular
-SAID_ABOVE_MM = 0.01
-NEAREST_MM, FARTHEST_MM = 1e-6, 1e6  # a spacing or an origin beyond these is a damaged header
-FLAT = 1e-3  # volume that three axes of length 1 enclose; a shear of a real scanner leaves 0.8 or more
-NOISE = 1e-7  # of a direction cosine stored with single precision
-
-
 @dataclass(frozen=True)
 class UprightGrid:
     """Size and place of a volume in LPS millimetres, and what was decided about it."""
@@ -197,10 +207,10 @@ class UprightGrid:
     origin: tuple[float, ...]
     spacing: tuple[float, ...]
     direction: tuple[float, ...]
-    said: tuple[str, ...] = ()
+    decisions: tuple[str, ...] = ()
 
     def place(self, volume: sitk.Image) -> sitk.Image:
-        """The volume itself, laid here."""
+        """Place a volume here, and return it."""
         volume.SetOrigin(self.origin)
         volume.SetSpacing(self.spacing)
         volume.SetDirection(self.direction)
@@ -208,7 +218,7 @@ class UprightGrid:
 
 
 def upright_grid(path: Path, size: Sequence[int], axes_mm: FloatArray, origin_mm: FloatArray) -> UprightGrid:
-    """Lay voxels on perpendicular axes, the nearest to the given ones.
+    """Place voxels on perpendicular axes, the nearest to the given ones.
 
     Args:
         path: Named in errors.
@@ -225,15 +235,14 @@ def upright_grid(path: Path, size: Sequence[int], axes_mm: FloatArray, origin_mm
     spacing = np.linalg.norm(axes_mm, axis=0)
     farthest = max(spacing.max(), np.abs(origin_mm).max())
     if spacing.min() < NEAREST_MM or farthest > FARTHEST_MM:
-        numbers = " x ".join(f"{value:g}" for value in spacing)
-        wrong = f"has a damaged place, with a spacing of {numbers} mm"
+        wrong = f"has a damaged place, with a spacing of {_numbers(spacing)} mm"
         raise VolumeError(path, wrong, "correct its header or export it again")
     cosines = axes_mm / spacing
     if abs(np.linalg.det(cosines)) < FLAT:
         raise VolumeError(path, "has axes that lie in one plane (a singular affine)", "export it again")
     left, _, right = np.linalg.svd(cosines)
     direction = left @ right  # the nearest rotation, with the handedness of the axes
-    whole = np.round(direction)
+    whole = np.round(direction)  # cosines of an axial scan become exactly 0 and 1
     direction = np.where(np.abs(direction - whole) < NOISE, whole + 0.0, direction)
     moved = np.abs((direction - cosines) * spacing * (np.array(size) - 1)).sum(axis=1)
     moved_mm = float(np.linalg.norm(moved))
@@ -243,11 +252,11 @@ def upright_grid(path: Path, size: Sequence[int], axes_mm: FloatArray, origin_mm
             f"has sheared axes: made perpendicular, its corners would move by {moved_mm:.1f} mm",
             "resample it to upright axes, for example with nibabel.processing.resample_to_output",
         )
-    said = (f"axes made perpendicular, corners moved by at most {moved_mm:.2f} mm",)
+    moved_note = (f"axes made perpendicular, corners moved by at most {moved_mm:.2f} mm",)
     return UprightGrid(
         size=(int(size[0]), int(size[1]), int(size[2])),
         origin=tuple(float(value) for value in origin_mm),
         spacing=tuple(spacing.tolist()),
         direction=tuple(direction.ravel().tolist()),
-        said=said if moved_mm > SAID_ABOVE_MM else (),
+        decisions=moved_note if moved_mm > NOTED_ABOVE_MM else (),
     )

@@ -1,4 +1,7 @@
-"""Fill polygons on the pixels of a slice: a pixel belongs to a polygon if its centre lies inside."""
+"""Fill polygons on the pixels of a slice, and trace masks back into polygons.
+
+A pixel belongs to a polygon if its centre lies inside.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -20,14 +23,14 @@ class FilledPolygon:
     inside: BoolArray
 
     def cut_from(self, plane: BoolArray) -> BoolArray:
-        """The view of a slice, shape (rows, columns), that lies under this patch."""
+        """Return the view of a slice, shape (rows, columns), that lies under this part."""
         x, y = self.start
         rows, columns = self.inside.shape
         return plane[y : y + rows, x : x + columns]
 
 
 def fill_polygons(polygons: Sequence[Points], size: tuple[int, int]) -> BoolArray:
-    """Pixels whose centre lies in an odd number of polygons, so that a hole is a polygon in another.
+    """Fill pixels whose centre lies in an odd number of polygons, so that a hole is a polygon in another.
 
     Args:
         polygons: Corners as (column, row) in pixels, shape (n, 2); pixel centres are whole numbers.
@@ -43,14 +46,14 @@ def fill_polygons(polygons: Sequence[Points], size: tuple[int, int]) -> BoolArra
     """
     inside = np.zeros(size[::-1], dtype=bool)
     for corners in polygons:
-        patch = fill_polygon(corners, size)
-        under = patch.cut_from(inside)
-        under ^= patch.inside
+        filled = fill_polygon(corners, size)
+        under = filled.cut_from(inside)
+        under ^= filled.inside
     return inside
 
 
 def fill_polygon(corners: Points, size: tuple[int, int]) -> FilledPolygon:
-    """Pixels whose centre lies inside one polygon, by the even-odd rule.
+    """Fill the pixels whose centre lies inside one polygon, by the even-odd rule.
 
     Edges are half-open: polygons that share an edge share no pixel and leave none between them. The number
     of pixels differs from the area by less than the length of the outline (V. Jarnik, 1925).
@@ -75,14 +78,16 @@ def fill_polygon(corners: Points, size: tuple[int, int]) -> FilledPolygon:
 
 
 def _cuts(x: Points, y: Points, top: int, bottom: int) -> Iterator[tuple[npt.NDArray[np.int64], Points]]:
-    """Where the edges of a polygon cross the lines of pixel centres: rows and places along them."""
+    """Return where the edges of a polygon cross the lines of pixel centres: rows and places along them."""
     x_next, y_next = np.roll(x, -1), np.roll(y, -1)
     first = np.clip(np.ceil(np.minimum(y, y_next)), top, bottom).astype(np.int64)
     last = np.clip(np.ceil(np.maximum(y, y_next)), top, bottom).astype(np.int64)
     count = last - first
     end = np.cumsum(count)
     start = 0
-    while start < len(x):  # in pieces: a million edges that cross the whole image would fill the memory
+    while start < len(
+        x
+    ):  # a part at a time: a million edges that cross the whole image would fill the memory
         done = end[start - 1] if start else 0
         stop = max(start + 1, int(np.searchsorted(end, done + CUTS_AT_ONCE, side="right")))
         edge = np.repeat(np.arange(start, stop), count[start:stop])
@@ -93,7 +98,7 @@ def _cuts(x: Points, y: Points, top: int, bottom: int) -> Iterator[tuple[npt.NDA
 
 
 def polygon_area(corners: Points) -> float:
-    """Area in square pixels by the shoelace formula, shape (n, 2); a keyhole's hole counts as outside.
+    """Return the area in square pixels by the shoelace formula; a keyhole's hole counts as outside.
 
     >>> polygon_area(np.array([[0.0, 0.0], [3.0, 0.0], [3.0, 2.0], [0.0, 2.0]]))
     6.0
@@ -106,7 +111,7 @@ Corner = tuple[int, int]  # column and row of a pixel's upper left corner
 
 
 def trace(mask: BoolArray) -> list[list[Corner]]:
-    """Closed lines along the pixel edges round every part and hole of a mask.
+    """Return closed lines along the pixel edges round every part and hole of a mask.
 
     No edge is walked twice, so the even-odd rule gives back every pixel, also where parts touch by a corner.
 
@@ -119,7 +124,7 @@ def trace(mask: BoolArray) -> list[list[Corner]]:
     >>> trace(np.array([[True, True], [False, False]]))
     [[(0, 0), (2, 0), (2, 1), (0, 1)]]
     """
-    ways: dict[Corner, list[Corner]] = defaultdict(list)
+    edges: dict[Corner, list[Corner]] = defaultdict(list)
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     if not len(rows):
         return []
@@ -134,20 +139,21 @@ def trace(mask: BoolArray) -> list[list[Corner]]:
     ):
         across = np.roll(padded, (-shift[0], -shift[1]), (0, 1))[1:-1, 1:-1]
         for row, column in np.add(np.argwhere(mask & ~across), (top, left)).tolist():
-            ways[column + start[0], row + start[1]].append((column + end[0], row + end[1]))
+            edges[column + start[0], row + start[1]].append((column + end[0], row + end[1]))
     lines = []
-    for first in sorted(ways, key=lambda corner: (corner[1], corner[0])):
-        while ways[first]:
-            line, here = [first], ways[first].pop()
+    for first in sorted(edges, key=lambda corner: (corner[1], corner[0])):
+        while edges[first]:
+            line = [first]
+            here = edges[first].pop()
             while here != first:
                 line.append(here)
-                here = ways[here].pop()
+                here = edges[here].pop()
             lines.append(_without_straight(line))
     return lines
 
 
 def _without_straight(line: Sequence[Corner]) -> list[Corner]:
-    """Only the corners where a line turns."""
+    """Return only the corners where a line turns."""
     before, after = [line[-1], *line[:-1]], [*line[1:], line[0]]
     turns = [a[0] != c[0] and a[1] != c[1] for a, c in zip(before, after, strict=True)]
     return [corner for corner, is_turn in zip(line, turns, strict=True) if is_turn]

@@ -12,7 +12,7 @@ SEPARATORS = (",", ";", "\t")
 
 
 def read_text_table(path: Path) -> pd.DataFrame:
-    """The rows of a table, every cell a stripped string and an empty cell "".
+    """Return the rows of a table, every cell a stripped string and an empty cell "".
 
     The separator of a text table is the one of comma, semicolon and tab that its header has most of.
 

@@ -1,4 +1,4 @@
-"""Tensors on disk: one with many zeros takes its other values and one bit a place."""
+"""Write and read tensors in safetensors; one with many zeros takes its other values and one bit a place."""
 
 import json
 import math
@@ -68,7 +68,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """What `save_tensors` was told about the tensors of a file.
+    """Return what `save_tensors` was told about the tensors of a file.
 
     Raises:
         PruningError: The file is missing or damaged, or says nothing.
@@ -89,7 +89,7 @@ def _header(path: Path) -> dict[str, Any]:
 
 
 def _filled_places(tensor: Tensor) -> Tensor:
-    """Which places hold any bit, a negative zero too; flat."""
+    """Return which places hold any bit, a negative zero too; flat."""
     if tensor.numel() == 0:
         return torch.zeros(0, dtype=torch.bool)
     return tensor.reshape(-1, 1).view(torch.uint8).any(dim=1).bool()

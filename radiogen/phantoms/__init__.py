@@ -1,1 +1,1 @@
-"""A made cohort: chests with lesions, as DICOM, outlines and a clinical table."""
+"""Phantoms: chests with lesions, as DICOM, outlines and a clinical table."""

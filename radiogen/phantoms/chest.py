@@ -1,4 +1,4 @@
-"""A made chest: a CT in HU with its lesions and lungs, drawn from a seed on a grid that is not cubic."""
+"""Draw a phantom: a CT in HU with its lesions and lungs, drawn from a seed on a grid that is not cubic."""
 
 from dataclasses import dataclass
 
@@ -29,7 +29,7 @@ MIN_VOXELS = (20, 16, 8)
 
 @dataclass(frozen=True)
 class ChestSize:
-    """The grid of a made chest, in the volume's order (x, y, z).
+    """The grid of a phantom, in the volume's order (x, y, z).
 
     The chest is scaled to fill the grid, so few large voxels show a whole chest too; lesions keep their
     millimetres as long as the lungs have room.
@@ -47,7 +47,7 @@ class ChestSize:
 
     @classmethod
     def of_spacing(cls, spacing_mm: tuple[float, float, float]) -> "ChestSize":
-        """The grid of the usual extent, 336 x 288 x 200 mm, with voxels of another size."""
+        """Return the grid of the usual extent, 336 x 288 x 200 mm, with voxels of another size."""
         usual = cls()
         extent = [n * mm for n, mm in zip(usual.voxels, usual.spacing_mm, strict=True)]
         if min(spacing_mm) <= 0:
@@ -56,7 +56,7 @@ class ChestSize:
         return cls((x, y, z), spacing_mm)
 
     def vary(self, rng: np.random.Generator) -> "ChestSize":
-        """A grid a little different from this one: even counts of voxels, spacing to a thousandth."""
+        """Return a grid a little different from this one: even counts of voxels, spacing to a thousandth."""
         share = 1 + self.variation * rng.uniform(-1, 1, 5)
         x, y, z = (
             max(int(round(n * s / 2) * 2), m)
@@ -69,7 +69,7 @@ class ChestSize:
 
 @dataclass(frozen=True)
 class Chest:
-    """A made chest: the CT, int16 HU; the lesions, uint8 1..n; the lungs, uint8 1 right and 2 left."""
+    """A phantom: the CT, int16 HU; the lesions, uint8 1..n; the lungs, uint8 1 right and 2 left."""
 
     volume: sitk.Image
     lesion: sitk.Image
@@ -90,10 +90,12 @@ def make_chest(traits: Traits, seed: int, size: ChestSize | None = None) -> Ches
     grid = (size or ChestSize()).vary(rng)
     space, true_space = _spaces(grid)
     build = draw_build(traits.sex, rng)
+    # 42 HU is blood without contrast medium, 130 to 230 HU with it.
     blood_hu = 42.0 if rng.random() < 0.4 else float(rng.uniform(130, 230))
     cage = cage_distance(space, build)
     organs = center_organs(space, blood_hu, rng)
     diaphragm = diaphragm_distance(space, rng)
+    # The factors turn level sets into distances in millimetres near the surface, which soft edges need.
     apex = 0.7 * (space.z - 190 + 26 * (((np.abs(space.x) - 46) / 44) ** 2 + ((space.y - 4) / 58) ** 2))
     lungs = np.maximum(np.maximum(cage, apex), np.maximum(-diaphragm, -solid_distance(space, organs)))
     hu = draw_wall(space, build, body_distance(space, build), cage, rng)
@@ -106,8 +108,9 @@ def make_chest(traits: Traits, seed: int, size: ChestSize | None = None) -> Ches
     _draw_lungs(hu, space, lungs, traits, blood_hu, rng)
     draw_windpipe(hu, space)
     true_lungs = lungs * np.float32(true_space.edge_mm / space.edge_mm)
-    lesion_chance = rng_for(seed, traits.number, "lesion")
-    lesions, plans = _draw_lesions(hu, true_space, true_lungs, traits, lesion_chance)
+    # The lesion draws from a generator of its own: the chest of a patient stays the same when lesions change.
+    lesion_rng = rng_for(seed, traits.number, "lesion")
+    lesions, plans = _draw_lesions(hu, true_space, true_lungs, traits, lesion_rng)
     return Chest(
         volume=_image(_scan(hu, rng), grid),
         lesion=_image(lesions, grid),
@@ -117,7 +120,7 @@ def make_chest(traits: Traits, seed: int, size: ChestSize | None = None) -> Ches
 
 
 def _spaces(grid: ChestSize) -> tuple[Space, Space]:
-    """The voxel centres in millimetres of the reference chest, and in true millimetres."""
+    """Return the voxel centres in millimetres of the reference chest, and in true millimetres."""
     true, reference = [], []
     for n, step, extent, axis in zip(grid.voxels, grid.spacing_mm, REFERENCE_MM, range(3), strict=True):
         place = (np.arange(n) - (n - 1) / 2) * step
@@ -137,14 +140,14 @@ def _draw_lungs(
     blood_hu: float,
     rng: np.random.Generator,
 ) -> None:
-    """Lung tissue, denser towards the back, with emphysema in smokers, vessels and bronchi."""
+    """Draw lung tissue, denser towards the back, with emphysema in smokers, vessels and bronchi."""
     air = float(rng.normal(-868, 14)) + 0.45 * space.y
     tissue = air + 14 * smooth_noise(space, 26, rng)
     if traits.smoking != "never":
         holes = smooth_noise(space, 10, rng)
         amount = min(traits.pack_years, 80) / 80 * np.clip(space.z / 160, 0.2, 1)
         tissue = tissue - 70 * amount * np.clip(holes - 0.7, 0, 1.2)
-    right = space.x < 0
+    right = space.x < 0  # LPS: x grows to the patient's left
     trees, airways = [], []
     for side, hilum in HILA.items():
         deep = np.flatnonzero((lungs < -2.5) & (right if side == 1 else ~right))
@@ -168,7 +171,7 @@ def _points(
     count: int,
     rng: np.random.Generator,
 ) -> npt.NDArray[np.float64]:
-    """Random voxel centres (x, y, z), shape (count, 3)."""
+    """Draw random voxel centres (x, y, z), shape (count, 3)."""
     k, j, i = np.unravel_index(rng.choice(where, count), lungs.shape)
     points = np.stack([space.x.ravel()[i], space.y.ravel()[j], space.z.ravel()[k]], axis=1)
     return np.asarray(points + rng.uniform(-0.5, 0.5, points.shape) * space.step_mm, dtype=np.float64)
@@ -186,12 +189,12 @@ def _draw_lesions(
 
 
 def _scan(hu: FloatArray, rng: np.random.Generator) -> npt.NDArray[np.int16]:
-    """What a scanner makes of it: a little blur and noise that neighbours share."""
+    """Imitate a scanner: a little blur and noise that neighbours share."""
     strength = float(rng.uniform(11, 20))
     noise = rng.standard_normal(hu.shape, dtype=np.float32)
     noise = blur(noise, (0, 0.55, 0.55)) * np.float32(1.9 * strength)
-    seen = blur(hu, (0.25, 0.4, 0.4)) + noise
-    return np.asarray(np.clip(np.rint(seen), -1024, 3071), dtype=np.int16)
+    scanned = blur(hu, (0.25, 0.4, 0.4)) + noise
+    return np.asarray(np.clip(np.rint(scanned), -1024, 3071), dtype=np.int16)
 
 
 def _lung_labels(space: Space, lungs: FloatArray) -> npt.NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""Make a whole cohort: patients as DICOM, their clinical table, and a few that are broken on purpose."""
+"""Write a cohort of phantoms: patients as DICOM, their clinical table, some broken on purpose."""
 
 import csv
 import io
@@ -46,7 +46,7 @@ T_STAGES = ((30, "T1a"), (40, "T1b"), (60, "T2a"), (80, "T2b"), (101, "T3"))
 
 
 def clinical_text(seed: int, patients: Iterable[Traits]) -> str:
-    """The table as CSV, one row a patient, each row independent of the others.
+    """Return the table as CSV, one row a patient, each row independent of the others.
 
     Args:
         seed: Seed of the cohort.
@@ -98,13 +98,15 @@ def _egfr(traits: Traits, rng: np.random.Generator) -> str:
     return "Not collected" if rng.random() < 0.5 else "Unknown"
 
 
-DICOM, UNFINISHED = "dicom", "unfinished.txt"
-LARGE, SMALL = 8, 4  # from how many patients on three are broken, and one
+DICOM = "dicom"
+UNFINISHED = "unfinished.txt"
+THREE_BROKEN_FROM = 8  # patients
+ONE_BROKEN_FROM = 4  # patients
 
 
 @dataclass(frozen=True)
 class PhantomPatient:
-    """One made patient: the EGFR status that the table tells, and what is broken, if anything."""
+    """One synthetic patient: the EGFR status that the table tells, and what is broken, if anything."""
 
     patient_id: str
     egfr: str
@@ -113,7 +115,7 @@ class PhantomPatient:
 
 @dataclass(frozen=True)
 class PhantomCohort:
-    """A made cohort: its folder, the DICOM below it, the clinical table, and who is in it."""
+    """A cohort of phantoms: its folder, the DICOM below it, the clinical table, and who is in it."""
 
     folder: Path
     dicom: Path
@@ -129,7 +131,7 @@ def ensure_phantoms(
     first: int = 1,
     progress: Progress = no_progress,
 ) -> Path:
-    """Make a cohort with its run record, or take the same one that an earlier run made whole; returns `out`.
+    """Write a cohort with its run record, or keep the same one of an earlier run; returns `out`.
 
     Raises:
         OutputError: The folder holds another cohort.
@@ -173,27 +175,27 @@ def make_phantoms(
         size: The grid of a chest; about 112 x 96 x 40 voxels if not given.
         broken: Whether some are broken at all.
         first: Number of the first patient, so that cohorts share nobody.
-        progress: Is told how many patients are written.
+        progress: Called with the number of patients written.
 
     Raises:
         ConfigError: Less than one patient, or the grid is too small.
         OutputError: The folder holds DICOM already, or cannot be written to.
     """
     if patients < 1:
-        raise ConfigError(f"{patients} patients", "make no cohort", "take at least 1")
+        raise ConfigError(f"{patients} patients", "are no cohort", "give at least 1")
     dicom, clinical = out / DICOM, out / "clinical.csv"
     _check_empty(dicom)
     defects = _defects(patients) if broken else {}
-    made = []
+    written = []
     drawn = [draw_traits(seed, number) for number in range(first, first + patients)]
     progress("phantoms", 0, patients)
     for place, traits in enumerate(drawn, start=1):
         defect = defects.get(place, "")
         write_patient(make_chest(traits, seed, size), traits, seed, dicom, defect)
-        made.append(PhantomPatient(traits.patient_id, traits.known_egfr, defect))
+        written.append(PhantomPatient(traits.patient_id, traits.known_egfr, defect))
         progress("phantoms", place, patients)
     write_text(clinical, clinical_text(seed, drawn))
-    return PhantomCohort(out, dicom, clinical, tuple(made))
+    return PhantomCohort(out, dicom, clinical, tuple(written))
 
 
 def _check_empty(folder: Path) -> None:
@@ -202,7 +204,7 @@ def _check_empty(folder: Path) -> None:
 
 
 def _defects(patients: int) -> dict[int, str]:
-    """What is broken, by the place in the cohort, from 1."""
-    if patients >= LARGE:
+    """Return what is broken, by the place in the cohort, from 1."""
+    if patients >= THREE_BROKEN_FROM:
         return {patients - 2: MISSING_SLICE, patients - 1: NO_OUTLINE, patients: DOUBLED_SLICE}
-    return {patients: MISSING_SLICE} if patients >= SMALL else {}
+    return {patients: MISSING_SLICE} if patients >= ONE_BROKEN_FROM else {}

@@ -1,4 +1,4 @@
-"""Write a made chest as the DICOM files of one patient, with what makes real ones hard to read."""
+"""Write a phantom as the DICOM files of one patient, with what makes real ones hard to read."""
 
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
@@ -30,19 +30,19 @@ from radiogen.volume import array_of
 
 @dataclass(frozen=True)
 class PhantomStudy:
-    """One examination of one made patient."""
+    """One examination of one synthetic patient."""
 
     seed: int
     traits: Traits
 
     def uid(self, what: str) -> UID:
-        """The UID of one thing of this study; other seeds, patients and things have others."""
+        """Return the UID of one thing of this study; other seeds, patients and things have others."""
         return generate_uid(entropy_srcs=["radiogen phantom", f"{self.seed}/{self.traits.number}/{what}"])
 
     @cached_property
     def _draws(self) -> tuple[int, int, int, int]:
         rng = rng_for(self.seed, self.traits.number, "dicom")
-        year, month, day = (int(rng.integers(*range_)) for range_ in ((1990, 1996), (1, 13), (1, 29)))
+        year, month, day = int(rng.integers(1990, 1996)), int(rng.integers(1, 13)), int(rng.integers(1, 29))
         return year, month, day, int(rng.integers(0, 3))
 
     @property
@@ -78,7 +78,7 @@ class PhantomStudy:
 
 
 def new_object(study: PhantomStudy, sop_class: UID, what: str, modality: str, series: UID) -> Dataset:
-    """A data set with its file header and what it has to say about patient, study and series.
+    """Return a data set with its file header and what it has to say about patient, study and series.
 
     Args:
         study: Whose it is.
@@ -105,7 +105,7 @@ def new_object(study: PhantomStudy, sop_class: UID, what: str, modality: str, se
 
 
 def make_rtstruct(chest: Chest, study: PhantomStudy, slices: Sequence[Dataset]) -> Dataset:
-    """All lesions as `GTV-1` beside the right lung, closed contours along the edges of the pixels."""
+    """Return all lesions as `GTV-1` beside the right lung, closed contours along the edges of the pixels."""
     item = new_object(study, RTStructureSetStorage, "rtstruct", "RTSTRUCT", study.uid("outline series"))
     item.Manufacturer, item.SeriesNumber, item.InstanceNumber = "RADIOGEN", 1000, 1
     item.StructureSetLabel, item.StructureSetDate, item.StructureSetTime = "RTstruct", study.date, "120000"
@@ -126,7 +126,7 @@ def _scan(study: PhantomStudy, slices: Sequence[Dataset]) -> ReferencedCt:
 
 
 def make_seg(chest: Chest, study: PhantomStudy, slices: Sequence[Dataset]) -> Dataset:
-    """All lesions as one segment, which NSCLC-Radiogenomics calls Heart or Tissue, never tumour."""
+    """Return all lesions as one segment, which NSCLC-Radiogenomics calls Heart or Tissue, never tumour."""
     from highdicom.seg import (
         SegmentAlgorithmTypeValues,
         Segmentation,
@@ -156,7 +156,9 @@ def make_seg(chest: Chest, study: PhantomStudy, slices: Sequence[Dataset]) -> Da
     return item
 
 
-MISSING_SLICE, NO_OUTLINE, DOUBLED_SLICE = "missing slice", "no outline", "doubled slice"
+MISSING_SLICE = "missing slice"
+NO_OUTLINE = "no outline"
+DOUBLED_SLICE = "doubled slice"
 INTERCEPT_HU = -1024
 PADDING = -2000  # stored value outside the circle that a scanner reconstructs
 CIRCLE = 1.12  # diameter of that circle, of the width of the image
@@ -203,7 +205,7 @@ def write_patient(chest: Chest, traits: Traits, seed: int, root: Path, broken: s
 
 
 def make_slices(chest: Chest, study: PhantomStudy) -> list[Dataset]:
-    """One CT data set a slice, in the order of z; stored values are HU + 1024.
+    """Return one CT data set a slice, in the order of z; stored values are HU + 1024.
 
     Two patients in five store signed values and -2000 outside the reconstructed circle.
     """
@@ -217,7 +219,7 @@ def make_slices(chest: Chest, study: PhantomStudy) -> list[Dataset]:
     slices = []
     for k, plane in enumerate(stored):
         item = _new_ct(study, f"slice {k}", ["ORIGINAL", "PRIMARY", "AXIAL"])
-        item.InstanceNumber = (7 * k) % 1009 + 1
+        item.InstanceNumber = (7 * k) % 1009 + 1  # in no order: positions alone order slices
         item.ImagePositionPatient = [round(x, 4), round(y, 4), round(z + k * spacing[2], 4)]
         item.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
         item.PixelSpacing = [spacing[1], spacing[0]]
@@ -276,7 +278,7 @@ def _make_extras(chest: Chest, study: PhantomStudy) -> list[Dataset]:
 
 
 def _localizer(chest: Chest, study: PhantomStudy) -> Dataset:
-    """The view from the front that a scan is planned on."""
+    """Return the view from the front that a scan is planned on."""
     x, _, z = chest.volume.GetOrigin()
     dx, _, dz = chest.volume.GetSpacing()
     view = np.rint(array_of(chest.volume).mean(axis=1))[::-1].astype(np.int32)
@@ -291,7 +293,7 @@ def _localizer(chest: Chest, study: PhantomStudy) -> Dataset:
 
 
 def _secondary_capture(chest: Chest, study: PhantomStudy) -> Dataset:
-    """A screenshot of one slice, without a place in space."""
+    """Return a screenshot of one slice, without a place in space."""
     plane = array_of(chest.volume)[chest.volume.GetSize()[2] // 2]
     grey = np.rint(np.clip((plane + 1350) / 1500, 0, 1) * 255).astype(np.int32)
     series = study.uid("capture series")
@@ -312,5 +314,5 @@ def _save(files: Iterable[PhantomFile], folder: Path, ending: str) -> None:
 
 
 def _file_name(content: Dataset) -> str:
-    """A name that tells files apart and nothing else."""
+    """Return a name that tells files apart and nothing else."""
     return sha256(str(content.SOPInstanceUID).encode()).hexdigest()[:16].upper()

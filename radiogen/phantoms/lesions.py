@@ -1,4 +1,4 @@
-"""Made lesions: lobulated, spiculated, sometimes against the wall, sometimes part ground glass."""
+"""Draw synthetic lesions: lobulated, spiculated, sometimes against the wall, sometimes part ground glass."""
 
 from dataclasses import dataclass
 
@@ -30,18 +30,18 @@ class LesionPlan:
 def plan_lesions(
     space: Space, lungs: FloatArray, traits: Traits, rng: np.random.Generator
 ) -> list[LesionPlan]:
-    """One lesion, in one of six patients two, where the lungs have room.
+    """Plan one lesion, in one of six patients two, where the lungs have room.
 
     Args:
         space: The voxels, in true millimetres.
         lungs: Distance to the lungs' surface, negative inside.
         traits: What the patient is.
-        generator: Where the chance comes from.
+        rng: Random generator.
     """
     plans: list[LesionPlan] = []
     for number in range(2 if rng.random() < 1 / 6 else 1):
         radius = _draw_radius(space, lungs, 0.7 if number else 1.0, rng)
-        touches = rng.random() < 0.35
+        touches = rng.random() < 0.35  # the wall: its centre lies less than a radius deep
         center = _place(space, lungs, radius * (0.55 if touches else 1.15), plans, radius, rng)
         stretch = rng.uniform(0.82, 1.22, 3)
         x, y, z = (radius * stretch / np.cbrt(np.prod(stretch))).tolist()
@@ -74,17 +74,17 @@ def _place(
     radius: float,
     rng: np.random.Generator,
 ) -> tuple[float, float, float]:
-    """A voxel about `depth_mm` deep in a lung and clear of the other lesions; the deepest one if none is."""
+    """Draw a voxel about `depth_mm` deep in a lung and clear of the other lesions; else the deepest one."""
     depth = -lungs
     band = (depth > depth_mm) & (depth < depth_mm + (0.45 * radius if depth_mm < radius else np.inf))
     for other in others:
         x, y, z = other.center
         gap = np.sqrt((space.x - x) ** 2 + (space.y - y) ** 2 + (space.z - z) ** 2)
         band &= gap > 1.4 * max(other.radii) + 1.4 * radius
-    found = np.flatnonzero(band)
-    pick = int(found[rng.integers(len(found))]) if len(found) else int(np.argmax(depth))
+    candidates = np.flatnonzero(band)
+    pick = int(candidates[rng.integers(len(candidates))]) if len(candidates) else int(np.argmax(depth))
     k, j, i = np.unravel_index(pick, lungs.shape)
-    shift = rng.uniform(-0.5, 0.5, 3) * space.step_mm * (1 if len(found) else 0)
+    shift = rng.uniform(-0.5, 0.5, 3) * space.step_mm * (1 if len(candidates) else 0)
     return (
         float(space.x.ravel()[i] + shift[0]),
         float(space.y.ravel()[j] + shift[1]),
@@ -122,7 +122,7 @@ def draw_lesion(
 
 
 def lobed_distance(space: Space, plan: LesionPlan, rng: np.random.Generator) -> FloatArray:
-    """Distance to the surface of a bumpy ellipsoid."""
+    """Return the distance to the surface of a bumpy ellipsoid: seven waves over its directions."""
     x, y, z = space.x - plan.center[0], space.y - plan.center[1], space.z - plan.center[2]
     length = np.sqrt(x * x + y * y + z * z) + 1e-6
     stretch = np.sqrt((x / plan.radii[0]) ** 2 + (y / plan.radii[1]) ** 2 + (z / plan.radii[2]) ** 2) + 1e-6
@@ -137,12 +137,12 @@ def lobed_distance(space: Space, plan: LesionPlan, rng: np.random.Generator) -> 
 
 
 def spicules(space: Space, plan: LesionPlan, rng: np.random.Generator) -> list[Shape]:
-    """Thin strands from the surface outwards; too thin to belong to the mask."""
-    found = []
+    """Draw thin strands from the surface outwards; too thin to belong to the mask."""
+    strands = []
     for _ in range(plan.spicules):
         axis = rng.normal(size=3)
         axis /= np.linalg.norm(axis)
         start = np.array(plan.center) + 0.8 * np.array(plan.radii) * axis
         end = np.array(plan.center) + rng.uniform(1.25, 1.55) * np.array(plan.radii) * axis
-        found.append(capsule(space, start.tolist(), end.tolist(), 0.6))
-    return found
+        strands.append(capsule(space, start.tolist(), end.tolist(), 0.6))
+    return strands

@@ -1,4 +1,4 @@
-"""What lies between and below the lungs of a made chest: heart, great vessels, windpipe, diaphragm, belly."""
+"""What lies between and below the lungs of a phantom: heart, great vessels, windpipe, diaphragm, belly."""
 
 from dataclasses import dataclass
 
@@ -34,7 +34,7 @@ class Organ:
 
 
 def great_vessels(space: Space, blood_hu: float) -> list[Organ]:
-    """Aorta, pulmonary arteries, vena cava and the vessels to the head."""
+    """Return aorta, pulmonary arteries, vena cava and the vessels to the head."""
     tubes = [
         ((-12, -26, 82), (-14, -20, 128), 15.0),
         ((-14, -20, 128), (6, 6, 142), 13.5),
@@ -56,9 +56,9 @@ def great_vessels(space: Space, blood_hu: float) -> list[Organ]:
 
 
 def heart(space: Space, blood_hu: float, rng: np.random.Generator) -> list[Organ]:
-    """The heart in its fat, with four chambers; its tip points to the left and down."""
+    """Return the heart in its fat, with four chambers; its tip points to the left and down."""
     size = float(rng.uniform(0.94, 1.06))
-    turn, tilt = -0.62, -0.30
+    turn, tilt = -0.62, -0.30  # radians
     muscle_hu = 45 + 0.35 * max(0.0, blood_hu - 45)
 
     def part(center: tuple[float, float, float], radii: tuple[float, float, float], hu: float) -> Organ:
@@ -76,7 +76,7 @@ def heart(space: Space, blood_hu: float, rng: np.random.Generator) -> list[Organ
 
 
 def center_organs(space: Space, blood_hu: float, rng: np.random.Generator) -> list[Organ]:
-    """All solids between the lungs, in the order in which they are painted."""
+    """Return all solids between the lungs, in the order in which they are painted."""
     middle = [
         Organ(column(space, (0, 2), (27, 50), (-30, 150)), FAT_HU + 14),
         Organ(column(space, (0, 8), (21, 40), (140, 240)), FAT_HU + 14),
@@ -95,19 +95,19 @@ def center_organs(space: Space, blood_hu: float, rng: np.random.Generator) -> li
 
 
 def diaphragm_distance(space: Space, rng: np.random.Generator) -> FloatArray:
-    """Distance to the upper face of the diaphragm, negative below; the right dome stands higher."""
+    """Return the distance to the upper face of the diaphragm, negative below; the right dome is higher."""
     lift = float(rng.normal(0, 4))
     right, left = (
         top + lift - 46 * (0.55 * ((space.x - x) / 62) ** 2 + ((space.y + 22) / 82) ** 2)
         for x, top in ((-58, 56), (58, 46))
     )
-    ground = np.where(space.x < 0, right, left)
-    distance: FloatArray = ((space.z - ground) * np.float32(0.75)).astype(np.float32)
+    surface_z = np.where(space.x < 0, right, left)
+    distance: FloatArray = ((space.z - surface_z) * np.float32(0.75)).astype(np.float32)
     return distance
 
 
 def draw_belly(hu: FloatArray, space: Space, inside: FloatArray, rng: np.random.Generator) -> None:
-    """Liver, spleen and stomach under the diaphragm, where `inside` (a distance) is negative."""
+    """Draw liver, spleen and stomach under the diaphragm, where `inside` (a distance) is negative."""
     edge = space.edge_mm
     below = occupancy(inside, edge)
     belly = np.full(space.shape, FAT_HU, dtype=np.float32)
@@ -130,7 +130,7 @@ def draw_center(hu: FloatArray, organs: list[Organ], edge_mm: float) -> None:
 
 
 def solid_distance(space: Space, organs: list[Organ]) -> FloatArray:
-    """Distance to the union of the organs, negative inside."""
+    """Return the distance to the union of the organs, negative inside."""
     union = np.full(space.shape, 60.0, dtype=np.float32)
     for organ in organs:
         carve(union, organ.shape)
@@ -138,7 +138,7 @@ def solid_distance(space: Space, organs: list[Organ]) -> FloatArray:
 
 
 def draw_windpipe(hu: FloatArray, space: Space) -> None:
-    """Trachea and main bronchi: soft wall, air inside."""
+    """Draw trachea and main bronchi: soft wall, air inside."""
     fork = (-2.0, 12.0, CARINA_Z)
     tubes = [
         ((-2.0, 4.0, 210.0), fork, 8.6),

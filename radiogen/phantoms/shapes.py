@@ -40,7 +40,7 @@ class Space:
         return float(np.cbrt(np.prod(self.step_mm)))
 
     def around(self, low: npt.ArrayLike, high: npt.ArrayLike) -> tuple[Slices, "Space"]:
-        """The part of the space between two corners (x, y, z), and where it lies."""
+        """Return the part of the space between two corners (x, y, z), and where it lies."""
         found = []
         for axis, a, b in zip((self.x, self.y, self.z), np.asarray(low), np.asarray(high), strict=True):
             found.append(slice(*np.searchsorted(axis.ravel(), (a, b)).tolist()))
@@ -57,12 +57,13 @@ class Shape:
 
 
 def ellipsoid(space: Space, center: Point, radii: Point, turn: float = 0.0, tilt: float = 0.0) -> Shape:
-    """An ellipsoid, its first axis turned about z and then tilted up (radians)."""
+    """Return an ellipsoid, its first axis turned about z and then tilted up (radians)."""
     reach = max(radii) + 2 * space.edge_mm
     where, near = space.around([c - reach for c in center], [c + reach for c in center])
     x, y, z = near.x - center[0], near.y - center[1], near.z - center[2]
     x, y = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
     x, z = x * np.cos(tilt) + z * np.sin(tilt), z * np.cos(tilt) - x * np.sin(tilt)
+    # Scaled so that the surface is at 1: exact for a sphere, near enough to the distance for an ellipsoid.
     size = np.sqrt((x / radii[0]) ** 2 + (y / radii[1]) ** 2 + (z / radii[2]) ** 2) + 1e-6
     return Shape(where, (np.sqrt(x * x + y * y + z * z) * (1 - 1 / size)).astype(np.float32))
 
@@ -70,7 +71,7 @@ def ellipsoid(space: Space, center: Point, radii: Point, turn: float = 0.0, tilt
 def column(
     space: Space, center: tuple[float, float], radii: tuple[float, float], span: tuple[float, float]
 ) -> Shape:
-    """An upright elliptical column between two heights."""
+    """Return an upright elliptical column between two heights."""
     edge = 2 * space.edge_mm
     low = (center[0] - radii[0] - edge, center[1] - radii[1] - edge, span[0] - edge)
     high = (center[0] + radii[0] + edge, center[1] + radii[1] + edge, span[1] + edge)
@@ -83,7 +84,7 @@ def column(
 
 
 def capsule(space: Space, start: npt.ArrayLike, end: npt.ArrayLike, radius: float) -> Shape:
-    """A tube with round ends."""
+    """Return a tube with round ends."""
     a, b = np.asarray(start, dtype=np.float32), np.asarray(end, dtype=np.float32)
     reach = radius + 2 * space.edge_mm
     where, near = space.around(np.minimum(a, b) - reach, np.maximum(a, b) + reach)
@@ -96,7 +97,7 @@ def capsule(space: Space, start: npt.ArrayLike, end: npt.ArrayLike, radius: floa
 
 
 def occupancy(distance: Distance, edge_mm: float) -> FloatArray:
-    """The share of each voxel that lies inside a surface, 0 to 1."""
+    """Return the share of each voxel that lies inside a surface, 0 to 1."""
     share: FloatArray = np.clip(0.5 - distance / np.float32(edge_mm), 0, 1)
     return share
 
@@ -114,16 +115,17 @@ def carve(union: FloatArray, shape: Shape) -> None:
 
 
 def smooth_noise(space: Space, blob_mm: float, rng: np.random.Generator) -> FloatArray:
-    """A smooth random field over a space, mean 0 and standard deviation about 1.
+    """Return a smooth random field over a space, mean 0 and standard deviation about 1.
 
     Args:
         space: The voxels.
         blob_mm: How wide one blob is; never less than a voxel.
-        generator: Where the chance comes from.
+        rng: Random generator.
     """
     scales = np.maximum(blob_mm / space.step_mm[::-1], 1)
     coarse = [int(np.ceil(n / scale)) + 3 for n, scale in zip(space.shape, scales, strict=True)]
     field: npt.NDArray[Any] = rng.standard_normal(coarse, dtype=np.float32)
+    # Smoothstep between random numbers on a coarse grid, axis by axis: far faster than filtering white noise.
     for axis, (length, scale) in enumerate(zip(space.shape, scales, strict=True)):
         place = np.arange(length) / scale + 0.5
         left = place.astype(int)
@@ -136,5 +138,5 @@ def smooth_noise(space: Space, blob_mm: float, rng: np.random.Generator) -> Floa
 
 
 def blur(array: FloatArray, sigma_voxels: Sequence[float]) -> FloatArray:
-    """Gaussian smoothing, sigma as (z, y, x)."""
+    """Smooth with a Gaussian, sigma as (z, y, x)."""
     return np.asarray(ndimage.gaussian_filter(array, sigma_voxels, truncate=2.5), dtype=np.float32)

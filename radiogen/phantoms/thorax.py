@@ -1,4 +1,4 @@
-"""The wall of a made chest: body, skin, fat, muscle, ribs, spine, table; and the cage the lungs hang in."""
+"""Draw the wall of a phantom: body, skin, fat, muscle, ribs, spine, table; and the cage the lungs hang in."""
 
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ RIB_PITCH_MM = 31.0
 
 @dataclass(frozen=True)
 class BodyBuild:
-    """How a made patient is built, in millimetres of the reference chest (336 x 288 x 200)."""
+    """How a synthetic patient is built, in millimetres of the reference chest (336 x 288 x 200)."""
 
     cage: tuple[float, float]  # half width and half depth inside the ribs
     fat_mm: float
@@ -36,7 +36,7 @@ class BodyBuild:
 
 
 def draw_build(sex: str, rng: np.random.Generator) -> BodyBuild:
-    """A build that fits the sex."""
+    """Return a build that fits the sex."""
     female = sex == "female"
     cage = (rng.normal(116 if female else 123, 2.5), rng.normal(86 if female else 92, 2.5))
     return BodyBuild(
@@ -51,21 +51,21 @@ def draw_build(sex: str, rng: np.random.Generator) -> BodyBuild:
 def oval(
     space: Space, half: tuple[Distance, Distance], center_y: Distance | float, power: float
 ) -> FloatArray:
-    """Distance to a squarish oval in each slice; half axes and centre are given by height."""
+    """Return the distance to a squarish oval in each slice; half axes and centre are given by height."""
     x, y = np.abs(space.x), np.abs(space.y - center_y)
     size = ((x / half[0]) ** power + (y / half[1]) ** power) ** (1 / power) + 1e-6
     return np.asarray(np.sqrt(x * x + y * y) * (1 - 1 / size), dtype=np.float32)
 
 
 def cage_distance(space: Space, build: BodyBuild) -> FloatArray:
-    """Distance to the inside of the ribs, negative inside; the cage narrows to the apex."""
+    """Return the distance to the inside of the ribs, negative inside; the cage narrows to the apex."""
     above = np.clip((space.z - 84) / 112, 0, 0.999)
     taper = np.sqrt(1 - above**3) * (1 - 0.05 * np.clip((84 - space.z) / 84, 0, 1) ** 2)
     return oval(space, (build.cage[0] * taper, build.cage[1] * taper), -4 + 14 * above**2, 2.35)
 
 
 def body_distance(space: Space, build: BodyBuild) -> FloatArray:
-    """Distance to the skin, negative inside."""
+    """Return the distance to the skin, negative inside."""
     shoulder = np.clip((space.z - 120) / 80, 0, 1) ** 2
     half = (
         np.minimum(build.cage[0] + 20 + build.fat_mm + 6 * shoulder, 158),
@@ -85,7 +85,7 @@ def body_distance(space: Space, build: BodyBuild) -> FloatArray:
 def draw_wall(
     space: Space, build: BodyBuild, body: FloatArray, cage: FloatArray, rng: np.random.Generator
 ) -> FloatArray:
-    """Everything outside the lungs and the mediastinum, in HU: air, table, skin, fat, muscle and bone."""
+    """Draw everything outside the lungs and the mediastinum, in HU: table, skin, fat, muscle, bone."""
     edge = space.edge_mm
     hu = np.full(space.shape, AIR_HU, dtype=np.float32)
     draw_table(hu, space, build)
@@ -103,16 +103,16 @@ def draw_wall(
 
 
 def draw_table(hu: FloatArray, space: Space, build: BodyBuild) -> None:
-    """A hollow carbon table under the back."""
+    """Draw a hollow carbon table under the back."""
     sag = 9 * (space.x / 150) ** 2
     middle = np.abs(space.y - (build.table_y + 9 - sag)) + 0 * space.z
     ends = np.abs(space.x) - 148
-    for half, value in ((8.0, -250.0), (5.0, -940.0)):
+    for half, value in ((8.0, -250.0), (5.0, -940.0)):  # shell of carbon fibre, foam inside
         paint(hu, Shape(EVERYWHERE, np.maximum(middle - half, ends - half)), value, space.edge_mm)
 
 
 def draw_ribs(hu: FloatArray, space: Space, build: BodyBuild, cage: FloatArray) -> None:
-    """Ribs round the cage, falling from the spine to the front, and the sternum with its cartilage."""
+    """Draw ribs round the cage, falling from the spine to the front, and the sternum with its cartilage."""
     front = np.clip((80 - space.y) / 170, 0, 1.1)
     height = space.z + 96 * front + build.rib_shift_mm
     beside = (height + RIB_PITCH_MM / 2) % RIB_PITCH_MM - RIB_PITCH_MM / 2
@@ -133,13 +133,14 @@ def draw_ribs(hu: FloatArray, space: Space, build: BodyBuild, cage: FloatArray) 
 
 
 def spine_body(space: Space) -> Shape:
-    """The column of the vertebral bodies."""
+    """Return the column of the vertebral bodies."""
     return column(space, SPINE, (18.0, 15.0), (-40.0, 240.0))
 
 
 def draw_spine(hu: FloatArray, space: Space) -> None:
-    """Vertebral bodies and discs, the canal, and the arches with their processes."""
-    edge, (x, y) = space.edge_mm, SPINE
+    """Draw vertebral bodies and discs, the canal, and the arches with their processes."""
+    edge = space.edge_mm
+    x, y = SPINE
     for side in (-1, 1):
         paint(hu, column(space, (x + side * 21, y + 31), (17, 12), (-40, 240)), MUSCLE_HU + 4, edge)
     spine = spine_body(space)
@@ -159,7 +160,7 @@ def draw_spine(hu: FloatArray, space: Space) -> None:
 
 
 def draw_shoulders(hu: FloatArray, space: Space) -> None:
-    """Shoulder blades and collar bones."""
+    """Draw shoulder blades and collar bones."""
     edge = space.edge_mm
     for side in (-1.0, 1.0):
         for share in np.linspace(0, 1, 12):

@@ -1,4 +1,4 @@
-"""What a made patient is: EGFR status, and the sex, smoking and lesion traits that go with it a little."""
+"""Draw what a synthetic patient is: EGFR status, and sex, smoking and lesion traits that go with it."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ UNKNOWN_BLOCK = 12
 
 @dataclass(frozen=True)
 class Traits:
-    """One made patient before any voxel is drawn; the same for the same seed and number."""
+    """One synthetic patient before any voxel is drawn; the same for the same seed and number."""
 
     number: int
     egfr: str  # mutant or wildtype, what the tumour is
@@ -37,19 +37,19 @@ class Traits:
 
 
 def rng_for(seed: int, number: int, what: str) -> np.random.Generator:
-    """Chance for one part of one patient, independent of every other part and patient."""
+    """Return the random generator of one part of one patient, independent of every other part and patient."""
     return np.random.default_rng([seed, number, *what.encode()])
 
 
 def is_mutant(seed: int, number: int) -> bool:
-    """Two of five patients in a row are mutants, one of them among the first two."""
+    """Return whether a patient is a mutant: two of five in a row are, one of them among the first two."""
     block, place = divmod(number - 1, EGFR_BLOCK)
     rng = rng_for(seed, block, "egfr block")
     return place in (rng.integers(0, 2), rng.integers(2, EGFR_BLOCK))
 
 
 def is_tested(seed: int, number: int) -> bool:
-    """One of twelve patients in a row, never among the first six, has no EGFR result."""
+    """Return one of twelve patients in a row, never among the first six, has no EGFR result."""
     block, place = divmod(number - 1, UNKNOWN_BLOCK)
     half = UNKNOWN_BLOCK // 2
     return bool(place != rng_for(seed, block, "untested block").integers(half, UNKNOWN_BLOCK))

@@ -1,4 +1,4 @@
-"""Branching vessels and bronchi that grow from the hilum until they reach every part of a lung."""
+"""Grow vessels and bronchi from the hilum until they reach every part of a lung, and draw them."""
 
 from dataclasses import dataclass
 
@@ -10,8 +10,8 @@ from radiogen.volume import FloatArray
 
 Floats = npt.NDArray[np.float64]
 STEP_MM = 9.0
-DETOUR = 0.45
-MURRAY = 2.7
+DETOUR = 0.45  # what a millimetre along the tree costs beside one through the air
+MURRAY = 2.7  # exponent of Murray's law; 3 for laminar flow, less in lungs
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class VesselTree:
 
 
 def grow_tree(root: Point, targets: Floats, tip_mm: float) -> VesselTree:
-    """Connect targets one by one, the nearest to the root first, by the cheapest way.
+    """Connect targets one by one, the nearest to the root first, along the cheapest path.
 
-    A way costs its length and a share of the length from the root to where it leaves the tree. Radii follow
+    A path costs its length and a share of the length from the root to where it leaves the tree. Radii follow
     Murray's law: the powers of the children's add up to that of the parent.
 
     Args:
@@ -38,20 +38,24 @@ def grow_tree(root: Point, targets: Floats, tip_mm: float) -> VesselTree:
     room = int(len(targets) * 40 + 1)
     nodes, length = np.zeros((room, 3)), np.zeros(room)
     parents = np.full(room, -1, dtype=np.int64)
-    nodes[0], count = root, 1
+    nodes[0] = root
+    count = 1
     for target in targets[order]:
         gap = np.linalg.norm(nodes[:count] - target, axis=1)
         leave = int(np.argmin(gap + DETOUR * length[:count]))
-        pieces = int(np.clip(np.ceil(gap[leave] / STEP_MM), 1, 40))
+        steps = int(np.clip(np.ceil(gap[leave] / STEP_MM), 1, 40))
         start, parent = nodes[leave].copy(), leave
-        for piece in range(1, pieces + 1):
-            nodes[count] = start + (target - start) * piece / pieces
-            parents[count], length[count] = parent, length[leave] + gap[leave] * piece / pieces
-            parent, count = count, count + 1
+        for step in range(1, steps + 1):
+            nodes[count] = start + (target - start) * step / steps
+            parents[count] = parent
+            length[count] = length[leave] + gap[leave] * step / steps
+            parent = count
+            count += 1
     return VesselTree(nodes[:count], parents[:count], _radii(parents[:count], tip_mm))
 
 
 def _radii(parents: npt.NDArray[np.int64], tip_mm: float) -> Floats:
+    """Return radii by Murray's law, from the twigs to the root; a parent always precedes its children."""
     power = np.zeros(len(parents))
     for node in range(len(parents) - 1, 0, -1):
         power[node] = max(power[node], tip_mm**MURRAY)
@@ -61,7 +65,7 @@ def _radii(parents: npt.NDArray[np.int64], tip_mm: float) -> Floats:
 
 
 def vessel_share(space: Space, trees: list[VesselTree]) -> FloatArray:
-    """The share of each voxel that is vessel; thin ones are spread by their true volume."""
+    """Return the share of each voxel that is vessel; thin ones are spread by their true volume."""
     share = np.zeros(space.shape, dtype=np.float32)
     thin = float(space.edge_mm) * 0.6
     for tree in trees:
@@ -78,11 +82,11 @@ def vessel_share(space: Space, trees: list[VesselTree]) -> FloatArray:
 
 def _splat(share: FloatArray, space: Space, starts: Floats, ends: Floats, radii: Floats) -> None:
     """Add thin tubes as points of volume, shared between the eight voxels around each."""
-    pieces = 8
-    along = (np.arange(pieces) + 0.5) / pieces
+    count = 8  # points a tube: a twig between two nodes is about three voxels long
+    along = (np.arange(count) + 0.5) / count
     points = (starts[:, None] + (ends - starts)[:, None] * along[:, None]).reshape(-1, 3)
-    volume = np.pi * radii**2 * np.linalg.norm(ends - starts, axis=1) / pieces / np.prod(space.step_mm)
-    weight = np.repeat(volume, pieces)
+    volume = np.pi * radii**2 * np.linalg.norm(ends - starts, axis=1) / count / np.prod(space.step_mm)
+    weight = np.repeat(volume, count)
     first = np.array([space.x.ravel()[0], space.y.ravel()[0], space.z.ravel()[0]])
     place = (points - first) / space.step_mm
     low = np.floor(place).astype(np.int64)

@@ -124,8 +124,8 @@ class FormatWriter:
         from radiogen.io.dicom.write_object import OutlineAuthor, Outlines
 
         scan = self.scans.of_case(case, self.keep_patient)
-        maker = OutlineAuthor("radiogen RA-Seg", f"{__version__}, model {self.model_hash}")
-        outlines = Outlines(lesion, names, maker, scan)
+        author = OutlineAuthor("radiogen RA-Seg", f"{__version__}, model {self.model_hash}")
+        outlines = Outlines(lesion, names, author, scan)
         outputs += self._write_dicom(outlines, folder, lesions)
         between = sum(one is None for one in scan.slices_on(lesion))
         messages = [f"DICOM: {between} planes of the CT lie on no slice of its series"] if between else []

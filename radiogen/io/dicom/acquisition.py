@@ -1,4 +1,4 @@
-"""What a CT header says about how the scan was made, and nothing that could say of whom."""
+"""Read from a CT header how the scan was acquired, and nothing that could tell of whom."""
 
 import math
 import re
@@ -38,20 +38,20 @@ DESCRIPTION = "SeriesDescription"  # free text: only a phase and known words are
 GATED = re.compile(r"gated|gating|\b4d\b|respiratory", re.IGNORECASE)
 PERCENT = re.compile(r"(?<![\d.])(\d{1,3}(?:\.\d+)?)\s*%")
 LONGEST = 64  # characters; what is longer is a comment, not the name of a thing
-TAGS = (
+ACQUISITION_KEYS = (
     *TEXTS.values(), *(key for key, _ in NUMBERS.values()), *(key for key, _ in EXPOSURES), "PixelSpacing",
     *PHASES, *CONTRAST, *DATES, *GROUPS, DESCRIPTION, "PixelRepresentation",
 )  # fmt: skip
 
 
-def describe(header: Dataset, keep_dates: bool = False) -> dict[str, Any]:
-    """How a scan was made: scanner, reconstruction, dose, contrast, phase, year.
+def describe_acquisition(header: Dataset, keep_dates: bool = False) -> dict[str, Any]:
+    """Describe how a scan was acquired: scanner, reconstruction, dose, contrast, phase, year.
 
     Of a header no free text is taken, no identifier, and of its dates the year alone; a value that is
     absent or damaged is empty or None. Multi-frame headers are read through their functional groups.
 
     Args:
-        header: Of one slice, or of an enhanced CT; at least the elements named in `TAGS`.
+        header: Of one slice, or of an enhanced CT; at least the elements named in `ACQUISITION_KEYS`.
         keep_dates: Add `acquisition_date` (YYYY-MM-DD).
     """
     with warnings.catch_warnings():
@@ -63,13 +63,15 @@ def describe(header: Dataset, keep_dates: bool = False) -> dict[str, Any]:
         about["exposure_mas"] = _number(parts, EXPOSURES)
         about["contrast"] = _contrast(parts)
         about |= _phase(parts)
-        date = next(filter(None, (_date(_text(parts, key)) for key in DATES)), "")
+        date = _first(_date(_text(parts, key)) for key in DATES)
     about["year"] = date[:4]
-    return about | ({"acquisition_date": date} if keep_dates else {})
+    if keep_dates:
+        about["acquisition_date"] = date
+    return about
 
 
 def _parts(header: Dataset) -> Iterator[Dataset]:
-    """The header, then what the functional groups of a multi-frame header hold for its first frame."""
+    """Return the header, then what the functional groups of a multi-frame header hold for its first frame."""
     yield header
     for name in GROUPS:
         with suppress(Exception):  # a damaged sequence raises nearly anything
@@ -79,11 +81,13 @@ def _parts(header: Dataset) -> Iterator[Dataset]:
 
 
 def _values(part: Dataset, key: str) -> list[Any]:
-    """The values of an element, none where it is absent or damaged."""
+    """Return the values of an element, none where it is absent or damaged."""
     with suppress(Exception):  # pydicom converts a value only now, and raises nearly anything
         value = part.get(key)
-        several = isinstance(value, Iterable) and not isinstance(value, str | bytes)
-        return list(value) if several else [] if value in (None, "", b"") else [value]
+        if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+            return list(value)
+        if value not in (None, "", b""):
+            return [value]
     return []
 
 
@@ -92,12 +96,17 @@ def _text_of(part: Dataset, key: str) -> str:
 
 
 def _text(parts: list[Dataset], key: str) -> str:
-    found = next(filter(None, (_text_of(part, key) for part in parts)), "")
-    return found if len(found) <= LONGEST and found.isprintable() else ""
+    text = _first(_text_of(part, key) for part in parts)
+    return text if len(text) <= LONGEST and text.isprintable() else ""
+
+
+def _first(texts: Iterable[str]) -> str:
+    """Return the first text that is not empty, or an empty one."""
+    return next(filter(None, texts), "")
 
 
 def _floats(part: Dataset, key: str) -> list[float]:
-    """The finite numbers of an element; none where it is absent or damaged."""
+    """Return the finite numbers of an element; none where it is absent or damaged."""
     with suppress(ValueError, TypeError, OverflowError):
         values = [float(value) for value in _values(part, key)]
         return values if all(map(math.isfinite, values)) else []
@@ -113,32 +122,36 @@ def _number(parts: list[Dataset], keys: tuple[tuple[str, float], ...]) -> float 
 
 
 def _spacing(parts: list[Dataset]) -> list[float] | None:
-    """Between columns, then between rows: x before y, as everywhere here; DICOM has it the other way."""
-    found = next((values for part in parts if len(values := _floats(part, "PixelSpacing")) == 2), None)
-    return found[::-1] if found else None
+    """Return the spacing as (x, y), as everywhere here; DICOM names the distance between rows (y) first."""
+    for part in parts:
+        spacing = _floats(part, "PixelSpacing")
+        if len(spacing) == 2:
+            return spacing[::-1]
+    return None
 
 
 def _contrast(parts: list[Dataset]) -> bool | None:
-    """Whether contrast medium was given; None where the header does not say."""
-    said = [_text_of(part, key) for part in parts for key in CONTRAST]
-    said = [text for text in said if text]
-    if not said:
+    """Return whether contrast medium was given; None where the header does not say."""
+    texts = [_text_of(part, key) for part in parts for key in CONTRAST]
+    texts = [text for text in texts if text]
+    if not texts:
         return None
-    return not all(NO_CONTRAST.fullmatch(text) for text in said)
+    return not all(NO_CONTRAST.fullmatch(text) for text in texts)
 
 
 def _phase(parts: list[Dataset]) -> dict[str, Any]:
-    """Whether the scan is one of several phases of breath or heart, and which per cent of it."""
+    """Return whether the scan is one of several phases of breath or heart, and which per cent of it."""
     percent = _number(parts, tuple((key, 1.0) for key in PHASES))
     description = _text_of(parts[0], DESCRIPTION)
     is_gated = percent is not None or bool(GATED.search(description))
-    written = PERCENT.search(description) if is_gated and percent is None else None
-    if written and float(written[1]) <= 100:
-        percent = float(written[1])
+    if is_gated and percent is None:  # many scanners write the phase into the description only
+        match = PERCENT.search(description)
+        if match and float(match[1]) <= 100:
+            percent = float(match[1])
     return {"gated": is_gated, "phase_percent": percent}
 
 
 def _date(text: str) -> str:
-    """YYYY-MM-DD, of a date or a date with time; empty for nonsense."""
-    found = re.match(r"(19[7-9]\d|20\d\d)[.-]?(0[1-9]|1[0-2])[.-]?(0[1-9]|[12]\d|3[01])", text)
-    return "-".join(found.groups()) if found else ""
+    """Return YYYY-MM-DD of a date or a date with time; empty for nonsense."""
+    match = re.match(r"(19[7-9]\d|20\d\d)[.-]?(0[1-9]|1[0-2])[.-]?(0[1-9]|[12]\d|3[01])", text)
+    return "-".join(match.groups()) if match else ""

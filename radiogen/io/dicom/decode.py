@@ -1,4 +1,8 @@
-"""Decode compressed slices in a process of their own, whose death is the error of one file only."""
+"""Decode compressed slices in a process of their own, whose death is the error of one file only.
+
+Decoders are C code that reads what strangers wrote: a damaged file can kill one, keep it busy or ask it for
+all memory. Starting a process costs about a second a series, which uncompressed CT does not pay.
+"""
 
 import json
 import os
@@ -25,7 +29,7 @@ from radiogen.runtime import cpu_count
 
 SECONDS = 60.0  # for one slice; a decoder that needs longer is stopped
 MOST_MEMORY = 8 << 30  # bytes of address space of a decoder
-_PIP = {
+_PACKAGES = {  # by a word in the name of the transfer syntax; the first that fits
     "JPEG 2000": "pylibjpeg-openjpeg",
     "High-Throughput": "pylibjpeg-openjpeg",
     "RLE": "pylibjpeg-rle",
@@ -49,7 +53,7 @@ class Decoders:
             worker.stop()
 
     def decode(self, slices: Sequence[SliceFile]) -> Iterator[npt.NDArray[Any]]:
-        """The stored numbers of each slice in turn, shape (rows, columns).
+        """Return the stored numbers of each slice in turn, shape (rows, columns).
 
         Raises:
             SeriesError: A slice cannot be decoded, or its decoder died or took too long.
@@ -59,14 +63,14 @@ class Decoders:
             if len(waiting) == len(self._workers):
                 yield _answer(*waiting.popleft())
             worker = self._workers[n % len(self._workers)]
-            worker.ask(item.path, item.frame, item.pixels.syntax == DEFLATED)
+            worker.request(item.path, item.frame, item.pixels.syntax == DEFLATED)
             waiting.append((worker, item))
         while waiting:
             yield _answer(*waiting.popleft())
 
 
 def decode_frames(path: Path, frames: Iterable[int]) -> Iterator[npt.NDArray[Any]]:
-    """The stored numbers of some frames of one file in turn, shape (rows, columns).
+    """Return the stored numbers of some frames of one file in turn, shape (rows, columns).
 
     Raises:
         ValueError: A frame cannot be decoded, or its decoder died or took too long.
@@ -74,7 +78,7 @@ def decode_frames(path: Path, frames: Iterable[int]) -> Iterator[npt.NDArray[Any
     worker = _Worker()
     try:
         for frame in frames:
-            worker.ask(path, frame)
+            worker.request(path, frame)
             yield worker.answer()
     except _DecodingError as error:
         raise ValueError(f"its pixel data cannot be decoded: {str(error)[:200]}") from error
@@ -83,7 +87,7 @@ def decode_frames(path: Path, frames: Iterable[int]) -> Iterator[npt.NDArray[Any
 
 
 def is_compressed(dataset: Dataset) -> bool:
-    """Whether its pixels need a decoder."""
+    """Return whether its pixels need a decoder."""
     meta = getattr(dataset, "file_meta", None)
     return bool(meta is not None and "TransferSyntaxUID" in meta and meta.TransferSyntaxUID.is_compressed)
 
@@ -117,36 +121,40 @@ def _answer(worker: "_Worker", item: SliceFile) -> npt.NDArray[Any]:
         raise decoding_error(item, str(error)) from error
 
 
-def decoding_error(item: SliceFile, why: str) -> SeriesError:
-    """The error of a slice that was not decoded, with the package to install if a decoder is missing."""
+def decoding_error(item: SliceFile, reason: str) -> SeriesError:
+    """Return the error of a slice that was not decoded; it names the package of a missing decoder."""
     where = item.path.with_name(item.name)
     name = UID(item.pixels.syntax).name
-    if "missing dependencies" in why or "no available" in why:
-        package = next((pip for word, pip in _PIP.items() if word in name), None)
+    if "missing dependencies" in reason or "no available" in reason:
+        package = next((package for word, package in _PACKAGES.items() if word in name), None)
         if package:
             return SeriesError(where, f"needs a decoder for {name}", f"pip install {package}")
-    if "no pixel data decoders" in why.lower() or "not supported" in why or "unknown transfer syntax" in why:
+    if (
+        "no pixel data decoders" in reason.lower()
+        or "not supported" in reason
+        or "unknown transfer syntax" in reason
+    ):
         return SeriesError(
             where, f"is stored as {name}, which nothing here decodes", "export it uncompressed"
         )
-    if "less than expected" in why or "no pixel data" in why.lower():
+    if "less than expected" in reason or "no pixel data" in reason.lower():
         return SeriesError(where, "is truncated: its pixel data ends early or is missing", "copy it again")
     return SeriesError(
-        where, f"its pixel data cannot be decoded: {why[:200]}", "copy it again, or leave it out"
+        where, f"its pixel data cannot be decoded: {reason[:200]}", "copy it again, or leave it out"
     )
 
 
 class _DecodingError(Exception):
-    """What a decoder said, or how it ended."""
+    """The message of a decoder, or how it ended."""
 
 
 class _Worker:
-    """One decoding process; asked by a line of JSON, it answers with a line of JSON and the bytes."""
+    """One decoding process; takes requests as lines of JSON, answers with a line of JSON and the bytes."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
 
-    def ask(self, path: Path, frame: int, is_deflated: bool = False) -> None:
+    def request(self, path: Path, frame: int, is_deflated: bool = False) -> None:
         if self._process is None:
             program = [sys.executable, "-c", "from radiogen.io.dicom.decode import serve; serve()"]
             self._process = subprocess.Popen(
@@ -156,14 +164,14 @@ class _Worker:
                 stderr=subprocess.DEVNULL,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
-        questions = cast(IO[bytes], self._process.stdin)
+        stdin = cast(IO[bytes], self._process.stdin)
         with suppress(BrokenPipeError):  # it died; the answer says so
-            question = [os.fsdecode(path.absolute()), frame, is_deflated]
-            questions.write(json.dumps(question).encode() + b"\n")
-            questions.flush()
+            stdin.write(json.dumps([os.fsdecode(path.absolute()), frame, is_deflated]).encode() + b"\n")
+            stdin.flush()
 
     def answer(self) -> npt.NDArray[Any]:
-        process, is_late = cast("subprocess.Popen[bytes]", self._process), Event()
+        process = cast("subprocess.Popen[bytes]", self._process)
+        is_late = Event()
 
         def end() -> None:
             is_late.set()
@@ -172,10 +180,10 @@ class _Worker:
         timer = Timer(SECONDS, end)
         timer.start()
         try:
-            answers = cast(IO[bytes], process.stdout)
-            head = answers.readline()
+            stdout = cast(IO[bytes], process.stdout)
+            head = stdout.readline()
             about = json.loads(head) if head.endswith(b"\n") else {}
-            data = answers.read(about.get("bytes", 0))
+            data = stdout.read(about.get("bytes", 0))
         finally:
             timer.cancel()
         if not about or len(data) < about.get("bytes", 0):
@@ -193,7 +201,7 @@ class _Worker:
 
 
 def serve() -> None:
-    """Answer questions on stdin until it ends; what decoders print themselves goes nowhere."""
+    """Answer requests on stdin until it ends; what decoders print themselves goes nowhere."""
     from pydicom import dcmread
     from pydicom.pixels.utils import pixel_array
 

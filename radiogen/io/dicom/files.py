@@ -1,4 +1,9 @@
-"""Find CT slices and outlines in any folder by what the files hold, never by what they are called."""
+"""Find CT slices and outlines in any folder by what the files hold, never by what they are called.
+
+Headers are read once. For a tree of many files the facts are kept in an index beside the cases, and a file is
+read again only when its size or time changed. The index names nobody: PatientIDs and paths stand in it as
+hashes.
+"""
 
 import gzip
 import os
@@ -20,7 +25,33 @@ from radiogen.runtime import cpu_count
 
 INDEX_FROM = 2000  # files: a smaller tree is read anew in a second or two
 SCHEMA = f"1 {__version__}"
+PARALLEL_FROM = 2000  # files: below that a second process costs more than it saves
+CHUNK = 250  # files a task
 _NOWHERE = Path()
+
+Crawled = Callable[[int, int], None]  # files read, files in all
+
+
+@dataclass
+class DicomTree:
+    """What a folder holds: all its files, CT slices, outlines, what cannot be read, how many of what else."""
+
+    files: list[Path] = field(default_factory=list)
+    slices: list[SliceFile] = field(default_factory=list)
+    outlines: list[OutlineFile] = field(default_factory=list)
+    damaged: dict[Path, str] = field(default_factory=dict)
+    ignored: Counter[str] = field(default_factory=Counter)
+
+    def add(self, path: Path, facts: FileFacts) -> None:
+        """Sort one file in."""
+        self.files.append(path)
+        self.slices.extend(facts.slices)
+        if facts.outline is not None:
+            self.outlines.append(facts.outline)
+        if facts.damage:
+            self.damaged[path] = facts.damage
+        if facts.ignored:
+            self.ignored[facts.ignored] += 1
 
 
 @dataclass(frozen=True)
@@ -57,7 +88,7 @@ class HeaderIndex:
         return len(self._entries)
 
     def lookup(self, paths: Sequence[Path]) -> dict[Path, FileFacts]:
-        """The facts of those files that are still as they were."""
+        """Return the facts of those files that are still as they were."""
         same = {}
         for path in paths:
             entry = self._entries.get(_key(path))
@@ -107,7 +138,7 @@ def _hashed(patient: str) -> str:
 
 
 def _patients(same: Mapping[Path, FileFacts]) -> dict[str, str]:
-    """PatientID by its hash: one file of each patient is read again, and none that does not fit is kept."""
+    """Return PatientIDs by their hash: one file a patient is read again, and a hash must fit it."""
     witnesses = {_patient_of(facts): path for path, facts in same.items()}
     named = {hashed: _patient_of(read_facts(path)) if hashed else "" for hashed, path in witnesses.items()}
     return {hashed: patient for hashed, patient in named.items() if _hashed(patient) == hashed}
@@ -117,34 +148,6 @@ def _with_identity(facts: FileFacts, path: Path, patient: str) -> FileFacts:
     slices = tuple(replace(one, path=path, patient=patient) for one in facts.slices)
     outline = replace(facts.outline, path=path, patient=patient) if facts.outline else None
     return replace(facts, slices=slices, outline=outline)
-
-
-PARALLEL_FROM = 2000  # files: below that a second process costs more than it saves
-CHUNK = 250  # files a task
-
-Crawled = Callable[[int, int], None]  # files read, files in all
-
-
-@dataclass
-class DicomTree:
-    """What a folder holds: all its files, CT slices, outlines, what cannot be read, how many of what else."""
-
-    files: list[Path] = field(default_factory=list)
-    slices: list[SliceFile] = field(default_factory=list)
-    outlines: list[OutlineFile] = field(default_factory=list)
-    damaged: dict[Path, str] = field(default_factory=dict)
-    ignored: Counter[str] = field(default_factory=Counter)
-
-    def add(self, path: Path, facts: FileFacts) -> None:
-        """Sort one file in."""
-        self.files.append(path)
-        self.slices.extend(facts.slices)
-        if facts.outline is not None:
-            self.outlines.append(facts.outline)
-        if facts.damage:
-            self.damaged[path] = facts.damage
-        if facts.ignored:
-            self.ignored[facts.ignored] += 1
 
 
 def find_dicom(
@@ -160,7 +163,7 @@ def find_dicom(
         leave_out: A folder below it that is not looked into.
         index: What an earlier crawl of this folder found; files of the same size and time are not read again.
             Is brought up to date.
-        progress: Is told how many headers were read, and of how many.
+        progress: Called with the headers read and the files in all.
 
     Raises:
         SeriesError: A folder cannot be opened.

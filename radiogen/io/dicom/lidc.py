@@ -1,4 +1,8 @@
-"""From what LIDC readers outlined to nodules: which readings mean the same one, and what they agree on."""
+"""Read LIDC XML and find the nodules that its readers agree on.
+
+Four radiologists read each scan twice, the second time with the outlines of the others before them. The XML
+does not name which outlines mean the same nodule.
+"""
 
 import re
 from collections import defaultdict
@@ -19,10 +23,20 @@ from radiogen.io.polygons import BoolArray, Points, fill_polygon
 from radiogen.volume import voxel_ml
 
 RATINGS = (
-    *("subtlety", "internalStructure", "calcification", "sphericity", "margin"),
-    *("lobulation", "spiculation", "texture", "malignancy"),
+    "subtlety",
+    "internalStructure",
+    "calcification",
+    "sphericity",
+    "margin",
+    "lobulation",
+    "spiculation",
+    "texture",
+    "malignancy",
 )
 
+VoxelIndices = npt.NDArray[np.int64]
+OFF_SLICE = 0.25  # of the slice spacing: how far a contour may lie off its slice
+MOST_PIXELS = 200_000_000  # of all contours' boxes together
 _SERIES = re.compile(rb"<SeriesInstanceUid>\s*([0-9.]{1,64})\s*</SeriesInstanceUid>", re.IGNORECASE)
 _MOST_BYTES = 20_000_000  # the largest of the collection has 2 MB
 
@@ -38,7 +52,7 @@ class Polygon:
 
 @dataclass(frozen=True)
 class ReaderOutline:
-    """One nodule as one reader saw it.
+    """One nodule as one reader outlined it.
 
     Attributes:
         reader: Number of the reading session, from 1.
@@ -57,33 +71,33 @@ class ReaderOutline:
 
 @dataclass(frozen=True)
 class LidcFile:
-    """What the readers of one CT series outlined."""
+    """What the readers of one CT series outlined: the number of readers, and all outlines."""
 
     readers: int
-    readings: tuple[ReaderOutline, ...]
+    outlines: tuple[ReaderOutline, ...]
 
 
 def is_lidc_xml(head: bytes) -> bool:
-    """Whether a file that starts so is a LIDC reading of a CT."""
+    """Return whether a file that starts so is a LIDC reading of a CT."""
     return b"<LidcReadMessage" in head
 
 
 def lidc_series_uid(path: Path) -> str:
-    """The CT series a reading belongs to, empty if it does not say."""
+    """Return the CT series a reading belongs to, empty if it does not say."""
     with path.open("rb") as file:
-        found = _SERIES.search(file.read(65536))
-    return found.group(1).decode() if found else ""
+        match = _SERIES.search(file.read(65536))
+    return match.group(1).decode() if match else ""
 
 
-class _NoDoctype(ElementTree.TreeBuilder):
-    """Refuses document types, and with them entities that expand to gigabytes."""
+class _RefuseDoctype(ElementTree.TreeBuilder):
+    """A parser target that refuses document types, and with them entities that expand to gigabytes."""
 
     def doctype(self, _name: str, _public_id: str, _system_id: str) -> None:
         raise ValueError("it declares a document type, which no LIDC reading does")
 
 
 def read_lidc_xml(path: Path) -> LidcFile:
-    """The nodules of all reading sessions.
+    """Return the nodules of all reading sessions.
 
     Raises:
         OutlineError: The file is no XML, or is damaged.
@@ -91,20 +105,20 @@ def read_lidc_xml(path: Path) -> LidcFile:
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError(f"it is larger than {_MOST_BYTES} bytes")
-        parser = ElementTree.XMLParser(target=_NoDoctype())
+        parser = ElementTree.XMLParser(target=_RefuseDoctype())
         parser.feed(path.read_bytes())
         sessions = list(_children(parser.close(), "readingSession"))
-        readings = [
-            _reading(reader, nodule)
+        outlines = [
+            _reader_outline(reader, nodule)
             for reader, session in enumerate(sessions, start=1)
             for nodule in _children(session, "unblindedReadNodule")
         ]
     except (OSError, ValueError, LookupError, ElementTree.ParseError) as error:
         raise OutlineError(path, f"cannot be read as LIDC XML: {error}", "copy it again") from error
-    return LidcFile(len(sessions), tuple(readings))
+    return LidcFile(len(sessions), tuple(outlines))
 
 
-def _reading(reader: int, nodule: ElementTree.Element) -> ReaderOutline:
+def _reader_outline(reader: int, nodule: ElementTree.Element) -> ReaderOutline:
     polygons = []
     for roi in _children(nodule, "roi"):
         corners = [(_number(e, "xCoord"), _number(e, "yCoord")) for e in _children(roi, "edgeMap")]
@@ -127,9 +141,8 @@ def _children(element: ElementTree.Element, name: str) -> Iterator[ElementTree.E
 
 
 def _text(element: ElementTree.Element, name: str) -> str:
-    for child in _children(element, name):
-        return (child.text or "").strip()
-    return ""
+    child = next(_children(element, name), None)
+    return "" if child is None else (child.text or "").strip()
 
 
 def _number(element: ElementTree.Element, name: str) -> float:
@@ -140,14 +153,9 @@ def _number(element: ElementTree.Element, name: str) -> float:
     return number
 
 
-VoxelIndices = npt.NDArray[np.int64]
-OFF_SLICE = 0.25  # of the slice spacing: how far a contour may lie off its slice
-MOST_PIXELS = 200_000_000  # of all contours' boxes together
-
-
 @dataclass(frozen=True)
 class NoduleReading:
-    """What one reader made of a nodule: how large it was drawn, and the nine ratings."""
+    """How large one reader drew a nodule, and the nine ratings."""
 
     reader: int
     nodule: str
@@ -166,7 +174,7 @@ class SmallNodule:
 
 @dataclass(frozen=True)
 class Nodule:
-    """A nodule on the grid of a CT: the voxels that enough readers drew in, and each reader's view of it."""
+    """A nodule on the grid of a CT: the voxels that enough readers drew, and each reader's reading of it."""
 
     voxels: VoxelIndices  # flat indices of the array (z, y, x)
     readings: tuple[NoduleReading, ...]
@@ -181,15 +189,16 @@ class LidcNodules:
     decisions: tuple[str, ...]
 
 
-def find_nodules(found: LidcFile, ct: sitk.Image, agreement: float, source: Path) -> LidcNodules:
-    """The nodules that enough readers outlined, voxel by voxel.
+def find_nodules(annotations: LidcFile, ct: sitk.Image, agreement: float, source: Path) -> LidcNodules:
+    """Return the nodules that enough readers outlined, voxel by voxel.
 
-    Readings that share a voxel, directly or through others, are one nodule. A voxel belongs to it if at least
-    `agreement` of all readers of the file drew it in: who did not outline a nodule has seen the outlines of
-    the others, and counts as one who drew nothing. A reader counts once, however often he outlined it.
+    Outlines that share a voxel, directly or through others, are one nodule: a distance, as pylidc uses it,
+    needs a tolerance. A voxel belongs to it if at least `agreement` of all readers of the file drew it: who
+    did not outline a nodule saw the outlines of the others and drew nothing, which is an opinion. A reader
+    counts once, however often he outlined it.
 
     Args:
-        found: What the XML says.
+        annotations: The content of the XML.
         ct: Axial CT with the pixels of its DICOM slices; LIDC counts them.
         agreement: Share of the readers, above 0 to 1.
         source: The XML, for messages.
@@ -205,66 +214,71 @@ def find_nodules(found: LidcFile, ct: sitk.Image, agreement: float, source: Path
         raise OutlineError(
             source, "counts pixels of axial DICOM slices, which this CT has not", "give the DICOM series"
         )
-    drawn = [reading for reading in found.readings if reading.polygons]
+    drawn = [outline for outline in annotations.outlines if outline.polygons]
     _check_amount(drawn, source)
     filled = [_voxels_of(reading, ct, source) for reading in drawn]
-    needed = max(1, int(np.ceil(agreement * found.readers - 1e-9)))
-    nodules, by_few, twice = [], 0, 0
+    needed = max(1, int(np.ceil(agreement * annotations.readers - 1e-9)))
+    nodules = []
+    by_few, twice = 0, 0  # nodules that too few readers agree on, that one reader outlined twice
     for group in _overlapping(filled):
         by_reader: dict[int, VoxelIndices] = {}
         for i in group:
-            by_reader[drawn[i].reader] = np.union1d(by_reader.get(drawn[i].reader, filled[i]), filled[i])
+            reader = drawn[i].reader
+            by_reader[reader] = np.union1d(by_reader.get(reader, filled[i]), filled[i])
         voxels, votes = np.unique(np.concatenate(list(by_reader.values())), return_counts=True)
         agreed = voxels[votes >= needed]
-        by_few += len(agreed) == 0
-        if len(agreed):
-            twice += len(by_reader) < len(group)
-            _check_slices(agreed, ct, source)
-            readings = tuple(_rated(drawn[i], filled[i], ct) for i in group)
-            nodules.append(Nodule(agreed, readings))
+        if len(agreed) == 0:
+            by_few += 1
+            continue
+        twice += len(by_reader) < len(group)
+        _check_slices(
+            agreed, ct, source
+        )  # what too few drew may lie elsewhere; half a nodule is a wrong truth
+        nodules.append(Nodule(agreed, tuple(_reading(drawn[i], filled[i], ct) for i in group)))
     nodules.sort(key=lambda nodule: -len(nodule.voxels))
-    small = tuple(_small(one, ct) for one in found.readings if one.point)
-    said = [
-        f"LIDC: {len(nodules)} nodules where at least {needed} of {found.readers} readers agree, "
+    small = tuple(_small(one, ct) for one in annotations.outlines if one.point)
+    decisions = [
+        f"LIDC: {len(nodules)} nodules where at least {needed} of {annotations.readers} readers agree, "
         "a reader who did not outline it counts as not agreeing"
     ]
     if by_few:
-        said.append(f"LIDC: {by_few} nodules that fewer readers agree on left out")
+        decisions.append(f"LIDC: {by_few} nodules that fewer readers agree on left out")
     if twice:
-        said.append(
+        decisions.append(
             f"LIDC: {twice} nodules that one reader outlined more than once, each reader counted once"
         )
     if small:
-        said.append(
+        decisions.append(
             f"LIDC: {len(small)} readings of nodules under 3 mm, which are points, are not in the mask"
         )
-    return LidcNodules(tuple(nodules), small, tuple(said))
+    return LidcNodules(tuple(nodules), small, tuple(decisions))
 
 
-def _check_amount(readings: Sequence[ReaderOutline], source: Path) -> None:
-    boxes = (np.ptp(polygon.corners, axis=0) + 1 for one in readings for polygon in one.polygons)
+def _check_amount(outlines: Sequence[ReaderOutline], source: Path) -> None:
+    """Refuse contours that would take minutes to fill: a damaged coordinate can span the whole image."""
+    boxes = (np.ptp(polygon.corners, axis=0) + 1 for one in outlines for polygon in one.polygons)
     if sum(float(box.prod()) for box in boxes) > MOST_PIXELS:
         raise OutlineError(source, "outlines more than a chest holds", "copy it again")
 
 
-def _rated(reading: ReaderOutline, voxels: VoxelIndices, ct: sitk.Image) -> NoduleReading:
-    return NoduleReading(reading.reader, reading.nodule, len(voxels) * voxel_ml(ct), reading.ratings)
+def _reading(outline: ReaderOutline, voxels: VoxelIndices, ct: sitk.Image) -> NoduleReading:
+    return NoduleReading(outline.reader, outline.nodule, len(voxels) * voxel_ml(ct), outline.ratings)
 
 
-def _small(reading: ReaderOutline, ct: sitk.Image) -> SmallNodule:
-    column, row, z = reading.point or (0.0, 0.0, 0.0)
+def _small(outline: ReaderOutline, ct: sitk.Image) -> SmallNodule:
+    column, row, z = outline.point or (0.0, 0.0, 0.0)
     x, y, _ = ct.TransformContinuousIndexToPhysicalPoint((column, row, 0.0))
-    return SmallNodule(reading.reader, reading.nodule, (round(x, 2), round(y, 2), round(z, 2)))
+    return SmallNodule(outline.reader, outline.nodule, (round(x, 2), round(y, 2), round(z, 2)))
 
 
-def _voxels_of(reading: ReaderOutline, ct: sitk.Image, source: Path) -> VoxelIndices:
-    """Flat indices of the voxels of one reading; those of slices beyond the CT go on below 0 and above it.
+def _voxels_of(outline: ReaderOutline, ct: sitk.Image, source: Path) -> VoxelIndices:
+    """Fill one outline; returns flat indices, below 0 or behind the end where slices lie beyond the CT.
 
     The contour line counts as nodule, of a hole too: so volumes agree with those published for pylidc.
     """
     columns, rows, _ = ct.GetSize()
     slices: dict[int, list[Polygon]] = defaultdict(list)
-    for polygon in reading.polygons:
+    for polygon in outline.polygons:
         slices[_slice_of(polygon, ct, source)].append(polygon)
     flat = [np.zeros(0, dtype=np.int64)]
     for k, polygons in slices.items():
@@ -302,39 +316,45 @@ def _check_slices(voxels: VoxelIndices, ct: sitk.Image, source: Path) -> None:
 
 def _draw(plane: BoolArray, polygon: Polygon) -> None:
     """Add a contour to a slice, or cut a hole that leaves its own line."""
-    patch = fill_polygon(polygon.corners, plane.shape[::-1])
-    under = patch.cut_from(plane)
+    filled = fill_polygon(polygon.corners, plane.shape[::-1])
+    under = filled.cut_from(plane)
     x, y = _line_through(polygon.corners, plane.shape[::-1])
     if polygon.is_hole:
         line = np.zeros_like(plane)
         line[y, x] = True
-        under &= ~patch.inside | patch.cut_from(line)
+        under &= ~filled.inside | filled.cut_from(line)
     else:
-        under |= patch.inside
+        under |= filled.inside
         plane[y, x] = True
 
 
 def _line_through(corners: Points, size: tuple[int, int]) -> tuple[VoxelIndices, VoxelIndices]:
-    """Columns and rows of the pixels on the straight lines between corners."""
+    """Return columns and rows of the pixels on the straight lines between corners."""
     corners = np.clip(corners, 0, np.array(size) - 1)
-    way = np.roll(corners, -1, axis=0) - corners
-    steps = np.maximum(np.ceil(np.abs(way).max(axis=1)).astype(np.int64), 1)
+    edges = np.roll(corners, -1, axis=0) - corners
+    steps = np.maximum(np.ceil(np.abs(edges).max(axis=1)).astype(np.int64), 1)
     edge = np.repeat(np.arange(len(corners)), steps)
     share = (np.arange(len(edge)) - np.repeat(np.cumsum(steps) - steps, steps)) / steps[edge]
-    x, y = np.rint(corners[edge] + share[:, np.newaxis] * way[edge]).astype(np.int64).T
+    x, y = np.rint(corners[edge] + share[:, np.newaxis] * edges[edge]).astype(np.int64).T
     return x, y
 
 
-def _overlapping(readings: Sequence[VoxelIndices]) -> list[list[int]]:
-    """Readings in groups that share voxels, directly or through others; those without voxels are in none."""
-    owner = np.repeat(np.arange(len(readings)), [len(voxels) for voxels in readings])
-    voxels = np.concatenate([np.zeros(0, dtype=np.int64), *readings])
+def _overlapping(outlines: Sequence[VoxelIndices]) -> list[list[int]]:
+    """Group outlines that share voxels, directly or through others; those without voxels are in none.
+
+    All voxels are sorted with the number of their outline: equal neighbours are a shared voxel, so the work
+    grows with the voxels and not with the pairs of outlines. The groups are the connected components of these
+    links.
+    """
+    count = len(outlines)
+    owner = np.repeat(np.arange(count), [len(voxels) for voxels in outlines])
+    voxels = np.concatenate([np.zeros(0, dtype=np.int64), *outlines])
     order = np.argsort(voxels, kind="stable")
     shared = np.flatnonzero(np.diff(voxels[order]) == 0)
-    one, other = owner[order][shared], owner[order][shared + 1]
-    links = coo_array((np.ones(len(one), dtype=bool), (one, other)), shape=(len(readings), len(readings)))
+    pairs = (owner[order][shared], owner[order][shared + 1])
+    links = coo_array((np.ones(len(shared), dtype=bool), pairs), shape=(count, count))
     groups: dict[int, list[int]] = defaultdict(list)
-    for i, group in enumerate(connected_components(links, directed=False)[1] if len(readings) else ()):
-        if len(readings[i]):
+    for i, group in enumerate(connected_components(links, directed=False)[1] if count else ()):
+        if len(outlines[i]):
             groups[int(group)].append(i)
     return list(groups.values())

@@ -12,8 +12,9 @@ from radiogen.io.dicom.decode import Decoders
 from radiogen.io.dicom.slice_header import BIG_ENDIAN, SliceFile, StoredPixels
 
 HuArray = npt.NDArray[np.int16]
-LOWEST_HU, HIGHEST_HU = -1024, 32767  # below air nothing is measured; above is the end of int16
-_PADDING_LIKE = (-1000, 3000)  # a padding value between these is body or lung and is not believed
+LOWEST_HU = -1024  # below air nothing is measured
+HIGHEST_HU = 32767  # the end of int16
+_BODY_HU = (-1000, 3000)  # a padding value between these would erase body or lung, and is not believed
 
 
 @dataclass
@@ -29,9 +30,9 @@ class HuCounts:
     inverted: int = 0
 
     def decisions(self) -> list[str]:
-        """One sentence for each thing that happened."""
+        """Return one sentence for each thing that happened."""
         floor = LOWEST_HU
-        said = (
+        sentences = (
             (self.raised, f"voxels below {floor} HU (outside the reconstruction) set to {floor}"),
             (self.lowered, f"voxels above {HIGHEST_HU} HU set to {HIGHEST_HU}"),
             (self.padding, f"voxels of the padding value set to {floor}"),
@@ -40,11 +41,11 @@ class HuCounts:
             (self.lossy, "slices were once compressed with loss"),
             (self.inverted, "slices are MONOCHROME1: shown inverted, their HU are taken as stored"),
         )
-        return [f"{count} {what}" for count, what in said if count]
+        return [f"{count} {what}" for count, what in sentences if count]
 
 
 def stored_numbers(slices: Sequence[SliceFile]) -> Generator[npt.NDArray[Any], None, None]:
-    """The stored numbers of each slice in turn, shape (rows, columns), valid until the next is asked for.
+    """Read the stored numbers of each slice in turn, shape (rows, columns), valid until the next is read.
 
     Uncompressed slices are read from the byte their header gave; others are decoded in processes of
     their own.
@@ -67,12 +68,14 @@ def stored_numbers(slices: Sequence[SliceFile]) -> Generator[npt.NDArray[Any], N
 
 def _native(item: SliceFile, buffer: bytearray) -> npt.NDArray[Any]:
     """Read into a buffer that is kept from slice to slice: fresh memory costs more than the reading."""
-    how, (columns, rows) = item.pixels, item.size
-    kind = f"{'>' if how.syntax == BIG_ENDIAN else '<'}{'i' if how.is_signed else 'u'}{how.bits[0] // 8}"
+    storage = item.pixels
+    columns, rows = item.size
+    byte_order = ">" if storage.syntax == BIG_ENDIAN else "<"
+    kind = f"{byte_order}{'i' if storage.is_signed else 'u'}{storage.bits[0] // 8}"
     wanted = _bytes(item)
     try:
         with item.path.open("rb", buffering=0) as file:
-            file.seek(how.offset)
+            file.seek(storage.offset)
             count = file.readinto(memoryview(buffer)[:wanted])
     except OSError as error:
         raise SeriesError(item.path, f"cannot be read: {error.strerror}", "copy it again") from error
@@ -85,22 +88,24 @@ def _bytes(item: SliceFile) -> int:
     return item.size[0] * item.size[1] * item.pixels.bits[0] // 8
 
 
-def convert_to_hu(stored: npt.NDArray[Any], how: StoredPixels, notes: HuCounts, out: HuArray) -> None:
+def convert_to_hu(stored: npt.NDArray[Any], storage: StoredPixels, counts: HuCounts, out: HuArray) -> None:
     """Apply rescale slope and intercept; padding and what lies below air become -1024.
 
     Args:
         stored: Stored numbers, shape (rows, columns).
-        how: What they mean.
-        notes: Is added to.
+        storage: What they mean.
+        counts: Added to.
         out: Receives HU, same shape.
     """
-    stored = _within_bits(stored, how)
-    slope = 1.0 if how.slope is None else how.slope
-    intercept = 0.0 if how.intercept is None else how.intercept
-    notes.without_rescale += how.slope is None or how.intercept is None
-    notes.lossy += how.is_lossy
-    notes.inverted += how.photometric == "MONOCHROME1"
+    stored = _within_bits(stored, storage)
+    slope = 1.0 if storage.slope is None else storage.slope
+    intercept = 0.0 if storage.intercept is None else storage.intercept
+    counts.without_rescale += storage.slope is None or storage.intercept is None
+    counts.lossy += storage.is_lossy
+    counts.inverted += storage.photometric == "MONOCHROME1"
     low, high = int(stored.min()), int(stored.max())
+    # Nearly every CT has slope 1 and a whole intercept: one addition in int16 instead of arithmetic in
+    # float64.
     fits = min(low, low + intercept) >= -32768 and max(high, high + intercept) <= 32767
     if slope == 1 and intercept.is_integer() and abs(intercept) < 32768 and fits:
         same = stored.view(np.int16) if stored.itemsize == 2 else stored.astype(np.int16)
@@ -109,50 +114,50 @@ def convert_to_hu(stored: npt.NDArray[Any], how: StoredPixels, notes: HuCounts, 
         with np.errstate(over="ignore"):
             exact = stored.astype(np.float64) * slope + intercept
         whole = np.rint(exact)
-        notes.rounded += bool(np.any(whole != exact))
-        notes.lowered += int((whole > HIGHEST_HU).sum())
+        counts.rounded += bool(np.any(whole != exact))
+        counts.lowered += int((whole > HIGHEST_HU).sum())
         np.clip(whole, -32768, HIGHEST_HU, out=whole)
         out[...] = whole
-    padded = _padding(stored, how, slope, intercept, low, high)
+    padded = _padding(stored, storage, slope, intercept, low, high)
     if padded is not None:
-        notes.padding += int(np.count_nonzero(padded & (out > LOWEST_HU)))
+        counts.padding += int(np.count_nonzero(padded & (out > LOWEST_HU)))
         out[padded & (out > LOWEST_HU)] = LOWEST_HU
     if low * slope + intercept < LOWEST_HU or high * slope + intercept < LOWEST_HU:
-        notes.raised += int(np.count_nonzero(out < LOWEST_HU))
+        counts.raised += int(np.count_nonzero(out < LOWEST_HU))
         np.maximum(out, LOWEST_HU, out=out)
 
 
-def _within_bits(stored: npt.NDArray[Any], how: StoredPixels) -> npt.NDArray[Any]:
-    """Without what lies above the highest bit (old overlays) or below the lowest, sign extended."""
-    allocated, bits, high = how.bits
+def _within_bits(stored: npt.NDArray[Any], storage: StoredPixels) -> npt.NDArray[Any]:
+    """Drop what lies above the highest bit (old overlays) or below the lowest, and extend the sign."""
+    allocated, bits, high = storage.bits
     native = stored.astype(stored.dtype.newbyteorder("="), copy=False)
     if bits == allocated:
         return native
-    limits = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if how.is_signed else (0, (1 << bits) - 1)
+    limits = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if storage.is_signed else (0, (1 << bits) - 1)
     if high == bits - 1 and limits[0] <= int(native.min()) and int(native.max()) <= limits[1]:
         return native
-    kind = np.dtype(f"{'i' if how.is_signed else 'u'}{native.dtype.itemsize}")
+    kind = np.dtype(f"{'i' if storage.is_signed else 'u'}{native.dtype.itemsize}")
     width = 8 * native.dtype.itemsize
     return (native.view(kind) << (width - 1 - high)) >> (width - bits)
 
 
 def _padding(
-    stored: npt.NDArray[Any], how: StoredPixels, slope: float, intercept: float, low: int, high: int
+    stored: npt.NDArray[Any], storage: StoredPixels, slope: float, intercept: float, low: int, high: int
 ) -> npt.NDArray[np.bool_] | None:
-    """Pixels with the padding value, or between it and its limit; None where there are none to believe."""
-    if not how.padding:
+    """Return the pixels from the padding value to its limit; None where there are none to believe."""
+    if not storage.padding:
         return None
-    ends = sorted(_as_stored(value, how) for value in how.padding)
+    ends = sorted(_as_stored(value, storage) for value in storage.padding)
     hu = [end * slope + intercept for end in (ends[0], ends[-1])]
-    if any(_PADDING_LIKE[0] < value < _PADDING_LIKE[1] for value in hu) or (hu[0] < 0) != (hu[1] < 0):
+    if any(_BODY_HU[0] < value < _BODY_HU[1] for value in hu) or (hu[0] < 0) != (hu[1] < 0):
         return None
     if ends[-1] < low or ends[0] > high:
         return None
     return np.asarray((stored >= ends[0]) & (stored <= ends[-1]))
 
 
-def _as_stored(value: int, how: StoredPixels) -> int:
-    """A padding value in the signedness of the pixels; writers confuse the two."""
-    bits = how.bits[0]
+def _as_stored(value: int, storage: StoredPixels) -> int:
+    """Return a padding value in the signedness of the pixels; writers confuse the two."""
+    bits = storage.bits[0]
     value &= (1 << bits) - 1
-    return value - (1 << bits) if how.is_signed and value >= 1 << (bits - 1) else value
+    return value - (1 << bits) if storage.is_signed and value >= 1 << (bits - 1) else value

@@ -1,8 +1,11 @@
-"""The CT series that a DICOM object of ours refers to: UIDs, slices, and whose name the object bears."""
+"""Name the CT series that a DICOM object of ours refers to: its UIDs, its slices, and its patient.
+
+A case folder keeps no UIDs: a SeriesInstanceUID leads anybody with access to the PACS to the patient. So
+DICOM output reads them from the series again.
+"""
 
 import re
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,14 +16,27 @@ from pydicom.uid import UID, generate_uid
 
 from radiogen.errors import SeriesError
 from radiogen.io.dicom.series import Series
+from radiogen.io.dicom.slice_header import CT_IMAGE
 
-CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 ON_SLICE_MM = 0.05  # a plane of the grid nearer than this to a slice is that slice
-NO_DATE, NO_TIME = "19000101", "000000"  # of objects without identity: a clock would give other bytes
-_LENGTHS = {"PatientName": 64, "PatientID": 64, "StudyID": 16, "AccessionNumber": 16}
-_LENGTHS |= {"ReferringPhysicianName": 64, "StudyDescription": 64, "IssuerOfPatientID": 64}
-_PATTERNS = {"PatientBirthDate": r"\d{8}", "StudyDate": r"\d{8}", "PatientSex": "[MFO]"}
-_PATTERNS |= {"StudyTime": r"\d{2}([0-5]\d([0-5]\d(\.\d{1,6})?)?)?"}
+# Of objects without identity: the time of writing would give other bytes in every run.
+NO_DATE = "19000101"
+NO_TIME = "000000"
+_LENGTHS = {
+    "PatientName": 64,
+    "PatientID": 64,
+    "StudyID": 16,
+    "AccessionNumber": 16,
+    "ReferringPhysicianName": 64,
+    "StudyDescription": 64,
+    "IssuerOfPatientID": 64,
+}
+_PATTERNS = {
+    "PatientBirthDate": r"\d{8}",
+    "StudyDate": r"\d{8}",
+    "PatientSex": "[MFO]",
+    "StudyTime": r"\d{2}([0-5]\d([0-5]\d(\.\d{1,6})?)?)?",
+}
 _UID = re.compile(r"[0-9.]{1,64}")
 IDENTITY = (*_LENGTHS, *_PATTERNS)
 _OPTIONAL = ("StudyDescription", "IssuerOfPatientID")
@@ -57,7 +73,7 @@ class ReferencedCt:
     is_lossy: bool = False
 
     def without_patient(self, pseudonym: str) -> "ReferencedCt":
-        """The same scan; its objects bear a pseudonym, no dates and nothing else of the patient."""
+        """Return the same scan; its objects bear a pseudonym, no dates and nothing else of the patient."""
         empty = Dataset()
         empty.SpecificCharacterSet = "ISO_IR 192"
         for name in (n for n in IDENTITY if n not in _OPTIONAL):
@@ -77,18 +93,18 @@ class ReferencedCt:
         return str(self.identity.StudyTime or "") or NO_TIME
 
     def slices_on(self, grid: sitk.Image) -> list[ScanSlice | None]:
-        """The slice on each plane of a grid, None where planes lie between slices (resampled volumes)."""
+        """Return the slice on each plane of a grid, None where planes lie between slices (resampled)."""
         positions = np.array([one.position_mm for one in self.slices])
-        found: list[ScanSlice | None] = []
+        slices: list[ScanSlice | None] = []
         for k in range(grid.GetSize()[2]):
             off = np.linalg.norm(positions - grid.TransformIndexToPhysicalPoint((0, 0, k)), axis=1)
             nearest = int(off.argmin())
-            found.append(self.slices[nearest] if off[nearest] <= ON_SLICE_MM else None)
-        return found
+            slices.append(self.slices[nearest] if off[nearest] <= ON_SLICE_MM else None)
+        return slices
 
 
 def read_scan(series: Series) -> ReferencedCt:
-    """What objects need to know of a CT series; one header is read, the patient's identity with it.
+    """Return what objects need to know of a CT series; one header is read, the patient's identity with it.
 
     Raises:
         SeriesError: The series is an enhanced multi-frame CT, names no frame of reference or several, has
@@ -97,9 +113,8 @@ def read_scan(series: Series) -> ReferencedCt:
     first = series.slices[0]
     sop_class, identity = _header(first.path)
     if any(one.frame for one in series.slices) or sop_class != CT_IMAGE:
-        raise SeriesError(
-            series.folder, "is no CT of single slices, DICOM output cannot refer to it", "take --format nifti"
-        )
+        wrong = "is no CT of single slices, DICOM output cannot refer to it"
+        raise SeriesError(series.folder, wrong, "take --format nifti")
     frames = series.frame_uids
     if len(frames) != 1:
         wrong = f"names {len(frames) or 'no'} frames of reference, DICOM output needs one"
@@ -128,7 +143,7 @@ def _header(path: Path) -> tuple[str, Dataset]:
             identity = Dataset()
             identity.SpecificCharacterSet = "ISO_IR 192"
             for name in IDENTITY:
-                value = harmless(name, _text(header, name))
+                value = clean_value(name, _text(header, name))
                 if value or name not in _OPTIONAL:
                     setattr(identity, name, value)
             return str(header.get("SOPClassUID") or ""), identity
@@ -143,12 +158,12 @@ def _text(header: Dataset, name: str) -> str:
         return ""
 
 
-def harmless(name: str, value: str) -> str:
-    """A value of the patient or study that a DICOM file may hold: one line, one value, not too long.
+def clean_value(name: str, value: str) -> str:
+    """Return a value of the patient or study that a DICOM file may hold: one line, one value, not too long.
 
-    >>> harmless("PatientName", "Doe^Jane\\x00\\r\\n<script>")
+    >>> clean_value("PatientName", "Doe^Jane\\x00\\r\\n<script>")
     'Doe^Jane <script>'
-    >>> harmless("PatientSex", "unknown")
+    >>> clean_value("PatientSex", "unknown")
     ''
     """
     if name in _PATTERNS:
@@ -157,7 +172,7 @@ def harmless(name: str, value: str) -> str:
 
 
 def one_line(value: str, longest: int = 64) -> str:
-    """A value as DICOM may hold it and a terminal may show it: printable, without a backslash, cut off.
+    """Return a value as DICOM may hold it and a terminal may show it: printable, no backslash, cut off.
 
     >>> one_line("GTV-1\\x1b[31m\\n2")
     'GTV-1 [31m 2'
@@ -167,12 +182,12 @@ def one_line(value: str, longest: int = 64) -> str:
 
 
 def derived_uid(*words: str) -> UID:
-    """A new UID that depends on nothing but the words."""
+    """Return a new UID that depends on nothing but the words."""
     return generate_uid(entropy_srcs=["radiogen", *words])
 
 
 def make_reproducible(item: Dataset, date: str, time: str, dimensions: str) -> None:
-    """Replace the times and UIDs that highdicom takes from the clock and from chance.
+    """Replace the times and UIDs that highdicom takes from the clock and at random.
 
     Args:
         item: What highdicom made.
@@ -188,9 +203,6 @@ def make_reproducible(item: Dataset, date: str, time: str, dimensions: str) -> N
         item.SeriesDate, item.SeriesTime = date, time
     for equipment in item.get("ContributingEquipmentSequence") or ():
         equipment.ContributionDateTime = f"{date}{time}"
-    organized: Sequence[Dataset] = (
-        *(item.get("DimensionOrganizationSequence") or ()),
-        *(item.get("DimensionIndexSequence") or ()),
-    )
-    for one in organized:
-        one.DimensionOrganizationUID = dimensions
+    for sequence in ("DimensionOrganizationSequence", "DimensionIndexSequence"):
+        for dimension in item.get(sequence) or ():
+            dimension.DimensionOrganizationUID = dimensions

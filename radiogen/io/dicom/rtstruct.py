@@ -1,4 +1,4 @@
-"""Read the structures of an RTSTRUCT: their names first, the contours of those that are asked for."""
+"""Read the structures of an RTSTRUCT: their names first, the contours of those that are taken."""
 
 import warnings
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class RoiContours:
 
 
 def read_rtstruct(path: Path) -> list[Roi]:
-    """The structures of an RTSTRUCT in the order of the file, those without contours too.
+    """Return the structures of an RTSTRUCT in the order of the file, those without contours too.
 
     Raises:
         OutlineError: The file is damaged.
@@ -75,7 +75,7 @@ def _is_closed(contour: Dataset) -> bool:
 
 
 def contours_of(roi: Roi, source: Path) -> RoiContours:
-    """The contours of one structure.
+    """Return the contours of one structure.
 
     Raises:
         OutlineError: A contour is damaged, or holds coordinates that are no millimetres.
@@ -96,7 +96,7 @@ def contours_of(roi: Roi, source: Path) -> RoiContours:
 
 
 def _stored(contour: Dataset) -> bytes:
-    """The coordinates as they stand in the file: pydicom's own numbers would take ten times as long."""
+    """Return the coordinates as bytes of the file: pydicom's own numbers would take ten times as long."""
     value: Any = contour.get_item("ContourData")
     value = value.value if value is not None else None
     if isinstance(value, bytes):

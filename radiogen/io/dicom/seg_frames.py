@@ -1,4 +1,4 @@
-"""The frames of a DICOM SEG as they stand in the file: segment, place in space, and pixels, one by one."""
+"""Read the frames of a DICOM SEG as they stand in the file: segment, place in space, and pixels."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from pydicom import Dataset
 from pydicom.uid import ExplicitVRBigEndian
 
 from radiogen.io.dicom.decode import is_compressed
+from radiogen.io.dicom.slice_header import functional_group
 from radiogen.io.polygons import BoolArray, Points
 
 MOST_FRAME_PIXELS = 1 << 26  # 8192 x 8192
@@ -57,7 +58,7 @@ def segmentation_type(dataset: Dataset) -> str:
 def frame_positions(
     dataset: Dataset, ct: sitk.Image, slice_positions: Mapping[str, tuple[float, ...]]
 ) -> list[FramePosition]:
-    """The places of all frames.
+    """Return the places of all frames.
 
     Args:
         dataset: A SEG.
@@ -80,7 +81,7 @@ def frame_positions(
 
 
 def check_claims(dataset: Dataset) -> None:
-    """Compare what the header claims with what the file holds, before anything is unpacked.
+    """Compare what the header claims with what the file holds, before memory is taken for it.
 
     Raises:
         ValueError: They differ.
@@ -104,7 +105,7 @@ def check_claims(dataset: Dataset) -> None:
 
 
 def _segment_number(group: Dataset, shared: Dataset, numbers: Sequence[int]) -> int:
-    found = _item("SegmentIdentificationSequence", group, shared).get("ReferencedSegmentNumber")
+    found = functional_group("SegmentIdentificationSequence", group, shared).get("ReferencedSegmentNumber")
     if found is None and len(numbers) == 1:
         return numbers[0]
     if found is None:
@@ -120,18 +121,18 @@ def _place(
     ct: sitk.Image,
     slice_positions: Mapping[str, tuple[float, ...]],
 ) -> FramePosition:
-    derived = _item("DerivationImageSequence", group, shared)
+    derived = functional_group("DerivationImageSequence", group, shared)
     sources = tuple(str(one.ReferencedSOPInstanceUID) for one in derived.get("SourceImageSequence") or ())
-    position = _item("PlanePositionSequence", group, shared).get("ImagePositionPatient")
+    position = functional_group("PlanePositionSequence", group, shared).get("ImagePositionPatient")
     if position is None:
         known = [slice_positions[uid] for uid in sources if uid in slice_positions]
         if len(known) != 1:
             raise ValueError("frames say neither where they lie nor on which slice")
         position = known[0]
-    orientation = _item("PlaneOrientationSequence", group, shared).get("ImageOrientationPatient")
+    orientation = functional_group("PlaneOrientationSequence", group, shared).get("ImageOrientationPatient")
     if orientation is None:
         orientation = np.array(ct.GetDirection()).reshape(3, 3)[:, :2].T.ravel()
-    between = _item("PixelMeasuresSequence", group, shared).get("PixelSpacing")
+    between = functional_group("PixelMeasuresSequence", group, shared).get("PixelSpacing")
     rows_mm, columns_mm = (float(v) for v in (between if between is not None else ct.GetSpacing()[1::-1]))
     if not 0 < min(rows_mm, columns_mm) <= max(rows_mm, columns_mm) < np.inf:
         raise ValueError(f"pixels of {rows_mm} x {columns_mm} mm")
@@ -145,31 +146,25 @@ def _place(
     )
 
 
-def _item(name: str, group: Dataset, shared: Dataset) -> Dataset:
-    """The first item of a sequence that stands with the frame or with all frames."""
-    items = group.get(name) or shared.get(name) or [Dataset()]
-    found: Dataset = items[0]
-    return found
-
-
 def frames_of(dataset: Dataset, number: int, places: Sequence[FramePosition]) -> list[Frame]:
-    """The frames that show one segment, with their pixels; of fractional ones at least half of the maximum.
+    """Return the frames of one segment with their pixels; of fractional ones at least half of the maximum.
 
     Raises:
         Exception: The pixels are damaged; pydicom raises nearly anything.
     """
-    mine = [place for place in places if place.segment in (None, number)]
+    of_segment = [place for place in places if place.segment in (None, number)]
     kind = segmentation_type(dataset)
     half = float(dataset.get("MaximumFractionalValue") or 1) / 2 if kind == "FRACTIONAL" else 0.5
     frames = []
-    for place, pixels in zip(mine, _pixels(dataset, [place.index for place in mine]), strict=True):
+    all_pixels = _pixels(dataset, [place.index for place in of_segment])
+    for place, pixels in zip(of_segment, all_pixels, strict=True):
         inside = pixels == number if kind == "LABELMAP" else pixels >= half
         frames.append(Frame(place.position_mm, place.axes, place.spacing_mm, inside))
     return frames
 
 
 def _pixels(dataset: Dataset, wanted: Sequence[int]) -> Iterator[AnyArray]:
-    """Frames one after the other, shape (rows, columns), so that a file of many segments stays small."""
+    """Unpack frames of shape (rows, columns) one by one, so that many segments take little memory."""
     bits, shape = int(dataset.BitsAllocated), (int(dataset.Rows), int(dataset.Columns))
     pixels = shape[0] * shape[1]
     if bits != 1:

@@ -1,4 +1,4 @@
-"""Make one volume of the slices of a CT series, or say why they do not form one."""
+"""Group CT slices into series and read a series as one volume, or say why its slices do not form one."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -90,7 +90,7 @@ class Series:
 
 
 def group_series(slices: Iterable[SliceFile]) -> list[Series]:
-    """Slices by SeriesInstanceUID and volume, the largest first."""
+    """Group slices by SeriesInstanceUID and volume, the largest first."""
     groups: dict[str, list[SliceFile]] = defaultdict(list)
     for item in slices:
         groups[item.series_uid].append(item)
@@ -100,14 +100,14 @@ def group_series(slices: Iterable[SliceFile]) -> list[Series]:
 
 def _volumes(uid: str, slices: Sequence[SliceFile]) -> list[Series]:
     parallel = _by_orientation(slices)
-    told = [
-        (part, "; ".join(filter(None, ["orientation" if len(parallel) > 1 else "", why])))
-        for group in parallel
-        for part, why in _tell_apart(group)
-    ]
-    if len(told) == 1:
+    volumes: list[tuple[Sequence[SliceFile], str]] = []
+    for group in parallel:
+        for part, reason in _tell_apart(group):
+            reasons = ["orientation", reason] if len(parallel) > 1 else [reason]
+            volumes.append((part, "; ".join(filter(None, reasons))))
+    if len(volumes) == 1:
         return [Series(uid, tuple(slices))]
-    return [Series(uid, tuple(part), n, why) for n, (part, why) in enumerate(told, start=1)]
+    return [Series(uid, tuple(part), n, reason) for n, (part, reason) in enumerate(volumes, start=1)]
 
 
 def _by_orientation(slices: Sequence[SliceFile]) -> list[list[SliceFile]]:
@@ -123,11 +123,12 @@ def _by_orientation(slices: Sequence[SliceFile]) -> list[list[SliceFile]]:
 
 
 def _tell_apart(slices: Sequence[SliceFile]) -> list[tuple[Sequence[SliceFile], str]]:
-    """The volumes that parallel slices form, and what tells them apart; one where nothing does.
+    """Return the volumes that parallel slices form, and what tells them apart; one where nothing does.
 
-    Slices are parted where places come twice, or are uneven, and some mark of the header explains it: each
-    part then lies evenly, no place twice. Where no place comes twice only marks of reconstruction count: a
-    scan in two acquisitions with a slice missing between them is one scan with a gap, not two.
+    Scanners store several phases or reconstructions under one SeriesInstanceUID. Slices are parted where
+    places come twice, or are uneven, and one or two marks of the header explain it: each part then lies
+    evenly, no place twice. Where no place comes twice only marks of reconstruction count: a scan in two
+    acquisitions with a slice missing between them is one scan with a gap, not two.
     """
     whole = order_slices(slices)
     if not whole.is_doubled and (len(whole.places) < 3 or whole.is_even):
@@ -157,12 +158,10 @@ def _natural(value: str) -> tuple[float, str]:
 
 def _explains(parts: Sequence[Sequence[SliceFile]], whole: SliceStack) -> bool:
     stacks = [order_slices(part) for part in parts]
-    least = 1 if whole.is_doubled else 3  # places; fewer are always even and explain nothing
-    return (
-        all(not one.is_doubled and (len(one.places) < 3 or one.is_even) for one in stacks)
-        and min(len(one.places) for one in stacks) >= least
-        and max(len(one.places) for one in stacks) > len(whole.places) / 2
-    )
+    places = [len(one.places) for one in stacks]
+    least = 1 if whole.is_doubled else 3  # fewer places are always even and explain nothing
+    are_even = all(not one.is_doubled and (len(one.places) < 3 or one.is_even) for one in stacks)
+    return are_even and min(places) >= least and max(places) > len(whole.places) / 2
 
 
 def _because(names: Sequence[str], values: Sequence[str]) -> str:
@@ -206,14 +205,14 @@ def read_series(series: Series, rules: SeriesRules | None = None) -> CtSeries:
     volume.SetOrigin(grid.origin_mm)
     volume.SetSpacing(grid.spacing_mm)
     volume.SetDirection(grid.direction)
-    notes = HuCounts()
-    fill_grid(_read_places(stack, notes), grid, voxels)
-    if notes.inverted:
+    counts = HuCounts()
+    fill_grid(_read_places(stack, counts), grid, voxels)
+    if counts.inverted:
         _check_corners(series, voxels)
     doubles = sum(len(place) - 1 for place in stack.places)
-    said = [f"{doubles} doubled slices with equal voxels left out"] if doubles else []
-    said += [*grid.decisions, *notes.decisions(), *_seams(stack)]
-    return CtSeries(volume, tuple(place[0] for place in stack.places), tuple(said))
+    decisions = [f"{doubles} doubled slices with equal voxels left out"] if doubles else []
+    decisions += [*grid.decisions, *counts.decisions(), *_doubts(stack)]
+    return CtSeries(volume, tuple(place[0] for place in stack.places), tuple(decisions))
 
 
 def check_series(series: Series, rules: SeriesRules) -> SliceStack:
@@ -248,7 +247,7 @@ def _check_memory(series: Series, grid: EvenGrid) -> None:
 
 
 def _check_corners(series: Series, voxels: HuArray) -> None:
-    """MONOCHROME1 changes how a slice is shown, not its HU; some writers invert the HU all the same."""
+    """Refuse MONOCHROME1 whose corners are no air: it concerns display, but some writers invert HU too."""
     corners = voxels[:, [0, 0, -1, -1], [0, -1, 0, -1]]
     if float(np.median(corners)) > AIR_BELOW_HU:
         raise SeriesError(
@@ -256,21 +255,21 @@ def _check_corners(series: Series, voxels: HuArray) -> None:
         )
 
 
-def _read_places(stack: SliceStack, notes: HuCounts) -> Iterator[HuArray]:
-    """The HU of each place in turn; further files of a place must hold the same."""
+def _read_places(stack: SliceStack, counts: HuCounts) -> Iterator[HuArray]:
+    """Return the HU of each place in turn; further files of a place must hold the same."""
     files = [item for place in stack.places for item in place]
     with closing(stored_numbers(files)) as stored:
         for place in stack.places:
-            first = _hu(next(stored), place[0], notes)
+            first = _hu(next(stored), place[0], counts)
             for other in place[1:]:
                 if not np.array_equal(first, _hu(next(stored), other, HuCounts())):
                     raise _doubled(place[0], other, stack)
             yield first
 
 
-def _hu(stored: npt.NDArray[Any], item: SliceFile, notes: HuCounts) -> HuArray:
+def _hu(stored: npt.NDArray[Any], item: SliceFile, counts: HuCounts) -> HuArray:
     hu = np.empty(stored.shape, dtype=np.int16)
-    convert_to_hu(stored, item.pixels, notes, hu)
+    convert_to_hu(stored, item.pixels, counts, hu)
     return hu
 
 
@@ -284,18 +283,20 @@ def _doubled(one: SliceFile, other: SliceFile, stack: SliceStack) -> SeriesError
     )
 
 
-def _seams(stack: SliceStack) -> list[str]:
-    """What the headers say against the slices being the whole scan without gaps."""
-    said = []
+def _doubts(stack: SliceStack) -> list[str]:
+    """Return what the headers say against the slices being the whole scan without gaps."""
+    doubts = []
     numbers = sorted(place[0].instance or 0 for place in stack.places)
     if numbers[0] > 1 and numbers[-1] - numbers[0] == len(numbers) - 1:
-        said.append(f"instance numbers start at {numbers[0]}: slices may be missing at an end")
+        doubts.append(f"instance numbers start at {numbers[0]}: slices may be missing at an end")
     frames = {place[0].frame_uid for place in stack.places} - {""}
     if len(frames) > 1:
-        said.append(f"its slices name {len(frames)} frames of reference; their positions are taken as of one")
+        doubts.append(
+            f"its slices name {len(frames)} frames of reference; their positions are taken as of one"
+        )
     thickness = stack.first.thickness_mm
     if thickness and stack.usual_mm > THIN * thickness:
-        said.append(
+        doubts.append(
             f"slices of {thickness:g} mm lie {stack.usual_mm:.2f} mm apart: what lies between is not seen"
         )
-    return said
+    return doubts

@@ -1,4 +1,8 @@
-"""Take from the header of a single-slice CT image where the slice lies and how its numbers are stored."""
+"""Read from the header of a CT slice where it lies and how its numbers are stored.
+
+Headers of a tree are read once. The byte at which the pixels start is kept with them, so that uncompressed
+pixels are read later without parsing the file again.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +16,36 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 from pydicom.uid import UID
 
+CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 DEFLATED = "1.2.840.10008.1.2.1.99"  # transfer syntax: the whole data set is compressed
 # What tells volumes of one SeriesInstanceUID apart, in the order in which a split is tried.
 MARKS = (
-    *("matrix", "slice thickness", "kernel", "image type", "stack"),
-    *("time point", "acquisition", "echo", "kVp", "acquisition time"),
-)
+    "matrix", "slice thickness", "kernel", "image type", "stack",
+    "time point", "acquisition", "echo", "kVp", "acquisition time",
+)  # fmt: skip
 RECONSTRUCTION_MARKS = MARKS[1:5]  # of these, two values are two volumes even where no position comes twice
+
+
+NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")  # implicit, explicit, big endian
+BIG_ENDIAN = "1.2.840.10008.1.2.2"
+MOST_NUMBER = 1e9  # a larger place, spacing or rescale is damage
+HU_TYPES = ("", "HU", "US")  # RescaleType; US is "unspecified"
+_PIXEL_KEYS = (
+    "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit",
+    "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept",
+    "RescaleType", "NumberOfFrames", "LossyImageCompression",
+)  # fmt: skip
+_TIME_KEYS = (
+    "TemporalPositionIdentifier", "TemporalPositionIndex", "NominalPercentageOfCardiacPhase", "TriggerTime",
+)  # fmt: skip
+CT_KEYS = (
+    "SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "PatientID", "StudyInstanceUID",
+    "SeriesInstanceUID", "FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient",
+    "PixelSpacing", "Rows", "Columns", "SliceThickness", "ConvolutionKernel", "ContrastBolusAgent",
+    "InstanceNumber", "AcquisitionNumber", "EchoNumbers", "KVP", "AcquisitionTime", *_TIME_KEYS, *_PIXEL_KEYS,
+)  # fmt: skip
+_TAGS = {key: Tag(key) for key in CT_KEYS}
+_BINARY = {key for key, tag in _TAGS.items() if dictionary_VR(tag) in ("US", "US or SS", "UL")}
 
 
 @dataclass(frozen=True)
@@ -38,7 +65,7 @@ class StoredPixels:
 
 @dataclass(frozen=True)
 class SliceFile:
-    """One CT slice: its file (and frame), what orders it, what its numbers mean. Millimetres are LPS."""
+    """One CT slice: its file (and frame), what orders it, what its numbers mean; LPS millimetres."""
 
     path: Path
     frame: int  # of a multi-frame file, from 0
@@ -61,7 +88,7 @@ class SliceFile:
 
     @property
     def name(self) -> str:
-        """What a message calls it."""
+        """The file, and the frame of a multi-frame file, for messages."""
         return f"{self.path.name} frame {self.frame + 1}" if self.frame else self.path.name
 
 
@@ -88,33 +115,6 @@ class FileFacts:
     ignored: str = ""
 
 
-NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")  # implicit, explicit, big endian
-BIG_ENDIAN = "1.2.840.10008.1.2.2"
-MOST_NUMBER = 1e9  # a larger place, spacing or rescale is damage
-HU_TYPES = ("", "HU", "US")  # RescaleType; US is "unspecified"
-_PIXEL_KEYS = (
-    *("SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit"),
-    *("PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope"),
-    *("RescaleIntercept", "RescaleType", "NumberOfFrames", "LossyImageCompression"),
-)
-CT_KEYS = (
-    *("SOPClassUID", "SOPInstanceUID", "Modality", "ImageType", "PatientID", "StudyInstanceUID"),
-    *("SeriesInstanceUID", "FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient"),
-    *("PixelSpacing", "Rows", "Columns", "SliceThickness", "ConvolutionKernel", "ContrastBolusAgent"),
-    *("InstanceNumber", "AcquisitionNumber", "TemporalPositionIdentifier", "TemporalPositionIndex"),
-    *("NominalPercentageOfCardiacPhase", "TriggerTime", "EchoNumbers", "KVP", "AcquisitionTime"),
-    *_PIXEL_KEYS,
-)
-_TIME_KEYS = (
-    *("TemporalPositionIdentifier", "TemporalPositionIndex", "NominalPercentageOfCardiacPhase"),
-    "TriggerTime",
-)
-
-
-_TAGS = {key: Tag(key) for key in CT_KEYS}
-_BINARY = {key for key, tag in _TAGS.items() if dictionary_VR(tag) in ("US", "US or SS", "UL")}
-
-
 class DamagedHeaderError(Exception):
     """A header that is a CT's and cannot be used; the text says why."""
 
@@ -124,7 +124,7 @@ class NotHuError(Exception):
 
 
 def slice_of(path: Path, header: Dataset, stream: BinaryIO, file_size: int) -> SliceFile:
-    """The facts of a single-slice CT image.
+    """Return the facts of a single-slice CT image.
 
     Args:
         path: The file.
@@ -178,7 +178,7 @@ def slice_of(path: Path, header: Dataset, stream: BinaryIO, file_size: int) -> S
 
 def geometry_of(position: Dataset, orientation: Dataset, measures: Dataset) -> dict[str, Any]:
     """Position, direction cosines and pixel spacing as keywords of `SliceFile`."""
-    place = numbers(position, "ImagePositionPatient", 3)
+    first_pixel = numbers(position, "ImagePositionPatient", 3)
     cosines = numbers(orientation, "ImageOrientationPatient", 6)
     row, column = np.array(cosines).reshape(2, 3)
     if float(np.linalg.norm(np.cross(row, column))) < 0.5:
@@ -187,23 +187,24 @@ def geometry_of(position: Dataset, orientation: Dataset, measures: Dataset) -> d
     if min(between_rows, between_columns) <= 0:
         raise DamagedHeaderError("its pixel spacing is not positive")
     return {
-        "position_mm": place,
+        "position_mm": first_pixel,
         "orientation": cosines,
         "pixel_spacing_mm": (between_columns, between_rows),
     }
 
 
 def matrix_of(size: tuple[int, int], geometry: dict[str, Any]) -> str:
-    """Size and pixel spacing as a mark of a reconstruction."""
+    """Return size and pixel spacing as a mark of a reconstruction."""
     x, y = geometry["pixel_spacing_mm"]
     return f"{size[0]} x {size[1]} pixels of {x:.3f} x {y:.3f} mm"
 
 
 def stored_pixels(header: Dataset, rescale: Dataset, offset: int) -> StoredPixels:
-    """How the numbers are stored; `rescale` is the data set that holds slope and intercept."""
+    """Return how the numbers are stored; `rescale` is the data set that holds slope and intercept."""
     allocated = whole_number(header, "BitsAllocated") or 16
     stored = whole_number(header, "BitsStored") or allocated
     high = whole_number(header, "HighBit")
+    high_bit = stored - 1 if high is None else min(max(high, stored - 1), allocated - 1)
     samples = whole_number(header, "SamplesPerPixel") or 1
     if samples != 1:
         raise DamagedHeaderError(f"holds colour ({samples} samples a pixel), no CT")
@@ -216,7 +217,7 @@ def stored_pixels(header: Dataset, rescale: Dataset, offset: int) -> StoredPixel
     return StoredPixels(
         syntax=_syntax(header),
         offset=offset,
-        bits=(allocated, stored, stored - 1 if high is None else min(max(high, stored - 1), allocated - 1)),
+        bits=(allocated, stored, high_bit),
         is_signed=whole_number(header, "PixelRepresentation") == 1,
         photometric=text_of(header, "PhotometricInterpretation"),
         slope=slope,
@@ -227,7 +228,7 @@ def stored_pixels(header: Dataset, rescale: Dataset, offset: int) -> StoredPixel
 
 
 def native_offset(header: Dataset, stream: BinaryIO, file_size: int, frame: int) -> int:
-    """The byte where a frame's pixels start in the file, or -1 where a decoder must look for them.
+    """Return the byte where a frame's pixels start in the file, or -1 where a decoder must look for them.
 
     Raises:
         DamagedHeaderError: The file ends before the pixels do.
@@ -253,17 +254,17 @@ def native_offset(header: Dataset, stream: BinaryIO, file_size: int, frame: int)
 
 
 def _syntax(header: Dataset) -> str:
-    """The transfer syntax, for files without a file meta group the one they were found to be in."""
+    """Return the transfer syntax, for files without a file meta group the one they were found to be in."""
     is_implicit, is_little = header.original_encoding
-    found = NATIVE[0] if is_implicit else NATIVE[1 if is_little else 2]
-    named = str(getattr(header, "file_meta", Dataset()).get("TransferSyntaxUID", "")) or found
-    if UID(named).type != "Transfer Syntax":
+    detected = NATIVE[0] if is_implicit else NATIVE[1 if is_little else 2]
+    syntax = str(getattr(header, "file_meta", Dataset()).get("TransferSyntaxUID", "")) or detected
+    if UID(syntax).type != "Transfer Syntax":
         raise DamagedHeaderError("is stored in a transfer syntax that DICOM does not know")
-    return named
+    return syntax
 
 
 def values_of(header: Dataset, key: str) -> tuple[Any, ...]:
-    """The values of an element, none where it is absent or empty; numbers in decimals stay text.
+    """Return the values of an element, none where it is absent or empty; numbers in decimals stay text.
 
     An element that pydicom has not converted yet is read from its bytes, many times faster.
     """
@@ -281,28 +282,34 @@ def values_of(header: Dataset, key: str) -> tuple[Any, ...]:
 
 
 def numbers(header: Dataset, key: str, count: int) -> tuple[float, ...]:
-    """Exactly `count` finite numbers, or the header is damaged."""
-    found = tuple(float(value) for value in values_of(header, key))
-    if len(found) != count or not all(abs(value) < MOST_NUMBER for value in found):  # nan is not below
+    """Return exactly `count` finite numbers, or the header is damaged."""
+    values = tuple(float(value) for value in values_of(header, key))
+    if len(values) != count or not all(abs(value) < MOST_NUMBER for value in values):  # nan is not below
         raise DamagedHeaderError(f"its {key} is not {count} numbers")
-    return found
+    return values
 
 
 def number(header: Dataset, key: str) -> float | None:
-    """One finite number, None where the element is absent or empty."""
-    found = values_of(header, key)
-    return numbers(header, key, len(found))[0] if found else None
+    """Return one finite number, None where the element is absent or empty."""
+    values = values_of(header, key)
+    return numbers(header, key, len(values))[0] if values else None
 
 
 def whole_number(header: Dataset, key: str) -> int | None:
-    """One whole number, None where the element is absent, empty or written as bytes."""
-    found = values_of(header, key)
-    return int(float(found[0])) if found and not isinstance(found[0], bytes) else None
+    """Return one whole number, None where the element is absent, empty or written as bytes."""
+    values = values_of(header, key)
+    return int(float(values[0])) if values and not isinstance(values[0], bytes) else None
 
 
 def text_of(header: Dataset, key: str) -> str:
-    """The element as one line of text, empty where it is absent or cannot be read."""
+    """Return the element as one line of text, empty where it is absent or cannot be read."""
     try:
         return " ".join(" ".join(str(value) for value in values_of(header, key)).split())
     except Exception:  # pydicom converts a value only now, and raises nearly anything
         return ""
+
+
+def functional_group(name: str, frame: Dataset, shared: Dataset) -> Dataset:
+    """Return the one item of a functional group, of the frame or shared by all frames; empty without one."""
+    item: Dataset = (frame.get(name) or shared.get(name) or [Dataset()])[0]
+    return item

@@ -1,7 +1,7 @@
-"""Find the grid that the slices of a CT form, from their positions and orientations alone.
+"""Order the slices of a CT by where they lie, never by file name, and find the even grid they form.
 
-Tolerances are relative to the spacing: a slice may lie EVEN of the slice spacing off its place, SIDEWAYS
-of a pixel beside the line through the others, and slices nearer than SAME_PLACE of the spacing share one.
+Only ImagePositionPatient along the normal of ImageOrientationPatient orders slices: instance numbers, file
+names and slice locations are often wrong.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,14 +15,14 @@ from radiogen.errors import SeriesError
 from radiogen.io.dicom.pixels import LOWEST_HU, HuArray
 from radiogen.io.dicom.slice_header import SliceFile
 
-EVEN = 0.1
-SIDEWAYS = 0.25
-SAME_PLACE = 0.02
+EVEN = 0.1  # of the slice spacing: how far a slice may lie off its even place
+SIDEWAYS = 0.25  # of a pixel: how far a slice may lie beside the line through the others
+SAME_PLACE = 0.02  # of the slice spacing: slices nearer than this share one place
 TURNED = 1e-3  # difference of direction cosines
 SAME_SIZE = 1e-3  # relative difference of pixel spacings
 _NO_GAP_MM = 1e-4  # positions nearer than this are equal whatever the spacing: they are written in decimals
 
-Vectors = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class SliceStack:
     """
 
     places: tuple[tuple[SliceFile, ...], ...]
-    axes: Vectors
-    heights_mm: Vectors
-    shifts_mm: Vectors
+    axes: Floats
+    heights_mm: Floats
+    shifts_mm: Floats
     usual_mm: float
 
     @property
@@ -84,8 +84,7 @@ def order_slices(slices: Sequence[SliceFile]) -> SliceStack:
     heights = positions @ axes[2]
     order = sorted(range(len(slices)), key=lambda i: (heights[i], slices[i].path, slices[i].frame))
     gaps = np.diff(heights[order])
-    real = np.sort(gaps[gaps > _NO_GAP_MM])
-    usual = float(real[(len(real) - 1) // 2]) if len(real) else 0.0
+    usual = _usual(gaps[gaps > _NO_GAP_MM])
     places: list[list[int]] = []
     for i in order:
         if places and heights[i] - heights[places[-1][0]] <= max(SAME_PLACE * usual, _NO_GAP_MM):
@@ -93,18 +92,23 @@ def order_slices(slices: Sequence[SliceFile]) -> SliceStack:
         else:
             places.append([i])
     firsts = [place[0] for place in places]
-    path = positions[firsts] - positions[firsts[0]]
-    real = np.sort(np.diff(heights[firsts]))
+    steps = positions[firsts] - positions[firsts[0]]
     return SliceStack(
         places=tuple(tuple(slices[i] for i in place) for place in places),
         axes=axes,
-        heights_mm=path @ axes[2],
-        shifts_mm=path @ axes[:2].T,
-        usual_mm=float(real[(len(real) - 1) // 2]) if len(real) else 0.0,
+        heights_mm=steps @ axes[2],
+        shifts_mm=steps @ axes[:2].T,
+        usual_mm=_usual(np.diff(heights[firsts])),
     )
 
 
-def _axes(item: SliceFile) -> Vectors:
+def _usual(gaps: Floats) -> float:
+    """Return the lower median, a gap that really occurs, whatever is missing; 0 without gaps."""
+    return float(np.sort(gaps)[(len(gaps) - 1) // 2]) if len(gaps) else 0.0
+
+
+def _axes(item: SliceFile) -> Floats:
+    """Return the directions of rows, columns and normal, made perpendicular, one a line."""
     row, column = np.array(item.orientation).reshape(2, 3)
     row = row / np.linalg.norm(row)
     normal = np.cross(row, column)
@@ -113,7 +117,7 @@ def _axes(item: SliceFile) -> Vectors:
 
 
 def are_parallel(one: SliceFile, other: SliceFile) -> bool:
-    """Whether two slices have the same directions of rows and columns."""
+    """Return whether two slices have the same directions of rows and columns."""
     return bool(np.allclose(one.orientation, other.orientation, atol=TURNED))
 
 
@@ -152,39 +156,36 @@ def check_alike(folder: Path, slices: Sequence[SliceFile]) -> None:
 
 
 def refuse_gaps(folder: Path, stack: SliceStack) -> SeriesError:
-    """The error of a stack that is not even: where slices are missing, or which lie unevenly."""
+    """Return the error of a stack that is not even: where slices are missing, or which lie unevenly."""
     gaps, usual = np.diff(stack.heights_mm), stack.usual_mm
+    hint = ", or ingest it with --gaps resample to interpolate" if gaps.max() <= widest_gap(stack) else ""
     z = [place[0].position_mm[2] for place in stack.places]
     steps = np.rint(gaps / usual)
-    for i in np.flatnonzero((steps >= 2) & (np.abs(gaps / usual - steps) <= EVEN * steps)):
+    missing = np.flatnonzero((steps >= 2) & (np.abs(gaps / usual - steps) <= EVEN * steps))
+    if len(missing):
+        i = missing[0]
         return SeriesError(
             folder,
             f"{int(steps[i]) - 1} of the slices missing between z {z[i]:.2f} and {z[i + 1]:.2f} mm, they lie "
             f"{usual:.2f} mm apart",
-            "give the whole series"
-            + (
-                ", or ingest it with --gaps resample to interpolate"
-                if gaps.max() <= widest_gap(stack)
-                else ""
-            ),
+            f"give the whole series{hint}",
         )
     worst = int(np.argmax(np.abs(gaps - usual)))
     return SeriesError(
         folder,
         f"slices at z {z[worst]:.2f} and {z[worst + 1]:.2f} mm lie {gaps[worst]:.2f} mm apart, the others "
         f"{usual:.2f} mm",
-        "give a series with even spacing"
-        + (", or ingest it with --gaps resample to interpolate" if gaps.max() <= widest_gap(stack) else ""),
+        f"give a series with even spacing{hint}",
     )
 
 
 def widest_gap(stack: SliceStack) -> float:
-    """The widest gap that may be interpolated: one missing slice, in mm."""
+    """Return the widest gap in mm that may be interpolated: one missing slice; two cannot be guessed."""
     return 2 * stack.usual_mm * (1 + EVEN)
 
 
 def refuse_tilt(folder: Path, stack: SliceStack) -> SeriesError:
-    """The error of a stack that is sheared, with its angle."""
+    """Return the error of a stack that is sheared, with its angle."""
     degrees = np.degrees(np.arctan2(np.linalg.norm(stack.shifts_mm[-1]), stack.heights_mm[-1]))
     return SeriesError(
         folder,
@@ -192,9 +193,6 @@ def refuse_tilt(folder: Path, stack: SliceStack) -> SeriesError:
         f"(gantry tilt of {degrees:.1f} degrees)",
         "give a series without tilt, or ingest it with --tilt resample to make it upright",
     )
-
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -222,8 +220,14 @@ class EvenGrid:
 
 
 def even_grid(stack: SliceStack) -> EvenGrid:
-    """The grid for a stack; an uneven one gets the usual spacing, a sheared one room at its sides."""
-    first, said = stack.first, []
+    """Return the grid for a stack; an uneven one gets the usual spacing, a sheared one room at its sides.
+
+    A tilted gantry shears the stack, and an ITK volume holds no shear. Each slice is moved within its own
+    plane: the volume gets the slices' own orientation, nothing is interpolated between slices, and contours
+    that were drawn on the slices still lie on slices.
+    """
+    first = stack.first
+    decisions = []
     spacing = stack.even_mm if stack.is_even else stack.usual_mm
     heights = np.arange(len(stack.places), dtype=float)
     if not stack.is_even:
@@ -239,12 +243,12 @@ def even_grid(stack: SliceStack) -> EvenGrid:
         origin = origin + (start * np.array(first.pixel_spacing_mm)) @ stack.axes[:2]
         columns, rows = columns + int(room[0]), rows + int(room[1])
         shifts = pixels - start
-        said.append(
+        decisions.append(
             f"gantry tilt: slices moved sideways by up to {stack.sideways_mm:.1f} mm to an upright volume"
         )
     if not stack.is_even:
         whole = sum(_is_on_plane(heights, k) for k in range(planes))
-        said.append(
+        decisions.append(
             f"uneven spacing: {planes - whole} of {planes} planes interpolated, {spacing:.3f} mm apart"
         )
     return EvenGrid(
@@ -254,7 +258,7 @@ def even_grid(stack: SliceStack) -> EvenGrid:
         direction=tuple(stack.axes.T.ravel().tolist()),
         heights=heights,
         shifts=shifts,
-        decisions=tuple(said),
+        decisions=tuple(decisions),
     )
 
 
@@ -263,7 +267,7 @@ def _is_on_plane(heights: Floats, plane: int) -> bool:
 
 
 def fill_grid(slices: Iterable[HuArray], grid: EvenGrid, out: HuArray) -> None:
-    """Put slices on the grid, one after the other.
+    """Put slices on the grid one after the other; planes between two slices are interpolated linearly.
 
     Args:
         slices: HU in the order of the stack, shape (rows, columns) of the scanner.
@@ -295,9 +299,10 @@ def _shifted(slices: Iterable[HuArray], grid: EvenGrid) -> Iterator[HuArray]:
 
 
 def _move(hu: HuArray, right: float, down: float, size: tuple[int, int]) -> HuArray:
-    """A slice moved by fractions of a pixel into a larger one; what lies partly outside becomes air."""
+    """Move a slice by fractions of a pixel into a larger one; what lies partly outside becomes air."""
     moved = np.full(size, LOWEST_HU, dtype=np.int16)
-    values, start = hu.astype(np.float32), []
+    values = hu.astype(np.float32)
+    start = []
     for axis, shift in ((0, down), (1, right)):
         whole = int(shift)
         share = np.float32(shift - whole)

@@ -1,4 +1,4 @@
-"""Lesions as they become DICOM objects: names, who outlined them, what every object begins with."""
+"""Give every DICOM object that radiogen writes what all have in common: lesions, author, patient, study."""
 
 import hashlib
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ MANUFACTURER = "radiogen"
 
 @dataclass(frozen=True)
 class OutlineAuthor:
-    """Who outlined: a program with its version, or a person (an empty name)."""
+    """Who drew an outline: a program with its version, or a person (an empty name)."""
 
     name: str = ""
     version: str = ""
@@ -37,60 +37,61 @@ class Outlines:
     Attributes:
         labels: uint8, 0 background.
         names: What each label that has voxels is called; by rising label.
-        maker: Who outlined them.
+        author: Who drew them.
         scan: The CT they lie on.
         are_lesions: A SEG codes them as neoplasm of the lung, else as tissue.
     """
 
     labels: sitk.Image
     names: dict[int, str]
-    maker: OutlineAuthor
+    author: OutlineAuthor
     scan: ReferencedCt
     are_lesions: bool = True
 
     def uid(self, what: str) -> UID:
-        """The UID of something of these outlines: the same content gives the same UID."""
+        """Return the UID of something of these outlines: the same content gives the same UID."""
         return derived_uid(what, self._content)
 
     @cached_property
     def planes(self) -> list[int]:
         """The planes that are not empty."""
-        found: list[int] = np.flatnonzero(sitk.GetArrayViewFromImage(self.labels).any(axis=(1, 2))).tolist()
-        return found
+        filled: list[int] = np.flatnonzero(sitk.GetArrayViewFromImage(self.labels).any(axis=(1, 2))).tolist()
+        return filled
 
     @cached_property
     def _content(self) -> str:
+        """All that decides the bytes of an object, the version of radiogen too."""
         voxels = sitk.GetArrayViewFromImage(self.labels)[self.planes]
         digest = hashlib.sha256(voxels.data).hexdigest()
         place = (
             f"{self.planes}{self.labels.GetOrigin()}{self.labels.GetSpacing()}{self.labels.GetDirection()}"
         )
         identity = "\n".join(str(element) for element in self.scan.identity)
-        about = (f"{self.names}", f"{self.maker}", f"{self.are_lesions}", __version__, identity)
+        # "Maker" stays: another word would give every object of a mask new UIDs.
+        author = f"Maker(name={self.author.name!r}, version={self.author.version!r})"
+        about = (f"{self.names}", author, f"{self.are_lesions}", __version__, identity)
         return "\n".join((self.scan.series_uid, digest, place, *about))
 
     def tracking_uid(self, label: int) -> UID:
-        """The UID by which SEG and SR name one lesion."""
+        """Return the UID by which SEG and SR name one lesion."""
         return self.uid(f"lesion {label}")
 
     def inside(self, label: int) -> BoolArray:
-        """The voxels of one label, shape (z, y, x)."""
-        found: BoolArray = sitk.GetArrayViewFromImage(self.labels) == label
-        return found
+        """Return the voxels of one label, shape (z, y, x)."""
+        inside: BoolArray = sitk.GetArrayViewFromImage(self.labels) == label
+        return inside
 
 
 def new_item(outlines: Outlines, sop_class: UID, modality: str) -> Dataset:
-    """A data set with its file header and what it says of patient, study, series and maker."""
+    """Return a data set with its file header and what it says of patient, study, series and author."""
     item = Dataset()
     item.file_meta = FileMetaDataset()
     item.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     item.file_meta.MediaStorageSOPClassUID = item.SOPClassUID = sop_class
     item.file_meta.MediaStorageSOPInstanceUID = item.SOPInstanceUID = outlines.uid(modality)
     set_identity(item, outlines.scan)
-    item.StudyInstanceUID, item.SeriesInstanceUID = (
-        outlines.scan.study_uid,
-        outlines.uid(f"{modality} series"),
-    )
+    item.StudyInstanceUID = outlines.scan.study_uid
+    item.SeriesInstanceUID = outlines.uid(f"{modality} series")
     item.Modality, item.SeriesNumber, item.InstanceNumber = modality, SERIES_NUMBERS[modality], 1
     item.SeriesDate = item.ContentDate = item.InstanceCreationDate = outlines.scan.date
     item.SeriesTime = item.ContentTime = item.InstanceCreationTime = outlines.scan.time
@@ -116,19 +117,20 @@ def set_identity(item: Dataset, scan: ReferencedCt) -> None:
 
 
 def source_images(outlines: Outlines, planes: Sequence[int]) -> list[Dataset]:
-    """The CT slices under some planes of the grid, as bare headers: UIDs, place, size, and the identity.
+    """Return the CT slices under some planes of the grid as bare headers: UIDs, place, size, identity.
 
     Of a grid whose planes are no slices (a resampled volume) all slices of the CT.
     """
     scan, grid = outlines.scan, outlines.labels
     on_grid = scan.slices_on(grid)
-    under = [one for k in planes if (one := on_grid[k]) is not None]
-    if len(under) < len(planes):
-        under = list(scan.slices)
+    under = [on_grid[k] for k in planes]
+    slices = [one for one in under if one is not None]
+    if len(slices) < len(planes):
+        slices = list(scan.slices)
     images = []
     bare = Dataset()
     set_identity(bare, scan)
-    for one in under:
+    for one in slices:
         image = Dataset({element.tag: element for element in bare})
         image.SOPClassUID, image.SOPInstanceUID, image.Modality = scan.sop_class, one.uid, "CT"
         image.StudyInstanceUID, image.SeriesInstanceUID = scan.study_uid, scan.series_uid
@@ -145,5 +147,5 @@ def source_images(outlines: Outlines, planes: Sequence[int]) -> list[Dataset]:
 
 
 def decimals(numbers: Sequence[float]) -> list[DSfloat]:
-    """Numbers as DICOM writes them, in 16 characters at most."""
+    """Return numbers as DICOM writes them, in 16 characters at most."""
     return [DSfloat(float(v) + 0.0, auto_format=True) for v in numbers]

@@ -1,4 +1,8 @@
-"""Make an RTSTRUCT of lesions: contours along the edges of their pixels, which fill to the same mask."""
+"""Write lesions as an RTSTRUCT.
+
+Contours follow the edges of pixels: they look like stairs, and fill to the same voxels, where smooth ones
+would not.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,13 +24,13 @@ class Structure:
 
     name: str
     inside: BoolArray
-    kind: str = ""  # RTROIInterpretedType: nobody has said that a found lesion is a target
+    kind: str = ""  # RTROIInterpretedType; empty: nobody decided that a lesion is a target
     algorithm: str = "AUTOMATIC"
     colour: tuple[int, int, int] = (255, 0, 0)
 
 
 def make_rtstruct(outlines: Outlines) -> Dataset:
-    """An RTSTRUCT; one ROI a label, by rising label.
+    """Return an RTSTRUCT; one ROI a label, by rising label.
 
     Args:
         outlines: At least one label with voxels.
@@ -34,10 +38,10 @@ def make_rtstruct(outlines: Outlines) -> Dataset:
     item = new_item(outlines, RTStructureSetStorage, "RTSTRUCT")
     item.StructureSetLabel, item.ApprovalStatus = "LESIONS", "UNAPPROVED"
     item.StructureSetDate, item.StructureSetTime = outlines.scan.date, outlines.scan.time
-    maker = outlines.maker
-    if maker.name:
-        item.StructureSetDescription = f"{maker.name} {maker.version}"
-    algorithm = "AUTOMATIC" if maker.name else "MANUAL"
+    author = outlines.author
+    if author.name:
+        item.StructureSetDescription = f"{author.name} {author.version}"
+    algorithm = "AUTOMATIC" if author.name else "MANUAL"
     structures = [
         Structure(name, outlines.inside(label), algorithm=algorithm, colour=label_colour(label))
         for label, name in outlines.names.items()

@@ -1,4 +1,4 @@
-"""Make a DICOM SEG of lesions: one binary segment each, coded as neoplasm of the lung or as tissue."""
+"""Write lesions as a DICOM SEG, one binary segment each, and their measurements as a DICOM SR."""
 
 import warnings
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from radiogen.io.masks import label_colour
 
 
 def make_seg(outlines: Outlines) -> Dataset:
-    """A SEG by highdicom; segments are numbered from 1 by rising label, empty frames are left out.
+    """Return a SEG by highdicom; segments are numbered from 1 by rising label, empty frames are left out.
 
     Args:
         outlines: At least one label with voxels.
@@ -76,14 +76,16 @@ def _description(outlines: Outlines, label: int) -> Any:
     from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
     from pydicom.sr.codedict import codes
 
-    maker = outlines.maker
-    made = SegmentAlgorithmTypeValues.AUTOMATIC if maker.name else SegmentAlgorithmTypeValues.MANUAL
+    author = outlines.author
+    algorithm_type = (
+        SegmentAlgorithmTypeValues.AUTOMATIC if author.name else SegmentAlgorithmTypeValues.MANUAL
+    )
     algorithm = None
-    if maker.name:
+    if author.name:
         family = codes.DCM.ArtificialIntelligence
-        algorithm = AlgorithmIdentificationSequence(maker.name, family, maker.version)
+        algorithm = AlgorithmIdentificationSequence(author.name, family, author.version)
     category, kind, regions = codes.SCT.Tissue, codes.SCT.Tissue, None
-    if outlines.are_lesions:
+    if outlines.are_lesions:  # not "primary neoplasm": a network does not know
         category, kind = codes.SCT.MorphologicallyAbnormalStructure, codes.SCT.Neoplasm
         regions = [codes.SCT.Lung]
     return SegmentDescription(
@@ -91,7 +93,7 @@ def _description(outlines: Outlines, label: int) -> Any:
         segment_label=outlines.names[label],
         segmented_property_category=category,
         segmented_property_type=kind,
-        algorithm_type=made,
+        algorithm_type=algorithm_type,
         algorithm_identification=algorithm,
         tracking_uid=outlines.tracking_uid(label),
         tracking_id=outlines.names[label],
@@ -119,7 +121,7 @@ class LesionMeasurement(Protocol):
 
 
 def make_sr(outlines: Outlines, lesions: Sequence[LesionMeasurement], seg: Dataset) -> Dataset:
-    """The measurements of each lesion, tied to its segment.
+    """Return the measurements of each lesion, tied to its segment.
 
     Args:
         outlines: What `seg` was made from.
@@ -173,7 +175,7 @@ def _group(outlines: Outlines, lesion: LesionMeasurement, seg: Dataset, images: 
     )
     from pydicom.sr.codedict import codes
 
-    name, maker = outlines.names[lesion.label], outlines.maker
+    name, author = outlines.names[lesion.label], outlines.author
     segment = ReferencedSegment(
         sop_class_uid=seg.SOPClassUID,
         sop_instance_uid=seg.SOPInstanceUID,
@@ -187,7 +189,7 @@ def _group(outlines: Outlines, lesion: LesionMeasurement, seg: Dataset, images: 
         referenced_segment=segment,
         finding_type=codes.SCT.Neoplasm,
         finding_sites=[FindingSite(codes.SCT.Lung)],
-        algorithm_id=AlgorithmIdentification(maker.name, maker.version) if maker.name else None,
+        algorithm_id=AlgorithmIdentification(author.name, author.version) if author.name else None,
         measurements=[
             Measurement(codes.SCT.Volume, round(1000 * lesion.volume_ml, 1), codes.UCUM.CubicMillimeter),
             Measurement(DIAMETER, round(lesion.longest_diameter_mm, 2), codes.UCUM.Millimeter),

@@ -1,4 +1,8 @@
-"""Unpack the DICOM files of a zip archive under names of our own, within limits."""
+"""Unpack the DICOM files of a zip archive under names of our own, within limits.
+
+Sizes are counted as members come out, not as the archive claims. Other archives are refused: they have no
+index that could be checked before unpacking.
+"""
 
 import lzma
 import shutil
@@ -15,17 +19,17 @@ from radiogen.provenance import short_hash
 
 MOST_MEMBERS = 100_000
 MOST_BYTES = 50 << 30  # unpacked
-_PIECE = 1 << 20  # bytes unpacked at once
+_BLOCK = 1 << 20  # bytes unpacked at once
 _UNREADABLE = (
-    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError),
-    *(ValueError, RuntimeError, OSError),
-)
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError,
+    ValueError, RuntimeError, OSError,
+)  # fmt: skip
 _BY_HAND = "unpack it yourself and give the folder"
 
 
 @contextmanager
 def unpacked(source: Path, home: Path) -> Iterator[Path]:
-    """The folder to look into: the source itself, or for a zip archive its members, for as long as the block.
+    """Give the folder to read: the source itself, or for a zip archive its members, while the block lasts.
 
     Args:
         source: A folder, or any file; a zip archive is known by its content.
@@ -50,7 +54,7 @@ def unpacked(source: Path, home: Path) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        for path in absent:  # made for the archive; they stay if the block wrote something there
+        for path in absent:  # created for the archive; they stay if the block wrote something there
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
 
@@ -66,7 +70,7 @@ def _make_room(folder: Path) -> None:
 
 
 def in_archive(path: Path, folder: Path, archive: Path) -> str:
-    """What a message calls a path: of an unpacked member the archive and our name of the member."""
+    """Return what a message calls a path: of an unpacked member the archive and our name of the member."""
     if path == folder:
         return str(archive)
     return f"{archive}: {path.name}" if folder in path.parents else str(path)
@@ -108,14 +112,14 @@ def _unpack(source: Path, folder: Path) -> None:
 def _unpack_one(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, left: int) -> int:
     """Write one member if it starts like DICOM or a LIDC reading; the number of bytes written."""
     with archive.open(member) as file:
-        piece = file.read(2048)
-        if not looks_like_dicom(piece) and not is_lidc_xml(piece):
+        block = file.read(2048)
+        if not looks_like_dicom(block) and not is_lidc_xml(block):
             return 0
         target.parent.mkdir(exist_ok=True)
         written = 0
         with target.open("wb") as out:
-            while piece and written <= left:
-                out.write(piece)
-                written += len(piece)
-                piece = file.read(_PIECE)
+            while block and written <= left:
+                out.write(block)
+                written += len(block)
+                block = file.read(_BLOCK)
         return written

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pydicom import Dataset, Sequence, dcmread
 from pydicom.datadict import keyword_dict
 
-from radiogen.io.dicom.acquisition import TAGS, describe
+from radiogen.io.dicom.acquisition import ACQUISITION_KEYS, describe_acquisition
 
 
 def header(**elements):
@@ -20,7 +20,7 @@ def header(**elements):
 
 
 def test_scanner_reconstruction_and_dose_are_told():
-    about = describe(
+    about = describe_acquisition(
         header(
             Manufacturer="SIEMENS", ManufacturerModelName="Sensation 64", ConvolutionKernel=["B60f", "2"],
             SliceThickness="1.5", PixelSpacing=["0.8", "0.7"], KVP="120", Exposure="200",
@@ -34,8 +34,8 @@ def test_scanner_reconstruction_and_dose_are_told():
 
 
 def test_an_empty_header_tells_nothing():
-    about = describe(Dataset())
-    assert not any(about.values()) and set(TAGS) <= set(keyword_dict)
+    about = describe_acquisition(Dataset())
+    assert not any(about.values()) and set(ACQUISITION_KEYS) <= set(keyword_dict)
 
 
 @pytest.mark.parametrize(
@@ -50,16 +50,18 @@ def test_an_empty_header_tells_nothing():
     ],
 )
 def test_contrast_is_told_and_its_agent_is_not(agent, given_):
-    about = describe(header(ContrastBolusAgent=agent))
+    about = describe_acquisition(header(ContrastBolusAgent=agent))
     assert about["contrast"] is given_ and (not agent or agent not in json.dumps(about))
 
 
 def test_of_a_date_the_year_is_told_and_the_rest_only_when_asked():
     dated = header(StudyDate="19991126", AcquisitionDate="19991127")
-    assert describe(dated)["year"] == "1999" and "1127" not in json.dumps(describe(dated)).replace("-", "")
-    assert describe(dated, keep_dates=True)["acquisition_date"] == "1999-11-27"
-    assert describe(header(AcquisitionDateTime="20200229101530.5"))["year"] == "2020"
-    assert describe(header(StudyDate="00000000"))["year"] == ""
+    assert describe_acquisition(dated)["year"] == "1999" and "1127" not in json.dumps(
+        describe_acquisition(dated)
+    ).replace("-", "")
+    assert describe_acquisition(dated, keep_dates=True)["acquisition_date"] == "1999-11-27"
+    assert describe_acquisition(header(AcquisitionDateTime="20200229101530.5"))["year"] == "2020"
+    assert describe_acquisition(header(StudyDate="00000000"))["year"] == ""
 
 
 @pytest.mark.parametrize(
@@ -73,7 +75,7 @@ def test_of_a_date_the_year_is_told_and_the_rest_only_when_asked():
     ],
 )
 def test_a_phase_is_taken_from_a_description_and_its_words_are_not(description, gated, percent):
-    about = describe(header(SeriesDescription=description))
+    about = describe_acquisition(header(SeriesDescription=description))
     assert (about["gated"], about["phase_percent"]) == (gated, percent)
     assert "P113" not in json.dumps(about) and "description" not in about
 
@@ -84,7 +86,7 @@ def test_an_enhanced_header_is_read_through_its_functional_groups():
         CTExposureSequence=Sequence([header(ExposureInmAs=88.0)]),
         CTXRayDetailsSequence=Sequence([header(KVP="100")]),
     )
-    about = describe(header(SharedFunctionalGroupsSequence=Sequence([group])))
+    about = describe_acquisition(header(SharedFunctionalGroupsSequence=Sequence([group])))
     assert (about["kernel"], about["exposure_mas"], about["kvp"]) == ("STANDARD", 88.0, 100.0)
 
 
@@ -101,18 +103,23 @@ FREE = (
 
 @given(word=st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ", min_size=8, max_size=12))
 def test_nothing_of_who_the_patient_is_or_where_is_told(word):
-    told = json.dumps(describe(header(**dict.fromkeys(PATIENT + PEOPLE + FREE, word)), keep_dates=True))
+    told = json.dumps(
+        describe_acquisition(header(**dict.fromkeys(PATIENT + PEOPLE + FREE, word)), keep_dates=True)
+    )
     assert word not in told
 
 
 def test_long_or_unprintable_text_is_no_name_of_a_thing():
-    assert describe(header(ManufacturerModelName="see letter of " + "x" * 80))["model"] == ""
+    assert describe_acquisition(header(ManufacturerModelName="see letter of " + "x" * 80))["model"] == ""
 
 
 @pytest.mark.fuzz
 @given(
     content=st.lists(
-        st.tuples(st.sampled_from([key for key in TAGS if "Sequence" not in key]), st.binary(max_size=20))
+        st.tuples(
+            st.sampled_from([key for key in ACQUISITION_KEYS if "Sequence" not in key]),
+            st.binary(max_size=20),
+        )
     )
 )
 def test_damaged_elements_are_empty(content):
@@ -123,14 +130,15 @@ def test_damaged_elements_are_empty(content):
     for key, value in content:
         tag = Tag(key)
         made[tag] = RawDataElement(tag, None, len(value), value, 0, True, True)
-    json.dumps(describe(made))
+    json.dumps(describe_acquisition(made))
 
 
 def test_real_scans_are_described(shared_data):
     about = {}
     for name, pattern in (("4d", "lung_4d_113/**/1-58.dcm"), ("lidc", "lidc_idri_partial/**/-186.5*.dcm")):
         path = next(shared_data.glob(pattern))
-        about[name] = describe(dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS)))
+        slice_header = dcmread(path, stop_before_pixels=True, specific_tags=list(ACQUISITION_KEYS))
+        about[name] = describe_acquisition(slice_header)
     assert about["4d"]["phase_percent"] == 40.0 and about["4d"]["year"] == "1999"
     assert about["lidc"]["contrast"] is True and about["lidc"]["exposure_mas"] == 32
     assert about["lidc"]["kernel"] == "STANDARD" and about["lidc"]["pixel_padding"] == -2000

@@ -24,8 +24,8 @@ def tree(tmp_path, monkeypatch):
 
 def crawl(tree, reads=None, monkeypatch=None):
     if monkeypatch is not None:
-        read = dicom_files.read_facts
-        monkeypatch.setattr(dicom_files, "read_facts", lambda path: reads.append(path) or read(path))
+        read = dicom_files._read_all  # not the one file a patient that the index reads for the id
+        monkeypatch.setattr(dicom_files, "_read_all", lambda paths: reads.extend(paths) or read(paths))
     return find_dicom(tree, index=HeaderIndex(tree.parent / "index.json.gz"))
 
 

@@ -138,7 +138,7 @@ def test_the_volumes_by_reader_are_the_published_ones(shared_data):
     (nodule,) = find_nodules(readings, volume, 0.5, path).nodules
     assert [round(one.volume_ml, 2) for one in nodule.readings] == [8.46, 6.61, 7.09, 7.92]
     assert [one.ratings["malignancy"] for one in nodule.readings] == [5, 5, 5, 4]
-    for reading, one in zip((r for r in readings.readings if r.polygons), nodule.readings, strict=True):
+    for reading, one in zip((r for r in readings.outlines if r.polygons), nodule.readings, strict=True):
         alone = replace(readings, readers=1, readings=(reading,))
         (same,) = find_nodules(alone, volume, 1.0, path).nodules
         assert same.readings[0].volume_ml == one.volume_ml

