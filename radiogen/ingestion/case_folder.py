@@ -1,4 +1,4 @@
-"""Make one case folder: CT, lesions, lungs and what was decided, whole or not at all."""
+"""Write one case folder: CT, lesions, lungs and what was decided, whole or not at all."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ RECORD = "case.run.json"
 
 @dataclass(frozen=True)
 class CasePlan:
-    """What one case is made of, what it will be called, and how it is made."""
+    """The source, the ids and the options of one case."""
 
     case_id: str
     patient_id: str
@@ -60,7 +60,7 @@ def is_done(plan: CasePlan, cases: Path) -> bool:
     return True
 
 
-def was_made_alike(plan: CasePlan, cases: Path) -> bool:
+def has_same_options(plan: CasePlan, cases: Path) -> bool:
     """Return whether the run record of a finished case names the same options."""
     try:
         record = json.loads((cases / plan.case_id / RECORD).read_text(encoding="utf-8"))
@@ -69,7 +69,7 @@ def was_made_alike(plan: CasePlan, cases: Path) -> bool:
     return bool(record.get("options") == dict(plan.options))
 
 
-def make_case(plan: CasePlan, cases: Path) -> tuple[str, ...]:
+def write_case(plan: CasePlan, cases: Path) -> tuple[str, ...]:
     """Read, check and write one case.
 
     Returns:
@@ -89,23 +89,23 @@ def make_case(plan: CasePlan, cases: Path) -> tuple[str, ...]:
         frame_uids = source.ct.frame_uids if isinstance(source.ct, Series) else frozenset()
         reference = CtReference(frame_uids, ct.slice_positions)
         lesions = read_lesions(outline.path, outline.kind, ct.volume, plan.choice, reference)
-    lung_mask, said = find_lungs(ct.volume, plan.lungs)
-    decisions = [*ct.decisions, *source.decisions, *(lesions.decisions if lesions else ()), *said]
+    lung_mask, lung_decisions = find_lungs(ct.volume, plan.lungs)
+    decisions = [*ct.decisions, *source.decisions, *(lesions.decisions if lesions else ()), *lung_decisions]
+    volumes = {"ct.nii.gz": ct.volume}
+    if array_of(lung_mask).any():
+        volumes["lungs.nii.gz"] = lung_mask
     if lesions is not None:
         decisions += _lesions_beside(lesions.labels, lung_mask)
+        if array_of(lesions.labels).any():
+            volumes["lesion.nii.gz"] = lesions.labels
     record.decisions = decisions
-    volumes = {"ct.nii.gz": ct.volume, "lungs.nii.gz": lung_mask}
-    if lesions is not None:
-        volumes["lesion.nii.gz"] = lesions.labels
-    volumes = {
-        name: volume for name, volume in volumes.items() if name == "ct.nii.gz" or array_of(volume).any()
-    }
     about = _about(plan, ct, lesions, decisions)
     _write(plan, cases, volumes, about, record, ct.slice_positions.values())
     return tuple(decisions)
 
 
 def _lesions_beside(lesions: sitk.Image, lung_mask: sitk.Image) -> list[str]:
+    """Name the lesions of which no voxel lies in the lung mask."""
     labels, lungs = array_of(lesions), array_of(lung_mask) > 0
     counts = np.bincount(labels.ravel(), minlength=2)[1:]
     within = np.bincount(labels[lungs], minlength=len(counts) + 1)[1:]
@@ -160,7 +160,8 @@ def _write(
     record: RunRecord,
     slice_positions: Iterable[Sequence[float]],
 ) -> None:
-    target, draft, old = (cases / f"{prefix}{plan.case_id}" for prefix in ("", ".writing-", ".old-"))
+    target = cases / plan.case_id
+    draft, old = cases / f".writing-{plan.case_id}", cases / f".old-{plan.case_id}"
     if target.exists() and not (target / "case.json").is_file() and any(target.iterdir()):
         raise OutputError(target, "is there and is no case folder", "choose another folder for the cases")
     try:

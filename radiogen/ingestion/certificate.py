@@ -1,4 +1,7 @@
-"""The geometry certificate of a case: where an independent reader finds what the source placed, in mm."""
+"""Certify the geometry of a case: where an independent reader finds what the source placed, in mm.
+
+nibabel had no part in writing the voxels or in reading the source. A case that fails is not kept.
+"""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,7 +17,7 @@ from radiogen.volume import corners_mm
 FloatArray = npt.NDArray[np.float64]
 
 MOST_MM = 0.01  # single precision of a header leaves some millionths
-QFORM_TURN = 1.5e-3  # radians: what single precision can cost a quaternion that is nearly half a turn
+QFORM_TURN = 1.5e-3  # radians: the error of a quaternion near half a turn in single precision
 OFF_PLACE = 0.1  # of the slice spacing: how far a slice of an even series may lie off its place
 RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 
@@ -74,7 +77,7 @@ def _header(path: Path, ct: sitk.Image) -> Any:
 
 
 def _slices_error(path: Path, affine: FloatArray, ct: sitk.Image, positions: FloatArray) -> float | None:
-    """How far the first voxel of a slice lies from its DICOM position; None where slices were resampled."""
+    """Return how far slices lie from their DICOM positions at most; None where they were resampled."""
     step = np.array(ct.GetDirection()).reshape(3, 3)[:, 2] * ct.GetSpacing()[2]
     limit_mm = MOST_MM + OFF_PLACE * float(np.linalg.norm(step))
     if len(positions) != ct.GetSize()[2]:
@@ -92,7 +95,7 @@ def _slices_error(path: Path, affine: FloatArray, ct: sitk.Image, positions: Flo
 
 
 def _corner_indices(size: Sequence[int]) -> FloatArray:
-    """In the order of `corners_mm`."""
+    """Return the corners in the order of `corners_mm`."""
     x, y, z = (n - 1 for n in size)
     return np.array([(i, j, k) for k in (0, z) for j in (0, y) for i in (0, x)], float)
 

@@ -1,4 +1,8 @@
-"""Convert a mask from one format to another, and check that another reader finds it in the same place."""
+"""Convert a mask from one format to another, and check that another reader finds it in the same place.
+
+The result is written beside its target, read back by a reader that did not write it, and only then renamed:
+no earlier file is lost to a conversion that failed.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -91,25 +95,28 @@ def convert(
     is_dicom = to in DICOM
     if is_dicom and (ct is None or ct.series is None):
         raise ConfigError(f"--to {to}", WITHOUT_CT, "give its DICOM folder with --reference")
-    read = read_label_map(outline, ct, roi, segment)
+    label_map = read_label_map(outline, ct, roi, segment)
     files = [out]
     with whole_file(out) as draft:
         if is_dicom and ct is not None:
             author = OutlineAuthor(one_line(made_by), "not stated" if made_by else "")
+            # What a name means is never guessed: a mask file is taken for lesions, since radiogen writes
+            # those.
             code = code or ("neoplasm" if outline.kind == "mask" else "tissue")
             make = make_seg if to == "dicom-seg" else make_rtstruct
-            outlines = Outlines(read.labels, read.names, author, _scan(ct, keep_patient), code == "neoplasm")
+            scan = _scan(ct, keep_patient)
+            outlines = Outlines(label_map.labels, label_map.names, author, scan, code == "neoplasm")
             write_dicom(make(outlines), draft)
-            back, reader = _dicom_again(read, draft, to == "dicom-seg", ct)
+            back, reader = _read_dicom(label_map, draft, to == "dicom-seg", ct)
         else:
-            write_volume(read.labels, draft)
-            back, reader = _volume_again(read, draft)
-        centre_mm = _check(read.labels, back, out, reader)
+            write_volume(label_map.labels, draft)
+            back, reader = _read_volume(label_map, draft)
+        centre_mm = _check(label_map.labels, back, out, reader)
     if not is_dicom:
         files.append(_colours_beside(out))
-        write_colour_table(read.names, files[1])
-    voxels = int(np.count_nonzero(sitk.GetArrayViewFromImage(read.labels)))
-    return ConvertedMask(tuple(files), read.names, voxels, reader, centre_mm, read.decisions)
+        write_colour_table(label_map.names, files[1])
+    voxels = int(np.count_nonzero(sitk.GetArrayViewFromImage(label_map.labels)))
+    return ConvertedMask(tuple(files), label_map.names, voxels, reader, centre_mm, label_map.decisions)
 
 
 def _check_target(source: Path, out: Path, to: Target | None) -> None:
@@ -136,20 +143,20 @@ def _scan(ct: ReferenceGrid, keep_patient: bool) -> ReferencedCt:
     return scan if keep_patient else scan.without_patient(hashed_scan_id(ct.patient.name, ct.series.name))
 
 
-def _dicom_again(read: LabelMap, path: Path, is_seg: bool, ct: ReferenceGrid) -> tuple[sitk.Image, str]:
+def _read_dicom(label_map: LabelMap, path: Path, is_seg: bool, ct: ReferenceGrid) -> tuple[sitk.Image, str]:
     """Return the labels that a DICOM file holds, and who read them."""
     back = read_label_map(OutlineFile(path, "seg" if is_seg else "rtstruct"), ct, None, None)
     order = np.zeros(256, np.uint8)  # DICOM numbers structures from 1
-    order[np.arange(1, len(read.names) + 1)] = list(read.names)
+    order[np.arange(1, len(label_map.names) + 1)] = list(label_map.names)
     by_highdicom = any(line == BY_HIGHDICOM for line in back.decisions)
     reader = "highdicom" if by_highdicom else "the reader of radiogen ingest"
     return volume_like(order[array_of(back.labels)], back.labels), reader
 
 
-def _volume_again(read: LabelMap, path: Path) -> tuple[sitk.Image, str]:
+def _read_volume(label_map: LabelMap, path: Path) -> tuple[sitk.Image, str]:
     """Return the labels that a volume file holds, and who read them."""
     if path.name.lower().endswith(NIFTI_ENDINGS):
-        return read_mask(path), str(certify([path], read.labels)["reader"])
+        return read_mask(path), str(certify([path], label_map.labels)["reader"])
     return sitk.ReadImage(str(path)), f"SimpleITK {sitk.Version_VersionString()}"
 
 

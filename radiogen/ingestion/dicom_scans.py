@@ -17,7 +17,7 @@ from radiogen.runtime import Progress, no_progress
 
 @dataclass(frozen=True)
 class ReferencedCts:
-    """The scans of a DICOM folder by their hash; of one that cannot be referred to, the reason."""
+    """The CT series of a DICOM folder by their hash; of one that cannot be referred to, the reason."""
 
     scans: dict[str, ReferencedCt | RadiogenError]
 
@@ -53,12 +53,12 @@ def check_made_from_dicom(case: Case) -> None:
 
 
 def find_scans(source: Path, home: Path, progress: Progress = no_progress) -> ReferencedCts:
-    """Look through a DICOM folder, or a zip of one; the header of one slice a series is read.
+    """Search a DICOM folder, or a zip of one; the header of one slice a series is read.
 
     Args:
         source: What was ingested.
         home: Where a zip may be unpacked for a while.
-        progress: Is told of headers read.
+        progress: Called with the headers read.
 
     Raises:
         SeriesError: There is no CT series.

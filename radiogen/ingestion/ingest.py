@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from radiogen.errors import OutputError, RadiogenError
-from radiogen.ingestion.case_folder import CasePlan, is_done, make_case, was_made_alike
+from radiogen.ingestion.case_folder import CasePlan, has_same_options, is_done, write_case
 from radiogen.ingestion.options import IngestOptions
 from radiogen.ingestion.plans import Clinical, plan_cases, read_patients
 from radiogen.ingestion.sources import find_sources
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class IngestedCase:
-    """A case that is there: what it was made from, and what was decided."""
+    """A case that was written or kept: its source, and what was decided."""
 
     case_id: str
     patient_id: str
@@ -36,7 +36,7 @@ class IngestedCase:
 
 @dataclass(frozen=True)
 class Failure:
-    """A case that could not be made, why, and the way out."""
+    """A case that could not be written, the reason, and a hint."""
 
     case_id: str
     where: Path
@@ -46,7 +46,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class IngestReport:
-    """What came of a source: cases, failures, and how many files of which kind were left out."""
+    """The cases and failures of a source, and how many files of which kind were left out."""
 
     cases: tuple[IngestedCase, ...]
     failures: tuple[Failure, ...]
@@ -63,7 +63,7 @@ def ingest(
             volume files.
         cases: Where case folders, `manifest.csv` and, if some failed, `failures.csv` go.
         options: See `IngestOptions`.
-        progress: Is told of headers read and of cases done.
+        progress: Called with headers read and cases done.
 
     Returns:
         Cases and failures. A source of one case raises its error instead, and nothing is written.
@@ -93,35 +93,35 @@ def _ingest(
     ignored: dict[str, int],
     progress: Progress,
 ) -> IngestReport:
-    made: list[IngestedCase] = []
+    done: list[IngestedCase] = []
     failures: list[Failure] = []
-    for result in _make_all(plans, cases, options):
+    for result in _ingest_all(plans, cases, options):
         if isinstance(result, Failure):
             failures.append(result)
         else:
-            made.append(result)
-        progress("ingest", len(made) + len(failures), len(plans))
+            done.append(result)
+        progress("ingest", len(done) + len(failures), len(plans))
     order = {plan.case_id: n for n, plan in enumerate(plans)}
-    made.sort(key=lambda case: order[case.case_id])
+    done.sort(key=lambda case: order[case.case_id])
     failures.sort(key=lambda failure: order[failure.case_id])
-    list_cases(cases, [plan for plan in plans if plan.case_id in {case.case_id for case in made}], clinical)
+    done_ids = {case.case_id for case in done}
+    list_cases(cases, [plan for plan in plans if plan.case_id in done_ids], clinical)
     reasons = ((failure.case_id, failure.reason, failure.hint) for failure in failures)
     write_failures(cases / FAILURES, "ingest", reasons)
-    return IngestReport(tuple(made), tuple(failures), ignored)
+    return IngestReport(tuple(done), tuple(failures), ignored)
 
 
-def _make_all(
+def _ingest_all(
     plans: Sequence[CasePlan], cases: Path, options: IngestOptions
 ) -> Iterator[IngestedCase | Failure]:
     if options.existing == "fail":
         for plan in plans:
             if is_done(plan, cases):
-                raise OutputError(
-                    cases / plan.case_id, "is there already", "take --existing skip or overwrite"
-                )
+                hint = "take --existing skip or overwrite"
+                raise OutputError(cases / plan.case_id, "is there already", hint)
     keep = options.existing == "skip"
     if len(plans) == 1:
-        yield _make(plans[0], cases, keep)
+        yield _ingest_case(plans[0], cases, keep)
     elif options.jobs == 1:
         yield from (_attempt(plan, cases, keep) for plan in plans)
     else:
@@ -129,12 +129,12 @@ def _make_all(
         yield from run_in_processes(attempt, plans, options.jobs, _died, tries=2)
 
 
-def _make(plan: CasePlan, cases: Path, keep: bool) -> IngestedCase:
+def _ingest_case(plan: CasePlan, cases: Path, keep: bool) -> IngestedCase:
     where = plan.source.where
     if keep and plan.source.problem is None and is_done(plan, cases):
-        said = () if was_made_alike(plan, cases) else (KEPT,)
-        return IngestedCase(plan.case_id, plan.patient_id, where, is_new=False, decisions=said)
-    decisions = make_case(plan, cases)
+        kept = () if has_same_options(plan, cases) else (KEPT,)
+        return IngestedCase(plan.case_id, plan.patient_id, where, is_new=False, decisions=kept)
+    decisions = write_case(plan, cases)
     return IngestedCase(plan.case_id, plan.patient_id, where, is_new=True, decisions=decisions)
 
 
@@ -149,12 +149,12 @@ def ingest_one(plan: CasePlan, cases: Path, keep: bool) -> IngestedCase:
     Raises:
         RadiogenError: The case cannot be made.
     """
-    return _make(plan, cases, keep and is_done(plan, cases) and was_made_alike(plan, cases))
+    return _ingest_case(plan, cases, keep and is_done(plan, cases) and has_same_options(plan, cases))
 
 
 def _attempt(plan: CasePlan, cases: Path, keep: bool) -> IngestedCase | Failure:
     try:
-        return _make(plan, cases, keep)
+        return _ingest_case(plan, cases, keep)
     except OutputError:
         raise
     except RadiogenError as error:
@@ -177,13 +177,11 @@ def list_cases(cases: Path, plans: Sequence[CasePlan], clinical: Clinical) -> No
     before = read_manifest(cases) if (cases / MANIFEST).is_file() else []
     rows = {row["case_id"]: row for row in before if (cases / row["case_id"]).is_dir()}
     for plan in plans:
-        old = rows.get(plan.case_id, {})
-        files = {
-            name: f"{plan.case_id}/{name}.nii.gz"
-            if (cases / plan.case_id / f"{name}.nii.gz").is_file()
-            else ""
-            for name in ("ct", "lesion", "lungs")
-        }
+        old = rows.get(plan.case_id, {})  # a split or a column of the user stays
+        files = {}
+        for name in ("ct", "lesion", "lungs"):
+            path = f"{plan.case_id}/{name}.nii.gz"
+            files[name] = path if (cases / path).is_file() else ""
         known = {"case_id": plan.case_id, "patient_id": plan.patient_id, "cohort": plan.cohort, **files}
         empty = {"split": "", "egfr": ""}
         rows[plan.case_id] = {**empty, **old, **known, **clinical.get(plan.source.patient, {})}

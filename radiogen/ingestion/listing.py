@@ -1,4 +1,4 @@
-"""Show what a source holds before anything is read: every CT series, which would be taken, and why."""
+"""List what a source holds before voxels are read: every CT series, which would be taken, and why."""
 
 import tempfile
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ class ListedSeries:
     """One CT series of a source, or a volume file. Names no patient.
 
     Attributes:
-        case_id: What its case would be called; candidates of one patient share it.
+        case_id: Id of its case; series of one patient share it.
         folder: Where its files lie.
         series: SeriesInstanceUID, with `#2` for the second volume of it; for a volume file its name.
         taken: Whether ingest would read this one.
@@ -48,7 +48,7 @@ class ListedSeries:
 
 @dataclass(frozen=True)
 class Listing:
-    """All candidates, those of one case together, and how many files of which kind are something else."""
+    """All series, those of one case together, and how many files of which kind are something else."""
 
     candidates: tuple[ListedSeries, ...]
     ignored: dict[str, int]
@@ -63,7 +63,7 @@ def list_sources(
         source: As for `ingest`.
         options: As for `ingest`.
         cases: Folder of cases, where the index of a large tree is kept.
-        progress: Is told of headers read.
+        progress: Called with the headers read.
 
     Raises:
         RadiogenError: The source holds no CT, or an option does not fit.
@@ -89,16 +89,16 @@ def _of_case(plan: CasePlan, options: IngestOptions) -> Iterator[ListedSeries]:
             check_series(source.ct, options.rules)
         except RadiogenError as error:
             problem = str(error)
-        yield _candidate(plan.case_id, source.ct, not problem, problem or why, outline)
+        yield _listed(plan.case_id, source.ct, not problem, problem or why, outline)
     elif source.ct is not None or not source.passed_over:
         name = source.ct.name if source.ct is not None else source.where.name
         why = problem or "; ".join(source.decisions) or ONLY
         yield ListedSeries(plan.case_id, source.where.parent, name, not problem, why, outline=outline)
     for series, why in source.passed_over:
-        yield _candidate(plan.case_id, series, False, problem if source.ct is None else why, "")
+        yield _listed(plan.case_id, series, False, problem if source.ct is None else why, "")
 
 
-def _candidate(case_id: str, series: Series, taken: bool, why: str, outline: str) -> ListedSeries:
+def _listed(case_id: str, series: Series, taken: bool, why: str, outline: str) -> ListedSeries:
     first, stack = series.slices[0], series.stack
     x, y = first.pixel_spacing_mm
     return ListedSeries(

@@ -1,13 +1,13 @@
-"""Say by a stated rule which structure of an outline file is the tumour."""
+"""Choose by a stated rule which structure of an outline file is the tumour; it is never guessed."""
 
 import re
 from collections.abc import Sequence
-from typing import Protocol
 
 from pydantic import Field
 
 from radiogen.config import Settings
 from radiogen.errors import OutlineError
+from radiogen.io.dicom.seg import Segment
 from radiogen.resources import OutlineRule, compile_pattern
 
 LOOKS_LIKE_TUMOUR = re.compile(r"gtv|tumou?r|lesion|neoplasm|nodule", re.IGNORECASE)
@@ -33,14 +33,6 @@ class OutlineChoice(Settings):
     agreement: float = Field(default=0.5, gt=0, le=1)
     rule: OutlineRule = OutlineRule()
     known: str = ""
-
-
-class _Numbered(Protocol):
-    @property
-    def number(self) -> int: ...
-
-    @property
-    def label(self) -> str: ...
 
 
 def choose_named(
@@ -74,11 +66,13 @@ def choose_named(
     ([1], 'the only one whose name says tumour')
     """
     listed = _listed(names, numbers)
-    for pattern, why in ((asked, "as asked"), (rule, "by the rule of the cohort")):
+    for pattern, reason in ((asked, "as asked"), (rule, "by the rule of the cohort")):
         if pattern is None:
             continue
-        if matching := _matching(names, pattern):
-            return matching, why
+        matching = _matching(names, pattern)
+        if matching:
+            return matching, reason
+        # A rule that matches nothing does not fall back to the next one.
         whose = "" if pattern is asked else ", the rule of the cohort"
         wrong = f"none matches {pattern!r}{whose}, there are {listed}"
         raise OutlineError(what, wrong, f"{'correct' if pattern is asked else 'choose with'} {hint}")
@@ -91,19 +85,24 @@ def choose_named(
 
 
 def _listed(names: Sequence[str], numbers: Sequence[int]) -> str:
-    shown = [f"{n} {name!r}" for n, name in zip(numbers, names, strict=True)] if numbers else map(repr, names)
-    return ", ".join(list(shown)[:20]) + (", ..." if len(names) > 20 else "")
+    shown = [repr(name) for name in names]
+    if numbers:
+        shown = [f"{number} {name}" for number, name in zip(numbers, shown, strict=True)]
+    return ", ".join(shown[:20]) + (", ..." if len(names) > 20 else "")
 
 
 def _matching(names: Sequence[str], pattern: str) -> list[int]:
-    if same := [i for i, name in enumerate(names) if name.casefold() == pattern.casefold()]:
-        return same  # a name may hold what a pattern means otherwise: "Neoplasm (primary)"
+    same = [i for i, name in enumerate(names) if name.casefold() == pattern.casefold()]
+    if same:  # a name may hold what a pattern means otherwise: "Neoplasm (primary)"
+        return same
     expression = compile_pattern(pattern, "pattern")
     return [i for i, name in enumerate(names) if expression.fullmatch(name)]
 
 
-def choose_segments(segments: Sequence[_Numbered], choice: OutlineChoice, what: str) -> tuple[list[int], str]:
+def choose_segments(segments: Sequence[Segment], choice: OutlineChoice, what: str) -> tuple[list[int], str]:
     """Choose segments of a SEG by number or as `choose_named`, never by what a name sounds like.
+
+    In NSCLC-Radiogenomics the segment of the tumour is called Heart or Tissue.
 
     Raises:
         OutlineError: None is chosen; numbers and names are listed.

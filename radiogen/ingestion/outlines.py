@@ -1,4 +1,4 @@
-"""Turn any outline file into lesion labels on the grid of its CT, and say which part of it was taken."""
+"""Turn any outline file into lesion labels on the grid of its CT, and record which part of it was taken."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -27,61 +27,6 @@ class StructureMask:
 
     name: str
     inside: BoolArray
-
-
-@dataclass(frozen=True)
-class Lesions:
-    """Lesion labels 1..n by falling size, the structures each is made of, and what was decided."""
-
-    labels: sitk.Image
-    names: tuple[str, ...]
-    decisions: tuple[str, ...]
-
-
-def label_lesions(parts: Sequence[StructureMask], ct: sitk.Image, source: Path) -> Lesions:
-    """Label the lesions of one or several structures.
-
-    Structures that share voxels are one lesion; structures that only touch stay two. Within them every
-    connected part is a lesion of its own (parts that touch by a corner are one).
-
-    Raises:
-        OutlineError: There are more lesions than a mask can hold.
-    """
-    groups, said = _overlapping(parts, ct)
-    found: list[tuple[int, str, BoolArray, int]] = []  # voxels, name, labels of the group, label within
-    for group in groups:
-        inside = np.logical_or.reduce([part.inside for part in group])
-        labels = array_of(split_lesions(volume_like(inside.astype(np.uint8), ct)))
-        name = " + ".join(part.name for part in group)
-        counts = np.bincount(labels.ravel())
-        found += [(int(counts[label]), name, labels, label) for label in range(1, len(counts))]
-    if len(found) > MOST_LESIONS:
-        raise OutlineError(source, f"holds {len(found)} lesions, a mask {MOST_LESIONS}", "choose fewer")
-    found.sort(key=lambda one: -one[0])
-    if len(groups) == 1:  # already numbered by size
-        return Lesions(volume_like(found[0][2], ct), tuple(name for _, name, _, _ in found), tuple(said))
-    numbered = np.zeros(ct.GetSize()[::-1], dtype=np.uint8)
-    for number, (_, _, labels, label) in enumerate(found, start=1):
-        numbered[labels == label] = number
-    return Lesions(volume_like(numbered, ct), tuple(name for _, name, _, _ in found), tuple(said))
-
-
-def _overlapping(
-    parts: Sequence[StructureMask], ct: sitk.Image
-) -> tuple[list[list[StructureMask]], list[str]]:
-    groups: list[list[StructureMask]] = []
-    said = []
-    for part in parts:
-        met = []
-        for group in groups:
-            for other in group:
-                if shared := int((part.inside & other.inside).sum()):
-                    ml = shared * voxel_ml(ct)
-                    said.append(f"{other.name} and {part.name} share {ml:.3f} ml and are one lesion")
-                    met.append(group)
-        joined = [one for group in groups if group in met for one in group] + [part]
-        groups = [group for group in groups if group not in met] + [joined]
-    return groups, said
 
 
 @dataclass(frozen=True)
@@ -139,6 +84,54 @@ def _read(
     return _mask_file(path, ct, choice)
 
 
+def label_lesions(parts: Sequence[StructureMask], ct: sitk.Image, source: Path) -> LesionLabels:
+    """Label the lesions of one or several structures; the details name the structures of each lesion.
+
+    Structures that share voxels are one lesion; structures that only touch stay two. Within them every
+    connected part is a lesion of its own (parts that touch by a corner are one).
+
+    Raises:
+        OutlineError: There are more lesions than a mask can hold.
+    """
+    groups, decisions = _overlapping(parts, ct)
+    lesions: list[tuple[int, str, BoolArray, int]] = []  # voxels, name, labels of the group, label within
+    for group in groups:
+        inside = np.logical_or.reduce([part.inside for part in group])
+        labels = array_of(split_lesions(volume_like(inside.astype(np.uint8), ct)))
+        name = " + ".join(part.name for part in group)
+        counts = np.bincount(labels.ravel())
+        lesions += [(int(counts[label]), name, labels, label) for label in range(1, len(counts))]
+    if len(lesions) > MOST_LESIONS:
+        raise OutlineError(source, f"holds {len(lesions)} lesions, a mask {MOST_LESIONS}", "choose fewer")
+    lesions.sort(key=lambda lesion: -lesion[0])
+    details = {"names": [name for _, name, _, _ in lesions]}
+    if len(groups) == 1:  # already numbered by size
+        return LesionLabels(volume_like(lesions[0][2], ct), tuple(decisions), details)
+    numbered = np.zeros(ct.GetSize()[::-1], dtype=np.uint8)
+    for number, (_, _, labels, label) in enumerate(lesions, start=1):
+        numbered[labels == label] = number
+    return LesionLabels(volume_like(numbered, ct), tuple(decisions), details)
+
+
+def _overlapping(
+    parts: Sequence[StructureMask], ct: sitk.Image
+) -> tuple[list[list[StructureMask]], list[str]]:
+    groups: list[list[StructureMask]] = []
+    decisions = []
+    for part in parts:
+        met = []
+        for group in groups:
+            for other in group:
+                shared = int((part.inside & other.inside).sum())
+                if shared:
+                    ml = shared * voxel_ml(ct)
+                    decisions.append(f"{other.name} and {part.name} share {ml:.3f} ml and are one lesion")
+                    met.append(group)
+        joined = [one for group in groups if group in met for one in group] + [part]
+        groups = [group for group in groups if group not in met] + [joined]
+    return groups, decisions
+
+
 def _rtstruct(
     path: Path, ct: sitk.Image, choice: OutlineChoice, reference: CtReference | None
 ) -> LesionLabels:
@@ -146,52 +139,53 @@ def _rtstruct(
     if not rois:
         raise OutlineError(path, "holds no closed contours", "give an RTSTRUCT with a drawn tumour")
     names = [roi.name for roi in rois]
-    taken, why = choose_named(
+    taken, reason = choose_named(
         names, choice.roi, choice.rule.roi, f"{path}: ROI", "--roi PATTERN", by_looks=True
     )
-    said = [f"RTSTRUCT: {', '.join(names[i] for i in taken)} taken, {why}"]
+    decisions = [f"RTSTRUCT: {', '.join(names[i] for i in taken)} taken, {reason}"]
     parts = []
     for roi in (rois[i] for i in taken):
         drawn = contours_of(roi, path)
         if reference is not None:
-            said += check_frame(roi.frame_uid, drawn.planes, ct, reference, path)
-        laid = fill_contours(drawn.contours, ct, path)
-        if not laid.inside.any():
+            decisions += check_frame(roi.frame_uid, drawn.planes, ct, reference, path)
+        filled = fill_contours(drawn.contours, ct, path)
+        if not filled.inside.any():
             raise OutlineError(path, f"{roi.name} encloses no voxel centre of the CT", "draw it larger")
-        ml = int(laid.inside.sum()) * voxel_ml(ct)
-        said.append(f"RTSTRUCT: {roi.name}: {ml:.3f} ml in voxels, {laid.polygon_ml:.3f} ml in polygons")
-        said += [f"RTSTRUCT: {roi.name}: {line}" for line in laid.decisions]
+        ml = int(filled.inside.sum()) * voxel_ml(ct)
+        decisions.append(
+            f"RTSTRUCT: {roi.name}: {ml:.3f} ml in voxels, {filled.polygon_ml:.3f} ml in polygons"
+        )
+        decisions += [f"RTSTRUCT: {roi.name}: {line}" for line in filled.decisions]
         if roi.left_out:
-            said.append(f"RTSTRUCT: {roi.name}: {roi.left_out} points or open lines left out")
-        parts.append(StructureMask(roi.name, laid.inside))
-    return _labelled(parts, ct, path, said)
-
-
-def _labelled(parts: list[StructureMask], ct: sitk.Image, path: Path, said: list[str]) -> LesionLabels:
-    lesions = label_lesions(parts, ct, path)
-    said = list(dict.fromkeys([*said, *lesions.decisions]))
-    return LesionLabels(lesions.labels, tuple(said), {"names": list(lesions.names)})
+            decisions.append(f"RTSTRUCT: {roi.name}: {roi.left_out} points or open lines left out")
+        parts.append(StructureMask(roi.name, filled.inside))
+    return _add_decisions(label_lesions(parts, ct, path), decisions)
 
 
 def _seg(path: Path, ct: sitk.Image, choice: OutlineChoice, reference: CtReference | None) -> LesionLabels:
     seg = read_seg(path)
     positions = reference.slice_positions if reference else {}
     if choice.segment == LARGEST:
-        masks, why = _largest(seg, ct, positions)
+        masks, reason = _largest(seg, ct, positions)
     else:
-        taken, why = choose_segments(seg.segments, choice, f"{path}: segment")
+        taken, reason = choose_segments(seg.segments, choice, f"{path}: segment")
         chosen = [seg.segments[i] for i in taken]
         masks = [(one, segment_mask(seg, one.number, ct, positions)) for one in chosen]
-    said = [f"SEG: segment {', '.join(_named(segment) for segment, _ in masks)} taken, {why}"]
+    decisions = [f"SEG: segment {', '.join(_named(segment) for segment, _ in masks)} taken, {reason}"]
     parts = []
-    for segment, found in masks:
-        said += found.decisions
+    for segment, mask in masks:
+        decisions += mask.decisions
         if reference is not None:
-            said += check_frame(seg.frame_uid, found.planes, ct, reference, path)
-        laid, how = mask_on_grid(found.mask, ct, path, is_dicom=True)
-        said += how
-        parts.append(StructureMask(segment.label or str(segment.number), array_of(laid).astype(bool)))
-    return _labelled(parts, ct, path, said)
+            decisions += check_frame(seg.frame_uid, mask.planes, ct, reference, path)
+        on_ct, grid_decisions = mask_on_grid(mask.mask, ct, path, is_dicom=True)
+        decisions += grid_decisions
+        parts.append(StructureMask(segment.label or str(segment.number), array_of(on_ct).astype(bool)))
+    return _add_decisions(label_lesions(parts, ct, path), decisions)
+
+
+def _add_decisions(lesions: LesionLabels, decisions: list[str]) -> LesionLabels:
+    """Put decisions before those of the labelling, each once."""
+    return replace(lesions, decisions=tuple(dict.fromkeys([*decisions, *lesions.decisions])))
 
 
 def _named(segment: Segment) -> str:
@@ -220,10 +214,10 @@ def _lidc(path: Path, ct: sitk.Image, choice: OutlineChoice, reference: CtRefere
     if reference is not None and not reference.slice_positions:
         wrong = "counts pixels of DICOM slices, this CT is a volume file"
         raise OutlineError(path, wrong, "give the DICOM series it belongs to")
-    found = find_nodules(read_lidc_xml(path), ct, choice.agreement, path)
-    nodules = found.nodules
+    annotated = find_nodules(read_lidc_xml(path), ct, choice.agreement, path)
+    nodules = annotated.nodules
     if not nodules:
-        raise OutlineError(path, "; ".join(found.decisions), "ask for less --agreement")
+        raise OutlineError(path, "; ".join(annotated.decisions), "ask for less --agreement")
     if len(nodules) > MOST_LESIONS:
         wrong = f"holds {len(nodules)} nodules, a mask holds {MOST_LESIONS}"
         raise OutlineError(path, wrong, "ask for more --agreement")
@@ -232,9 +226,9 @@ def _lidc(path: Path, ct: sitk.Image, choice: OutlineChoice, reference: CtRefere
         labels.ravel()[nodule.voxels] = label
     details = {
         "readings": [[_reading(one) for one in nodule.readings] for nodule in nodules],
-        "small_nodules": [asdict(small) for small in found.small],
+        "small_nodules": [asdict(small) for small in annotated.small],
     }
-    return LesionLabels(volume_like(labels, ct), found.decisions, details)
+    return LesionLabels(volume_like(labels, ct), annotated.decisions, details)
 
 
 def _reading(one: NoduleReading) -> dict[str, Any]:
@@ -248,32 +242,31 @@ def _reading(one: NoduleReading) -> dict[str, Any]:
 
 def _mask_file(path: Path, ct: sitk.Image, choice: OutlineChoice) -> LesionLabels:
     mask = read_mask(path)
-    said: list[str] = []
+    decisions: list[str] = []
     if choice.segment is not None:
-        label = _asked_label(mask, choice.segment, path)
+        label = _chosen_label(mask, choice.segment, path)
         mask = sitk.Cast(mask == label, sitk.sitkUInt8)
-        said.append(
-            f"mask: label {label} taken, {'the largest' if choice.segment == LARGEST else 'as asked'}"
-        )
-    laid, how = mask_on_grid(mask, ct, path)
-    counts = np.bincount(array_of(laid).ravel(), minlength=256)
-    found = [label for label in range(1, 256) if counts[label]]
-    said += how
-    if len(found) == 1:
-        return LesionLabels(split_lesions(laid), tuple(said))
-    said.append(f"mask: each of its {len(found)} labels is one lesion")
-    order = sorted(found, key=lambda label: (-counts[label], label))
+        reason = "the largest" if choice.segment == LARGEST else "as asked"
+        decisions.append(f"mask: label {label} taken, {reason}")
+    on_ct, grid_decisions = mask_on_grid(mask, ct, path)
+    decisions += grid_decisions
+    counts = np.bincount(array_of(on_ct).ravel(), minlength=256)
+    labels = [label for label in range(1, 256) if counts[label]]
+    if len(labels) == 1:
+        return LesionLabels(split_lesions(on_ct), tuple(decisions))
+    decisions.append(f"mask: each of its {len(labels)} labels is one lesion")
+    order = sorted(labels, key=lambda label: (-counts[label], label))
     renumber = np.zeros(256, dtype=np.uint8)
     renumber[order] = np.arange(1, len(order) + 1)
-    return LesionLabels(volume_like(renumber[array_of(laid)], ct), tuple(said))
+    return LesionLabels(volume_like(renumber[array_of(on_ct)], ct), tuple(decisions))
 
 
-def _asked_label(mask: sitk.Image, asked: str, path: Path) -> int:
+def _chosen_label(mask: sitk.Image, name: str, path: Path) -> int:
     counts = np.bincount(array_of(mask).ravel(), minlength=2)
     counts[0] = 0
-    if asked == LARGEST and counts.any():
+    if name == LARGEST and counts.any():
         return int(np.argmax(counts))
-    if asked.isdecimal() and int(asked) < len(counts) and counts[int(asked)]:
-        return int(asked)
+    if name.isdecimal() and int(name) < len(counts) and counts[int(name)]:
+        return int(name)
     there = ", ".join(map(str, np.flatnonzero(counts)[:20].tolist())) or "none"
-    raise OutlineError(path, f"has no label {asked!r}, there are {there}", "give a number or largest")
+    raise OutlineError(path, f"has no label {name!r}, there are {there}", "give a number or largest")

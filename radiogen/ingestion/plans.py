@@ -1,4 +1,9 @@
-"""Name the cases of a source, and join them with the clinical table before names are hashed."""
+"""Give the cases of a source their ids, and join them with the clinical table before names are hashed.
+
+A PatientID from a hospital may be a name, and a case id becomes a folder name and a line of a log. So an id
+is taken over only where it is known to be a pseudonym; others are hashed. Afterwards nobody could join a
+table.
+"""
 
 import re
 from collections import Counter
@@ -20,7 +25,7 @@ Clinical = dict[str, dict[str, str]]  # by PatientID or scan name; values by col
 
 
 def read_patients(options: IngestOptions, card: CohortCard | None = None) -> Clinical:
-    """Return the clinical table that was asked for, or that the card names, by PatientID; empty without one.
+    """Read the clinical table of the options, or of the card, by PatientID; empty without one.
 
     Raises:
         TableError: It does not fit.
@@ -59,10 +64,10 @@ def plan_cases(
     )
     # Paths stay out of the record: folders are often named after patients.
     paths = {"outline", "clinical", "clinical_mapping"}
-    said = options.model_dump(mode="json", exclude={*paths, "jobs", "existing"})
-    said |= {name: getattr(options, name) is not None for name in sorted(paths)}
+    recorded = options.model_dump(mode="json", exclude={*paths, "jobs", "existing"})
+    recorded |= {name: getattr(options, name) is not None for name in sorted(paths)}
     if card is not None:
-        said |= {"cohort": card.name, "cohort_rule": card.outline.model_dump(mode="json")}
+        recorded |= {"cohort": card.name, "cohort_rule": card.outline.model_dump(mode="json")}
     plans = []
     for source in sources:
         keep = options.id_from == "patient-id" or (card is not None and card.names_pseudonym(source.patient))
@@ -72,17 +77,17 @@ def plan_cases(
             cohort=card.name if card else "",
             egfr=clinical.get(source.patient, {}).get("egfr", ""),
             source=source,
-            choice=_knowing(choice, source, card),
+            choice=_with_known_faults(choice, source, card),
             lungs=options.lungs,
             rules=options.rules,
             keep_dates=options.keep_dates,
-            options=said,
+            options=recorded,
         )
         plans.append(plan)
     return _without_collisions(plans)
 
 
-def _knowing(choice: OutlineChoice, source: CaseSource, card: CohortCard | None) -> OutlineChoice:
+def _with_known_faults(choice: OutlineChoice, source: CaseSource, card: CohortCard | None) -> OutlineChoice:
     if card is None or source.outline is None:
         return choice
     return choice.model_copy(update={"known": card.known_of(source.patient, source.outline.kind)})

@@ -1,4 +1,8 @@
-"""Read a mask of any format as labels with names, all structures of the file, on the grid of a CT."""
+"""Read a mask of any format as a label map with names: all structures of a file, on the grid of a CT.
+
+SEG and RTSTRUCT have no grid of their own that could be trusted (a SEG leaves out empty frames, contours have
+none), so they are placed on the CT.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -48,7 +52,7 @@ def read_reference(path: Path, outline: OutlineFile | None, series_uid: str | No
 
     Args:
         path: A case folder, a volume file, or a DICOM folder.
-        outline: What will be laid on it; of several series, the one it names is taken.
+        outline: Its outline; of several series, the one it names is taken.
         series_uid: The series that was asked for.
 
     Raises:
@@ -134,29 +138,28 @@ def read_label_map(
     if reference is None:
         wrong = f"is {'an RTSTRUCT' if outline.kind == 'rtstruct' else 'a SEG'}, which has no grid of its own"
         raise OutlineError(path, wrong, "give its CT with --reference")
-    said: list[str] = []
-    found = (
-        _rois(path, reference, roi, said)
-        if outline.kind == "rtstruct"
-        else _segments(path, reference, segment, said)
-    )
-    return _one_mask(path, list(found), reference.grid, said)
+    decisions: list[str] = []
+    if outline.kind == "rtstruct":
+        found = list(_rois(path, reference, roi, decisions))
+    else:
+        found = list(_segments(path, reference, segment, decisions))
+    return _one_mask(path, found, reference.grid, decisions)
 
 
 def _mask_file(path: Path, reference: ReferenceGrid | None) -> LabelMap:
     mask = read_mask(path)
-    said: list[str] = []
+    decisions: list[str] = []
     if reference is not None:
-        mask, said = mask_on_grid(mask, reference.grid, path)
+        mask, decisions = mask_on_grid(mask, reference.grid, path)
     present = np.unique(sitk.GetArrayViewFromImage(mask)).tolist()
     names = {label: f"Lesion {label}" for label in present if label}
     if not names:
         raise OutlineError(path, "is empty", "give a mask with at least one voxel")
-    return LabelMap(mask, names, tuple(said))
+    return LabelMap(mask, names, tuple(decisions))
 
 
 def _rois(
-    path: Path, reference: ReferenceGrid, asked: str | None, said: list[str]
+    path: Path, reference: ReferenceGrid, asked: str | None, decisions: list[str]
 ) -> Iterator[_LabelledStructure]:
     rois = [(n, roi) for n, roi in enumerate(read_rtstruct(path), start=1) if roi.drawn]
     if not rois:
@@ -166,39 +169,42 @@ def _rois(
         rois = [rois[i] for i in choose_named(names, asked, None, f"{path}: ROI", "--roi PATTERN")[0]]
     for number, roi in rois:
         drawn = contours_of(roi, path)
-        said += check_frame(roi.frame_uid, drawn.planes, reference.grid, reference.names, path)
-        laid = fill_contours(drawn.contours, reference.grid, path)
-        said += [f"{roi.name}: {line}" for line in laid.decisions]
-        if not laid.inside.any():
+        decisions += check_frame(roi.frame_uid, drawn.planes, reference.grid, reference.names, path)
+        filled = fill_contours(drawn.contours, reference.grid, path)
+        decisions += [f"{roi.name}: {line}" for line in filled.decisions]
+        if not filled.inside.any():
             raise OutlineError(
                 path, f"{roi.name} encloses no voxel centre of the CT", "leave it out by --roi"
             )
-        yield _LabelledStructure(number, roi.name or f"ROI {number}", laid.inside)
+        yield _LabelledStructure(number, roi.name or f"ROI {number}", filled.inside)
 
 
 def _segments(
-    path: Path, reference: ReferenceGrid, asked: str | None, said: list[str]
+    path: Path, reference: ReferenceGrid, asked: str | None, decisions: list[str]
 ) -> Iterator[_LabelledStructure]:
-    seg, grid, names = read_seg(path), reference.grid, reference.names
+    seg = read_seg(path)
+    grid, names = reference.grid, reference.names
     segments = list(seg.segments)
     if asked is not None:
         taken, _ = choose_segments(segments, OutlineChoice(segment=asked), f"{path}: segment")
         segments = [segments[i] for i in taken]
     for segment in segments:
         try:
-            found = segment_mask(seg, segment.number, grid, names.slice_positions)
+            mask = segment_mask(seg, segment.number, grid, names.slice_positions)
         except EmptySegmentError:
-            said.append(f"segment {segment.number} {segment.label!r} is empty and left out")
+            decisions.append(f"segment {segment.number} {segment.label!r} is empty and left out")
             continue
-        said += [*found.decisions, *check_frame(seg.frame_uid, found.planes, grid, names, path)]
-        laid, how = mask_on_grid(found.mask, grid, path, is_dicom=True)
-        said += how
+        decisions += [*mask.decisions, *check_frame(seg.frame_uid, mask.planes, grid, names, path)]
+        on_grid, grid_decisions = mask_on_grid(mask.mask, grid, path, is_dicom=True)
+        decisions += grid_decisions
         yield _LabelledStructure(
-            segment.number, segment.label or f"segment {segment.number}", array_of(laid) != 0
+            segment.number, segment.label or f"segment {segment.number}", array_of(on_grid) != 0
         )
 
 
-def _one_mask(path: Path, found: list[_LabelledStructure], grid: sitk.Image, said: list[str]) -> LabelMap:
+def _one_mask(
+    path: Path, found: list[_LabelledStructure], grid: sitk.Image, decisions: list[str]
+) -> LabelMap:
     if not found:
         raise OutlineError(path, "holds no voxel", "export it anew")
     if max(one.label for one in found) > MOST_LESIONS:
@@ -207,10 +213,11 @@ def _one_mask(path: Path, found: list[_LabelledStructure], grid: sitk.Image, sai
         )
     labels = np.zeros(grid.GetSize()[::-1], np.uint8)
     for one in found:
-        if shared := labels[one.inside].astype(bool).sum():
+        shared = int(labels[one.inside].astype(bool).sum())
+        if shared:  # which structure should win cannot be known
             other = next(o.name for o in found if (o.inside & one.inside).any())
             wrong = f"{other!r} and {one.name!r} share {shared} voxels, which one mask cannot hold"
             raise OutlineError(path, wrong, "choose one with --roi or --segment")
         labels[one.inside] = one.label
     names = {one.label: one_line(one.name) for one in sorted(found, key=lambda one: one.label)}
-    return LabelMap(volume_like(labels, grid), names, tuple(dict.fromkeys(said)))
+    return LabelMap(volume_like(labels, grid), names, tuple(dict.fromkeys(decisions)))

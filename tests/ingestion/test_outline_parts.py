@@ -27,21 +27,21 @@ def lesions(*parts):
 def test_each_connected_part_is_a_lesion_the_largest_first():
     found, voxels = lesions(part("GTV", (0, 0, 2, 2), (5, 0, 9, 3)))
     assert voxels == [12, 4]
-    assert found.names == ("GTV", "GTV")
+    assert found.details["names"] == ["GTV", "GTV"]
     assert found.decisions == ()
 
 
 def test_structures_that_touch_stay_two_lesions():
     found, voxels = lesions(part("GTV-1", (0, 0, 2, 3)), part("GTV-2", (2, 0, 6, 3)))
     assert voxels == [12, 6]
-    assert found.names == ("GTV-2", "GTV-1")
+    assert found.details["names"] == ["GTV-2", "GTV-1"]
 
 
 def test_structures_that_share_voxels_are_one_lesion_and_that_is_said():
     core, boost, far = part("core", (0, 0, 4, 3)), part("boost", (3, 0, 6, 3)), part("far", (9, 0, 11, 1))
     found, voxels = lesions(core, far, boost)
     assert voxels == [18, 2]
-    assert found.names == ("core + boost", "far")
+    assert found.details["names"] == ["core + boost", "far"]
     assert found.decisions == ("core and boost share 0.003 ml and are one lesion",)
 
 
@@ -49,7 +49,7 @@ def test_overlap_joins_through_others():
     a, b, both = part("a", (0, 0, 3, 1)), part("b", (5, 0, 8, 1)), part("both", (2, 0, 6, 1))
     found, voxels = lesions(a, b, both)
     assert voxels == [8]
-    assert found.names == ("a + b + both",)
+    assert found.details["names"] == ["a + b + both"]
 
 
 def test_more_lesions_than_a_mask_holds_are_refused():

@@ -109,7 +109,7 @@ def test_a_member_that_lies_about_its_size_is_stopped_at_the_limit(tmp_path, mon
     big = ct_slices(np.full((2, 512, 512), 40))
     path = archive(tmp_path / "bomb.zip", save(big, tmp_path / "src"))
     monkeypatch.setattr(dicom_zip, "MOST_BYTES", 100_000)
-    monkeypatch.setattr(dicom_zip, "_PIECE", 4096)
+    monkeypatch.setattr(dicom_zip, "_BLOCK", 4096)
     with pytest.raises(SeriesError, match="unpacks to more"), unpacked(path, tmp_path / "out"):
         pass
     assert not (tmp_path / "out").exists()

@@ -139,7 +139,7 @@ def test_the_volumes_by_reader_are_the_published_ones(shared_data):
     assert [round(one.volume_ml, 2) for one in nodule.readings] == [8.46, 6.61, 7.09, 7.92]
     assert [one.ratings["malignancy"] for one in nodule.readings] == [5, 5, 5, 4]
     for reading, one in zip((r for r in readings.outlines if r.polygons), nodule.readings, strict=True):
-        alone = replace(readings, readers=1, readings=(reading,))
+        alone = replace(readings, readers=1, outlines=(reading,))
         (same,) = find_nodules(alone, volume, 1.0, path).nodules
         assert same.readings[0].volume_ml == one.volume_ml
 
