@@ -9,7 +9,7 @@ from .options import AsJson
 
 def doctor(as_json: AsJson = False) -> None:
     """Show versions, device and why not a better one, codecs, memory and disk."""
-    from radiogen.doctor import examine_machine
+    from radiogen.runtime import examine_machine
 
     found = examine_machine()
     if as_json:

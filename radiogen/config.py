@@ -70,7 +70,12 @@ def load_settings(
 
 
 def check_settings(kind: type[S], values: dict[str, Any], source: str) -> S:
-    """Make settings from a dictionary, and turn pydantic's complaints into one line.
+    """Make settings from a dictionary; what pydantic refuses becomes one line.
+
+    Args:
+        kind: Class of the settings.
+        values: By field.
+        source: Names the file or command in an error.
 
     Raises:
         ConfigError: An unknown key, or a value that the settings refuse.
@@ -85,7 +90,7 @@ def check_settings(kind: type[S], values: dict[str, Any], source: str) -> S:
 
 
 def parse_numbers(text: str, count: int, option: str) -> tuple[float, ...]:
-    """Numbers with commas between them, as an option of the command line gives them.
+    """Return the numbers of a comma-separated option.
 
     Raises:
         ConfigError: They are not `count` numbers.
@@ -103,7 +108,7 @@ def parse_numbers(text: str, count: int, option: str) -> tuple[float, ...]:
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Lay one nested dictionary over another.
+    """Merge two nested dictionaries; the second one wins.
 
     >>> merge({"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"c": 4}})
     {'a': 1, 'b': {'c': 4, 'd': 3}}

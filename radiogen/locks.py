@@ -1,4 +1,7 @@
-"""Hold a run folder, or one case of it: locks of the kernel, which end with the process that holds them."""
+"""Lock a run folder, or one case of it, with locks of the kernel.
+
+They end with the process that holds them, however it ends, so that no stale lock has to be judged.
+"""
 
 import fcntl
 import json
@@ -12,7 +15,8 @@ from typing import IO
 
 from radiogen.errors import OutputError
 
-PATIENCE_S, PAUSE_S = 1.0, 0.05  # a status looks at a lock for an instant; whoever holds it longer works
+# `is_held` takes a lock for an instant, so one try is not enough; who holds it longer than this is at work.
+TIMEOUT_S, PAUSE_S = 1.0, 0.05
 
 
 @contextmanager
@@ -28,8 +32,9 @@ def held(lock: Path, shared: bool = False) -> Iterator[None]:
         try:
             _take(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         except BlockingIOError as error:
-            who = _who(file)
-            raise OutputError(lock.parent.parent, f"is held by {who}", "wait for it, or end it") from error
+            raise OutputError(
+                lock.parent.parent, f"is held by {_holder(file)}", "wait for it, or end it"
+            ) from error
         except OSError as error:
             hint = "mount it with locks (flock), or take another place"
             raise OutputError(lock, f"cannot be locked: {error.strerror}", hint) from error
@@ -42,14 +47,14 @@ def held(lock: Path, shared: bool = False) -> Iterator[None]:
 
 @contextmanager
 def waited_for(lock: Path) -> Iterator[None]:
-    """Hold a lock alone, after whoever has it."""
+    """Wait for a lock, then hold it alone for as long as the block."""
     with _opened(lock) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def is_held(lock: Path) -> bool:
-    """Whether somebody holds a lock alone now; looking disturbs neither him nor others who look."""
+    """Return whether somebody holds a lock alone now; disturbs neither the holder nor others who look."""
     if not lock.is_file():
         return False
     with lock.open("rb") as file:
@@ -61,12 +66,12 @@ def is_held(lock: Path) -> bool:
     return False
 
 
-def _take(file: IO[str], how: int) -> None:
+def _take(file: IO[str], mode: int) -> None:
     """Take a lock, or give up after a moment."""
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + TIMEOUT_S
     while True:
         try:
-            fcntl.flock(file, how | fcntl.LOCK_NB)
+            fcntl.flock(file, mode | fcntl.LOCK_NB)
             return
         except BlockingIOError:
             if time.monotonic() > end:
@@ -87,11 +92,11 @@ def _opened(lock: Path) -> Iterator[IO[str]]:
         yield file
 
 
-def _who(file: IO[str]) -> str:
+def _holder(file: IO[str]) -> str:
     try:
         file.seek(0)
-        said = json.load(file)
-        return f"process {said['process']} on {said['machine']}, since {said['since']}"
+        holder = json.load(file)
+        return f"process {holder['process']} on {holder['machine']}, since {holder['since']}"
     except (ValueError, KeyError, TypeError):
         return "another run"
 

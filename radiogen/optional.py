@@ -1,4 +1,4 @@
-"""The one door through which optional packages come in."""
+"""Import optional packages, with an error that says how to install them."""
 
 import importlib
 from types import ModuleType

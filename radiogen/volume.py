@@ -36,20 +36,20 @@ class Box:
 
 
 def array_of(volume: sitk.Image) -> npt.NDArray[Any]:
-    """The voxels as a fresh array of shape (z, y, x)."""
+    """Return a copy of the voxels as an array of shape (z, y, x)."""
     return np.asarray(sitk.GetArrayFromImage(volume))
 
 
 def pixels_sha256(volume: sitk.Image) -> str:
-    """SHA-256 of size and voxels as int16: the same for one scan under two names, wherever it lies."""
+    """Return the SHA-256 of size and voxels as int16: the same for one scan under two names or places."""
     values = np.ascontiguousarray(sitk.GetArrayViewFromImage(volume), dtype="<i2")
     return hashlib.sha256(f"{values.shape}".encode() + values.tobytes()).hexdigest()
 
 
 def writable_volume(size: Sequence[int], pixel_id: int) -> tuple[sitk.Image, npt.NDArray[Any]]:
-    """A volume of zeros, and its own voxels as an array of shape (z, y, x) that can be written to.
+    """Return a volume of zeros, and its own voxels as an array of shape (z, y, x) that can be written to.
 
-    Spares the copy that `sitk.GetImageFromArray` makes. The array is valid while the volume lives.
+    Avoids the copy that `sitk.GetImageFromArray` makes. The array is valid while the volume lives.
     """
     volume = sitk.Image([int(n) for n in size], pixel_id)
     view = sitk.GetArrayViewFromImage(volume)
@@ -58,7 +58,7 @@ def writable_volume(size: Sequence[int], pixel_id: int) -> tuple[sitk.Image, npt
 
 
 def volume_like(array: npt.NDArray[Any], grid: sitk.Image) -> sitk.Image:
-    """An array of shape (z, y, x) laid on the grid of a volume of the same size.
+    """Return an array of shape (z, y, x) as a volume on the grid of another of the same size.
 
     Raises:
         VolumeError: The shapes differ.
@@ -73,12 +73,12 @@ def volume_like(array: npt.NDArray[Any], grid: sitk.Image) -> sitk.Image:
 
 
 def same_grid(a: sitk.Image, b: sitk.Image, tolerance_mm: float = 1e-2) -> bool:
-    """Whether two volumes have the same voxels in space: all eight corners agree to `tolerance_mm`."""
+    """Return whether two volumes have the same voxels in space: all eight corners agree to `tolerance_mm`."""
     return bool(a.GetSize() == b.GetSize() and np.abs(corners_mm(a) - corners_mm(b)).max() <= tolerance_mm)
 
 
 def corners_mm(volume: sitk.Image) -> npt.NDArray[np.float64]:
-    """Centres of the eight corner voxels, shape (8, 3), LPS millimetres."""
+    """Return the centres of the eight corner voxels, shape (8, 3), LPS millimetres."""
     x, y, z = (size - 1 for size in volume.GetSize())
     return np.array(
         [volume.TransformIndexToPhysicalPoint((i, j, k)) for k in (0, z) for j in (0, y) for i in (0, x)]
@@ -86,7 +86,7 @@ def corners_mm(volume: sitk.Image) -> npt.NDArray[np.float64]:
 
 
 def voxel_ml(volume: sitk.Image) -> float:
-    """Volume of one voxel in millilitres."""
+    """Return the volume of one voxel in millilitres."""
     return float(np.prod(volume.GetSpacing())) / 1000.0
 
 
@@ -104,20 +104,21 @@ def resample_to(volume: sitk.Image, grid: sitk.Image, outside: float, nearest: b
         outside: Value of voxels that lie outside `volume` (-1000 for HU, 0 for masks).
         nearest: Take the nearest voxel.
     """
-    how = sitk.sitkNearestNeighbor if nearest else sitk.sitkLinear
-    return sitk.Resample(volume, grid, sitk.Transform(), how, outside, volume.GetPixelID())
+    interpolator = sitk.sitkNearestNeighbor if nearest else sitk.sitkLinear
+    return sitk.Resample(volume, grid, sitk.Transform(), interpolator, outside, volume.GetPixelID())
 
 
 def grid_with_spacing(volume: sitk.Image, spacing_mm: Sequence[float]) -> sitk.Image:
-    """An empty volume over the same extent with other voxels; its outer edge is the same to one voxel."""
+    """Return an empty volume over the same extent with other voxels; its outer edge agrees to one voxel."""
     old_spacing, old_size = np.array(volume.GetSpacing()), np.array(volume.GetSize())
     spacing = np.array(spacing_mm, dtype=float)
+    # 1e-6 voxels: 3 slices of 2 mm are 2 of 3 mm, not 3, whatever the last digit of the division.
     size = np.maximum(1, np.ceil(old_size * old_spacing / spacing - 1e-6)).astype(int)
     return grid_over(volume, size.tolist(), spacing.tolist())
 
 
 def grid_over(volume: sitk.Image, size: Sequence[int], spacing_mm: Sequence[float]) -> sitk.Image:
-    """An empty volume of a size and spacing whose outer corner lies on that of `volume`."""
+    """Return an empty volume of a size and spacing whose outer corner lies on that of `volume`."""
     old_spacing, spacing = np.array(volume.GetSpacing()), np.array(spacing_mm, dtype=float)
     direction = np.array(volume.GetDirection()).reshape(3, 3)
     origin = np.array(volume.GetOrigin()) + direction @ ((spacing - old_spacing) / 2)
@@ -129,22 +130,22 @@ def grid_over(volume: sitk.Image, size: Sequence[int], spacing_mm: Sequence[floa
 
 
 def bounding_box(mask: sitk.Image, margin_mm: float = 0.0) -> Box | None:
-    """The box round all voxels that are not 0, widened by a margin and cut at the edge; None if empty."""
+    """Return the box round all voxels that are not 0, widened by a margin, cut at the edge; None if empty."""
     array = sitk.GetArrayViewFromImage(mask)
     slices = np.array([bool(plane.any()) for plane in array])  # slice by slice: no copy of the whole
     if not slices.any():
         return None
-    shadow = np.zeros(array.shape[1:], dtype=bool)
+    projection = np.zeros(array.shape[1:], dtype=bool)
     for z in np.flatnonzero(slices):
-        shadow |= array[z] != 0
-    hits = [np.flatnonzero(found) for found in (shadow.any(axis=0), shadow.any(axis=1), slices)]
+        projection |= array[z] != 0
+    hits = [np.flatnonzero(found) for found in (projection.any(axis=0), projection.any(axis=1), slices)]
     first_x, first_y, first_z = (int(hit[0]) for hit in hits)
     width, height, depth = (int(hit[-1] - hit[0] + 1) for hit in hits)
     return widened(Box((first_x, first_y, first_z), (width, height, depth)), mask, margin_mm)
 
 
 def widened(box: Box, volume: sitk.Image, margin_mm: float) -> Box:
-    """A box with a margin on all sides, cut at the edge of its volume."""
+    """Return a box with a margin on all sides, cut at the edge of its volume."""
     margins = [int(np.ceil(margin_mm / spacing)) for spacing in volume.GetSpacing()]
     start = [max(0, first - margin) for first, margin in zip(box.start, margins, strict=True)]
     ends = zip(box.end, margins, volume.GetSize(), strict=True)
@@ -155,7 +156,7 @@ def widened(box: Box, volume: sitk.Image, margin_mm: float) -> Box:
 
 
 def union(boxes: Sequence[Box]) -> Box:
-    """The smallest box that holds all of these; there is at least one."""
+    """Return the smallest box that holds all of these; there is at least one."""
     start = np.min([box.start for box in boxes], axis=0)
     size = np.max([box.end for box in boxes], axis=0) - start
     return Box((int(start[0]), int(start[1]), int(start[2])), (int(size[0]), int(size[1]), int(size[2])))

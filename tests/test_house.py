@@ -31,7 +31,6 @@ FLOORS = (
     ("report",),
     ("benchmark", "pipeline"),
     ("cohorts",),
-    ("doctor",),
     ("cli",),
 )
 LIBRARY = sorted((ROOT / "radiogen").rglob("*.py"))

@@ -14,7 +14,7 @@ import torch
 from dicom_phantom import ct_slices, rtstruct, save, square, write_ct
 from egfr.made_tables import make_rows, write_rows
 
-from radiogen import doctor
+from radiogen import runtime
 from radiogen.io.cases import find_cases
 from radiogen.io.nifti import read_volume, write_volume
 
@@ -352,7 +352,7 @@ def test_a_bug_exits_with_70_one_line_and_a_log(radiogen, tmp_path, monkeypatch)
         raise ZeroDivisionError("of all things")
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(doctor, "examine_machine", fail)
+    monkeypatch.setattr(runtime, "examine_machine", fail)
     answer = radiogen("doctor")
     assert answer.code == 70 and len(answer.err.splitlines()) == 1
     (log,) = answer.touched
@@ -361,7 +361,7 @@ def test_a_bug_exits_with_70_one_line_and_a_log(radiogen, tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_exits_with_130(radiogen, monkeypatch, number):
-    monkeypatch.setattr(doctor, "examine_machine", lambda: os.kill(os.getpid(), number))
+    monkeypatch.setattr(runtime, "examine_machine", lambda: os.kill(os.getpid(), number))
     answer = radiogen("doctor")
     assert answer.code == 130 and len(answer.err.splitlines()) == 1
 
