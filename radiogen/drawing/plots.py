@@ -274,8 +274,9 @@ def _draw_histogram(axes: Axes, title: str, values: Sequence[float]) -> None:
 def _draw_stacked(axes: Axes, by_status: Mapping[str, Sequence[float]]) -> None:
     lefts = [part / PROBABILITY_BINS for part in range(PROBABILITY_BINS)]
     below = [0] * PROBABILITY_BINS
-    for name in [name for name in EGFR_STYLES if name in by_status]:
-        color, hatch = EGFR_STYLES[name]
+    for name, (color, hatch) in EGFR_STYLES.items():
+        if name not in by_status:
+            continue
         counts = [0] * PROBABILITY_BINS
         for value in by_status[name]:
             counts[min(PROBABILITY_BINS - 1, int(value * PROBABILITY_BINS))] += 1

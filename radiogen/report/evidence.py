@@ -84,11 +84,13 @@ def look_up(content: Any, key: str) -> Any:
     >>> look_up({"a": {"b": 3}}, "a.b"), look_up({"rows": [{"b": 1}, {}]}, "rows.b"), look_up({"a": 1}, "a.b")
     (3, [1, None], None)
     """
-    for place, name in enumerate(names := key.split(".")):
-        if isinstance(content, list | tuple):
-            return [look_up(each, ".".join(names[place:])) for each in content]
-        content = content.get(name) if isinstance(content, dict) else None
-    return content
+    if isinstance(content, list | tuple):
+        return [look_up(row, key) for row in content]
+    if not isinstance(content, dict):
+        return None
+    name, _, rest = key.partition(".")
+    value = content.get(name)
+    return look_up(value, rest) if rest else value
 
 
 def _is_set(value: Any) -> bool:
@@ -128,6 +130,7 @@ def _fill_sentence(entry: Mapping[str, str], files: RunFiles) -> Iterator[Eviden
 
 
 def _holds(entry: Mapping[str, str], sources: Mapping[str, Any], folder: Path) -> bool:
+    """Whether a sentence may be given: by its file, its `unless`, `known` or `if`, else by its own keys."""
     if "file" in entry:
         return (folder / entry["file"]).is_file()
     if "unless" in entry and _is_set(look_up(sources, entry["unless"])):
@@ -165,7 +168,7 @@ def spread_of(values: Iterable[Any]) -> str:
     ('2 1.25, 1 2.5', '0 to 0.9, 10 known')
     """
     listed = list(values)
-    numbers = [number for value in listed if (number := number_of(value)) is not None]
+    numbers = [number for number in map(number_of, listed) if number is not None]
     if len(set(numbers)) <= DIFFERENT_VALUES:
         return count_values(listed)
     return f"{min(numbers):g} to {max(numbers):g}, {len(numbers)} known"
@@ -216,6 +219,7 @@ FORMATS: dict[str, Callable[..., str]] = {
 
 
 def flow(files: RunFiles) -> Iterator[Evidence]:
+    """Give a sentence for each stage of the flow diagram, with why cases were excluded before it."""
     for stage in draw_flow(files.run):
         why = "; ".join(f"{each.count} × {each.reason}" for each in stage.excluded)
         text = f"{stage.count} {stage.title}" + (f" ({stage.excluded_count} left: {why})." if why else ".")
@@ -223,6 +227,7 @@ def flow(files: RunFiles) -> Iterator[Evidence]:
 
 
 def dice_beside_floors(files: RunFiles) -> Iterator[Evidence]:
+    """Give the Dice of each prompt; it is never quoted without its floor."""
     for answer in answer_segmentation(files.run.evaluation):
         text = f"Prompt {answer.prompt}: mean Dice {show(answer.dice)}, median {show(answer.middle)}"
         text += f", quartiles {show(answer.low)} to {show(answer.high)}"
@@ -231,6 +236,7 @@ def dice_beside_floors(files: RunFiles) -> Iterator[Evidence]:
 
 
 def lowest_dice(files: RunFiles) -> Iterator[Evidence]:
+    """Name the three cases with the lowest Dice; a case without one was not segmented and counts as 0."""
     rows = files.run.evaluation
     worst = sorted((number_of(row.get("dice")) or 0.0, row.get("case_id", "")) for row in rows)
     if worst:
@@ -239,6 +245,7 @@ def lowest_dice(files: RunFiles) -> Iterator[Evidence]:
 
 
 def characteristics(files: RunFiles) -> Iterator[Evidence]:
+    """Count each clinical characteristic by split, as CLAIM and TRIPOD ask for them, and give the ages."""
     rows = files.run.manifest
     splits = sorted({row.get("split", "") for row in rows})
     for name in CHARACTERISTICS:
@@ -248,13 +255,15 @@ def characteristics(files: RunFiles) -> Iterator[Evidence]:
                 counts = count_values(row.get(name) for row in rows if row.get("split", "") == split)
                 by_split.append(f"{split or 'no split'}: {counts}")
             yield Evidence(f"{name}: {'; '.join(by_split)}.", f"cases/manifest.csv: {name}, split")
-    ages = sorted(age for row in rows if (age := number_of(row.get("age"))) is not None)
+    known = (number_of(row.get("age")) for row in rows)
+    ages = sorted(age for age in known if age is not None)
     if ages:
         text = f"age: median {ages[len(ages) // 2]:.0f}, {ages[0]:.0f} to {ages[-1]:.0f}, {len(ages)} known."
         yield Evidence(text, "cases/manifest.csv: age")
 
 
 def missing_input(files: RunFiles) -> Iterator[Evidence]:
+    """Count the predicted patients with imputed inputs."""
     rows = files.run.predictions
     if any("missing" in row for row in rows):
         count = sum((number_of(row.get("missing")) or 0) > 0 for row in rows)
@@ -264,6 +273,7 @@ def missing_input(files: RunFiles) -> Iterator[Evidence]:
 
 
 def auc_beside_clinical(files: RunFiles) -> Iterator[Evidence]:
+    """Give the AUC of clinical variables, of both and of volume alone, as far as they were judged."""
     candidates = files.run.validation.get("candidates") or {}
     names = [name for name in ("clinical", "clinical+features", "volume") if name in candidates]
     if names:

@@ -231,10 +231,10 @@ def _model_names(folder: Path) -> dict[str, str]:
     The hash is that of `radiogen.model.folder.model_hash`, not imported, since it would import torch.
     """
     shipped = data_folder("models")
-    places = [*(each for each in sorted(shipped.iterdir()) if each.is_dir())] if shipped.is_dir() else []
-    found = {}
+    places = [each for each in sorted(shipped.iterdir()) if each.is_dir()] if shipped.is_dir() else []
+    names = {}
     for place in (*places, folder / "model", cohort_setting(folder, "model")):
         if place and (place / WEIGHTS).is_file() and (place / CONFIG).is_file():
             digest = files_hash(place / WEIGHTS, place / CONFIG)
-            found[digest] = place.name
-    return found
+            names[digest] = place.name
+    return names
