@@ -1,14 +1,13 @@
-"""Time the engines for the moments against the plain loop, in one run.
+"""Time the hooks for the moments against the plain loop, in one run.
 
-    python benchmarks/pruning_moments.py [--samples 16] [--repeats 3] [--threads 1] [--engines native]
+    python benchmarks/pruning_moments.py [--samples 16] [--repeats 3] [--threads 1]
 
 Volumes are as many as `--samples`, images four times that. For each network: seconds (wall and processor,
 medians over the repeats, all in turn) and the ratio of the loop's seconds to theirs, the check against the
-loop included. States threads and whether glibc keeps large blocks. With `--threads 2`, also two jobs.
+loop included. States threads and whether glibc keeps large blocks.
 """
 
 import argparse
-import os
 import platform
 import statistics
 import time
@@ -33,12 +32,12 @@ Case = tuple[nn.Module, list[Batch], Loss]
 
 
 def image_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """Cross-entropy; at the top of the module, so that it can be sent to a process."""
+    """Return the cross-entropy."""
     return F.cross_entropy(model(batch[0]), batch[1])
 
 
 def volume_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """Binary cross-entropy of logits."""
+    """Return the binary cross-entropy of logits."""
     return F.binary_cross_entropy_with_logits(model(batch[0]), batch[1])
 
 
@@ -82,27 +81,20 @@ def published_loop(model: nn.Module, batches: list[Batch], loss: Loss, weights: 
             squares[place] += gradient**2
 
 
-def processor_seconds() -> float:
-    """Of this process and of those that it has ended."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
-
-
 def timed(work: Callable[[], object]) -> tuple[float, float]:
-    """Wall and processor seconds of one call."""
-    wall, processor = time.perf_counter(), processor_seconds()
+    """Return wall and processor seconds of one call."""
+    wall, processor = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - wall, processor_seconds() - processor
+    return time.perf_counter() - wall, time.process_time() - processor
 
 
-def compare(name: str, case: Case, engines: dict[str, MomentSettings], repeats: int) -> None:
-    """Time the loops and each engine in turn, and print medians and ratios to the plain loop."""
+def compare(name: str, case: Case, settings: MomentSettings, repeats: int) -> None:
+    """Time the loops and the hooks in turn, and print medians and ratios to the plain loop."""
     model, batches, loss = case
     weights = prunable(model, exclude=model.output_layers if isinstance(model, RASeg) else ())
     works: dict[str, Callable[[], object]] = {"loop": lambda: gradient_moments(model, batches, loss, weights)}
     works["published"] = lambda: published_loop(model, batches, loss, weights)
-    for label, settings in engines.items():
-        works[label] = lambda s=settings: measure_moments(model, batches, loss, weights, s)
+    works["hooks"] = lambda: measure_moments(model, batches, loss, weights, settings)
     seconds: dict[str, list[tuple[float, float]]] = {label: [] for label in works}
     for _ in range(repeats):
         for label, work in works.items():
@@ -130,7 +122,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--memory-mb", type=int, default=512)
     parser.add_argument("--small-blocks", action="store_true", help="leave glibc's malloc as it is")
-    parser.add_argument("--engines", nargs="+", default=["native", "func"], choices=["native", "func"])
     names = ["resnet18", "unet3d", "raseg-small"]
     parser.add_argument("--networks", nargs="+", default=names, choices=names)
     chosen = parser.parse_args()
@@ -146,11 +137,9 @@ def main() -> None:
         "raseg-modern": lambda: raseg_case("modern", chosen.samples),
         "raseg-paper": lambda: raseg_case("paper", chosen.samples),
     }
-    engines = {name: MomentSettings(engine=name, memory_mb=chosen.memory_mb) for name in chosen.engines}
-    if chosen.threads > 1:
-        engines["2 jobs"] = MomentSettings(engine="native", jobs=2, memory_mb=chosen.memory_mb)
+    settings = MomentSettings(engine="hooks", memory_mb=chosen.memory_mb)
     for name in chosen.networks:
-        compare(name, cases[name](), engines, chosen.repeats)
+        compare(name, cases[name](), settings, chosen.repeats)
         print(f"{name:14} peak memory so far {peak_memory_mb():.0f} MiB")
 
 

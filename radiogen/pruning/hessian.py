@@ -1,7 +1,8 @@
 """Products with the Hessian of the mean loss: GraSP, and Hutchinson's estimate of the diagonal."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,11 +36,17 @@ def grasp_scores(task: ScoringTask) -> Scores:
     trained = {name: p for name, p in task.model.named_parameters() if p.requires_grad} | task.weights
     with _tempered(task.model, temperature):
         moments = measure_moments(task.model, task.batches, task.loss, trained, task.settings.moments)
-        product = _hessian_product(task, trained, moments.gradient)
-    scores = {name: (p.detach() * product[name]) for name, p in trained.items()}
+        total = _zeros(trained)
+        count = 0
+        for _, product in _hessian_products(task, trained, [lambda: moments.gradient]):
+            for name, value in product.items():
+                total[name].add_(value)
+            count += 1
+        product = _means(total, count)
+    scores = {name: p.detach() * product[name] for name, p in trained.items()}
     if reference:
-        total = torch.stack([score.sum() for score in scores.values()]).sum().abs()
-        scores = {name: -score / total for name, score in scores.items()}
+        total_score = torch.stack([score.sum() for score in scores.values()]).sum().abs()
+        scores = {name: -score / total_score for name, score in scores.items()}
     return {name: scores[name] for name in task.weights}
 
 
@@ -48,22 +55,19 @@ def hutchinson_diagonal(task: ScoringTask) -> dict[str, Tensor]:
 
     Every mini-batch gets the same vectors, so their order does not matter.
     """
-    # Seeds in place of the vectors: one vector at a time is as large as the weights.
+    # Seeds in place of the vectors: each vector is as large as the weights.
     seeds = [
         int(torch.randint(2**62, (), generator=task.rng, device=task.rng.device))
         for _ in range(task.settings.probes)
     ]
-    total = {name: torch.zeros_like(w, requires_grad=False) for name, w in task.weights.items()}
+    vectors = [partial(_rademacher, task.weights, seed) for seed in seeds]
+    total = _zeros(task.weights)
     count = 0
-    with scoring_state(task.model, task.weights.values()):
-        for batch in read_batches(share_of_rank(task.batches)):
-            gradients = _differentiable_gradients(task.model, batch, task.loss, task.weights)
-            for seed in seeds:
-                probe = _rademacher(task.weights, seed)
-                for name, product in _vector_product(gradients, task.weights, probe).items():
-                    total[name].addcmul_(probe[name], product)
-            count += 1
-    return _means(total, count, len(seeds))
+    for vector, product in _hessian_products(task, task.weights, vectors):
+        for name, value in product.items():
+            total[name].addcmul_(vector[name], value)
+        count += 1
+    return _means(total, count)
 
 
 def _rademacher(weights: Mapping[str, nn.Parameter], seed: int) -> dict[str, Tensor]:
@@ -73,25 +77,27 @@ def _rademacher(weights: Mapping[str, nn.Parameter], seed: int) -> dict[str, Ten
     }
 
 
-def _hessian_product(
-    task: ScoringTask, weights: Mapping[str, nn.Parameter], vector: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    total = {name: torch.zeros_like(w, requires_grad=False) for name, w in weights.items()}
-    count = 0
+def _zeros(weights: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    return {name: torch.zeros_like(w, requires_grad=False) for name, w in weights.items()}
+
+
+def _hessian_products(
+    task: ScoringTask, weights: Mapping[str, nn.Parameter], vectors: Sequence[Callable[[], dict[str, Tensor]]]
+) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+    """Yield v and H v for each mini-batch of this rank and each vector v, H the Hessian of its loss."""
     with scoring_state(task.model, weights.values()):
         for batch in read_batches(share_of_rank(task.batches)):
             gradients = _differentiable_gradients(task.model, batch, task.loss, weights)
-            for name, product in _vector_product(gradients, weights, vector).items():
-                total[name].add_(product)
-            count += 1
-    return _means(total, count)
+            for make_vector in vectors:
+                vector = make_vector()
+                yield vector, _vector_product(gradients, weights, vector)
 
 
-def _means(total: dict[str, Tensor], count: int, probes: int = 1) -> dict[str, Tensor]:
-    """Add up over all processes, and divide by the mini-batches of all of them and by the probes of each."""
+def _means(total: dict[str, Tensor], count: int) -> dict[str, Tensor]:
+    """Return the mean over all products of all ranks."""
     all_reduce(total.values())
-    (batches,) = all_reduce_counts(count, like=next(iter(total.values())))
-    return {name: value.div_(batches * probes) for name, value in total.items()}
+    (products,) = all_reduce_counts(count, like=next(iter(total.values())))
+    return {name: value.div_(products) for name, value in total.items()}
 
 
 def _differentiable_gradients(
