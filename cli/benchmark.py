@@ -5,48 +5,71 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from .console import columns, finish, progress_bar, say
-from .options import AsJson, Cases, Config, Existing, Overrides, Preset, Quiet
+from .console import exit_if_failed, print_message, progress_bar, table_lines
+from .options import AsJson, Cases, Config, Existing, Overrides, Preset, Quiet, advanced
 
-app = typer.Typer(help="Compare ways of pruning by training many networks.", no_args_is_help=True)
+app = typer.Typer(help="Compare pruning criteria by training many networks.", no_args_is_help=True)
 
-Out = Annotated[Path, typer.Option("--output", "-o", help="Folder of runs, table and picture.")]
-Sparsities = Annotated[str, typer.Option(help="Shares of the weights that are removed.")]
-Seeds = Annotated[str, typer.Option(help="Each seed is one more training of everything.")]
-Devices = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, or several: cuda:0,cuda:1.")]
-Jobs = Annotated[int | None, typer.Option(help="Runs at the same time; else one a device.", min=1)]
-Epochs = Annotated[int | None, typer.Option(help="Epochs of each training.", min=1)]
+Out = Annotated[Path, typer.Option("--output", "-o", help="Folder for runs, tables and pictures")]
+Sparsities = Annotated[str, typer.Option(help="Sparsities: shares of the weights that are removed")]
+Seeds = Annotated[str, typer.Option(help="Seeds; each one trains every network once more")]
+Devices = Annotated[str, typer.Option("--device", help="Device: auto, cpu, cuda, or several: cuda:0,cuda:1")]
+Jobs = Annotated[
+    int | None, typer.Option(help="Number of trainings in parallel; default: one per device", min=1)
+]
+Epochs = Annotated[int | None, typer.Option(help="Number of epochs of each training", min=1)]
 
 ACCURACY = ("criterion", "control", "sparsity", "seeds", "accuracy", "against", "difference", "95 % interval")
 DICE = (
-    *("structure", "criterion", "share", "seeds", "Dice", "to dense", "95 % interval"),
-    *("weights not zero", "checkpoint MB"),
+    "structure",
+    "criterion",
+    "share",
+    "seeds",
+    "Dice",
+    "to dense",
+    "95 % interval",
+    "weights not zero",
+    "checkpoint MB",
 )
 COST = (
-    *("structure", "criterion", "share", "million MACs", "inference MiB", "training MiB"),
-    *("forward ms", "step ms", "training min"),
+    "structure",
+    "criterion",
+    "share",
+    "million MACs",
+    "inference MiB",
+    "training MiB",
+    "forward ms",
+    "step ms",
+    "training min",
 )
 
 
 @app.command("pruning")
 def pruning(
     source: Annotated[
-        Path, typer.Argument(help="digits, a folder of CIFAR-10 or CIFAR-100 (binary), or of class folders.")
+        Path,
+        typer.Argument(
+            help="Images: digits, a folder of CIFAR-10 or CIFAR-100 (binary), or one with a folder per class"
+        ),
     ],
     out: Out,
-    criteria: Annotated[str, typer.Option(help="What is compared.")] = (
+    criteria: Annotated[str, typer.Option(help="Pruning criteria to compare")] = (
         "random,magnitude,snip,grasp,synflow,fisher-pruning,fts"
     ),
     sparsities: Sparsities = "0.8,0.9,0.95,0.98",
     seeds: Seeds = "0,42,123",
-    controls: Annotated[str, typer.Option(help="none leaves them out.")] = "shuffle,random-layerwise,reinit",
-    controls_of: Annotated[str, typer.Option(help="Criteria that get controls.")] = "fts",
-    network: Annotated[str | None, typer.Option(help="resnet18, vgg19, resnet8 (digits).")] = None,
+    controls: Annotated[
+        str, typer.Option(help="Random controls to compare with; none: without")
+    ] = "shuffle,random-layerwise,reinit",
+    controls_of: Annotated[str, advanced(help="Criteria that are compared with controls")] = "fts",
+    network: Annotated[str | None, typer.Option(help="Network: resnet18, vgg19 or resnet8 (digits)")] = None,
     epochs: Epochs = None,
-    width: Annotated[int | None, typer.Option(help="Channels of the first stage.", min=1)] = None,
-    limit: Annotated[int | None, typer.Option(help="At most this many images of a class.", min=2)] = None,
-    side: Annotated[int, typer.Option(help="Pixels a side of images in class folders.", min=8)] = 32,
-    samples: Annotated[int | None, typer.Option(help="Images of a class that are scored.", min=1)] = None,
+    width: Annotated[int | None, advanced(help="Number of channels of the first stage", min=1)] = None,
+    limit: Annotated[int | None, advanced(help="Largest number of images per class", min=2)] = None,
+    side: Annotated[int, advanced(help="Image size in pixels, for class folders", min=8)] = 32,
+    samples: Annotated[
+        int | None, typer.Option(help="Number of images per class that are scored", min=1)
+    ] = None,
     config: Config = None,
     overrides: Overrides = None,
     device: Devices = "auto",
@@ -55,7 +78,7 @@ def pruning(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train image classifiers pruned in many ways, by the papers' protocol; prints a table with intervals."""
+    """Compare pruning criteria on image classifiers by the papers' protocol; prints a table."""
     import json
 
     from radiogen.benchmark.classifiers import ClassifierSettings
@@ -72,33 +95,35 @@ def pruning(
     devices = check_devices(device)
     keep_large_blocks()
     with progress_bar(quiet) as progress:
-        made = benchmark_pruning(
+        result = benchmark_pruning(
             source, out, settings, grid, devices, jobs or len(devices), limit, side, existing, progress
         )
     if as_json:
-        typer.echo(json.dumps(made.rows, indent=2))
+        typer.echo(json.dumps(result.rows, indent=2))
     else:
-        for line in columns(ACCURACY, map(_accuracy_cells, made.rows)):
+        for line in table_lines(ACCURACY, map(_accuracy_cells, result.rows)):
             typer.echo(line)
-    for name, reason, hint in made.failures:
-        say(f"{name}: {reason} ({hint})")
-    say(f"table and picture are in {out}", quiet)
-    finish(len(made.failures), out / "failures.csv")
+    print_message(f"table and picture are in {out}", quiet)
+    exit_if_failed(result.failures, out / "failures.csv")
 
 
 @app.command("segmentation-pruning")
 def segmentation_pruning(
     cases: Cases,
     out: Out,
-    criteria: Annotated[str, typer.Option(help="How weights are scored; random is a control.")] = "fts",
+    criteria: Annotated[str, typer.Option(help="Pruning criteria to compare; random is a control")] = "fts",
     sparsities: Sparsities = "0.5,0.8,0.9,0.95,0.98",
-    keep: Annotated[str, typer.Option(help="Shares of the channels that stay; none: weights only.")] = (
+    keep: Annotated[str, typer.Option(help="Shares of the channels to keep; none: prune weights only")] = (
         "0.7,0.5,0.3"
     ),
     seeds: Seeds = "0,42,123",
-    scope: Annotated[Literal["global", "layer"], typer.Option(help="Weights that compete.")] = "layer",
-    samples: Annotated[int, typer.Option(help="Patches that are scored.", min=1)] = 32,
-    prior: Annotated[Literal["box", "lungs", "none"], typer.Option(help="Prompt of the test cases.")] = "box",
+    scope: Annotated[
+        Literal["global", "layer"], advanced(help="Rank weights over the whole network or in each layer")
+    ] = "layer",
+    samples: Annotated[int, advanced(help="Number of patches that are scored", min=1)] = 32,
+    prior: Annotated[
+        Literal["box", "lungs", "none"], typer.Option(help="Attention prior of the test cases")
+    ] = "box",
     preset: Preset = "modern",
     epochs: Epochs = None,
     config: Config = None,
@@ -109,7 +134,7 @@ def segmentation_pruning(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train RA-Seg dense and pruned, and compare Dice on the cases of the split test, size and speed."""
+    """Compare dense and pruned RA-Seg: Dice on the cases of the split test, size and speed."""
     import json
 
     from radiogen.benchmark.plans import parse_grid, parse_shares
@@ -132,22 +157,17 @@ def segmentation_pruning(
     devices = check_devices(device)
     keep_large_blocks()
     with progress_bar(quiet) as progress:
-        made = benchmark_segmentation(
+        result = benchmark_segmentation(
             cases, out, settings, variants, devices, jobs or len(devices), existing, progress
         )
     if as_json:
-        typer.echo(json.dumps({"rows": made.rows, "costs": made.costs}, indent=2))
+        typer.echo(json.dumps({"rows": result.rows, "costs": result.costs}, indent=2))
     else:
-        for line in (
-            *columns(DICE, map(_dice_cells, made.rows)),
-            "",
-            *columns(COST, map(_cost_cells, made.costs)),
-        ):
-            typer.echo(line)
-    for name, reason, hint in made.failures:
-        say(f"{name}: {reason} ({hint})")
-    say(f"tables, models and masks are in {out}", quiet)
-    finish(len(made.failures), out / "failures.csv")
+        dice = table_lines(DICE, map(_dice_cells, result.rows))
+        cost = table_lines(COST, map(_cost_cells, result.costs))
+        typer.echo("\n".join([*dice, "", *cost]))
+    print_message(f"tables, models and masks are in {out}", quiet)
+    exit_if_failed(result.failures, out / "failures.csv")
 
 
 def _accuracy_cells(row: dict[str, Any]) -> list[str]:

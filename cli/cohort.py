@@ -1,55 +1,75 @@
-"""Commands round made patients: demo and phantoms."""
+"""The commands of radiogen cohort: list, show and init here, the others beside."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .console import progress_bar, say
-from .options import Device, Existing, Quiet, Seed
+from . import cohort_download, cohort_run
+from .console import print_message, progress_bar, table_lines
+from .options import AsJson, Quiet
+
+app = typer.Typer(help="Public cohorts and your own: list, download, ingest and run them.")
 
 
-def demo(
-    out: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
-    patients: Annotated[int, typer.Option(help="Patients of the phantom cohort, at least 8.")] = 40,
-    seed: Seed = 0,
-    device: Device = "auto",
-    existing: Existing = "fail",
+@app.callback(no_args_is_help=True)
+def _cohort() -> None:
+    """Public cohorts and your own: list, download, ingest and run them."""
+
+
+@app.command("list")
+def list_cohorts(as_json: AsJson = False) -> None:
+    """List the cohorts that radiogen knows."""
+    from radiogen.resources import cohort_card, cohort_names
+
+    cards = [cohort_card(name) for name in cohort_names()]
+    if as_json:
+        typer.echo(json.dumps([card.model_dump(mode="json") for card in cards], indent=2))
+        return
+    rows = []
+    for card in cards:
+        counts = (card.counts.patients, card.counts.with_outline, card.counts.ct)
+        gigabytes = f"{card.counts.gigabytes:g}" if card.counts.gigabytes else ""
+        rows.append([card.name, *(str(count or "") for count in counts), gigabytes, card.licence, card.title])
+    titles = ("cohort", "patients", "with outline", "CT series", "GB", "licence", "title")
+    typer.echo("\n".join(table_lines(titles, rows)))
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="Cohort, or the .yaml card of your own")],
+    as_json: AsJson = False,
+) -> None:
+    """Show a cohort: content, licence, where to get it, known problems."""
+    from radiogen.resources import cohort_card
+
+    card = cohort_card(name)
+    if as_json:
+        typer.echo(card.model_dump_json(indent=2))
+        return
+    from radiogen.cohorts.cards import card_lines
+
+    typer.echo("\n".join(card_lines(card)))
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="Folder of your scans")],
+    out: Annotated[Path, typer.Option("--output", "-o", help="Card to write, NAME.yaml")],
     quiet: Quiet = False,
 ) -> None:
-    """Make a phantom cohort, run the whole road on it, and print where the page is."""
-    from radiogen.cohorts.demo import demo as run_demo
-    from radiogen.runtime import keep_large_blocks
+    """Write a first card of your own cohort from its folder; complete it in an editor."""
+    from radiogen.cohorts.cards import start_card
 
-    keep_large_blocks()
-    opening = "a made cohort from CT to EGFR probability; about 3 minutes on 2 processors"
-    with progress_bar(quiet, opening) as progress:
-        made = run_demo(out, patients, seed, device, existing, progress)
-    for row in made.evaluation.summary:
-        dice = f"Dice {row['dice_mean']} over {row['n']} patients, prompt {row['prompt']}"
-        say(f"{dice}; the box filled would have {row['floor_box_mean']}", quiet)
-    if made.egfr is None:
-        say("too few patients for an EGFR classifier; take --patients 40", quiet)
-    else:
-        auc = made.egfr.auc
-        say(f"EGFR AUC out of fold {auc.value:.2f} ({auc.low:.2f} to {auc.high:.2f})", quiet)
-    typer.echo(made.page)
-
-
-def phantoms(
-    out: Annotated[Path, typer.Option("--output", "-o", help="Folder for dicom/ and clinical.csv.")],
-    patients: Annotated[int, typer.Option(help="Made patients; from 4 on some are broken.", min=1)] = 36,
-    spacing: Annotated[str, typer.Option(help="Millimetres between voxels as x,y,z.")] = "3,3,5",
-    first: Annotated[int, typer.Option(help="Number of the first patient.", min=1)] = 1,
-    seed: Seed = 0,
-    quiet: Quiet = False,
-) -> None:
-    """Make a phantom cohort: DICOM CTs with outlines and a clinical table, to try things on."""
-    from radiogen.config import parse_numbers
-    from radiogen.phantoms.chest import ChestSize
-    from radiogen.phantoms.cohort import ensure_phantoms
-
-    x, y, z = parse_numbers(spacing, 3, "--spacing")
     with progress_bar(quiet) as progress:
-        made = ensure_phantoms(out, patients, seed, ChestSize.of_spacing((x, y, z)), first, progress)
-    typer.echo(made)
+        card = start_card(folder, out, progress)
+    print_message(f"check it, then: radiogen cohort run {out} -o run", quiet)
+    typer.echo(f"{out}\t{card.name}")
+
+
+app.command("download")(cohort_download.download)
+app.command("ingest")(cohort_run.ingest)
+app.command("run")(cohort_run.run)
+app.command("status")(cohort_run.status)
+app.command("retry")(cohort_run.retry)

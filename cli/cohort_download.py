@@ -1,4 +1,4 @@
-"""Bring the scans of a public cohort, or see what of it is there: cohort download."""
+"""The command cohort download: get the scans of a public cohort, or check what is there."""
 
 import sys
 from pathlib import Path
@@ -6,54 +6,54 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import progress_bar, say
+from .console import print_message, progress_bar
 from .options import Quiet
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from radiogen.cohorts.index import SeriesRow
     from radiogen.resources import CohortCard
 
 
 def download(
-    name: Annotated[str, typer.Argument(help="Cohort, or a list of series: .tcia, .s5cmd or .csv.")],
-    out: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the DICOM files.")] = None,
+    name: Annotated[str, typer.Argument(help="Cohort, or list of series: .tcia, .s5cmd or .csv")],
+    out: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the DICOM files")] = None,
     check: Annotated[
-        Path | None, typer.Option(help="Only say what of it lies in this folder, whoever brought it.")
+        Path | None, typer.Option(help="Only check which series lie in this folder, however they got there")
     ] = None,
-    patients: Annotated[str | None, typer.Option(help="Only these, with commas between.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only so many patients.")] = None,
+    patients: Annotated[str | None, typer.Option(help="Only these patients, comma-separated")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Largest number of patients")] = None,
     only_with_outline: Annotated[
-        bool, typer.Option("--only-with-outline", help="Only studies in which somebody drew an outline.")
+        bool, typer.Option("--only-with-outline", help="Only studies with an outline")
     ] = False,
     index: Annotated[
-        Path | None, typer.Option(help="Rows of the index of the IDC; else those of idc-index.")
+        Path | None, typer.Option(help="CSV of rows of the IDC index; default: the index of idc-index")
     ] = None,
-    endpoint: Annotated[str | None, typer.Option(help="Address of another S3 server.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be brought.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    endpoint: Annotated[str | None, typer.Option(help="Address of another S3 server")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be downloaded")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Accept the licence without being asked")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Bring a public cohort from the Imaging Data Commons; what is there already is kept.
+    """Download a public cohort from the Imaging Data Commons; files that are there are kept.
 
-    Size and licence are shown and agreed to before a byte moves.
+    Size and licence are shown first, and the licence must be accepted.
     """
     if (out is None) == (check is None):
-        raise typer.BadParameter("give a folder with -o, or one to look into with --check")
+        raise typer.BadParameter("give a folder with -o, or one to check with --check")
     from radiogen.cohorts.index import SeriesSelection
     from radiogen.cohorts.requests import find_request
 
-    wanted = SeriesSelection(tuple(filter(None, (patients or "").split(","))), limit, only_with_outline)
-    request = find_request(name, wanted, index)
+    selection = SeriesSelection(tuple(filter(None, (patients or "").split(","))), limit, only_with_outline)
+    request = find_request(name, selection, index)
     if request.unknown:
-        say(
+        print_message(
             f"{request.unknown} series of the list are not in the index, or play no part in the cohort", quiet
         )
     if check is not None:
         _check(request.rows, check, quiet)
     elif out is not None:
-        _bring(request.cards, request.rows, out, endpoint, dry_run, yes, quiet)
+        _download(request.cards, request.rows, out, endpoint, dry_run, yes, quiet)
 
 
 def _check(rows: "Sequence[SeriesRow]", tree: Path, quiet: bool) -> None:
@@ -61,7 +61,7 @@ def _check(rows: "Sequence[SeriesRow]", tree: Path, quiet: bool) -> None:
 
     with progress_bar(quiet) as progress:
         found = check_tree(tree, rows, progress)
-    whole = found.of("complete")
+    complete = found.of("complete")
     for one in found.series:
         if one.state != "complete":
             typer.echo(one)
@@ -69,53 +69,55 @@ def _check(rows: "Sequence[SeriesRow]", tree: Path, quiet: bool) -> None:
         typer.echo(f"{path}: cannot be read")
     others = f"; {found.others} other series" if found.others else ""
     others += f"; {found.copies} files are copies" if found.copies else ""
-    typer.echo(f"{len(whole)} of {len(rows)} series complete, {_gb(one.row for one in whole)} GB{others}")
-    if len(whole) < len(rows) or found.damaged:
+    typer.echo(
+        f"{len(complete)} of {len(rows)} series complete, {_gb(one.row for one in complete)} GB{others}"
+    )
+    if len(complete) < len(rows) or found.damaged:
         raise typer.Exit(3)
 
 
-def _bring(
+def _download(
     cards: "Sequence[CohortCard]", rows: "Sequence[SeriesRow]", out: Path, endpoint: str | None,
     dry_run: bool, yes: bool, quiet: bool,
 ) -> None:  # fmt: skip
-    from radiogen.cohorts.download import download as bring
+    from radiogen.cohorts.download import download as download_series
     from radiogen.cohorts.download import plan_download
     from radiogen.cohorts.index import patients_of
 
     plan = plan_download(rows, out)
-    _tell(cards, rows, quiet=False)
+    _print_terms(cards, rows, quiet=False)
     if plan.present:
-        say(f"  there already: {len(plan.present)} series, {_gb(plan.present)} GB", quiet)
+        print_message(f"  there already: {len(plan.present)} series, {_gb(plan.present)} GB", quiet)
     count = len(patients_of(plan.missing))
-    typer.echo(f"{len(plan.missing)} series of {count} patients, {_gb(plan.missing)} GB to bring")
+    typer.echo(f"{len(plan.missing)} series of {count} patients, {_gb(plan.missing)} GB to download")
     if dry_run or not plan.missing:
         return
     if not yes:
         if not sys.stdin.isatty():
-            raise typer.BadParameter("nobody is here to agree: say --yes")
-        typer.confirm("Bring them, under this licence?", abort=True, err=True)
+            raise typer.BadParameter("nobody is here to accept the licence: add --yes")
+        typer.confirm("Download them, under this licence?", abort=True, err=True)
     with progress_bar(quiet) as progress:
-        failed = bring(plan, out, endpoint, progress)
+        failed = download_series(plan, out, endpoint, progress)
     for one in failed:
-        say(f"{one.row.patient}: {one.error}")
-    typer.echo(f"{out}\t{len(plan.missing) - len(failed)} series brought")
+        print_message(f"{one.row.patient}: {one.error}")
+    typer.echo(f"{out}\t{len(plan.missing) - len(failed)} series downloaded")
     if failed:
-        say(f"{len(failed)} series are missing; the same command tries them again")
+        print_message(f"{len(failed)} series are missing; the same command tries them again")
         raise typer.Exit(3)
 
 
-def _tell(cards: "Sequence[CohortCard]", rows: "Sequence[SeriesRow]", quiet: bool) -> None:
+def _print_terms(cards: "Sequence[CohortCard]", rows: "Sequence[SeriesRow]", quiet: bool) -> None:
     from radiogen.cohorts.index import licences_of
     from radiogen.resources import licence_terms
 
     for card in cards:
         cite = f"; cite doi:{card.doi}" if card.doi else ""
-        say(f"{card.title}{cite}", quiet)
+        print_message(f"{card.title}{cite}", quiet)
         if card.source.how:
-            say(f"  besides: {card.source.how}", quiet)
+            print_message(f"  besides: {card.source.how}", quiet)
     for licence, count in licences_of(rows).items():
-        say(f"  {count} series under {licence}: {licence_terms(licence)}", quiet)
+        print_message(f"  {count} series under {licence}: {licence_terms(licence)}", quiet)
 
 
-def _gb(rows: object) -> str:
-    return f"{sum(row.bytes for row in rows) / 1e9:.2f}"  # type: ignore[attr-defined]
+def _gb(rows: "Iterable[SeriesRow]") -> str:
+    return f"{sum(row.bytes for row in rows) / 1e9:.2f}"

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .cases import make_cases
-from .console import finish, progress_bar, say
-from .options import AsJson, Device, Models, PriorName, Quiet
+from .console import exit_if_failed, print_message, progress_bar
+from .ingest import ingest_and_print
+from .options import AsJson, Device, Models, Overrides, PriorName, Quiet, Split, advanced
 
 if TYPE_CHECKING:
     from radiogen.cohorts.run import CohortReport
@@ -17,64 +17,74 @@ if TYPE_CHECKING:
     from radiogen.cohorts.workers import WorkerOptions
 
 STEPS = "ingest,segment,extract-features,classify-egfr,report"
-Jobs = Annotated[int, typer.Option(min=1, help="Cases at the same time on this machine.")]
-Scheduler = Annotated[str | None, typer.Option(help="Dask scheduler that does the work, tcp://HOST:8786.")]
-Part = Annotated[str | None, typer.Option(help="i/n: only this part, for job arrays.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Number of cases in parallel on this machine")]
+Scheduler = Annotated[
+    str | None, advanced(help="Address of the Dask scheduler that runs the cases, tcp://HOST:8786")
+]
 
 
 def ingest(
     name: Annotated[
-        str, typer.Argument(help="Cohort whose rules hold, as radiogen cohort list shows it, or a .yaml.")
+        str,
+        typer.Argument(help="Cohort whose rules apply, as radiogen cohort list shows it, or a .yaml card"),
     ],
-    out: Annotated[Path, typer.Option("--output", "-o", help="Folder for the cases and manifest.csv.")],
+    out: Annotated[Path, typer.Option("--output", "-o", help="Folder for the cases and manifest.csv")],
     source: Annotated[
-        Path | None, typer.Option(help="Folder of the scans, as they were downloaded; else that of the card.")
+        Path | None,
+        typer.Option(help="Folder of the downloaded scans; default: the folder that the card names"),
     ] = None,
-    clinical: Annotated[Path | None, typer.Option(help="Table of patients with EGFR status.")] = None,
+    clinical: Annotated[Path | None, typer.Option(help="Clinical table with EGFR status")] = None,
     jobs: Jobs = 1,
     quiet: Quiet = False,
 ) -> None:
     """Turn the scans of a cohort into checked case folders, by its own rules."""
     from radiogen.ingestion.options import IngestOptions
 
-    make_cases(_scans_of(name, source), out, IngestOptions(cohort=name, clinical=clinical, jobs=jobs), quiet)
+    ingest_and_print(
+        _scans_of(name, source), out, IngestOptions(cohort=name, clinical=clinical, jobs=jobs), quiet
+    )
 
 
 def run(
     name: Annotated[
-        str, typer.Argument(help="Cohort or .yaml, or a folder of cases, or a folder or .zip of scans.")
+        str, typer.Argument(help="Cohort, its .yaml card, folder of cases, or folder or .zip of scans")
     ],
-    out: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
+    out: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run")],
     steps: Annotated[
-        str | None, typer.Option(help=f"Some of {STEPS}; else all that the options allow.")
+        str | None, typer.Option(help=f"Steps to run, some of {STEPS}; default: all that the options allow")
     ] = None,
     model: Models = None,
-    egfr: Annotated[Path | None, typer.Option(help="EGFR model folder of radiogen train-egfr.")] = None,
-    clinical: Annotated[Path | None, typer.Option(help="Clinical table; else the manifest.")] = None,
-    clinical_mapping: Annotated[Path | None, typer.Option(help="YAML that names its columns.")] = None,
-    cohort: Annotated[str | None, typer.Option(help="For scans: cohort whose rules hold.")] = None,
+    egfr: Annotated[Path | None, typer.Option(help="EGFR model folder of radiogen train-egfr")] = None,
+    clinical: Annotated[
+        Path | None, typer.Option(help="Clinical table; default: the manifest of the cases")
+    ] = None,
+    clinical_mapping: Annotated[
+        Path | None, advanced(help="YAML that names the columns of the clinical table")
+    ] = None,
+    cohort: Annotated[str | None, advanced(help="For scans: cohort whose rules apply")] = None,
     scans: Annotated[
-        Path | None, typer.Option("--source", help="Scans of a named cohort; else the folder of its card.")
+        Path | None,
+        typer.Option("--source", help="Scans of a named cohort; default: the folder that its card names"),
     ] = None,
     prior: Annotated[
-        PriorName | None, typer.Option(help="Where to look; else the best without a box.")
+        PriorName | None, typer.Option(help="Attention prior; default: auto if the model can, else lungs")
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Only cases of this split.")] = None,
+    split: Split = None,
     jobs: Jobs = 1,
     scheduler: Scheduler = None,
-    part: Part = None,
+    part: Annotated[str | None, advanced(help="Only part i of n, as i/n, for job arrays")] = None,
     threads: Annotated[
-        int, typer.Option(min=1, help="Threads of the network in each worker; part of the result.")
+        int, advanced(min=1, help="Threads of the network in each worker; results depend on it")
     ] = 1,
-    config: Annotated[Path | None, typer.Option(help="YAML of settings of the steps.")] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="key=value, such as features.radiomics=true or ingest.gaps=resample."),
-    ] = None,
+    config: Annotated[Path | None, advanced(help="YAML file of settings of the steps")] = None,
+    overrides: Overrides = None,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """Take every case of a cohort the whole road, restartable; one bad case never stops the others."""
+    """Run all steps on every case of a cohort; restartable, and one bad case never stops the others.
+
+    Settings for --set: such as features.radiomics=true or ingest.gaps=resample.
+    """
     from radiogen.cohorts.run import run_cohort
     from radiogen.cohorts.settings import CohortSettings
     from radiogen.config import load_settings
@@ -91,56 +101,61 @@ def run(
         segment={"prior": prior},
     )  # fmt: skip
     settings = load_settings(CohortSettings, given, config, overrides or ())
-    with progress_bar(quiet, _about_networks(settings, None if model else starter_model())) as progress:
+    with progress_bar(quiet, _networks_message(settings, None if model else starter_model())) as progress:
         report = run_cohort(
-            settings, out, _spread(jobs, scheduler, part), progress, lambda line: say(line, quiet)
+            settings, out, _spread(jobs, scheduler, part), progress, lambda line: print_message(line, quiet)
         )
-    _tell(report)
+    _print_report(report)
 
 
 def retry(
-    out: Annotated[Path, typer.Argument(help="Folder of the run.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the run")],
     jobs: Jobs = 1,
     scheduler: Scheduler = None,
     quiet: Quiet = False,
 ) -> None:
-    """Try the failed cases of a run again, and what is left of it."""
+    """Run the failed cases of a run again, and those that are left."""
     from radiogen.cohorts.run import run_cohort, settings_of_run
 
     settings = settings_of_run(out)
     with progress_bar(quiet) as progress:
         report = run_cohort(
-            settings, out, _spread(jobs, scheduler, None), progress, lambda line: say(line, quiet), retry=True
+            settings,
+            out,
+            _spread(jobs, scheduler, None),
+            progress,
+            lambda line: print_message(line, quiet),
+            retry=True,
         )
-    _tell(report)
+    _print_report(report)
 
 
 def status(
-    out: Annotated[Path, typer.Argument(help="Folder of the run.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the run")],
     as_json: AsJson = False,
 ) -> None:
-    """How far a run is, while it runs and after."""
+    """Show the progress of a run, while it runs and after."""
     from radiogen.cohorts.ledger import cohort_status
 
-    found = cohort_status(out)
+    progress = cohort_status(out)
     if as_json:
-        typer.echo(json.dumps(asdict(found), indent=2))
+        typer.echo(json.dumps(asdict(progress), indent=2))
         return
-    typer.echo("\t".join(f"{name} {count}" for name, count in found.counts.items()))
-    typer.echo("running" if found.is_running else "not running")
-    if found.seconds_a_case is not None:
-        left = "" if found.hours_left is None else f", about {found.hours_left:g} h left"
-        typer.echo(f"{found.seconds_a_case} s a case, at most {found.peak_mb:.0f} MB a worker{left}")
-    for failure in found.failures:
+    typer.echo("\t".join(f"{name} {count}" for name, count in progress.counts.items()))
+    typer.echo("running" if progress.is_running else "not running")
+    if progress.seconds_a_case is not None:
+        left = "" if progress.hours_left is None else f", about {progress.hours_left:g} h left"
+        typer.echo(f"{progress.seconds_a_case} s a case, at most {progress.peak_mb:.0f} MB a worker{left}")
+    for failure in progress.failures:
         typer.echo(f"{failure['case_id']}\t{failure['step']}\t{failure['reason']} ({failure['way_out']})")
-    for same in found.twins:
-        typer.echo(f"one scan under the ids {', '.join(same)}")
-    for change in found.changed:
+    for ids in progress.twins:
+        typer.echo(f"one scan under the ids {', '.join(ids)}")
+    for change in progress.changed:
         typer.echo(f"since the split was drawn: {change}")
 
 
 def _scans_of(name: str, given: Path | None) -> Path:
-    """The scans of a named cohort: as given, or where its card says."""
+    """Return the folder of the scans of a named cohort: the one given, else the one that its card names."""
     from radiogen.resources import cohort_card
 
     source = given or cohort_card(name).source_folder
@@ -150,7 +165,7 @@ def _scans_of(name: str, given: Path | None) -> Path:
 
 
 def _source(name: str, scans: Path | None, cohort: str | None) -> tuple[Path, str | None]:
-    """Where cases or scans are, and the cohort whose rules hold, if there is one."""
+    """Return the folder of cases or scans, and the cohort whose rules apply, if there is one."""
     from radiogen.resources import cohort_names
 
     is_named = name.endswith((".yaml", ".yml")) or (not Path(name).exists() and name in cohort_names())
@@ -162,15 +177,16 @@ def _source(name: str, scans: Path | None, cohort: str | None) -> tuple[Path, st
 
 
 def _steps_for(are_cases: bool, egfr: Path | None) -> list[str]:
-    """All steps that source and models allow."""
-    wanted = [] if are_cases else ["ingest"]
-    wanted += ["segment", "extract-features"]
-    wanted += ["classify-egfr"] if egfr else []
-    return [*wanted, "report"]
+    """Return all steps that source and models allow."""
+    steps = [] if are_cases else ["ingest"]
+    steps += ["segment", "extract-features"]
+    if egfr:
+        steps.append("classify-egfr")
+    return [*steps, "report"]
 
 
-def _about_networks(settings: "CohortSettings", starter: Path | None) -> str:
-    """What has to be said of the choice of networks."""
+def _networks_message(settings: "CohortSettings", starter: Path | None) -> str:
+    """Return a message about the networks that were chosen, if one is due."""
     from radiogen.model.ensemble import all_members
 
     if starter is not None and settings.model == (starter,):
@@ -193,10 +209,9 @@ def _spread(jobs: int, scheduler: str | None, part: str | None) -> "WorkerOption
     return WorkerOptions(jobs, scheduler, (int(number), int(count)))
 
 
-def _tell(report: "CohortReport") -> None:
-    for failure in report.failures:
-        say(f"{failure['case_id']}: {failure['reason']} ({failure['way_out']})")
+def _print_report(report: "CohortReport") -> None:
     typer.echo(f"{report.run}\t{report.done} cases done now\t{report.kept} settled before")
     if report.missing:
-        say(f"{report.missing} cases are left to other parts; the last one writes the tables")
-    finish(len(report.failures), report.run / "failures.csv")
+        print_message(f"{report.missing} cases are left to other parts; the last one writes the tables")
+    failures = [(row["case_id"], row["reason"], row["way_out"]) for row in report.failures]
+    exit_if_failed(failures, report.run / "failures.csv")

@@ -4,6 +4,7 @@ import signal
 import sys
 import tempfile
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -17,38 +18,70 @@ from radiogen.errors import ConfigError, OtherRankError, RadiogenError
 
 from . import (
     benchmark,
-    cases,
     cohort,
-    cohorts,
     convert,
+    demo,
     doctor,
     egfr,
-    evaluation,
-    export,
-    features,
+    evaluate,
+    extract_features,
+    ingest,
     model,
-    pruning,
-    qc,
+    prune,
     report,
-    segmentation,
-    training,
-    view,
+    segment,
+    train,
 )
 
+PANELS: dict[str, dict[str, Callable[..., None] | typer.Typer]] = {
+    "Data": {
+        "ingest": ingest.ingest,
+        "split": ingest.split,
+        "convert": convert.convert,
+        "export": convert.export,
+        "phantoms": demo.phantoms,
+    },
+    "Network": {
+        "train": train.train,
+        "segment": segment.segment,
+        "evaluate": evaluate.evaluate,
+        "model": model.app,
+    },
+    "Pruning": {
+        "prune": prune.prune,
+        "prune show": prune.show,
+        "prune compare": prune.compare,
+        "benchmark": benchmark.app,
+    },
+    "EGFR": {
+        "extract-features": extract_features.extract_features,
+        "train-egfr": egfr.train_egfr,
+        "classify-egfr": egfr.classify_egfr,
+    },
+    "Looking": {
+        "qc": report.qc,
+        "report": report.report,
+        "view": report.view,
+        "doctor": doctor.doctor,
+        "demo": demo.demo,
+    },
+    "Cohorts": {"cohort": cohort.app},
+}
 
-class _TwoWords(TyperGroup):
-    """Finds `prune show` beside the bare `prune`: a command's name may be two words."""
+
+class _TwoWordGroup(TyperGroup):
+    """A group whose command names may be two words, so that `prune show` stands beside the bare `prune`."""
 
     def resolve_command(self, ctx, args):  # type: ignore[no-untyped-def]
-        two = " ".join(args[:2])
-        if two in self.commands:
-            return two, self.commands[two], args[2:]
+        two_words = " ".join(args[:2])
+        if two_words in self.commands:
+            return two_words, self.commands[two_words], args[2:]
         return super().resolve_command(ctx, args)
 
 
 app = typer.Typer(
     name="radiogen",
-    cls=_TwoWords,
+    cls=_TwoWordGroup,
     help="Lung-cancer radiogenomics, from a CT to an EGFR probability. Not for clinical use.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -65,38 +98,22 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version")
     ] = False,
 ) -> None:
     """Lung-cancer radiogenomics, from a CT to an EGFR probability. Not for clinical use."""
 
 
-app.command("ingest")(cases.ingest)
-app.command("split")(cases.split)
-app.command("qc")(qc.qc)
-app.command("convert")(convert.convert)
-app.command("prune")(pruning.prune)
-app.command("prune show")(pruning.show)
-app.command("prune compare")(pruning.compare)
-app.command("train")(training.train)
-app.command("segment")(segmentation.segment)
-app.command("evaluate")(evaluation.evaluate)
-app.command("extract-features")(features.extract_features)
-app.command("train-egfr")(egfr.train_egfr)
-app.command("classify-egfr")(egfr.classify_egfr)
-app.command("report")(report.report)
-app.command("view")(view.view)
-app.command("export")(export.export)
-app.add_typer(model.app, name="model")
-app.add_typer(cohorts.app, name="cohort")
-app.add_typer(benchmark.app, name="benchmark")
-app.command("doctor")(doctor.doctor)
-app.command("demo")(cohort.demo)
-app.command("phantoms")(cohort.phantoms)
+for panel, commands in PANELS.items():
+    for name, command in commands.items():
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name, rich_help_panel=panel)
+        else:
+            app.command(name, rich_help_panel=panel)(command)
 
 
 class _InterruptedError(BaseException):
-    """Ctrl-C or SIGTERM; no handler of a library may swallow it."""
+    """Ctrl-C or SIGTERM; not an Exception, so that no handler of a library swallows it."""
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
@@ -104,13 +121,13 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 
 
 def run() -> None:
-    """Run a command and turn every end into an exit code: 0, 1, 2, 3, 70 or 130."""
+    """Run a command and exit with 0, 1, 2, 3, 70 or 130 (docs/reference/exit-codes.md)."""
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()
     except RadiogenError as error:
-        if not _is_said_by_another(error):
+        if not _is_printed_elsewhere(error):
             typer.echo(f"radiogen: error: {error}", err=True)
         sys.exit(1)
     except _InterruptedError:
@@ -121,10 +138,10 @@ def run() -> None:
         sys.exit(70)
 
 
-def _is_said_by_another(error: RadiogenError) -> bool:
-    """Under torchrun what all processes refuse alike, a wrong setting first of all, is said by the first."""
-    is_alike = isinstance(error, ConfigError | OtherRankError)
-    return is_alike and not is_rank_zero()
+def _is_printed_elsewhere(error: RadiogenError) -> bool:
+    """Whether another process of torchrun prints this error, since all of them raise it (a wrong setting)."""
+    is_raised_by_all = isinstance(error, ConfigError | OtherRankError)
+    return is_raised_by_all and not is_rank_zero()
 
 
 def _write_log() -> Path:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .console import say
+from .console import print_message
 from .options import AsJson, Quiet
 
 app = typer.Typer(help="Model folders: list, show, import, export.", no_args_is_help=True)
@@ -14,7 +14,9 @@ app = typer.Typer(help="Model folders: list, show, import, export.", no_args_is_
 
 @app.command("list")
 def list_models(
-    folder: Annotated[Path | None, typer.Argument(help="Where to look; else the shipped models.")] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(help="Folder of model folders; default: the shipped models")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the models of a folder, or those that radiogen ships."""
@@ -31,7 +33,7 @@ def list_models(
 
 
 @app.command()
-def show(folder: Annotated[Path, typer.Argument(help="Model folder.")], as_json: AsJson = False) -> None:
+def show(folder: Annotated[Path, typer.Argument(help="Model folder")], as_json: AsJson = False) -> None:
     """Show the card (or the config) of a model."""
     from radiogen.model.folder import CARD, read_model_config
 
@@ -43,8 +45,8 @@ def show(folder: Annotated[Path, typer.Argument(help="Model folder.")], as_json:
 
 @app.command("import")
 def import_checkpoint(
-    checkpoint: Annotated[Path, typer.Argument(help="PyTorch file with the published RA-Seg's names.")],
-    out: Annotated[Path, typer.Option("--output", "-o", help="Model folder to write.")],
+    checkpoint: Annotated[Path, typer.Argument(help="PyTorch file with the published RA-Seg's names")],
+    out: Annotated[Path, typer.Option("--output", "-o", help="Model folder to write")],
 ) -> None:
     """Turn a checkpoint of the published RA-Seg code into a model folder."""
     from radiogen.model.importing import import_published
@@ -55,16 +57,16 @@ def import_checkpoint(
 
 @app.command()
 def export(
-    folder: Annotated[Path, typer.Argument(help="Model folder.")],
-    out: Annotated[Path, typer.Option("--output", "-o", help="File to write; the folder of a bundle.")],
-    to: Annotated[Literal["onnx", "torchscript", "monai-bundle"], typer.Option(help="The form.")],
-    size: Annotated[str | None, typer.Option(help="D,H,W of its windows; else the model's own.")] = None,
+    folder: Annotated[Path, typer.Argument(help="Model folder")],
+    out: Annotated[Path, typer.Option("--output", "-o", help="File to write; for monai-bundle a folder")],
+    to: Annotated[Literal["onnx", "torchscript", "monai-bundle"], typer.Option(help="Output format")],
+    size: Annotated[str | None, typer.Option(help="Window size as D,H,W; default: that of the model")] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Write a model for programs without radiogen, compared with torch; says how far off it is."""
+    """Export a model for programs without radiogen, and compare its output with torch."""
     from radiogen.model.exporting import export_model, parse_size
 
-    done = export_model(folder, out, to, parse_size(size) if size else None)
-    apart = f"{done.probability_apart:.1e} in a probability, {done.logit_apart:.1e} in a logit"
-    say(f"differs from torch by at most {apart}", quiet)
-    typer.echo(f"{out}\twindows {' x '.join(map(str, done.size))}")
+    exported = export_model(folder, out, to, parse_size(size) if size else None)
+    difference = f"{exported.probability_apart:.1e} in a probability, {exported.logit_apart:.1e} in a logit"
+    print_message(f"differs from torch by at most {difference}", quiet)
+    typer.echo(f"{out}\twindows {' x '.join(map(str, exported.size))}")

@@ -1,44 +1,51 @@
-"""Options that several commands share."""
+"""Options that several commands share, and the panel of the help that holds the rarer ones."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+ADVANCED = "Advanced"
+advanced = partial(typer.Option, rich_help_panel=ADVANCED)  # an option of the second panel of --help
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON")]
+Box = Annotated[str | None, typer.Option(help="Box as x0,y0,z0,x1,y1,z1 in LPS millimetres")]
+BoxFrom = Annotated[Path | None, typer.Option(help="Outline whose box (or mask) becomes the prior")]
+Cases = Annotated[Path, typer.Argument(help="Folder of cases, made by radiogen ingest")]
+ClinicalMapping = Annotated[
+    Path | None, typer.Option(help="YAML that names the columns of the clinical table")
+]
+Config = Annotated[Path | None, advanced(help="YAML file of settings, applied over the preset")]
+Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:N or mps")]
 Existing = Annotated[
-    Literal["skip", "overwrite", "fail"], typer.Option(help="What happens to results that are there.")
+    Literal["skip", "overwrite", "fail"],
+    typer.Option(help="If the output exists: skip, overwrite or fail"),
 ]
-Cases = Annotated[Path, typer.Argument(help="Folder of cases, made by radiogen ingest.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-Engine = Annotated[
-    Literal["torch", "compile", "openvino"],
-    typer.Option(help="What computes on a CPU; compile and openvino first prepare, up to a minute."),
+KeepPatient = Annotated[
+    bool, advanced("--keep-patient", help="Copy the identity of the patient into DICOM output")
 ]
-Seed = Annotated[int, typer.Option(help="Seed of everything drawn by chance.", min=0)]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors and results.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Answer as JSON.")]
-Preset = Annotated[Literal["paper", "modern", "small"], typer.Option(help="Settings of the network.")]
-Config = Annotated[Path | None, typer.Option(help="YAML laid over the preset.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="key=value over the preset, such as training.epochs=50."),
-]
-PriorName = Literal["auto", "lungs", "box", "mask", "none"]
-Prior = Annotated[
-    PriorName | None,
-    typer.Option(help="Where to look; else box if one is given, auto if the model can, or lungs."),
-]
-Box = Annotated[str | None, typer.Option(help="x0,y0,z0,x1,y1,z1 in LPS millimetres.")]
-BoxFrom = Annotated[Path | None, typer.Option(help="Outline whose box (or mask) is the prior.")]
-Roi = Annotated[str | None, typer.Option(help="Pattern of the ROI of that outline.")]
-ModelFolder = Annotated[Path, typer.Option("--model", "-m", help="Model folder of radiogen train.")]
+ModelFolder = Annotated[Path, typer.Option("--model", "-m", help="Model folder of radiogen train")]
 Models = Annotated[
     list[Path] | None,
     typer.Option(
-        "--model", "-m", help="Model or ensemble folder; several are averaged. Else the shipped one."
+        "--model",
+        "-m",
+        help="Model or ensemble folder, repeatable: probabilities are averaged; default: the shipped model",
     ),
 ]
-SegmentOverrides = Annotated[
-    list[str] | None, typer.Option("--set", help="key=value, such as auto.least_score=0.6 or batch=4.")
+Overrides = Annotated[
+    list[str] | None,
+    advanced("--set", help="Set one setting, as key=value, such as training.epochs=50; repeatable"),
 ]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say how long it will take.")]
+Preset = Annotated[Literal["paper", "modern", "small"], typer.Option(help="Preset of network and training")]
+PriorName = Literal["auto", "lungs", "box", "mask", "none"]
+Prior = Annotated[
+    PriorName | None,
+    typer.Option(
+        help="Attention prior; default: box if one is given, else auto if the model can, else lungs"
+    ),
+]
+Quiet = Annotated[bool, advanced("--quiet", "-q", help="Print errors and results only")]
+Seed = Annotated[int, typer.Option(help="Seed of all random draws", min=0)]
+Split = Annotated[str | None, typer.Option(help="Only the cases of this split")]

@@ -18,6 +18,7 @@ from radiogen.errors import DeviceError
 if TYPE_CHECKING:
     import torch
 
+AnyPath = str | os.PathLike[str]
 Progress = Callable[[str, int, int], None]  # name of the step, parts of it that are done, parts in all
 PACKAGES = ("torch", "monai", "SimpleITK", "pydicom", "highdicom", "numpy", "scikit-learn", "pandas")
 OPTIONAL = {"lungmask": "lungs", "pyarrow": "parquet", "openvino": "openvino", "tensorboard": "track"}
@@ -29,14 +30,19 @@ def no_progress(step: str, done: int, total: int) -> None:
     """Ignore progress."""
 
 
-def pick_device(name: str = "auto") -> "torch.device":
+def pick_device(name: "str | torch.device" = "auto") -> "torch.device":
     """Return the device of a name; `auto` takes CUDA, then MPS, then the CPU.
+
+    Args:
+        name: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`; a device is returned as it is.
 
     Raises:
         DeviceError: The name is unknown, or the device is not there.
     """
     import torch
 
+    if isinstance(name, torch.device):
+        return name
     local_rank = os.environ.get("LOCAL_RANK")  # of torchrun, which starts one process a device
     if name == "auto":
         if torch.cuda.is_available():

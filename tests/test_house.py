@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+FACE = "radiogen"  # its version is read everywhere; what it offers, it imports when asked (test_face.py)
 FLOORS = (
-    ("radiogen",),
+    (FACE,),
     ("errors",),
     ("config", "volume", "optional"),
     ("runtime", "distributed"),
@@ -35,6 +36,32 @@ FLOORS = (
 )
 LIBRARY = sorted((ROOT / "radiogen").rglob("*.py"))
 COMMANDS = sorted((ROOT / "cli").rglob("*.py"))
+# What the rebuilding of the house has not reached yet: each line goes when its room is done.
+MOST_FILES, MOST_LINES = 260, 39_500  # to become 235 and 35,000
+FULL_ROOMS_STILL = {"egfr", "pruning", "training"}
+SPLIT_OFF_STILL = {
+    "radiogen.networks.convlstm",
+    "radiogen.pruning.functional_gradients",
+    "radiogen.pruning.joined",
+    "radiogen.training.shared_sums",
+}
+DOUBLED_STILL = {
+    "Plan",
+    "ScoringSet",
+    "SegmentationSettings",
+    "Exported",
+    "Window",
+    "Shown",
+    "Candidate",
+    "FeatureTable",
+    "Measured",
+    "Finding",
+    "Reading",
+    "Overlap",
+    "Step",
+    "Training",
+    "Piece",
+}
 VENDORED = ".min.js"  # written by others, as it came
 FOREIGN_PLACE = re.compile(r"(?<![\w.~:/])/(?:work|root|home|Users)/\w")
 
@@ -47,6 +74,7 @@ def module_name(path: Path) -> str:
 
 
 MODULES = {module_name(path): path for path in [*LIBRARY, *COMMANDS]}
+ROOMS = sorted({path.parent for path in LIBRARY})
 
 
 def imports_of(path: Path) -> Iterator[str]:
@@ -94,7 +122,7 @@ def lines_with(path: Path, kinds: tuple[type[ast.AST], ...], name: str | None = 
     return [node.lineno for node in found]
 
 
-@pytest.mark.parametrize("importer", MODULES)
+@pytest.mark.parametrize("importer", [name for name in MODULES if name != FACE])
 def test_imports_run_downwards(importer):
     up = [name for name in imports_of(MODULES[importer]) if not is_allowed(importer, name)]
     assert not up, f"{importer} reaches up or sideways to {', '.join(up)}"
@@ -109,7 +137,7 @@ def test_a_reach_upwards_or_sideways_is_seen():
 
 
 def test_neighbours_import_each_other_in_one_direction_only():
-    graph = {name: set(imports_of(path)) - {name} for name, path in MODULES.items()}
+    graph = {name: set(imports_of(path)) - {name, FACE} for name, path in MODULES.items() if name != FACE}
     try:
         tuple(TopologicalSorter(graph).static_order())
     except CycleError as error:
@@ -121,6 +149,43 @@ def test_a_file_is_read_in_one_sitting_and_says_what_it_is_for(path):
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 400
     assert ast.get_docstring(ast.parse(text)), "has no opening sentence"
+
+
+def test_the_library_stays_of_a_size_that_one_person_can_know():
+    assert len(LIBRARY) <= MOST_FILES
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in LIBRARY) <= MOST_LINES
+
+
+@pytest.mark.parametrize("room", [*ROOMS, ROOT / "cli"], ids=lambda room: room.name)
+def test_a_room_shows_no_more_files_than_a_reader_takes_in_at_once(room):
+    assert len(list(room.glob("*.py"))) <= 20 or room.name in FULL_ROOMS_STILL
+
+
+def test_what_only_a_neighbour_uses_stands_in_the_neighbours_file():
+    users: dict[str, set[str]] = {}
+    for name, path in MODULES.items():
+        for imported in imports_of(path):
+            users.setdefault(imported, set()).add(name)
+    split_off = set()
+    for path in LIBRARY:
+        name = module_name(path)
+        used_by = users.get(name, set()) - {name}
+        is_short = len(path.read_text(encoding="utf-8").splitlines()) < 80
+        if path.name == "__init__.py" or not is_short or len(used_by) != 1:
+            continue
+        if MODULES[used_by.pop()].parent == path.parent:
+            split_off.add(name)
+    assert split_off <= SPLIT_OFF_STILL, f"merge into the one that imports it: {split_off - SPLIT_OFF_STILL}"
+
+
+def test_no_two_public_classes_share_a_name():
+    places: dict[str, list[str]] = {}
+    for path in LIBRARY:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(module_name(path))
+    doubled = {name: where for name, where in places.items() if len(where) > 1}
+    assert doubled.keys() <= DOUBLED_STILL, {k: v for k, v in doubled.items() if k not in DOUBLED_STILL}
 
 
 @pytest.mark.parametrize("path", LIBRARY, ids=module_name)

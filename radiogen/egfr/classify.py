@@ -17,7 +17,7 @@ from radiogen.egfr.statistics import logit
 from radiogen.errors import ConfigError, TableError
 from radiogen.io.clinical import read_clinical
 from radiogen.provenance import RunRecord, write_csv
-from radiogen.runtime import Progress, no_progress
+from radiogen.runtime import AnyPath, Progress, no_progress
 
 Floats = NDArray[np.float64]
 ROUNDING = 1e-9  # a smaller shift of the log odds is rounding
@@ -118,11 +118,11 @@ class Classification:
 
 
 def classify_egfr(
-    features: Path | None,
-    model: Path,
-    out: Path,
-    clinical: Path | None = None,
-    clinical_mapping: Path | None = None,
+    features: AnyPath | None,
+    model: AnyPath,
+    out: AnyPath,
+    clinical: AnyPath | None = None,
+    clinical_mapping: AnyPath | None = None,
     abstain: float = 0.0,
     explain: int = 3,
     progress: Progress = no_progress,
@@ -150,6 +150,10 @@ def classify_egfr(
         TableError: The tables do not fit the model: a column or a patient is missing, or another extractor
             made the features.
     """
+    features = None if features is None else Path(features)
+    clinical = None if clinical is None else Path(clinical)
+    clinical_mapping = None if clinical_mapping is None else Path(clinical_mapping)
+    model, out = Path(model), Path(out)
     if not 0 <= abstain < 1:
         raise ConfigError(f"abstain {abstain}", "is not a distance of probabilities", "take 0 to 1")
     if explain < 0:

@@ -22,7 +22,7 @@ from radiogen.egfr.settings import EgfrSettings
 from radiogen.egfr.statistics import Difference, Estimate
 from radiogen.egfr.validation_report import NOTE, increment, summarise, write_card, write_out_of_fold
 from radiogen.provenance import RunRecord, record_path, remove_if_refused, write_json
-from radiogen.runtime import Progress, no_progress, pick_device
+from radiogen.runtime import AnyPath, Progress, no_progress, pick_device
 
 TEXT_COLUMNS = {"patient_id": str, "status": str, "candidate": str, "called": str}  # of oof.csv
 
@@ -51,9 +51,9 @@ class ExternalCohort:
 
 
 def train_egfr(
-    features: Path | None,
-    out: Path,
-    clinical: Path | None = None,
+    features: AnyPath | None,
+    out: AnyPath,
+    clinical: AnyPath | None = None,
     settings: EgfrSettings = EgfrSettings(),  # noqa: B008 - frozen
     progress: Progress = no_progress,
     external: ExternalCohort | None = None,
@@ -77,6 +77,9 @@ def train_egfr(
         TableError: A table does not fit, there are too few patients, or the segmentation model of the
             features was trained on some of them.
     """
+    features = None if features is None else Path(features)
+    clinical = None if clinical is None else Path(clinical)
+    out = Path(out)
     pick_device(settings.device)  # an absent device is refused before the work
     inputs = [path for path in (features, clinical, settings.clinical_mapping) if path]
     record = RunRecord("train-egfr", settings.options(), settings.seed, inputs)

@@ -16,7 +16,7 @@ from radiogen.evaluation.summary import Summary, json_rows, summarize
 from radiogen.io.cases import MANIFEST, cases_of_split, find_cases
 from radiogen.io.nifti import is_volume_file
 from radiogen.provenance import RunRecord, record_path, write_csv, write_failures, write_json
-from radiogen.runtime import Progress, no_progress
+from radiogen.runtime import AnyPath, Progress, no_progress
 
 MASK_FILE = "lesion.nii.gz"
 
@@ -43,9 +43,9 @@ class _MaskPair:
 
 
 def evaluate(
-    predicted: Path,
-    reference: Path,
-    out: Path | None = None,
+    predicted: AnyPath,
+    reference: AnyPath,
+    out: AnyPath | None = None,
     options: EvaluateOptions | None = None,
     progress: Progress = no_progress,
 ) -> Evaluation:
@@ -69,7 +69,8 @@ def evaluate(
         OutputError: `out` does not end in .csv.
         RadiogenError: The only case failed.
     """
-    options = options or EvaluateOptions()
+    predicted, reference, options = Path(predicted), Path(reference), options or EvaluateOptions()
+    out = None if out is None else Path(out)
     if out is not None and out.suffix != ".csv":
         raise OutputError(out, "does not end in .csv", "name it evaluation.csv")
     described = {"predicted": predicted.name, "reference": reference.name, **options.model_dump(mode="json")}

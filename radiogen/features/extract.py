@@ -30,7 +30,7 @@ from radiogen.provenance import (
     write_failures,
     write_json,
 )
-from radiogen.runtime import Progress, no_progress
+from radiogen.runtime import AnyPath, Progress, no_progress
 
 SCHEMA_VERSION = 1
 PARQUET = ".parquet"
@@ -98,11 +98,11 @@ class _Extraction:
 
 
 def extract_features(
-    cases: Path,
-    out: Path,
+    cases: AnyPath,
+    out: AnyPath,
     model: Model,
-    options: FeatureOptions,
-    masks: Path | None = None,
+    options: FeatureOptions | None = None,
+    masks: AnyPath | None = None,
     progress: Progress = no_progress,
     cache: Path | None = None,
     only: Sequence[str] | None = None,
@@ -130,6 +130,8 @@ def extract_features(
         CaseError: No case has a lesion.
         OutputError: The table exists and `existing` is fail, or it is neither .csv nor .parquet.
     """
+    cases, out, options = Path(cases), Path(out), options or FeatureOptions()
+    masks = None if masks is None else Path(masks)
     _check_ending(out)
     extraction = _Extraction(model, options, masks, cache or out.with_name(f".{out.stem}.parts"))
     chosen = cases_of_split(cases, options.split)

@@ -16,7 +16,7 @@ from radiogen.io.dicom.zip import unpacked
 from radiogen.pool import run_in_processes
 from radiogen.provenance import write_failures
 from radiogen.resources import cohort_card
-from radiogen.runtime import Progress, no_progress
+from radiogen.runtime import AnyPath, Progress, no_progress
 
 FAILURES = "failures.csv"
 KEPT = "kept, but it was made with other options; --existing overwrite makes it anew"
@@ -54,7 +54,7 @@ class IngestReport:
 
 
 def ingest(
-    source: Path, cases: Path, options: IngestOptions | None = None, progress: Progress = no_progress
+    source: AnyPath, cases: AnyPath, options: IngestOptions | None = None, progress: Progress = no_progress
 ) -> IngestReport:
     """Write a case folder for every patient of a source, and the manifest of all.
 
@@ -71,7 +71,7 @@ def ingest(
     Raises:
         RadiogenError: The source holds no CT, an option does not fit, or the one case cannot be made.
     """
-    options = options or IngestOptions()
+    source, cases, options = Path(source), Path(cases), options or IngestOptions()
     if cases.is_file():
         raise OutputError(cases, "is a file", "choose a folder")
     card = cohort_card(options.cohort) if options.cohort else None

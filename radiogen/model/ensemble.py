@@ -24,6 +24,7 @@ from radiogen.model.folder import (
 )
 from radiogen.provenance import short_hash, write_json
 from radiogen.resources import data_folder
+from radiogen.runtime import AnyPath
 
 SHARED = ("preprocessing", "class_names", "threshold", "least_candidate")
 
@@ -75,14 +76,19 @@ def all_members(folders: Iterable[Path]) -> list[Path]:
     return [member for folder in folders for member in member_folders(folder)]
 
 
-def load_models(folders: Sequence[Path], device: torch.device) -> AnyModel:
-    """Load a model folder, an ensemble folder, or several of either.
+def load_models(folders: Sequence[AnyPath], device: str | torch.device = "auto") -> AnyModel:
+    """Load a model folder, an ensemble folder, or several of either, whose probabilities are averaged.
+
+    Args:
+        folders: Model folders and ensemble folders.
+        device: Where the networks compute: `auto`, `cpu`, `cuda`, `cuda:N`, `mps` or a device.
 
     Raises:
         ModelError: A folder is not whole, one comes twice, or the models see their input differently.
     """
-    models = [load_model(folder, device) for folder in all_members(folders)]
-    return models[0] if len(models) == 1 else join(models, folders[0])
+    paths = [Path(folder) for folder in folders]
+    models = [load_model(folder, device) for folder in all_members(paths)]
+    return models[0] if len(models) == 1 else join(models, paths[0])
 
 
 def join(models: Sequence[Model], folder: Path) -> Ensemble:

@@ -16,6 +16,7 @@ from radiogen.model.network_input import Preprocessing
 from radiogen.model.priors import AUTO_PRIORS, PriorChoice, PriorName
 from radiogen.networks.raseg import RASeg, RASegSettings
 from radiogen.provenance import files_hash, write_json, write_text
+from radiogen.runtime import AnyPath, pick_device
 
 WEIGHTS, CONFIG, METRICS, CARD = "model.safetensors", "config.json", "metrics.json", "MODEL_CARD.md"
 ENSEMBLE = "ensemble.json"
@@ -104,12 +105,17 @@ def model_hash(folder: Path) -> str:
     return files_hash(folder / WEIGHTS, folder / CONFIG)
 
 
-def load_model(folder: Path, device: torch.device) -> Model:
+def load_model(folder: AnyPath, device: str | torch.device = "auto") -> Model:
     """Load a model folder; nothing in it is executed.
+
+    Args:
+        folder: Model folder of `train` or of `radiogen model import`.
+        device: Where the network computes: `auto`, `cpu`, `cuda`, `cuda:N`, `mps` or a device.
 
     Raises:
         ModelError: The folder is not whole, or weights and config do not fit each other.
     """
+    folder, device = Path(folder), pick_device(device)
     config = read_model_config(folder)
     network = RASeg(config.network)
     try:

@@ -15,6 +15,7 @@ from radiogen.errors import CaseError, ConfigError, OutputError, RadiogenError
 from radiogen.io.cases import Case, cases_of_split, find_cases, is_case_source
 from radiogen.io.nifti import read_grid, read_mask, write_volume
 from radiogen.measures.lesions import Lesion, measure_lesions
+from radiogen.model.ensemble import load_models, starter_model
 from radiogen.model.folder import AnyModel, ModelConfig, check_prior
 from radiogen.model.priors import AUTO_PRIORS, PROMPT_OF, PriorChoice, box_round, parse_box
 from radiogen.provenance import (
@@ -25,7 +26,7 @@ from radiogen.provenance import (
     remove_if_refused,
     write_failures,
 )
-from radiogen.runtime import Progress, no_progress
+from radiogen.runtime import AnyPath, Progress, no_progress
 from radiogen.segmentation.effort import Effort
 from radiogen.segmentation.formats import Format, FormatWriter, parse_formats
 from radiogen.segmentation.inference import Inference
@@ -82,10 +83,10 @@ class SegmentReport:
 
 
 def segment(
-    source: Path,
-    out: Path,
-    model: AnyModel,
-    options: SegmentOptions,
+    source: AnyPath,
+    out: AnyPath,
+    model: AnyModel | None = None,
+    options: SegmentOptions | None = None,
     progress: Progress = no_progress,
     on_estimate: Callable[[Effort], None] | None = None,
 ) -> SegmentReport:
@@ -95,7 +96,7 @@ def segment(
         source: Cases, a DICOM folder, or a NIfTI, NRRD or MHA file.
         out: Gets `<case_id>/lesion.nii.gz`, `lesions.csv`, `lesion.png` and a run record a case, with
             `save_probabilities` also `lesion_probability.nii.gz`, and the other formats that are requested.
-        model: A loaded model, or several as one.
+        model: A loaded model, or several as one; else the model that radiogen ships.
         options: Prior, box, and what happens to results that are there.
         progress: Called with what is done and how much there is.
         on_estimate: Called with the time and memory of a case, when its first windows were measured.
@@ -103,6 +104,9 @@ def segment(
     Raises:
         RadiogenError: The only case failed, or the model was not trained with this prior.
     """
+    source, out = Path(source), Path(out)
+    model = model or load_models([starter_model()])
+    options = options or SegmentOptions()
     options = options.model_copy(update={"prior": chosen_prior(options, model.config)})
     _check_options(options, model)
     if out.is_file():

@@ -27,7 +27,7 @@ from radiogen.pruning.prunable import prunable
 from radiogen.pruning.settings import Batch, CriterionSettings, WeightMasks
 from radiogen.pruning.warmup import WarmUp, WarmUpSettings, warm_up
 from radiogen.pruning.weight_masks import apply_weight_masks, check_sparsity, save_weight_masks, weight_masks
-from radiogen.runtime import Progress, no_progress
+from radiogen.runtime import AnyPath, Progress, no_progress, pick_device
 from radiogen.training.patches import Patch, PatchDataset, epoch_draws
 from radiogen.training.prepared import learnable, prepare
 from radiogen.training.pruned_folder import (
@@ -41,7 +41,7 @@ from radiogen.training.pruned_folder import (
     uses_of,
 )
 from radiogen.training.raseg_channels import raseg_channels
-from radiogen.training.settings import RunSettings
+from radiogen.training.settings import RunSettings, load_preset
 from radiogen.training.step import segmentation_loss
 
 CACHE = "prepared"
@@ -125,11 +125,11 @@ def check_scoring(criterion: str, sparsity: float) -> None:
 
 
 def prune(
-    cases: Path,
-    out: Path,
-    settings: RunSettings,
-    options: PruneOptions,
-    device: torch.device,
+    cases: AnyPath,
+    out: AnyPath,
+    settings: RunSettings | None = None,
+    options: PruneOptions | None = None,
+    device: str | torch.device = "auto",
     progress: Progress = no_progress,
 ) -> PrunedNetwork:
     """Score RA-Seg at its start on patches of the cases and write the weight masks of what is kept.
@@ -137,9 +137,9 @@ def prune(
     Args:
         cases: A case folder; cases without an outline or of the split `test` are left out.
         out: The pruned folder to write.
-        settings: Network and preprocessing, as the training will have them.
+        settings: Network and preprocessing, as the training will have them; else those of `options.preset`.
         options: Criterion, sparsity, scope, warm-up, seed.
-        device: Where to score.
+        device: Where to score: `auto`, `cpu`, `cuda`, `cuda:N`, `mps` or a device.
         progress: Called with what is done and how much there is.
 
     Raises:
@@ -147,6 +147,9 @@ def prune(
         PruningError: Scores are not finite, or a layer has collapsed.
         OutputError: The folder holds something already.
     """
+    cases, out, device = Path(cases), Path(out), pick_device(device)
+    options = options or PruneOptions()
+    settings = settings or load_preset(options.preset)
     check_scoring(options.criterion.criterion, options.criterion.sparsity)
     _check_output_folder(out, options)
     usable, left_out = learnable(find_cases(cases), need_outline=not settings.training.synthetic_lesions)

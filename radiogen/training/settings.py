@@ -11,6 +11,7 @@ from radiogen.errors import ConfigError
 from radiogen.model.network_input import Preprocessing
 from radiogen.model.priors import PriorName
 from radiogen.networks.raseg import RASegSettings
+from radiogen.runtime import AnyPath
 
 PRESET_FOLDER = Path(__file__).parent / "presets"
 PRESETS = ("paper", "modern", "small")
@@ -173,12 +174,18 @@ class TrainOptions(Settings):
     )
 
 
-def load_preset(name: str, file: Path | None = None, overrides: Sequence[str] = ()) -> RunSettings:
+def load_preset(name: str, file: AnyPath | None = None, overrides: Sequence[str] = ()) -> RunSettings:
     """Return the settings of a preset, changed by a YAML file and then by `key=value` pairs.
+
+    Args:
+        name: `paper`, `modern` or `small`.
+        file: YAML file of settings.
+        overrides: Pairs such as `training.epochs=50`; a dotted key reaches into nested settings.
 
     Raises:
         ConfigError: An unknown preset or key, or a value that the settings refuse.
     """
     if name not in PRESETS:
         raise ConfigError(f"--preset {name}", "is not a preset", f"there are {', '.join(PRESETS)}")
-    return load_settings(RunSettings, read_yaml(PRESET_FOLDER / f"{name}.yaml"), file, overrides)
+    path = None if file is None else Path(file)
+    return load_settings(RunSettings, read_yaml(PRESET_FOLDER / f"{name}.yaml"), path, overrides)

@@ -27,10 +27,10 @@ from radiogen.model.ensemble import write_ensemble
 from radiogen.model.folder import CARD, ENSEMBLE, METRICS, WEIGHTS, ModelConfig, save_model
 from radiogen.networks.raseg import weight_count
 from radiogen.provenance import RunRecord, is_done, record_path, remove_if_refused, write_json, write_text
-from radiogen.runtime import Progress, no_progress
+from radiogen.runtime import AnyPath, Progress, no_progress, pick_device
 from radiogen.training.loop import CHECKPOINT, TrainingLoop
 from radiogen.training.prepared import PreparedCase, prepare
-from radiogen.training.settings import Augmentation, RunSettings, TrainingSettings, TrainOptions
+from radiogen.training.settings import Augmentation, RunSettings, TrainingSettings, TrainOptions, load_preset
 from radiogen.training.step import training_errors
 from radiogen.training.task import TrainingTask, find_task
 
@@ -48,11 +48,11 @@ class TrainedModel:
 
 
 def train(
-    cases: Path,
-    out: Path,
-    settings: RunSettings,
-    options: TrainOptions,
-    device: torch.device,
+    cases: AnyPath,
+    out: AnyPath,
+    settings: RunSettings | None = None,
+    options: TrainOptions | None = None,
+    device: str | torch.device = "auto",
     progress: Progress = no_progress,
 ) -> TrainedModel:
     """Train on the cases with an outline whose split is not `test`; a killed run goes on where it was.
@@ -62,9 +62,9 @@ def train(
     Args:
         cases: A case folder with a manifest.
         out: The model folder to write.
-        settings: Network, preprocessing and training.
+        settings: Network, preprocessing and training; else those of `options.preset`.
         options: Seed, folds, start, and what to do with an output that exists.
-        device: Where to train.
+        device: Where to train: `auto`, `cpu`, `cuda`, `cuda:N`, `mps` or a device.
         progress: Called with what is done and how much there is.
 
     Raises:
@@ -74,6 +74,9 @@ def train(
         TrainingError: The training cannot go on.
         OutputError: The folder holds a finished model and `existing` is fail.
     """
+    cases, out, device = Path(cases), Path(out), pick_device(device)
+    options = options or TrainOptions()
+    settings = settings or load_preset(options.preset)
     with process_group(device), training_errors(f"training on {device}"):
         trained = train_one(cases, out, settings, options, device, out / CACHE, progress)
         if is_rank_zero():
