@@ -11,7 +11,7 @@ from .console import exit_if_failed, print_message, progress_bar
 from .options import Existing, Quiet, Seed, advanced
 
 if TYPE_CHECKING:
-    from radiogen.ingestion.listing import Candidate, Listing
+    from radiogen.ingestion.listing import ListedSeries, Listing
     from radiogen.ingestion.options import IngestOptions
 
 RefuseOrResample = Literal["refuse", "resample"]
@@ -146,7 +146,7 @@ def _listing_lines(listing: "Listing") -> Iterator[str]:
         yield f"    {'taken' if series.taken else 'not taken'}: {series.why}"
 
 
-def _size_of(series: "Candidate") -> str:
+def _size_of(series: "ListedSeries") -> str:
     if not series.size:
         return "volume file"
     spacing = " x ".join(f"{mm:.2f}" for mm in series.spacing_mm or ())
