@@ -48,14 +48,9 @@ SPLIT_OFF_STILL = {
 DOUBLED_STILL = {
     "Plan",
     "Exported",
-    "Window",
-    "Shown",
     "Candidate",
     "FeatureTable",
-    "Finding",
     "Overlap",
-    "Step",
-    "Training",
     "Piece",
 }
 VENDORED = ".min.js"  # written by others, as it came
