@@ -21,7 +21,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from radiogen.segmentation.segment import Segmented
+    from radiogen.segmentation.segment import SegmentedCase
 
 
 def segment(
@@ -100,7 +100,7 @@ def segment(
     exit_if_failed(report.failures, out / "failures.csv")
 
 
-def _print_lesions(case: "Segmented") -> None:
+def _print_lesions(case: "SegmentedCase") -> None:
     for lesion, row in zip(case.lesions, case.rows, strict=True):
         center = ", ".join(f"{mm:.0f}" for mm in lesion.center_mm)
         size = f"{lesion.volume_ml:.2f} ml\t{lesion.longest_diameter_mm:.0f} mm"
