@@ -48,10 +48,8 @@ SPLIT_OFF_STILL = {
 DOUBLED_STILL = {
     "Plan",
     "Exported",
-    "Candidate",
     "FeatureTable",
     "Overlap",
-    "Piece",
 }
 VENDORED = ".min.js"  # written by others, as it came
 FOREIGN_PLACE = re.compile(r"(?<![\w.~:/])/(?:work|root|home|Users)/\w")
