@@ -25,7 +25,7 @@ def train(
         typer.Option(help="Attention priors to train with; default: those of the preset"),
     ] = None,
     synthetic_lesions: Annotated[
-        float | None, advanced(help="Share of the patches that get a synthetic lesion", min=0, max=1)
+        float | None, advanced(help="Share of patches with a synthetic lesion", min=0, max=1)
     ] = None,
     folds: Annotated[int, typer.Option(help="Number of folds; 0 trains on all patients", min=0)] = 0,
     fold: Annotated[
@@ -47,11 +47,11 @@ def train(
 
     Under torchrun (several GPUs, several machines) every process takes its share of each step.
     """
+
     from radiogen.distributed import is_rank_zero
     from radiogen.runtime import keep_large_blocks, pick_device
     from radiogen.training.dry_run import dry_run as try_one_step
-    from radiogen.training.options import TrainOptions
-    from radiogen.training.settings import load_preset
+    from radiogen.training.settings import TrainOptions, load_preset
     from radiogen.training.train import train as train_network
     from radiogen.training.train import train_folds
 

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from radiogen.pipeline import examine as examine
     from radiogen.segmentation.segment import SegmentOptions as SegmentOptions
     from radiogen.segmentation.segment import segment as segment
-    from radiogen.training.settings import TrainOptions as TrainOptions
     from radiogen.training.prune import PruneOptions as PruneOptions
     from radiogen.training.prune import prune as prune
+    from radiogen.training.settings import TrainOptions as TrainOptions
     from radiogen.training.settings import load_preset as load_preset
     from radiogen.training.train import train as train
 
