@@ -128,6 +128,7 @@ def check_groups(model: nn.Module, groups: Iterable[ChannelGroup]) -> None:
 
 
 def _refuse_coupled(layer: str, module: nn.Module) -> None:
+    # A norm over several channels, or filters that share inputs, change for the others when one leaves.
     coupled = getattr(module, "groups", 1) != 1 or isinstance(module, nn.LayerNorm)
     if isinstance(module, nn.GroupNorm):
         coupled = module.num_groups != module.num_channels
@@ -149,6 +150,7 @@ def kept_state(model: nn.Module, groups: Iterable[ChannelGroup], kept: KeptChann
         for part in group.slices:
             length = state[part.tensor].shape[part.axis]
             along = kept_along.setdefault((part.tensor, part.axis), torch.ones(length, dtype=torch.bool))
+            # Groups may share a tensor: each marks its own part of the axis.
             along[part.offset : part.offset + group.size] = kept[group.name].cpu()
     for (name, axis), along in kept_along.items():
         index = along.nonzero().squeeze(1).to(state[name].device)
@@ -169,6 +171,7 @@ def zero_channels(model: nn.Module, slices: Mapping[str, Iterable[ChannelSlice]]
         for name, parts in slices.items():
             leaving = (~kept[name]).nonzero().squeeze(1)
             for part in parts:
+                # Buffers stay: where filter, bias and norm weight are zero, the statistics do not count.
                 if part.tensor in parameters:
                     weight = parameters[part.tensor]
                     weight.index_fill_(part.axis, part.offset + leaving.to(weight.device), 0)

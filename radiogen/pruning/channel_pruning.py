@@ -52,6 +52,7 @@ def score_channels(
     """
     if settings.criterion == "random":
         return Scoring({g.name: torch.rand(g.size, generator=rng) for g in groups})
+    # Biases and norms leave with a channel, so they count here, unlike in masks of single weights.
     described = {part.tensor for group in groups for part in group.slices}
     task = ScoringTask(
         model=model,
@@ -84,6 +85,7 @@ def sum_over_channels(values: Mapping[str, Tensor], group: ChannelGroup) -> Tens
         total = total.to(own) + own.movedim(part.axis, 0).reshape(group.size, -1).sum(1)
         for other in summed:
             if other.tensor == part.tensor and other.axis != part.axis:
+                # The weight from each channel to itself was in the other sum already.
                 both = own.narrow(other.axis, other.offset, group.size)
                 total -= both.diagonal(dim1=part.axis, dim2=other.axis).reshape(-1, group.size).sum(0)
         summed.append(part)
@@ -105,7 +107,7 @@ def choose_in_rounds(
     Args:
         model: The network; it stays as it was.
         channels: Its channels.
-        share_of: NetworkCost of a network of other widths as a share of the dense one.
+        share_of: Cost of a network of other widths as a share of the dense one.
         target: How small the network becomes in the end.
         rounds: How often to score.
         score: Scores of a network by group name, one number a channel.
@@ -119,8 +121,9 @@ def choose_in_rounds(
     for number in range(1, rounds + 1):
         zero_channels(network, producers, kept)
         scores = {name: value.cpu() for name, value in score(network).items()}
+        # A channel that left scores below all others, so that it does not come back.
         for name, mask in kept.items():
-            scores[name] = scores[name].masked_fill(~mask, -math.inf)  # once gone, it stays gone
+            scores[name] = scores[name].masked_fill(~mask, -math.inf)
         now = target.model_copy(update={"share": target.share ** (number / rounds)})
         kept = choose_channels(channels, scores, share_of, now, most=channels.widths_of(kept))
     return kept
@@ -221,6 +224,7 @@ def prune_channels(
     kept = choose_in_rounds(model, channels, share_of, target, rounds, score)
     if target.control == "shuffle":
         kept = shuffle_within_layers(kept, rng)
+    # `reinit` keeps the choice and replaces the values; `kept` was scored on the values of `model`.
     start = _redrawn_copy(model, rng) if target.control == "reinit" else model
     network = remove_channels(start, channels, kept)
     widths = channels.widths_of(kept)
@@ -259,6 +263,7 @@ def _combined_settings(
     if target.control == "uniform-width":
         target = target.model_copy(update={"scope": "layer"})
         criterion = criterion.model_copy(update={"criterion": "random", "rounds": 1})
+    # Rounds of channels are this file's own (`choose_in_rounds`); each of them scores once.
     same = {"scope": target.scope, "sparsity": 1 - target.share, "rounds": 1}
     return target, criterion.model_copy(update=same), criterion.round_count
 

@@ -47,6 +47,7 @@ def redraw_weights(model: nn.Module, masks: WeightMasks, rng: torch.Generator) -
     """
     with torch.no_grad():
         for weight, _ in match_masks(model, masks).values():
+            # A permutation, not a new initialisation: the values stay those of the layer, whoever drew them.
             order = torch.randperm(weight.numel(), generator=rng).to(weight.device)
             weight.copy_(weight.reshape(-1)[order].view_as(weight))
 

@@ -59,6 +59,7 @@ def snip(task: ScoringTask) -> Scoring:
     """Score by abs(w g) (Lee et al. 2019); in reference mode divided by the total over all parameters."""
     if not task.settings.reference:
         return score_with_fisher(task, lambda w, g, _f: w * g, signed=True)
+    # The published code divides by a total that biases, norms and the output layer are part of.
     parameters = dict(task.model.named_parameters())
     scoring = score_with_fisher(replace(task, weights=parameters), lambda w, g, _f: (w * g).abs())
     total = torch.stack([score.sum() for score in scoring.scores.values()]).sum()
@@ -200,6 +201,7 @@ def score_weights(
 def score_task(task: ScoringTask) -> Scoring:
     """Return the scores of a task: one number a weight, or what its `pool` makes of them."""
     settings = task.settings
+    # Without gradients outside the passes themselves: formulas run over tensors as large as the network.
     with torch.no_grad():
         scoring = _score(task, find_criterion(settings.criterion))
         scoring = replace(scoring, scores=pooled(task, scoring))

@@ -33,6 +33,7 @@ def grasp_scores(task: ScoringTask) -> Scores:
     """
     reference = task.settings.reference
     temperature = task.settings.temperature or (1.0 if reference else GRASP_TEMPERATURE)
+    # H couples all parameters: the gradient flow is that of the whole network, also where it is not pruned.
     trained = {name: p for name, p in task.model.named_parameters() if p.requires_grad} | task.weights
     with _tempered(task.model, temperature):
         moments = measure_moments(task.model, task.batches, task.loss, trained, task.settings.moments)
@@ -144,6 +145,8 @@ def _second_derivative_named() -> Iterator[None]:
 
 @contextmanager
 def _tempered(model: nn.Module, temperature: float) -> Iterator[None]:
+    """Divide what the network returns: Wang et al. soften an untrained network's predictions so."""
+
     def divide(_module: nn.Module, _inputs: Any, output: Any) -> Any:
         return tree_map_only(Tensor, lambda t: t / temperature, output)
 

@@ -84,6 +84,7 @@ def layer_table(
 
 def cut_layers(model: nn.Module, masks: WeightMasks, batches: Iterable[Batch], loss: Loss) -> set[str]:
     """Return the layers that something flows through in the dense network and nothing in the pruned one."""
+    # Positive weights, so that two paths cannot cancel each other: only a cut makes the flow zero.
     network = positive_copy(model)
     with torch.no_grad():
         for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
@@ -93,6 +94,7 @@ def cut_layers(model: nn.Module, masks: WeightMasks, batches: Iterable[Batch], l
     parameters = dict(network.named_parameters(remove_duplicate=False))
     weights = {name: parameters[name] for name in masks}
     example = ones_like_first(batches)
+    # Layers that nothing passes in the dense network either (unused ones) are not the masks' doing.
     dense = _reached(network, weights, example, loss)
     with torch.no_grad():
         for name, mask in masks.items():

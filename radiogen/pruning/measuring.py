@@ -68,6 +68,7 @@ def measure_moments(
         if is_settled is None:
             add(rest)
             return sums.means(plan.engine)
+        # All ranks see the moments of all, so they stop together; `before` notices that the data ran out.
         target, before = FIRST_LOOK, 0
         while True:
             add(itertools.islice(rest, target - sums.batches))
@@ -97,6 +98,7 @@ def _check_hooks(
     Raises:
         PruningError: The engine `hooks` was given and does not agree with the loop.
     """
+    # What autograd keeps of one mini-batch tells how many fit into the memory that may be taken.
     reference = MomentSums(weights)
     with _saved_bytes(model) as saved:
         add_by_loop(reference, model, first[:1], loss, weights)
@@ -124,6 +126,7 @@ def agree(found: MomentSums, reference: MomentSums) -> bool:
     Not to the last digit: where an activation lies within rounding of a kink of ReLU, two kernels may take
     two sides. Gradients that went to a wrong sample or layer are off by as much as they are large.
     """
+    # Layers whose gradients vanish beside the largest ones of the network are compared with those.
     largest = max(float(squares.max()) for squares in reference.squares.values())
     for name, squares in reference.squares.items():
         tolerance = 100 * torch.finfo(squares.dtype).eps ** 0.5

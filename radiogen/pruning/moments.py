@@ -130,6 +130,7 @@ def add_by_loop(sums: MomentSums, model: nn.Module, chunk: list[Batch], loss: Lo
     try:
         for batch in chunk:
             value = loss_of(model, batch, loss)
+            # A loss that depends on none of the weights adds zeros.
             if value.requires_grad:
                 value.backward(inputs=list(weights.values()))  # type: ignore[no-untyped-call]
     finally:
@@ -169,6 +170,7 @@ class _LayerCatcher:
     def __init__(self, sums: MomentSums, batches: int) -> None:
         self.sums = sums
         self.batches = batches
+        # The backward pass runs towards it; no gradient of a weight or an input is needed.
         self.anchor = torch.zeros((), requires_grad=True)
         self._pending: dict[str, int] = {}
         self._uses: dict[str, list[tuple[Tensor, Tensor]]] = {}
@@ -214,6 +216,7 @@ class _LayerCatcher:
     def _ran_backward(self, name: str, x: Tensor, gradient: Tensor) -> None:
         self._uses.setdefault(name, []).append((x, gradient.detach()))
         self._pending[name] -= 1
+        # As soon as the last use is known, so that inputs are let go while the pass goes on.
         if self._pending[name] == 0:
             self._add_gradients(name)
 

@@ -39,6 +39,7 @@ def synflow_scores(task: ScoringTask) -> Scores:
 
 def positive_copy(model: nn.Module) -> nn.Module:
     """Return a float64 copy in evaluation mode; weights, biases and running statistics are made positive."""
+    # In float64: a product of many layers of small positive numbers underflows in float32.
     network = copy.deepcopy(model).double().eval()
     with torch.no_grad():
         for tensor in [*network.parameters(), *network.buffers()]:
@@ -69,6 +70,7 @@ def flow_scores(
     with torch.no_grad():
         for name, mask in masks.items():
             weights[name].masked_fill_(~mask, 0)
+    # Masked weights stay at zero: rounds only remove, and `network` is the caller's copy.
     with differentiable(weights):
         total = flow_total(network, example, loss)
         gradients = torch.autograd.grad(total, list(weights.values()), allow_unused=True)

@@ -67,6 +67,7 @@ def _update_statistics(model: nn.Module, batches: Iterable[Batch], loss: Loss) -
         return WarmUp(0, "warm-up bn: without effect, the network has no BatchNorm")
     count = 0
     with scoring_state(model, differentiate=(), restore_buffers=False), torch.no_grad():
+        # Only the norms learn; dropout and the rest stay as in evaluation.
         for norm in norms:
             norm.train()
         for batch in read_batches(batches):
@@ -89,6 +90,7 @@ def _train_one_epoch(
     optimizer = torch.optim.SGD(
         trained, settings.rate, momentum=settings.momentum, weight_decay=settings.weight_decay
     )
+    # The optimiser is dropped with its momentum: kept, it would move "pruned" weights in the first steps.
     count = 0
     with scoring_state(model, trained, restore_buffers=False):
         torch.manual_seed(rng.initial_seed() if rng else 0)

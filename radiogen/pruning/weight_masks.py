@@ -88,6 +88,7 @@ def _keep_highest(scores: Scores, sparsity: float, reference: bool) -> WeightMas
     threshold = _kth_highest(scores, kept)
     masks = {name: (score > threshold).contiguous() for name, score in scores.items()}
     missing = kept - sum(int(mask.sum()) for mask in masks.values())
+    # Exactly k: among equal scores the first are kept, in the order of layers and of places in them.
     for name, score in scores.items():
         ties = (score == threshold).flatten().nonzero().squeeze(1)[:missing]
         masks[name].view(-1)[ties] = True
@@ -161,6 +162,7 @@ class MaskHooks:
     def __init__(self, model: nn.Module, masks: Mapping[str, Tensor], optimizer: Optimizer) -> None:
         self._removed = [(weight, ~mask) for weight, mask in match_masks(model, masks).values()]
         self._handles: list[RemovableHandle] = [
+            # Gradients are zero too, so that clipping by their norm sees the pruned network.
             weight.register_hook(partial(_zero_where, removed))  # type: ignore[no-untyped-call]
             for weight, removed in self._removed
             if weight.requires_grad

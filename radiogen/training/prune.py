@@ -280,6 +280,7 @@ def _control_note(control: str, criterion: str) -> list[str]:
 
 
 def _write(out: Path, selection: _Selection, config: PrunedConfig, options: PruneOptions) -> None:
+    # The record first: without it a folder does not count as finished.
     for path in (record_path(out), *(out / file for file in (MASKS, CHANNELS, START, LAYERS, CONFIG))):
         path.unlink(missing_ok=True)
     criterion = options.criterion.model_dump(mode="json")

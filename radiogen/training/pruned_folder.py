@@ -87,6 +87,7 @@ class PrunedFolder:
                 wrong = f"is not the start of the network that {CONFIG} describes"
                 raise PruningError(self.folder / START, wrong, "prune again") from error
         apply_weight_masks(network, self.weight_masks)
+        # Another torch may draw other numbers from the same seed: masks would then hold other weights.
         if start_hash(network) != self.config.start_hash:
             wrong = f"was made with other starting weights than torch {torch.__version__} draws"
             raise PruningError(self.folder, wrong, "prune again with this torch")

@@ -32,6 +32,7 @@ def raseg_channels(network: RASeg) -> Channels:
 
 def resized_settings(settings: RASegSettings, widths: Widths) -> RASegSettings:
     """Return the settings with other widths, by the names that `raseg_channels` gives them."""
+    # Two directions share a recurrent width; an odd one keeps its extra channel.
     recurrent = [
         before - 2 * (before // 2 - widths[name]) if settings.both_ways else widths[name]
         for before, name in _recurrent_names(settings)
@@ -122,6 +123,7 @@ def _recurrence(network: RASeg) -> Iterator[ChannelGroup]:
         cells = _cells(settings, layer)
         size = width // len(cells)
         for place, cell in enumerate(cells):
+            # Input, forget, output and candidate gates lie one after the other in the rows of both halves.
             rows = len(network.get_parameter(f"{cell}.hidden_gates.weight"))
             gates = [gate * rows // 4 for gate in range(4)]
             yield ChannelGroup(
