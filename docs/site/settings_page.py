@@ -17,7 +17,7 @@ from pydantic_core import PydanticUndefined
 from radiogen.cli.main import app
 
 from radiogen.benchmark.classifiers import ClassifierSettings
-from radiogen.benchmark.variants import SegmentationSettings as BenchmarkSegmentation
+from radiogen.benchmark.variants import VariantSettings
 from radiogen.cohorts.settings import CohortSettings
 from radiogen.egfr.settings import EgfrSettings
 from radiogen.evaluation.case import EvaluateOptions
@@ -61,7 +61,7 @@ PARTS = (
     Part(
         "Benchmark of segmentation",
         "`radiogen benchmark segmentation-pruning --set key=value`.",
-        BenchmarkSegmentation,
+        VariantSettings,
     ),
 )
 COMMANDS = {  # whose options say what a setting of the same name means, where the setting does not
