@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from radiogen.model.ensemble import starter_model
+from radiogen.model.folder import starter_model
 from radiogen.phantoms.chest import ChestSize, make_chest
 from radiogen.phantoms.cohort import make_phantoms
 from radiogen.phantoms.dicom import MISSING_SLICE, write_patient

@@ -31,8 +31,7 @@ from radiogen.io.dicom.write_rtstruct import make_rtstruct
 from radiogen.io.dicom.write_seg import make_seg, make_sr
 from radiogen.io.nifti import read_mask, write_volume
 from radiogen.measures.lesions import measure_lesions
-from radiogen.model.ensemble import starter_model
-from radiogen.model.folder import load_model
+from radiogen.model.folder import load_model, starter_model
 from radiogen.segmentation.segment import SegmentOptions, segment
 
 

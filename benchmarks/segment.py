@@ -44,7 +44,7 @@ def once(case: Path, out: Path, model: Path | None, prior: str, threads: int) ->
     import torch
 
     from radiogen.io.cases import Case
-    from radiogen.model.ensemble import load_models, starter_model
+    from radiogen.model.folder import load_models, starter_model
     from radiogen.pruning.costs import count_macs
     from radiogen.runtime import keep_large_blocks, peak_memory_mb
     from radiogen.segmentation import segment as segment_case

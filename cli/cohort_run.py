@@ -89,7 +89,7 @@ def run(
     from radiogen.cohorts.settings import CohortSettings
     from radiogen.config import load_settings
     from radiogen.io.cases import is_case_source
-    from radiogen.model.ensemble import starter_model
+    from radiogen.model.folder import starter_model
 
     source, cohort = _source(name, scans, cohort)
     chosen = steps.split(",") if steps else _steps_for(is_case_source(source), egfr)
@@ -187,7 +187,7 @@ def _steps_for(are_cases: bool, egfr: Path | None) -> list[str]:
 
 def _networks_message(settings: "CohortSettings", starter: Path | None) -> str:
     """Return a message about the networks that were chosen, if one is due."""
-    from radiogen.model.ensemble import all_members
+    from radiogen.model.folder import all_members
 
     if starter is not None and settings.model == (starter,):
         return f"no --model given: the shipped model {starter.name} is used"

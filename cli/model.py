@@ -20,7 +20,7 @@ def list_models(
     as_json: AsJson = False,
 ) -> None:
     """List the models of a folder, or those that radiogen ships."""
-    from radiogen.model.ensemble import find_models
+    from radiogen.model.folder import find_models
 
     found = find_models(folder)
     if as_json:

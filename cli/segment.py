@@ -70,7 +70,7 @@ def segment(
     Settings for --set: such as auto.least_score=0.6 or batch=4.
     """
     from radiogen.config import load_settings
-    from radiogen.model.ensemble import load_models, starter_model
+    from radiogen.model.folder import load_models, starter_model
     from radiogen.runtime import keep_large_blocks, pick_device
     from radiogen.segmentation.formats import parse_formats
     from radiogen.segmentation.segment import SegmentOptions

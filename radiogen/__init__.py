@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from radiogen.features.settings import FeatureOptions as FeatureOptions
     from radiogen.ingestion.ingest import ingest as ingest
     from radiogen.ingestion.options import IngestOptions as IngestOptions
-    from radiogen.model.ensemble import load_models as load_models
     from radiogen.model.folder import load_model as load_model
+    from radiogen.model.folder import load_models as load_models
     from radiogen.pipeline import examine as examine
     from radiogen.segmentation.segment import SegmentOptions as SegmentOptions
     from radiogen.segmentation.segment import segment as segment
@@ -68,7 +68,7 @@ _ROOM_OF = {
     "extract_features": "radiogen.features.extract",
     "ingest": "radiogen.ingestion.ingest",
     "load_model": "radiogen.model.folder",
-    "load_models": "radiogen.model.ensemble",
+    "load_models": "radiogen.model.folder",
     "load_preset": "radiogen.training.settings",
     "prune": "radiogen.training.prune",
     "segment": "radiogen.segmentation.segment",

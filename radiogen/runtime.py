@@ -169,6 +169,17 @@ def _number_after(file: str, name: str = "", unit: int = 1) -> int | None:
         return None
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error means that memory was not enough, on any device."""
+    import torch
+
+    text = str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError)
+        and any(words in text for words in ("out of memory", "can't allocate memory", "not enough memory"))
+    )
+
+
 def package_versions() -> dict[str, str]:
     """Return the versions of the packages that decide a result."""
     versions = {}

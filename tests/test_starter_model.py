@@ -10,8 +10,7 @@ import torch
 from radiogen.ingestion.ingest import ingest
 from radiogen.ingestion.options import IngestOptions
 from radiogen.io.cases import Case, find_cases
-from radiogen.model.ensemble import starter_model
-from radiogen.model.folder import CARD, load_model
+from radiogen.model.folder import CARD, load_model, starter_model
 from radiogen.model.priors import BoxMm, box_round
 from radiogen.segmentation.volume import Prompt, segment_volume
 from radiogen.volume import array_of

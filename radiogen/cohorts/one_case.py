@@ -21,13 +21,14 @@ from radiogen.ingestion.case_folder import CasePlan
 from radiogen.ingestion.ingest import ingest_one
 from radiogen.io.cases import Case, find_cases
 from radiogen.locks import waited_for
-from radiogen.model.ensemble import all_members, load_models
 from radiogen.model.folder import (
     CONFIG,
     WEIGHTS,
     AnyModel,
     Model,
     ModelConfig,
+    all_members,
+    load_models,
     model_hash,
     read_model_config,
 )

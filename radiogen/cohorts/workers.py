@@ -12,12 +12,11 @@ from radiogen.cohorts.ledger import TRIES, LedgerEntry
 from radiogen.cohorts.one_case import CaseTask, died, run_case
 from radiogen.errors import ConfigError, RadiogenError
 from radiogen.io.nifti import read_grid
-from radiogen.model.ensemble import all_members
-from radiogen.model.folder import WEIGHTS, read_model_config
+from radiogen.model.folder import WEIGHTS, all_members, read_model_config
 from radiogen.optional import require
 from radiogen.pool import run_in_processes
 from radiogen.runtime import free_memory_mb, keep_large_blocks
-from radiogen.segmentation.effort import generous_memory_mb
+from radiogen.segmentation.inference import generous_memory_mb
 
 CONNECT_S = 20
 CHECK_S = 5  # how often to check that there are workers at all

@@ -23,8 +23,7 @@ from radiogen.io.dicom.slice_header import OutlineFile
 from radiogen.io.dicom.write_object import OutlineAuthor, Outlines, write_dicom
 from radiogen.io.dicom.write_rtstruct import make_rtstruct
 from radiogen.io.dicom.write_seg import make_seg
-from radiogen.io.masks import write_colour_table
-from radiogen.io.nifti import NIFTI_ENDINGS, read_mask, write_volume
+from radiogen.io.nifti import NIFTI_ENDINGS, read_mask, write_colour_table, write_volume
 from radiogen.provenance import whole_file
 from radiogen.volume import array_of, same_grid, volume_like
 

@@ -1,7 +1,5 @@
-"""Bring a lesion mask of any grid onto the grid of its CT, by geometry alone; colours of labels."""
+"""Bring a lesion mask of any grid onto the grid of its CT, by geometry alone."""
 
-import re
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +8,8 @@ import SimpleITK as sitk
 from radiogen.errors import OutlineError
 from radiogen.io.contours import check_inside, check_numbers, indices_of
 from radiogen.io.polygons import BoolArray, Points
-from radiogen.provenance import write_text
 from radiogen.volume import array_of, corners_mm, resample_to, same_grid, voxel_ml
 
-COLOURS = ((230, 75, 53), (77, 187, 213), (0, 160, 135), (60, 84, 136), (243, 155, 127), (132, 145, 180))
 # What volume files hold when nobody set a place: spacing, origin, direction.
 _NO_PLACE = ((1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
 
@@ -104,26 +100,3 @@ def _check_has_place(mask: sitk.Image, ct: sitk.Image, source: Path) -> None:
     )
     if alike:
         raise OutlineError(source, f"starts at the CT's corner with its spacing, but {sizes}", hint)
-
-
-def label_colour(label: int) -> tuple[int, int, int]:
-    """Return red, green and blue of a label from 1; the same in every format."""
-    return COLOURS[(label - 1) % len(COLOURS)]
-
-
-def write_colour_table(names: Mapping[int, str], path: Path) -> None:
-    """Write a `.ctbl`: number, name, red, green, blue, opacity a line.
-
-    Args:
-        names: By label, from 1; what is no word character becomes an underscore, as Slicer wants it.
-        path: The file.
-    """
-    lines = [
-        f"# Color table file {path.name}",
-        f"# {max(names, default=0) + 1} values",
-        "0 background 0 0 0 0",
-    ]
-    for label, name in sorted(names.items()):
-        word = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or f"label_{label}"
-        lines.append(f"{label} {word} {' '.join(map(str, label_colour(label)))} 255")
-    write_text(path, "\n".join(lines) + "\n")

@@ -1,6 +1,7 @@
 """Read and write volumes as NIfTI (and read NRRD and MetaImage); where RAS meets LPS."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from isal.igzip_lib import IsalError
 from radiogen.errors import VolumeError
 from radiogen.io.itk import read_itk
 from radiogen.io.nifti_header import NiftiHeader, UprightGrid, read_nifti_header, upright_grid
-from radiogen.provenance import whole_file
+from radiogen.provenance import whole_file, write_text
 
 # Nearly all the time of writing a CT is gzip. ISA-L at level 2 of 0 to 3 takes 0.10 s for a chest CT of 52
 # MB,
@@ -235,3 +236,29 @@ def write_gzip(path: Path, parts: Iterable[Any]) -> None:
 
 def _packer(file: IO[bytes]) -> Any:
     return igzip.IGzipFile(filename="", mode="wb", compresslevel=LEVEL, fileobj=file, mtime=0)
+
+
+COLOURS = ((230, 75, 53), (77, 187, 213), (0, 160, 135), (60, 84, 136), (243, 155, 127), (132, 145, 180))
+
+
+def label_colour(label: int) -> tuple[int, int, int]:
+    """Return red, green, blue of a label from 1; the same in every format."""
+    return COLOURS[(label - 1) % len(COLOURS)]
+
+
+def write_colour_table(names: Mapping[int, str], path: Path) -> None:
+    """Write the colour table of a mask, a `.ctbl` of 3D Slicer: number, name, RGB and opacity a line.
+
+    Args:
+        names: By label, from 1; what is no word character becomes an underscore, as Slicer wants it.
+        path: The file.
+    """
+    lines = [
+        f"# Color table file {path.name}",
+        f"# {max(names, default=0) + 1} values",
+        "0 background 0 0 0 0",
+    ]
+    for label, name in sorted(names.items()):
+        word = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or f"label_{label}"
+        lines.append(f"{label} {word} {' '.join(map(str, label_colour(label)))} 255")
+    write_text(path, "\n".join(lines) + "\n")

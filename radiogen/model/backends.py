@@ -1,4 +1,4 @@
-"""What computes a network on a CPU: torch, torch.compile or OpenVINO, each checked against torch."""
+"""Engines that compute a network on a CPU: torch, torch.compile or OpenVINO, each checked against torch."""
 
 import warnings
 from collections.abc import Callable
@@ -18,10 +18,10 @@ LARGEST_DIFFERENCE = 1e-4  # of a probability
 
 
 def make_backend(engine: Engine, network: nn.Module, device: torch.device) -> Run:
-    """A network as the engine computes it.
+    """Return a network as the engine computes it.
 
     Other engines than torch prepare themselves at the first window of each size, which takes seconds to a
-    minute, and are compared with torch there; what they made is kept in memory as long as the backend is.
+    minute, and are compared with torch there; they are kept in memory as long as the backend is.
 
     Args:
         engine: Its name.
@@ -31,6 +31,7 @@ def make_backend(engine: Engine, network: nn.Module, device: torch.device) -> Ru
     Raises:
         ConfigError: The engine works on the CPU only, and the device is another one.
         MissingPackageError: OpenVINO is not installed.
+        DeviceError: In a call: the engine cannot be prepared on this machine, or differs from torch.
     """
     if engine == "torch":
         return network
@@ -39,46 +40,44 @@ def make_backend(engine: Engine, network: nn.Module, device: torch.device) -> Ru
         raise ConfigError(f"--engine {engine}", f"works on the CPU, not on {device}", hint)
     if engine == "openvino":
         require("openvino", extra="openvino")
-    return _Checked(engine, network)
+    return _checked(engine, network)
 
 
-class _Checked:
-    """An engine made for each size of window when that comes first, compared with torch once."""
+def _checked(engine: Engine, network: nn.Module) -> Run:
+    """Prepare an engine for each size of window when that comes first, and compare it with torch once.
 
-    def __init__(self, engine: Engine, network: nn.Module) -> None:
-        self.engine, self.network = engine, network
-        self._runs: dict[tuple[int, ...], Run] = {}
+    There is no silent way back to torch: whoever chooses an engine wants to know.
+    """
+    prepared: dict[tuple[int, ...], Run] = {}
 
-    def __call__(self, image: Tensor, prior: Tensor) -> Tensor:
-        """Logits of one batch of windows.
-
-        Raises:
-            DeviceError: The engine cannot be made on this machine, or computes something else than torch.
-        """
+    def run(image: Tensor, prior: Tensor) -> Tensor:
         size = tuple(image.shape)
-        if size in self._runs:
-            return self._runs[size](image, prior)
+        if size in prepared:
+            return prepared[size](image, prior)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of torch about itself, and that sizes become constants
-                run = MAKERS[self.engine](self.network, image, prior)
-                found = run(image, prior)
+                prepared_run = ENGINES[engine](network, image, prior)
+                logits = prepared_run(image, prior)
         except MemoryError:
             raise
-        except Exception as error:  # no C++ compiler, an operation that is not known, and what else there is
-            why = (
-                f"cannot be made here: {str(error).strip().splitlines()[0][:200]}" if str(error) else "fails"
-            )
-            raise DeviceError(f"--engine {self.engine}", why, "take --engine torch") from error
-        self._compare(found, self.network(image, prior))
-        self._runs[size] = run
-        return found
+        except Exception as error:  # no C++ compiler, an unknown operation: engines raise nearly anything
+            reason = f"cannot be prepared here: {str(error).strip().splitlines()[0][:200]}"
+            raise DeviceError(
+                f"--engine {engine}", reason if str(error) else "fails", "take --engine torch"
+            ) from error
+        _compare(engine, logits, network(image, prior))
+        prepared[size] = prepared_run
+        return logits
 
-    def _compare(self, found: Tensor, wanted: Tensor) -> None:
-        apart = float((torch.sigmoid(found) - torch.sigmoid(wanted)).abs().max())
-        if not apart <= LARGEST_DIFFERENCE:
-            wrong = f"differs from torch by {apart:.1e} in a probability, more than {LARGEST_DIFFERENCE:.0e}"
-            raise DeviceError(f"--engine {self.engine}", wrong, "take --engine torch")
+    return run
+
+
+def _compare(engine: Engine, logits: Tensor, wanted: Tensor) -> None:
+    difference = float((torch.sigmoid(logits) - torch.sigmoid(wanted)).abs().max())
+    if not difference <= LARGEST_DIFFERENCE:
+        wrong = f"differs from torch by {difference:.1e} in a probability, over {LARGEST_DIFFERENCE:.0e}"
+        raise DeviceError(f"--engine {engine}", wrong, "take --engine torch")
 
 
 def _compiled(network: nn.Module, _image: Tensor, _prior: Tensor) -> Run:
@@ -87,7 +86,7 @@ def _compiled(network: nn.Module, _image: Tensor, _prior: Tensor) -> Run:
 
 
 def _openvino(network: nn.Module, image: Tensor, prior: Tensor) -> Run:
-    """The network traced with windows of this size and compiled by OpenVINO, in float32.
+    """Trace the network with windows of this size and compile it by OpenVINO, in float32.
 
     Its front end is called by itself: `openvino.convert_model` would report its use to the manufacturer.
     """
@@ -102,7 +101,7 @@ def _openvino(network: nn.Module, image: Tensor, prior: Tensor) -> Run:
     model.reshape({0: list(image.shape), 1: list(prior.shape)})
     settings = {
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": "f32",  # else it rounds where a processor has bfloat16
         "NUM_STREAMS": 1,
     }
     request = core.compile_model(model, "CPU", settings).create_infer_request()
@@ -114,4 +113,4 @@ def _openvino(network: nn.Module, image: Tensor, prior: Tensor) -> Run:
     return run
 
 
-MAKERS: dict[str, Callable[[nn.Module, Tensor, Tensor], Run]] = {"compile": _compiled, "openvino": _openvino}
+ENGINES: dict[str, Callable[[nn.Module, Tensor, Tensor], Run]] = {"compile": _compiled, "openvino": _openvino}

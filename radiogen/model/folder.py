@@ -1,12 +1,13 @@
-"""Model folders: model.safetensors, config.json, metrics.json, MODEL_CARD.md."""
+"""Model folders (model.safetensors, config.json, metrics.json, MODEL_CARD.md), and several of them as one."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from radiogen.config import Settings, check_settings
@@ -15,15 +16,18 @@ from radiogen.io.tensors import load_tensors, save_tensors
 from radiogen.model.network_input import Preprocessing
 from radiogen.model.priors import AUTO_PRIORS, PriorChoice, PriorName
 from radiogen.networks.raseg import RASeg, RASegSettings
-from radiogen.provenance import files_hash, write_json, write_text
+from radiogen.provenance import files_hash, short_hash, write_json, write_text
+from radiogen.resources import data_folder
 from radiogen.runtime import AnyPath, pick_device
 
 WEIGHTS, CONFIG, METRICS, CARD = "model.safetensors", "config.json", "metrics.json", "MODEL_CARD.md"
 ENSEMBLE = "ensemble.json"
+STARTER = "raseg-starter"
+SHARED = ("preprocessing", "class_names", "threshold", "least_candidate")  # by all members of an ensemble
 
 
 class ModelConfig(Settings):
-    """What a model is: how it is built, what it sees, whom it has seen."""
+    """config.json of a model: its architecture, its input, the patients it has seen."""
 
     format_version: Literal[1] = 1
     architecture: Literal["RASeg"] = "RASeg"
@@ -33,10 +37,10 @@ class ModelConfig(Settings):
     priors: tuple[PriorName, ...] = ("box",)
     class_names: tuple[str, ...] = ("background", "lesion")
     threshold: float = 0.5
-    least_candidate: float = 0.5  # mean probability of a part of the first look, from which it is a candidate
+    least_candidate: float = 0.5  # of `auto`: the least mean probability of a candidate in the first pass
     seed: int = 0
     sparsity: float = 0.0
-    control: str = "none"  # of the pruning: what took the place of the criterion's choice
+    control: str = "none"  # of the pruning: which random masks replaced the criterion's
     patients_seen: tuple[str, ...] | None = ()  # None: unknown, as for imported weights
 
 
@@ -51,13 +55,13 @@ class Model:
 
     @property
     def members(self) -> "tuple[Model, ...]":
-        """The networks that are asked: this one."""
+        """The networks that are run: this one."""
         return (self,)
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Several models whose probabilities are averaged; made by `ensemble.load_models`."""
+    """Several models whose probabilities are averaged; made by `load_models`."""
 
     members: tuple[Model, ...]
     config: ModelConfig  # what they share; the priors that all were trained with, the patients that any saw
@@ -83,7 +87,7 @@ def save_model(
 
 
 def read_model_config(folder: Path) -> ModelConfig:
-    """The config of a model folder.
+    """Read the config of a model folder.
 
     Raises:
         ModelError: The folder is not a whole model folder, or of a format of another version.
@@ -101,7 +105,7 @@ def read_model_config(folder: Path) -> ModelConfig:
 
 
 def model_hash(folder: Path) -> str:
-    """One hash for weights and config of a model folder."""
+    """Return one hash for weights and config of a model folder."""
     return files_hash(folder / WEIGHTS, folder / CONFIG)
 
 
@@ -131,9 +135,137 @@ def load_model(folder: AnyPath, device: str | torch.device = "auto") -> Model:
 def check_prior(config: ModelConfig, prior: PriorChoice, folder: Path) -> None:
     """Refuse a prior that the model was not trained with; `auto` needs lungs and box."""
     needed: tuple[PriorName, ...] = AUTO_PRIORS if prior == "auto" else (prior,)
-    for prior in (each for each in needed if each not in config.priors):
-        raise ModelError(
-            f"model {folder.name}",
-            f"was not trained with the prior {prior!r}",
-            f"take --prior {' or '.join(config.priors)}",
-        )
+    for name in needed:
+        if name not in config.priors:
+            raise ModelError(
+                f"model {folder.name}",
+                f"was not trained with the prior {name!r}",
+                f"take --prior {' or '.join(config.priors)}",
+            )
+
+
+class EnsembleConfig(Settings):
+    """ensemble.json: the folders of the members, inside the ensemble's own."""
+
+    format_version: Literal[1] = 1
+    members: tuple[str, ...] = Field(min_length=1)
+
+    @field_validator("members")
+    @classmethod
+    def _plain_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name in (".", "..") or Path(name).name != name:
+                raise ValueError(f"member {name!r} must be the name of a folder inside the ensemble's")
+        if len(set(names)) < len(names):
+            raise ValueError("a member is named twice")
+        return names
+
+
+def write_ensemble(folder: Path, members: Sequence[str]) -> None:
+    """Turn a folder of model folders into an ensemble."""
+    write_json(folder / ENSEMBLE, EnsembleConfig(members=tuple(members)).model_dump(mode="json"))
+
+
+def all_members(folders: Iterable[Path]) -> list[Path]:
+    """List the model folders that models and ensembles come to, in their order.
+
+    Raises:
+        ModelError: An ensemble.json cannot be used.
+    """
+    members = []
+    for folder in folders:
+        path = folder / ENSEMBLE
+        if not path.is_file():
+            members.append(folder)
+            continue
+        try:
+            values = dict(json.loads(path.read_text("utf-8")))
+            config = check_settings(EnsembleConfig, values, source=str(path))
+        except (ValueError, TypeError, OSError, ConfigError) as error:
+            raise ModelError(path, f"cannot be used: {error}", "train the folds again") from error
+        members += [folder / name for name in config.members]
+    return members
+
+
+def load_models(folders: Sequence[AnyPath], device: str | torch.device = "auto") -> AnyModel:
+    """Load a model folder, an ensemble folder, or several of either, whose probabilities are averaged.
+
+    Args:
+        folders: Model folders and ensemble folders.
+        device: Where the networks compute: `auto`, `cpu`, `cuda`, `cuda:N`, `mps` or a device.
+
+    Raises:
+        ModelError: A folder is not whole, one comes twice, or the models see their input differently.
+    """
+    paths = [Path(folder) for folder in folders]
+    models = [load_model(folder, device) for folder in all_members(paths)]
+    return models[0] if len(models) == 1 else join(models, paths[0])
+
+
+def join(models: Sequence[Model], folder: Path) -> Ensemble:
+    """Join several models into one whose probabilities are averaged.
+
+    Raises:
+        ModelError: They see their input differently, or one comes twice.
+    """
+    first = models[0].config
+    for other in models[1:]:
+        for name in SHARED:
+            if getattr(other.config, name) != getattr(first, name):
+                wrong = f"differs from {models[0].folder.name} in {name}"
+                raise ModelError(other.folder, wrong, "join models of one preset and training")
+    hashes = [model.hash for model in models]
+    if len(set(hashes)) < len(hashes):
+        raise ModelError(folder, "holds or names the same model twice", "name each model once")
+    members = tuple(models)
+    return Ensemble(members, _shared_config(members), short_hash("".join(sorted(hashes))), folder)
+
+
+def _shared_config(models: Sequence[Model]) -> ModelConfig:
+    configs = [model.config for model in models]
+    priors = [prior for prior in configs[0].priors if all(prior in each.priors for each in configs)]
+    patients = [each.patients_seen for each in configs]
+    known = None if None in patients else tuple(sorted({one for each in patients for one in each or ()}))
+    return configs[0].model_copy(update={"priors": tuple(priors), "patients_seen": known})
+
+
+def starter_model() -> Path:
+    """Return the folder of the model that is shipped.
+
+    Raises:
+        ModelError: It is not there.
+    """
+    folder = data_folder("models") / STARTER
+    if not (folder / WEIGHTS).is_file():
+        hint = "name a model folder with --model"
+        raise ModelError(f"the starter model {STARTER}", "is not part of this installation", hint)
+    return folder
+
+
+def find_models(folder: Path | None = None) -> list[dict[str, Any]]:
+    """List name, preset, priors, sparsity and hash of each model folder in a folder (or itself one).
+
+    Args:
+        folder: Where the models are; None for the models that radiogen ships.
+
+    Raises:
+        ModelError: The folder does not exist.
+    """
+    root = data_folder("models") if folder is None else folder
+    if not root.is_dir():
+        raise ModelError(root, "is not a folder", "give a folder that holds model folders")
+    candidates = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
+    rows = []
+    for path in candidates:
+        if (path / WEIGHTS).is_file() and (path / CONFIG).is_file():
+            config = read_model_config(path)
+            rows.append(
+                {
+                    "name": path.resolve().name,
+                    "preset": config.preset,
+                    "priors": ",".join(config.priors),
+                    "sparsity": config.sparsity,
+                    "hash": model_hash(path),
+                }
+            )
+    return rows

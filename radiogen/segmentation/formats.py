@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from radiogen import __version__
 from radiogen.errors import CaseError, ConfigError
 from radiogen.io.cases import Case
-from radiogen.io.masks import write_colour_table
+from radiogen.io.nifti import write_colour_table
 from radiogen.measures.lesions import Lesion
 
 if TYPE_CHECKING:

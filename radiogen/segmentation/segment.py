@@ -15,8 +15,7 @@ from radiogen.errors import CaseError, ConfigError, OutputError, RadiogenError
 from radiogen.io.cases import Case, cases_of_split, find_cases, is_case_source
 from radiogen.io.nifti import read_grid, read_mask, write_volume
 from radiogen.measures.lesions import Lesion, measure_lesions
-from radiogen.model.ensemble import load_models, starter_model
-from radiogen.model.folder import AnyModel, ModelConfig, check_prior
+from radiogen.model.folder import AnyModel, ModelConfig, check_prior, load_models, starter_model
 from radiogen.model.priors import AUTO_PRIORS, PROMPT_OF, PriorChoice, box_round, parse_box
 from radiogen.provenance import (
     RunRecord,
@@ -27,9 +26,8 @@ from radiogen.provenance import (
     write_failures,
 )
 from radiogen.runtime import AnyPath, Progress, no_progress
-from radiogen.segmentation.effort import Effort
 from radiogen.segmentation.formats import Format, FormatWriter, parse_formats
-from radiogen.segmentation.inference import Inference
+from radiogen.segmentation.inference import Effort, Inference
 from radiogen.segmentation.lesion_map import PARTS, score_rows, write_lesions_csv
 from radiogen.segmentation.volume import Prompt, Segmentation, SegmentationSettings, segment_volume
 

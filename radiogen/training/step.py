@@ -17,8 +17,7 @@ from radiogen.errors import TrainingError
 from radiogen.networks.blocks import Attention, ConvBlock, UpBlock, sample_seeds, seed_of
 from radiogen.networks.kernels import fast_cpu, volumes_channels_last
 from radiogen.networks.raseg import RASeg, SupervisedLogits, SupervisedRASeg
-from radiogen.runtime import has_fast_bfloat16
-from radiogen.segmentation.effort import is_out_of_memory
+from radiogen.runtime import has_fast_bfloat16, is_out_of_memory
 from radiogen.training.patches import MiniBatch
 from radiogen.training.settings import TrainingSettings
 

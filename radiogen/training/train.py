@@ -23,8 +23,7 @@ from radiogen.distributed import (
 from radiogen.errors import ConfigError, OutputError, TrainingError
 from radiogen.io.cases import Case
 from radiogen.model.card import NOT_FOR, model_card, validation_lines
-from radiogen.model.ensemble import write_ensemble
-from radiogen.model.folder import CARD, ENSEMBLE, METRICS, WEIGHTS, ModelConfig, save_model
+from radiogen.model.folder import CARD, ENSEMBLE, METRICS, WEIGHTS, ModelConfig, save_model, write_ensemble
 from radiogen.networks.raseg import weight_count
 from radiogen.provenance import RunRecord, is_done, record_path, remove_if_refused, write_json, write_text
 from radiogen.runtime import AnyPath, Progress, no_progress, pick_device

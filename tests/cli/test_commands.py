@@ -249,7 +249,7 @@ def test_segment_writes_mask_table_and_picture(segment, tmp_path):
 
 
 def test_segment_takes_the_shipped_model_and_says_so(radiogen, cases, tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr("radiogen.model.ensemble.data_folder", lambda _: tmp_path / "models")
+    monkeypatch.setattr("radiogen.model.folder.data_folder", lambda _: tmp_path / "models")
     words = ("segment", find_cases(cases)[0].folder, "-o", "seg", "--no-picture")
     assert radiogen(*words).refuses("raseg-starter", "not part of this installation", "--model")
     shutil.copytree(tiny_model.folder, tmp_path / "models" / "raseg-starter")

@@ -9,7 +9,7 @@ from radiogen.cohorts import workers as memory
 from radiogen.cohorts.run import plan_tasks, run_cohort
 from radiogen.cohorts.settings import STEPS
 from radiogen.cohorts.workers import WorkerOptions, fitting_jobs, worker_memory_mb
-from radiogen.model.ensemble import starter_model
+from radiogen.model.folder import starter_model
 from radiogen.runtime import no_progress
 
 

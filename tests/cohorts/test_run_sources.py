@@ -15,8 +15,7 @@ from radiogen.cohorts.run import run_cohort
 from radiogen.cohorts.workers import WorkerOptions
 from radiogen.errors import ConfigError, SeriesError
 from radiogen.io.tensors import load_tensors, save_tensors
-from radiogen.model.ensemble import load_models, write_ensemble
-from radiogen.model.folder import load_model
+from radiogen.model.folder import load_model, load_models, write_ensemble
 from radiogen.phantoms.chest import ChestSize
 from radiogen.phantoms.cohort import make_phantoms
 from radiogen.runtime import pick_device

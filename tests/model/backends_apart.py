@@ -37,8 +37,8 @@ def test_openvino_gives_the_probabilities_of_torch_for_every_size_of_window(sett
 
 def test_openvino_prepares_once_for_a_size(monkeypatch):
     made = []
-    true = backends.MAKERS["openvino"]
-    monkeypatch.setitem(backends.MAKERS, "openvino", lambda *given: made.append(1) or true(*given))
+    true = backends.ENGINES["openvino"]
+    monkeypatch.setitem(backends.ENGINES, "openvino", lambda *given: made.append(1) or true(*given))
     call = network_call(build_raseg(PAPER, 0).eval(), CPU, "openvino")
     answers = [call(*windows(PAPER, seed=seed)) for seed in (0, 1)]
     assert made == [1]
@@ -63,7 +63,7 @@ def test_a_compiled_network_gives_the_probabilities_of_torch():
 def test_an_engine_that_computes_something_else_is_refused(monkeypatch):
     network = build_raseg(PAPER, 0).eval()
     monkeypatch.setitem(
-        backends.MAKERS, "openvino", lambda *_: lambda image, prior: network(image, prior) + 0.01
+        backends.ENGINES, "openvino", lambda *_: lambda image, prior: network(image, prior) + 0.01
     )
     with pytest.raises(
         DeviceError, match=r"--engine openvino: differs from torch by .* \(take --engine torch\)"
@@ -75,7 +75,7 @@ def test_an_engine_that_cannot_be_made_is_one_line_with_the_way_out(monkeypatch)
     def fail(*_):
         raise RuntimeError("no C++ compiler found\nand a long story")
 
-    monkeypatch.setitem(backends.MAKERS, "compile", fail)
+    monkeypatch.setitem(backends.ENGINES, "compile", fail)
     call = network_call(build_raseg(PAPER, 0).eval(), CPU, "compile")
     with pytest.raises(
         DeviceError, match=r"cannot be made here: no C\+\+ compiler found \(take --engine torch\)"

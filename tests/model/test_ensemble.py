@@ -10,8 +10,7 @@ from model.test_where_masks_land import chest
 from training.oracles import CopyOfPrior, oracle
 
 from radiogen.errors import ModelError
-from radiogen.model.ensemble import join, load_models, write_ensemble
-from radiogen.model.folder import load_model, model_hash
+from radiogen.model.folder import join, load_model, load_models, model_hash, write_ensemble
 from radiogen.segmentation.volume import Prompt, segment_volume
 
 CPU = torch.device("cpu")

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from radiogen.errors import ModelError, OutputError
-from radiogen.model.ensemble import find_models
-from radiogen.model.folder import load_model
+from radiogen.model.folder import find_models, load_model
 from radiogen.model.importing import import_published
 
 

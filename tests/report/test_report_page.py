@@ -7,8 +7,7 @@ import shutil
 from report.made_run import CASES, SCRIPT, write_content, write_rows, write_segmented
 from report.page_reader import read, text_of, write_page
 
-from radiogen.model.ensemble import starter_model
-from radiogen.model.folder import model_hash
+from radiogen.model.folder import model_hash, starter_model
 from radiogen.report.flow import NO_CASE
 from radiogen.report.page import ReportOptions, report
 

@@ -14,7 +14,7 @@ from pydicom.uid import RTStructureSetStorage
 
 from radiogen.io.dicom.referenced_ct import ReferencedCt, ScanSlice
 from radiogen.io.dicom.write_object import Outlines, new_item
-from radiogen.io.masks import label_colour
+from radiogen.io.nifti import label_colour
 from radiogen.io.polygons import BoolArray, Corner, trace
 
 

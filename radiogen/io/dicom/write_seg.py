@@ -19,7 +19,7 @@ from radiogen.io.dicom.write_object import (
     set_identity,
     source_images,
 )
-from radiogen.io.masks import label_colour
+from radiogen.io.nifti import label_colour
 
 
 def make_seg(outlines: Outlines) -> Dataset:

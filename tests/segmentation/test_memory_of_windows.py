@@ -12,9 +12,9 @@ from training.tiny_run import tiny_settings
 
 from radiogen.errors import DeviceError
 from radiogen.networks.raseg import build_raseg
-from radiogen.runtime import free_memory_mb, memory_gb
+from radiogen.runtime import free_memory_mb, is_out_of_memory, memory_gb
 from radiogen.segmentation import inference
-from radiogen.segmentation.effort import fitting, is_out_of_memory, window_memory_mb
+from radiogen.segmentation.inference import fitting, window_memory_mb
 from radiogen.segmentation.volume import Prompt, SegmentationSettings, segment_volume
 
 ERRORS = [
