@@ -174,6 +174,8 @@ def _write(
         write_json(draft / "case.json", about)
         outputs = sorted(path for path in draft.iterdir() if path.is_file())
         record.finish(draft / "case.json", outputs)
+        # Two renames: after a kill in between there is no case of this name, and the next run writes it
+        # again.
         shutil.rmtree(old, ignore_errors=True)
         if target.exists():
             target.rename(old)

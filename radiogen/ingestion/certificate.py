@@ -80,6 +80,7 @@ def _slices_error(path: Path, affine: FloatArray, ct: sitk.Image, positions: Flo
     """Return how far slices lie from their DICOM positions at most; None where they were resampled."""
     step = np.array(ct.GetDirection()).reshape(3, 3)[:, 2] * ct.GetSpacing()[2]
     limit_mm = MOST_MM + OFF_PLACE * float(np.linalg.norm(step))
+    # Resampled: slices of the volume are no slices of the series.
     if len(positions) != ct.GetSize()[2]:
         return None
     positions = positions[np.argsort(positions @ step)]

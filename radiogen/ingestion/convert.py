@@ -99,8 +99,7 @@ def convert(
     with whole_file(out) as draft:
         if is_dicom and ct is not None:
             author = OutlineAuthor(one_line(made_by), "not stated" if made_by else "")
-            # What a name means is never guessed: a mask file is taken for lesions, since radiogen writes
-            # those.
+            # What a name means is never guessed; a mask file holds lesions, since radiogen writes those.
             code = code or ("neoplasm" if outline.kind == "mask" else "tissue")
             make = make_seg if to == "dicom-seg" else make_rtstruct
             scan = _scan(ct, keep_patient)

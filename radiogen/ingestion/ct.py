@@ -64,12 +64,11 @@ def _check_hu(where: Path, values: npt.NDArray[np.int16]) -> None:
     low, high = int(values.min()), int(values.max())
     air, tissue = (float(np.mean((values > a) & (values < b))) for a, b in (AIR_HU, TISSUE_HU))
     if min(air, tissue) < LEAST_SHARE:
-        raise VolumeError(
-            where,
+        wrong = (
             f"values from {low} to {high} are no HU of a chest ({100 * air:.1f} % are air, "
-            f"{100 * tissue:.1f} % soft tissue)",
-            "export it as HU (air is -1000)",
+            f"{100 * tissue:.1f} % soft tissue)"
         )
+        raise VolumeError(where, wrong, "export it as HU (air is -1000)")
 
 
 def _read_series(series: Series, rules: SeriesRules | None, keep_dates: bool) -> CtScan:
@@ -107,6 +106,7 @@ def _read_file(path: Path) -> CtScan:
         decisions.append(f"{raised} voxels below {LOWEST_HU} HU set to {LOWEST_HU}")
     if lowered:
         decisions.append(f"{lowered} voxels above {HIGHEST_HU} HU set to {HIGHEST_HU}")
+    # As DICOM series: below air nothing is measured, and int16 ends at 32767.
     hu = np.clip(rounded, LOWEST_HU, HIGHEST_HU).astype(np.int16)
     kind = path.name.lower().removesuffix(".gz").rpartition(".")[2]
     return CtScan(volume_like(hu, volume), kind, (path,), tuple(decisions))

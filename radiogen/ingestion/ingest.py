@@ -69,7 +69,7 @@ def ingest(
         Cases and failures. A source of one case raises its error instead, and nothing is written.
 
     Raises:
-        RadiogenError: The source holds no CT, an option does not fit, or the one case cannot be made.
+        RadiogenError: The source holds no CT, an option does not fit, or the one case cannot be written.
     """
     source, cases, options = Path(source), Path(cases), options or IngestOptions()
     if cases.is_file():
@@ -139,15 +139,15 @@ def _ingest_case(plan: CasePlan, cases: Path, keep: bool) -> IngestedCase:
 
 
 def ingest_one(plan: CasePlan, cases: Path, keep: bool) -> IngestedCase:
-    """Make one planned case, or keep the one that is there and was made with the same options.
+    """Write one planned case, or keep the one that is there and has the same options.
 
     Args:
         plan: The case.
         cases: Folder of the cases; its manifest is not touched.
-        keep: Whether one that is there may be kept; else it is made anew.
+        keep: Whether an existing one may be kept; else it is written again.
 
     Raises:
-        RadiogenError: The case cannot be made.
+        RadiogenError: The case cannot be written.
     """
     return _ingest_case(plan, cases, keep and is_done(plan, cases) and has_same_options(plan, cases))
 

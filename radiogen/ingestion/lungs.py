@@ -111,6 +111,7 @@ def _shrink(volume: sitk.Image) -> sitk.Image:
 def _enlarge(labels: sitk.Image, volume: sitk.Image) -> sitk.Image:
     fine = sitk.Image(volume.GetSize(), sitk.sitkUInt8)
     fine.CopyInformation(volume)
+    # Labels are enlarged one by one: interpolating between 1 and 2 would mix right and left.
     for side in (RIGHT, LEFT):
         share = sitk.Resample(
             sitk.Cast(labels == side, sitk.sitkFloat32),
@@ -204,6 +205,7 @@ def _split(inside: BoolArray, work: sitk.Image) -> list[BoolArray]:
     The lung is thinned until it falls into two large parts whose middles lie beside each other, further apart
     in x than in y or z: lobes of one lung do not. These parts are the seeds.
     """
+    # Millimetres from the surface, so that a cut of 1 to 30 mm thins the lung evenly.
     depth = -_distance(volume_like(inside.astype(np.uint8), work))
     for cut_mm in np.arange(1.0, 31.0, 1.5):
         parts = sitk.RelabelComponent(sitk.ConnectedComponent(depth > cut_mm))

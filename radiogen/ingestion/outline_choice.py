@@ -37,7 +37,7 @@ class OutlineChoice(Settings):
 
 def choose_named(
     names: Sequence[str],
-    asked: str | None,
+    wanted: str | None,
     rule: str | None,
     what: str,
     hint: str,
@@ -48,7 +48,7 @@ def choose_named(
 
     Args:
         names: What the file calls its structures.
-        asked: A name, or a pattern of the whole name; several may match, each is a tumour.
+        wanted: A name, or a pattern of the whole name; several may match, each is a tumour.
         rule: The pattern of the cohort.
         what: File and kind of structure, for messages.
         hint: The option that chooses.
@@ -66,16 +66,16 @@ def choose_named(
     ([1], 'the only one whose name says tumour')
     """
     listed = _listed(names, numbers)
-    for pattern, reason in ((asked, "as asked"), (rule, "by the rule of the cohort")):
+    for pattern, reason in ((wanted, "as asked"), (rule, "by the rule of the cohort")):
         if pattern is None:
             continue
         matching = _matching(names, pattern)
         if matching:
             return matching, reason
         # A rule that matches nothing does not fall back to the next one.
-        whose = "" if pattern is asked else ", the rule of the cohort"
+        whose = "" if pattern is wanted else ", the rule of the cohort"
         wrong = f"none matches {pattern!r}{whose}, there are {listed}"
-        raise OutlineError(what, wrong, f"{'correct' if pattern is asked else 'choose with'} {hint}")
+        raise OutlineError(what, wrong, f"{'correct' if pattern is wanted else 'choose with'} {hint}")
     if len(names) == 1:
         return [0], "the only one"
     likely = [i for i, n in enumerate(names) if LOOKS_LIKE_TUMOUR.search(n) and not LOOKS_LIKE_NODE.search(n)]
@@ -107,12 +107,12 @@ def choose_segments(segments: Sequence[Segment], choice: OutlineChoice, what: st
     Raises:
         OutlineError: None is chosen; numbers and names are listed.
     """
-    asked = choice.segment if choice.segment is not None else choice.roi
+    wanted = choice.segment if choice.segment is not None else choice.roi
     numbers, labels = [one.number for one in segments], [one.label for one in segments]
-    if asked is not None and asked.isdecimal():
-        if int(asked) in numbers:
-            return [numbers.index(int(asked))], "as asked"
-        wrong = f"none has the number {asked}, there are {_listed(labels, numbers)}"
+    if wanted is not None and wanted.isdecimal():
+        if int(wanted) in numbers:
+            return [numbers.index(int(wanted))], "as asked"
+        wrong = f"none has the number {wanted}, there are {_listed(labels, numbers)}"
         raise OutlineError(what, wrong, "correct --segment")
     hint = "--segment NAME, NUMBER or largest"
-    return choose_named(labels, asked, choice.rule.segment, what, hint, numbers=numbers)
+    return choose_named(labels, wanted, choice.rule.segment, what, hint, numbers=numbers)

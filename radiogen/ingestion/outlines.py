@@ -48,7 +48,7 @@ class LesionLabels:
 def read_lesions(
     path: Path, kind: str, ct: sitk.Image, choice: OutlineChoice, reference: CtReference | None = None
 ) -> LesionLabels:
-    """Read an outline and lay it on a CT.
+    """Read an outline and bring it onto the grid of a CT.
 
     Args:
         path: The outline file.
@@ -158,6 +158,7 @@ def _rtstruct(
         decisions += [f"RTSTRUCT: {roi.name}: {line}" for line in filled.decisions]
         if roi.left_out:
             decisions.append(f"RTSTRUCT: {roi.name}: {roi.left_out} points or open lines left out")
+        # Structures that only touch stay two lesions; they are joined only where they share voxels.
         parts.append(StructureMask(roi.name, filled.inside))
     return _add_decisions(label_lesions(parts, ct, path), decisions)
 
@@ -232,12 +233,7 @@ def _lidc(path: Path, ct: sitk.Image, choice: OutlineChoice, reference: CtRefere
 
 
 def _reading(one: NoduleReading) -> dict[str, Any]:
-    return {
-        "reader": one.reader,
-        "nodule": one.nodule,
-        "volume_ml": round(one.volume_ml, 4),
-        **one.ratings,
-    }
+    return {"reader": one.reader, "nodule": one.nodule, "volume_ml": round(one.volume_ml, 4), **one.ratings}
 
 
 def _mask_file(path: Path, ct: sitk.Image, choice: OutlineChoice) -> LesionLabels:

@@ -51,11 +51,8 @@ def plan_cases(
         TableError: A clinical table was given and names none of the patients.
     """
     if clinical and not any(source.patient in clinical for source in sources):
-        raise TableError(
-            options.clinical or (card and card.clinical_table),
-            f"names none of the {len(sources)} patients",
-            "check its column of ids",
-        )
+        wrong = f"names none of the {len(sources)} patients"
+        raise TableError(options.clinical or (card and card.clinical_table), wrong, "check its column of ids")
     choice = OutlineChoice(
         roi=options.roi,
         segment=options.segment,

@@ -51,11 +51,8 @@ class SeriesFilter:
             there = sorted({one.slices[0].kernel or "none given" for one in selected})
             selected = [one for one in selected if pattern.search(one.slices[0].kernel)]
             if not selected:
-                raise SeriesError(
-                    where,
-                    f"no kernel matches {self.kernel!r}, there are {', '.join(there)}",
-                    "correct --kernel",
-                )
+                wrong = f"no kernel matches {self.kernel!r}, there are {', '.join(there)}"
+                raise SeriesError(where, wrong, "correct --kernel")
         if self.contrast is not None:
             selected = [one for one in selected if one.slices[0].has_contrast == self.contrast]
             if not selected:

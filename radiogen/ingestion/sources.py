@@ -89,11 +89,11 @@ def find_sources(
     kinds: Sequence[OutlineKind] = (),
     progress: Progress = no_progress,
 ) -> FoundSources:
-    """Look through a file or folder for CT scans and outlines.
+    """Search a file or folder for CT scans and outlines.
 
     Args:
         source: DICOM folder, volume file, or folder of volume files.
-        cases: Where cases will be written; not looked into. The index of a large tree is kept there.
+        cases: Where cases will be written; not searched. The index of a large tree is kept there.
         options: Which outline and series to take.
         kinds: Kinds of outlines in the order of preference.
         progress: Called with the headers read.
@@ -113,6 +113,7 @@ def find_sources(
     volumes = [path for path in tree.files if is_volume_file(path)]
     if tree.slices:
         patients = gather_patients(tree)
+        # Counted and shown: an outline without its CT is often a forgotten folder.
         strangers = sum(not belongs_to_any(outline, patients) for outline in tree.outlines)
         left_out = {"outline of a CT that is not here": strangers, "volume file beside DICOM": len(volumes)}
         ignored = {**tree.ignored, **{kind: count for kind, count in left_out.items() if count}}

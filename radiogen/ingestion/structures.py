@@ -84,17 +84,17 @@ def read_reference(path: Path, outline: OutlineFile | None, series_uid: str | No
 def _choose(path: Path, outline: OutlineFile | None, series_uid: str | None) -> tuple[Patient, Series]:
     found = [(patient, one) for patient in gather_patients(find_dicom(path)) for one in patient.series]
     if series_uid is not None:
-        asked = [pair for pair in found if series_uid in (pair[1].uid, pair[1].name)]
+        matching = [pair for pair in found if series_uid in (pair[1].uid, pair[1].name)]
     elif outline is not None and len(found) > 1:
-        asked = [pair for pair in found if pair[1].uid in outline.series_uids]
+        matching = [pair for pair in found if pair[1].uid in outline.series_uids]
     else:
-        asked = found
-    if len(asked) != 1:
-        wrong = f"holds {len(found)} CT series, {len(asked)} of them could be meant"
+        matching = found
+    if len(matching) != 1:
+        wrong = f"holds {len(found)} CT series, {len(matching)} of them could be meant"
         raise SeriesError(path, wrong, "choose with --series UID, radiogen ingest --list shows them")
-    if asked[0][0].problem is not None:
-        raise asked[0][0].problem
-    return asked[0]
+    if matching[0][0].problem is not None:
+        raise matching[0][0].problem
+    return matching[0]
 
 
 @dataclass(frozen=True)
@@ -159,14 +159,14 @@ def _mask_file(path: Path, reference: ReferenceGrid | None) -> LabelMap:
 
 
 def _rois(
-    path: Path, reference: ReferenceGrid, asked: str | None, decisions: list[str]
+    path: Path, reference: ReferenceGrid, wanted: str | None, decisions: list[str]
 ) -> Iterator[_LabelledStructure]:
     rois = [(n, roi) for n, roi in enumerate(read_rtstruct(path), start=1) if roi.drawn]
     if not rois:
         raise OutlineError(path, "holds no closed contours", "give an RTSTRUCT that is drawn")
-    if asked is not None:
+    if wanted is not None:
         names = [roi.name for _, roi in rois]
-        rois = [rois[i] for i in choose_named(names, asked, None, f"{path}: ROI", "--roi PATTERN")[0]]
+        rois = [rois[i] for i in choose_named(names, wanted, None, f"{path}: ROI", "--roi PATTERN")[0]]
     for number, roi in rois:
         drawn = contours_of(roi, path)
         decisions += check_frame(roi.frame_uid, drawn.planes, reference.grid, reference.names, path)
@@ -180,13 +180,13 @@ def _rois(
 
 
 def _segments(
-    path: Path, reference: ReferenceGrid, asked: str | None, decisions: list[str]
+    path: Path, reference: ReferenceGrid, wanted: str | None, decisions: list[str]
 ) -> Iterator[_LabelledStructure]:
     seg = read_seg(path)
     grid, names = reference.grid, reference.names
     segments = list(seg.segments)
-    if asked is not None:
-        taken, _ = choose_segments(segments, OutlineChoice(segment=asked), f"{path}: segment")
+    if wanted is not None:
+        taken, _ = choose_segments(segments, OutlineChoice(segment=wanted), f"{path}: segment")
         segments = [segments[i] for i in taken]
     for segment in segments:
         try:

@@ -130,6 +130,7 @@ def is_case_source(path: Path) -> bool:
 def _case(root: Path, row: dict[str, str]) -> Case:
     case_id = row["case_id"]
     folder = (root / row["ct"]).parent if row["ct"] else root / case_id
+    # A manifest from elsewhere must not lead out of its folder.
     if root.resolve() not in folder.resolve().parents:
         raise CaseError(root / MANIFEST, f"case {case_id} lies outside the folder", "use relative paths")
     return Case(case_id, row["patient_id"], folder, row["cohort"], row["split"], row["egfr"])
@@ -150,16 +151,16 @@ def read_manifest(cases: Path) -> list[dict[str, str]]:
         if missing:
             raise CaseError(path, f"has no column {missing[0]}", f"needed are {', '.join(MANIFEST_COLUMNS)}")
         rows = [{key: value or "" for key, value in row.items() if key} for row in reader]
-    seen: set[str] = set()
+    known_ids: set[str] = set()
     for row in rows:
         case_id = row["case_id"]
-        if not CASE_ID.fullmatch(case_id) or case_id in seen:
+        if not CASE_ID.fullmatch(case_id) or case_id in known_ids:
             raise CaseError(
                 path, f"case_id {case_id!r} is not usable or comes twice", "make ids unique words"
             )
         if row["egfr"] not in EGFR_VALUES:
             raise CaseError(path, f"egfr {row['egfr']!r} of {case_id}", "write mutant, wildtype or nothing")
-        seen.add(case_id)
+        known_ids.add(case_id)
     return rows
 
 

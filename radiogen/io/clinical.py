@@ -53,7 +53,7 @@ def read_clinical(path: Path, mapping: Path | ClinicalMapping | None = None) -> 
 
     Known are the headers of NSCLC-Radiogenomics, of a radiogen manifest, and the plain column names; a YAML
     mapping (`columns: {egfr: EGFR_result}`, `values: {egfr: {L858R: mutant}}`) adds others. Rows of one
-    patient are joined, an empty cell giving way to a filled one.
+    patient are joined, a filled cell before an empty one.
 
     Args:
         path: CSV or Parquet table.
@@ -83,6 +83,7 @@ def read_clinical(path: Path, mapping: Path | ClinicalMapping | None = None) -> 
     joined = _join_rows(path, table)
     for name in NUMBERS:
         joined[name] = pd.to_numeric(joined[name].replace("", np.nan)).astype(float)
+    # Published tables leave the pack-years of never-smokers empty or "N/A".
     never = (joined["smoking"] == "never") & joined["pack_years"].isna()
     joined.loc[never, "pack_years"] = 0.0
     return joined
@@ -163,10 +164,7 @@ def _join_rows(path: Path, table: pd.DataFrame) -> pd.DataFrame:
         for name in CLINICAL_COLUMNS:
             values = sorted(set(rows[name]) - {""})
             if len(values) > 1:
-                raise TableError(
-                    path,
-                    f"patient {patient} has the {name} {values[0]} and {values[1]}",
-                    "correct the rows so that they agree",
-                )
+                wrong = f"patient {patient} has the {name} {values[0]} and {values[1]}"
+                raise TableError(path, wrong, "correct the rows so that they agree")
             table.loc[rows.index, name] = values[0] if values else ""
     return table.drop_duplicates("patient_id").reset_index(drop=True)

@@ -83,11 +83,8 @@ def check_inside(index: Points, ct: sitk.Image, source: Path) -> None:
     over = np.maximum(-0.5 - index, index - (np.array(ct.GetSize()) - 0.5))
     if np.any(over > allowed):
         distance = float((np.maximum(over, 0) * np.array(ct.GetSpacing())).max())
-        raise OutlineError(
-            source,
-            f"lies outside the CT by {distance:.1f} mm",
-            "give the outline of this CT, or the whole CT",
-        )
+        wrong = f"lies outside the CT by {distance:.1f} mm"
+        raise OutlineError(source, wrong, "give the outline of this CT, or the whole CT")
 
 
 def check_frame(
@@ -238,6 +235,7 @@ def _usual_step(heights: Points, slice_mm: float) -> float:
     gaps = np.round(np.diff(heights) * slice_mm, 1)
     if len(gaps) < 2:
         return 1.0
+    # The commonest gap; it must occur twice, or two planes alone would set the thickness.
     values, counts = np.unique(gaps, return_counts=True)
     usual, count = float(values[np.argmax(counts)]), int(counts.max())
     if count < 2 or usual > THICKEST_MM or abs(usual - slice_mm) <= SAME_PLANE_MM:
@@ -251,6 +249,7 @@ def _nearest_planes(heights: Points, step: float, slices: int) -> dict[int, list
     runs = np.split(np.arange(len(heights)), np.flatnonzero(np.diff(heights) > MISSING * step) + 1)
     for run in runs:
         low, high = heights[run[0]] - step / 2, heights[run[-1]] + step / 2
+        # Rounded, so that a height of half a slice does not depend on the last bit.
         first, behind = (int(np.ceil(round(float(height), 3))) for height in (low, high))
         for k in range(max(first, 0), min(behind, slices)):
             distance = np.round(np.abs(heights[run] - k), 3)
@@ -277,6 +276,7 @@ def _gaps(heights: Points, step: float, inside: BoolArray, ct: sitk.Image) -> li
 def _fill(plane: _Plane, size: tuple[int, int], counts: _ContourCounts) -> tuple[BoolArray, float]:
     """Return one plane of contours by exclusive or: pixels, and the area of the polygons in square pixels."""
     inside = np.zeros(size[::-1], dtype=bool)
+    # Equal to a micrometre of a pixel: the same contour written twice.
     contours = {np.round(corners, 3).tobytes(): corners for corners in plane.contours}
     counts.doubled += len(plane.contours) - len(contours)
     kept: list[tuple[FilledPolygon, float]] = []

@@ -70,8 +70,8 @@ def _check_place(path: Path) -> None:
         except ValueError:
             values = np.array([np.nan])
         if not np.isfinite(values).all() or (key.startswith(b"Element") and values.min() <= 0):
-            what, shown = key.decode(), text.decode(errors="replace")[:40]
-            raise VolumeError(path, f"has {what} = {shown}", "correct its header or export it again")
+            name, shown = key.decode(), text.decode(errors="replace")[:40]
+            raise VolumeError(path, f"has {name} = {shown}", "correct its header or export it again")
 
 
 @contextmanager

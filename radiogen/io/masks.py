@@ -41,6 +41,7 @@ def mask_on_grid(
         return _on_grid(mask, ct), []
     if not is_dicom:
         _check_has_place(mask, ct, source)
+    # Checked on the mask itself: resampling would cut off in silence what lies outside.
     points = _ends_mm(labels != 0, mask)
     check_numbers(points, source)
     check_inside(indices_of(points, ct), ct, source)
@@ -48,6 +49,7 @@ def mask_on_grid(
     before, after = (int(array_of(m).astype(bool).sum()) * voxel_ml(m) for m in (mask, resampled))
     if after == 0:
         raise OutlineError(source, "is too small to meet a voxel of the CT", "draw it on the CT")
+    # A small label may fall between the centres of the CT, which must not go unnoticed.
     lost = sorted(set(np.unique(labels)) - set(np.unique(array_of(resampled))))
     moved = abs(after - before) > 0.001 * before
     decisions = []

@@ -113,6 +113,7 @@ def _read_voxels(file: Any, header: NiftiHeader) -> npt.NDArray[Any]:
     count = int(np.prod(header.size, dtype=np.int64))
     stored = read_exactly(file, count * header.dtype.itemsize).view(header.dtype)
     file.read(BLOCK)  # gzip compares its checksum when it comes to the end
+    # ITK takes native byte order only.
     native = header.dtype.newbyteorder("=")
     return stored.astype(native, copy=False)
 
@@ -190,9 +191,11 @@ def _header_bytes(volume: sitk.Image, dtype: np.dtype[Any], scale: float) -> byt
     header.set_data_shape(volume.GetSize())
     affine = affine_of(volume).astype(np.float32) + np.float32(0)  # no negative zeros
     header.set_sform(affine, SCANNER)
+    # Both forms alike, so that readers of either agree; the qform is less exact in single precision.
     header.set_qform(affine, SCANNER)
     header.set_xyzt_units("mm")
     header.set_slope_inter(scale, 0.0)
+    # 348 bytes of header and 4 that announce no extension.
     header["vox_offset"] = 352
     return bytes(header.binaryblock) + bytes(4)  # no extensions follow
 

@@ -91,6 +91,7 @@ def _raw_header(file: IO[bytes], path: Path) -> Any:
         raise VolumeError(path, "cannot be read as a volume, it is no NIfTI file", HINT)
     if len(block) < length:
         raise VolumeError(path, "is truncated", "copy it again")
+    # check=False: nibabel would repair some damage in silence.
     header = getattr(nibabel, FIRST_BYTES[length])(block, endianness=order, check=False)
     magic = bytes(header["magic"])[:3]
     if magic != MAGIC[length]:
@@ -149,13 +150,11 @@ def _affine(header: Any, size: tuple[int, int, int], path: Path) -> tuple[FloatA
         except VolumeError:
             if sform is None:
                 raise
+    # As in nibabel and FSL.
     affine = sform if sform is not None else qform
     if affine is None:
-        raise VolumeError(
-            path,
-            "does not say where the patient lies: qform_code and sform_code are 0",
-            "convert it from DICOM again, for example with dcm2niix",
-        )
+        wrong = "does not say where the patient lies: qform_code and sform_code are 0"
+        raise VolumeError(path, wrong, "convert it from DICOM again, for example with dcm2niix")
     decisions = []
     if sform is not None and qform is not None:
         apart = _corners_apart(sform, qform, size)
@@ -247,11 +246,9 @@ def upright_grid(path: Path, size: Sequence[int], axes_mm: FloatArray, origin_mm
     moved = np.abs((direction - cosines) * spacing * (np.array(size) - 1)).sum(axis=1)
     moved_mm = float(np.linalg.norm(moved))
     if moved_mm > MOST_MOVED * spacing.min():
-        raise VolumeError(
-            path,
-            f"has sheared axes: made perpendicular, its corners would move by {moved_mm:.1f} mm",
-            "resample it to upright axes, for example with nibabel.processing.resample_to_output",
-        )
+        wrong = f"has sheared axes: made perpendicular, its corners would move by {moved_mm:.1f} mm"
+        hint = "resample it to upright axes, for example with nibabel.processing.resample_to_output"
+        raise VolumeError(path, wrong, hint)
     moved_note = (f"axes made perpendicular, corners moved by at most {moved_mm:.2f} mm",)
     return UprightGrid(
         size=(int(size[0]), int(size[1]), int(size[2])),

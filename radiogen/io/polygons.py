@@ -62,6 +62,7 @@ def fill_polygon(corners: Points, size: tuple[int, int]) -> FilledPolygon:
         corners: (column, row) in pixels, shape (n, 2).
         size: Columns and rows of the image; what lies outside is cut off.
     """
+    # Rounded, so that a corner on a pixel centre does not depend on the last bit of a transform.
     x, y = np.round(corners, 6).T
     left, right = (int(np.clip(np.ceil(v), 0, size[0])) for v in (x.min(), x.max()))
     top, bottom = (int(np.clip(np.ceil(v), 0, size[1])) for v in (y.min(), y.max()))
@@ -74,6 +75,7 @@ def fill_polygon(corners: Points, size: tuple[int, int]) -> FilledPolygon:
         column = np.clip(np.ceil(cut), left, right).astype(np.int64) - left
         crossings += np.bincount((row - top) * width + column, minlength=len(crossings))
     odd = (crossings.reshape(shape[0], width)[:, :-1] & 1).astype(bool)
+    # A pixel is inside if the edges left of it number odd.
     return FilledPolygon((left, top), np.logical_xor.accumulate(odd, axis=1))
 
 

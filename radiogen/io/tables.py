@@ -37,11 +37,8 @@ def read_text_table(path: Path) -> pd.DataFrame:
     _check_header(path, header)
     for number, row in enumerate(rows[1:], start=2):
         if row and len(row) != len(header):
-            raise TableError(
-                path,
-                f"row {number} has {len(row)} cells, the header {len(header)}",
-                "quote cells that hold the separator, or copy the file again",
-            )
+            wrong = f"row {number} has {len(row)} cells, the header {len(header)}"
+            raise TableError(path, wrong, "quote cells that hold the separator, or copy the file again")
     return pd.DataFrame([row for row in rows[1:] if row], columns=header, dtype=str)
 
 

@@ -68,7 +68,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """Return what `save_tensors` was told about the tensors of a file.
+    """Read what stands beside the tensors of a file: `about` of `save_tensors`.
 
     Raises:
         PruningError: The file is missing or damaged, or says nothing.

@@ -133,12 +133,7 @@ def _spaces(grid: ChestSize) -> tuple[Space, Space]:
 
 
 def _draw_lungs(
-    hu: FloatArray,
-    space: Space,
-    lungs: FloatArray,
-    traits: Traits,
-    blood_hu: float,
-    rng: np.random.Generator,
+    hu: FloatArray, space: Space, lungs: FloatArray, traits: Traits, blood_hu: float, rng: np.random.Generator
 ) -> None:
     """Draw lung tissue, denser towards the back, with emphysema in smokers, vessels and bronchi."""
     air = float(rng.normal(-868, 14)) + 0.45 * space.y
@@ -165,11 +160,7 @@ def _draw_lungs(
 
 
 def _points(
-    space: Space,
-    lungs: FloatArray,
-    where: npt.NDArray[np.int64],
-    count: int,
-    rng: np.random.Generator,
+    space: Space, lungs: FloatArray, where: npt.NDArray[np.int64], count: int, rng: np.random.Generator
 ) -> npt.NDArray[np.float64]:
     """Draw random voxel centres (x, y, z), shape (count, 3)."""
     k, j, i = np.unravel_index(rng.choice(where, count), lungs.shape)

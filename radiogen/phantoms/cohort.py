@@ -142,6 +142,7 @@ def ensure_phantoms(
     if out.is_dir() and record_path(out).is_file():
         hint = "take its --patients, --seed and --spacing, or another folder"
         raise OutputError(out, "holds another cohort", hint)
+    # An earlier run was stopped: its DICOM may be incomplete and is written anew.
     if (out / UNFINISHED).is_file():
         shutil.rmtree(out / DICOM, ignore_errors=True)
     _check_empty(out / DICOM)

@@ -35,9 +35,9 @@ class PhantomStudy:
     seed: int
     traits: Traits
 
-    def uid(self, what: str) -> UID:
+    def uid(self, name: str) -> UID:
         """Return the UID of one thing of this study; other seeds, patients and things have others."""
-        return generate_uid(entropy_srcs=["radiogen phantom", f"{self.seed}/{self.traits.number}/{what}"])
+        return generate_uid(entropy_srcs=["radiogen phantom", f"{self.seed}/{self.traits.number}/{name}"])
 
     @cached_property
     def _draws(self) -> tuple[int, int, int, int]:
@@ -77,13 +77,13 @@ class PhantomStudy:
         return f"1000.000000-outline-{self.uid('outline series')[-5:]}"
 
 
-def new_object(study: PhantomStudy, sop_class: UID, what: str, modality: str, series: UID) -> Dataset:
+def new_object(study: PhantomStudy, sop_class: UID, name: str, modality: str, series: UID) -> Dataset:
     """Return a data set with its file header and what it has to say about patient, study and series.
 
     Args:
         study: Whose it is.
         sop_class: The kind of object.
-        what: What it is within the study; gives its SOPInstanceUID.
+        name: What it is within the study; gives its SOPInstanceUID.
         modality: DICOM modality.
         series: SeriesInstanceUID.
     """
@@ -91,7 +91,7 @@ def new_object(study: PhantomStudy, sop_class: UID, what: str, modality: str, se
     item.file_meta = FileMetaDataset()
     item.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     item.file_meta.MediaStorageSOPClassUID = item.SOPClassUID = sop_class
-    item.file_meta.MediaStorageSOPInstanceUID = item.SOPInstanceUID = study.uid(what)
+    item.file_meta.MediaStorageSOPInstanceUID = item.SOPInstanceUID = study.uid(name)
     item.Modality, item.SeriesInstanceUID = modality, series
     traits = study.traits
     item.PatientID, item.PatientName = traits.patient_id, f"PHANTOM^{traits.number:03d}"
@@ -135,6 +135,7 @@ def make_seg(chest: Chest, study: PhantomStudy, slices: Sequence[Dataset]) -> Da
     )
     from pydicom.sr.codedict import codes
 
+    # Readers that pick a segment by a name like "tumour" fail on these, as on the published ones.
     label = "Heart" if study.traits.number % 4 == 1 else "Tissue"
     kind = codes.SCT.Heart if label == "Heart" else codes.SCT.Tissue
     description = SegmentDescription(1, label, codes.SCT.Tissue, kind, SegmentAlgorithmTypeValues.MANUAL)
@@ -239,8 +240,8 @@ def _outside_circle(chest: Chest) -> npt.NDArray[np.bool_]:
     return np.asarray(np.hypot(x, y[:, None]) > CIRCLE * columns * dx / 2)
 
 
-def _new_ct(study: PhantomStudy, what: str, image_type: list[str]) -> Dataset:
-    item = new_object(study, CTImageStorage, what, "CT", study.uid("ct series"))
+def _new_ct(study: PhantomStudy, name: str, image_type: list[str]) -> Dataset:
+    item = new_object(study, CTImageStorage, name, "CT", study.uid("ct series"))
     item.ImageType = image_type
     item.Manufacturer, item.ManufacturerModelName = "RADIOGEN", "PHANTOM"
     item.SeriesDescription, item.ConvolutionKernel, item.KVP = study.description, study.kernel, "120"

@@ -36,9 +36,9 @@ class Traits:
         return self.egfr if self.egfr_known else ""
 
 
-def rng_for(seed: int, number: int, what: str) -> np.random.Generator:
+def rng_for(seed: int, number: int, purpose: str) -> np.random.Generator:
     """Return the random generator of one part of one patient, independent of every other part and patient."""
-    return np.random.default_rng([seed, number, *what.encode()])
+    return np.random.default_rng([seed, number, *purpose.encode()])
 
 
 def is_mutant(seed: int, number: int) -> bool:

@@ -72,6 +72,7 @@ def vessel_share(space: Space, trees: list[VesselTree]) -> FloatArray:
         inner = tree.parents >= 0
         starts, ends, radii = tree.nodes[tree.parents[inner]], tree.nodes[inner], tree.radii_mm[inner]
         is_thin = radii < thin
+        # Thinner than a voxel: drawn as shapes they would vanish or grow, depending on where they lie.
         _splat(share, space, starts[is_thin], ends[is_thin], radii[is_thin])
         for start, end, radius in zip(starts[~is_thin], ends[~is_thin], radii[~is_thin], strict=True):
             shape = capsule(space, start, end, float(radius))

@@ -1,1 +1,1 @@
-"""All that speaks DICOM: headers, slices, pixels, series, outlines, and the objects we write."""
+"""Reading and writing DICOM: headers, slices, pixels, series, outlines, and the objects we write."""

@@ -177,6 +177,7 @@ class _Worker:
             is_late.set()
             process.kill()
 
+        # Reading from the pipe cannot time out by itself; killing the decoder ends it.
         timer = Timer(SECONDS, end)
         timer.start()
         try:
@@ -206,8 +207,10 @@ def serve() -> None:
     from pydicom.pixels.utils import pixel_array
 
     answers = os.fdopen(os.dup(1), "wb")
+    # Native decoders print to stdout, which would break the answers.
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
+    # A damaged header can ask for any amount of memory.
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
     warnings.simplefilter("ignore")
     for line in sys.stdin:

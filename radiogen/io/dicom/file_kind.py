@@ -33,10 +33,7 @@ from radiogen.io.dicom.slice_header import (
     whole_number,
 )
 
-ENHANCED_CT = (
-    "1.2.840.10008.5.1.4.1.1.2.1",
-    "1.2.840.10008.5.1.4.1.1.2.2",
-)  # the second converted from slices
+ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")  # the second is converted
 RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
 SEG = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # the second holds labels
 MOST_BYTES = 4_000_000_000  # of a file that is read whole: larger than any outline
@@ -100,20 +97,21 @@ def looks_like_dicom(head: bytes) -> bool:
 
 def _facts(path: Path, file: BinaryIO) -> FileFacts:
     head = file.read(2048)
+    # LIDC readings are no DICOM, but lie among the slices.
     if is_lidc_xml(head):
         uid = lidc_series_uid(path)
         return FileFacts(outline=OutlineFile(path, "lidc-xml", series_uids=frozenset({uid} - {""})))
     if looks_like_dicom(head):
         return _dicom_facts(path, file, head)
+    # A name is no proof of DICOM, but a file of such a name that is none is damaged, not foreign.
     if path.suffix.lower() in (".dcm", ".dicom", ".ima"):
         return FileFacts(damage="does not start like DICOM" if head else "is empty")
     return FileFacts(ignored="not DICOM")
 
 
 def _dicom_facts(path: Path, file: BinaryIO, head: bytes) -> FileFacts:
-    certain = (
-        head[128:132] == b"DICM"
-    )  # else the first bytes may be DICOM by chance, and errors prove nothing
+    # Without the mark the first bytes may be like DICOM by chance, and an error proves nothing.
+    certain = head[128:132] == b"DICM"
     try:
         stream = _inflated(file, head)
         stream.seek(0)
@@ -139,6 +137,7 @@ def _inflated(file: BinaryIO, head: bytes) -> BinaryIO:
     whole = file.read()
     start = 132 + 12 + int.from_bytes(whole[140:144], "little")  # behind the file meta group
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    # Inflated in parts and thrown away, only to measure: a small file may hold a thousand times its size.
     size, rest = 0, whole[start:]
     while rest and not inflater.eof:
         size += len(inflater.decompress(rest, 1 << 24))
@@ -274,6 +273,7 @@ def _name_of(sop_class: str, modality: str) -> str:
     ):
         if part in name:
             return kind
+    # Modality comes from the file: only letters and digits of it reach a message.
     known = {"PT": "PET", "SR": "structured report"}
     return known.get(modality, f"{modality if modality.isalnum() else 'other'} DICOM")
 

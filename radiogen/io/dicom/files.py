@@ -110,6 +110,7 @@ class HeaderIndex:
         }
         if len(facts) < INDEX_FROM:
             return
+        # Without a time stamp, so that the same tree gives the same index.
         content = _CONTENT.dump_json(_Content(SCHEMA, self._entries))
         with whole_file(self._path) as draft:
             draft.write_bytes(gzip.compress(content, compresslevel=1, mtime=0))
@@ -159,8 +160,8 @@ def find_dicom(
     """Read the header of every file below a folder; links to folders and hidden files are not followed.
 
     Args:
-        folder: Where to look, at any depth.
-        leave_out: A folder below it that is not looked into.
+        folder: Searched at any depth.
+        leave_out: A folder below it that is not searched.
         index: What an earlier crawl of this folder found; files of the same size and time are not read again.
             Is brought up to date.
         progress: Called with the headers read and the files in all.
@@ -219,6 +220,7 @@ def walk_files(folder: Path, leave_out: Path | None = None) -> Iterator[Path]:
         SeriesError: A folder cannot be opened.
     """
     for here, folders, names in os.walk(folder, onerror=_refuse_folder):
+        # Sorted, since the order of the file system would decide between equal series.
         folders[:] = sorted(
             name
             for name in folders

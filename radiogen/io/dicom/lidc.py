@@ -130,6 +130,7 @@ def _reader_outline(reader: int, nodule: ElementTree.Element) -> ReaderOutline:
         texts = {name: _text(rated, name) for name in RATINGS}
         ratings = {name: int(text) for name, text in texts.items() if re.fullmatch("[0-9]", text)}
     name = _text(nodule, "noduleID")
+    # Nodules under 3 mm are marked by one point and have no ratings.
     if polygons and all(len(one.corners) == 1 for one in polygons) and not ratings:
         column, row = polygons[0].corners[0].tolist()
         return ReaderOutline(reader, name, ratings, (), (column, row, polygons[0].z_mm))
@@ -206,17 +207,10 @@ def find_nodules(annotations: LidcFile, ct: sitk.Image, agreement: float, source
     Raises:
         OutlineError: The CT is not axial, or a nodule that enough readers outlined leaves it.
     """
-    direction = np.array(ct.GetDirection())
-    if (
-        not np.allclose(np.abs(direction[[0, 4, 8]]), 1.0, atol=1e-3)
-        or np.linalg.det(direction.reshape(3, 3)) < 0
-    ):
-        raise OutlineError(
-            source, "counts pixels of axial DICOM slices, which this CT has not", "give the DICOM series"
-        )
+    _check_axial(ct, source)
     drawn = [outline for outline in annotations.outlines if outline.polygons]
     _check_amount(drawn, source)
-    filled = [_voxels_of(reading, ct, source) for reading in drawn]
+    filled = [_voxels_of(outline, ct, source) for outline in drawn]
     needed = max(1, int(np.ceil(agreement * annotations.readers - 1e-9)))
     nodules = []
     by_few, twice = 0, 0  # nodules that too few readers agree on, that one reader outlined twice
@@ -231,9 +225,8 @@ def find_nodules(annotations: LidcFile, ct: sitk.Image, agreement: float, source
             by_few += 1
             continue
         twice += len(by_reader) < len(group)
-        _check_slices(
-            agreed, ct, source
-        )  # what too few drew may lie elsewhere; half a nodule is a wrong truth
+        # What too few drew may lie elsewhere; half a nodule would be a wrong truth.
+        _check_slices(agreed, ct, source)
         nodules.append(Nodule(agreed, tuple(_reading(drawn[i], filled[i], ct) for i in group)))
     nodules.sort(key=lambda nodule: -len(nodule.voxels))
     small = tuple(_small(one, ct) for one in annotations.outlines if one.point)
@@ -241,6 +234,12 @@ def find_nodules(annotations: LidcFile, ct: sitk.Image, agreement: float, source
         f"LIDC: {len(nodules)} nodules where at least {needed} of {annotations.readers} readers agree, "
         "a reader who did not outline it counts as not agreeing"
     ]
+    decisions += _left_out(by_few, twice, len(small))
+    return LidcNodules(tuple(nodules), small, tuple(decisions))
+
+
+def _left_out(by_few: int, twice: int, small: int) -> list[str]:
+    decisions = []
     if by_few:
         decisions.append(f"LIDC: {by_few} nodules that fewer readers agree on left out")
     if twice:
@@ -249,9 +248,18 @@ def find_nodules(annotations: LidcFile, ct: sitk.Image, agreement: float, source
         )
     if small:
         decisions.append(
-            f"LIDC: {len(small)} readings of nodules under 3 mm, which are points, are not in the mask"
+            f"LIDC: {small} readings of nodules under 3 mm, which are points, are not in the mask"
         )
-    return LidcNodules(tuple(nodules), small, tuple(decisions))
+    return decisions
+
+
+def _check_axial(ct: sitk.Image, source: Path) -> None:
+    """Refuse a CT with turned or flipped rows: LIDC counts pixels, not millimetres."""
+    direction = np.array(ct.GetDirection()).reshape(3, 3)
+    is_axial = np.allclose(np.abs(np.diag(direction)), 1.0, atol=1e-3)
+    if not is_axial or np.linalg.det(direction) < 0:
+        wrong = "counts pixels of axial DICOM slices, which this CT has not"
+        raise OutlineError(source, wrong, "give the DICOM series")
 
 
 def _check_amount(outlines: Sequence[ReaderOutline], source: Path) -> None:
@@ -283,6 +291,7 @@ def _voxels_of(outline: ReaderOutline, ct: sitk.Image, source: Path) -> VoxelInd
     flat = [np.zeros(0, dtype=np.int64)]
     for k, polygons in slices.items():
         plane = np.zeros((rows, columns), dtype=bool)
+        # Holes last, since they cut what the other contours filled.
         for polygon in sorted(polygons, key=lambda one: one.is_hole):
             _draw(plane, polygon)
         flat.append(np.flatnonzero(plane) + k * rows * columns)
@@ -301,9 +310,7 @@ def _slice_of(polygon: Polygon, ct: sitk.Image, source: Path) -> int:
     over = np.maximum(-polygon.corners, polygon.corners - (size - 1)).max(axis=0)
     if (over > EDGE_VOXELS).any():
         raise OutlineError(
-            source,
-            f"lies outside the CT by {(over * spacing).max():.1f} mm",
-            "give the series it belongs to",
+            source, f"lies outside the CT by {(over * spacing).max():.1f} mm", "give the series it belongs to"
         )
     return k
 

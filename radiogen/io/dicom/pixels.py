@@ -41,7 +41,7 @@ class HuCounts:
             (self.lossy, "slices were once compressed with loss"),
             (self.inverted, "slices are MONOCHROME1: shown inverted, their HU are taken as stored"),
         )
-        return [f"{count} {what}" for count, what in sentences if count]
+        return [f"{count} {sentence}" for count, sentence in sentences if count]
 
 
 def stored_numbers(slices: Sequence[SliceFile]) -> Generator[npt.NDArray[Any], None, None]:
@@ -111,6 +111,7 @@ def convert_to_hu(stored: npt.NDArray[Any], storage: StoredPixels, counts: HuCou
         same = stored.view(np.int16) if stored.itemsize == 2 else stored.astype(np.int16)
         np.add(same, np.int16(intercept), out=out)
     else:
+        # A damaged slope gives infinite values, which are clipped and counted below.
         with np.errstate(over="ignore"):
             exact = stored.astype(np.float64) * slope + intercept
         whole = np.rint(exact)
@@ -147,6 +148,7 @@ def _padding(
     """Return the pixels from the padding value to its limit; None where there are none to believe."""
     if not storage.padding:
         return None
+    # PixelPaddingRangeLimit may lie on either side of PixelPaddingValue.
     ends = sorted(_as_stored(value, storage) for value in storage.padding)
     hu = [end * slope + intercept for end in (ends[0], ends[-1])]
     if any(_BODY_HU[0] < value < _BODY_HU[1] for value in hu) or (hu[0] < 0) != (hu[1] < 0):

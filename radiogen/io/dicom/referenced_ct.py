@@ -61,7 +61,7 @@ class ReferencedCt:
         sop_class: The kind of its images.
         slices: In any order.
         identity: The elements on patient and study that objects get.
-        is_lossy: Whether the CT was compressed with loss, which what is made from it must say.
+        is_lossy: Whether the CT was compressed with loss, which derived objects must state.
     """
 
     study_uid: str
@@ -112,6 +112,7 @@ def read_scan(series: Series) -> ReferencedCt:
     """
     first = series.slices[0]
     sop_class, identity = _header(first.path)
+    # highdicom and PACS viewers refer to single slices by UID; frames of one file have only one.
     if any(one.frame for one in series.slices) or sop_class != CT_IMAGE:
         wrong = "is no CT of single slices, DICOM output cannot refer to it"
         raise SeriesError(series.folder, wrong, "take --format nifti")
@@ -190,7 +191,7 @@ def make_reproducible(item: Dataset, date: str, time: str, dimensions: str) -> N
     """Replace the times and UIDs that highdicom takes from the clock and at random.
 
     Args:
-        item: What highdicom made.
+        item: An object of highdicom.
         date: DA.
         time: TM.
         dimensions: DimensionOrganizationUID.

@@ -47,6 +47,7 @@ def read_rtstruct(path: Path) -> list[Roi]:
             dataset = read_whole(path)
             drawn = {int(one.ReferencedROINumber): one for one in dataset.get("ROIContourSequence") or ()}
             frames = [one.get("FrameOfReferenceUID") for one in dataset.get(_FRAMES) or ()]
+            # A ROI without a frame of reference gets the only one there is; of several none.
             frame = str(frames[0] or "") if len(frames) == 1 else ""
             return [
                 _roi(one, drawn.get(int(one.ROINumber)), frame) for one in dataset.StructureSetROISequence
@@ -107,6 +108,7 @@ def _stored(contour: Dataset) -> bytes:
 
 
 def _numbers(stored: bytes) -> Points:
+    # One call in C; what it does not take whole is read number by number.
     numbers = np.fromstring(stored, sep="\\") if stored.isascii() else np.zeros(0)
     count = stored.count(b"\\") + 1
     if len(numbers) != count:  # something in between that C does not read as a number

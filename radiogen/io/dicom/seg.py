@@ -192,6 +192,7 @@ def _read_frames(seg: SegFile, number: int, places: list[FramePosition]) -> tupl
 def _by_highdicom(seg: "Segmentation", number: int) -> list[Frame]:
     """Return the slices of highdicom's volume that are not empty."""
     volume = seg.get_volume(segment_numbers=[number], rescale_fractional=True)
+    # Of fractional segments half of the maximum counts, as in the tolerant reader.
     inside = volume.array[..., 0] >= 0.5
     between_slices, column, row = volume.affine[:3, :3].T  # array order: slice, row, column
     spacing = float(np.linalg.norm(row)), float(np.linalg.norm(column))
@@ -243,6 +244,7 @@ def _stack_frames(frames: Sequence[Frame], ct: sitk.Image, source: Path) -> tupl
         OutlineError: The frames do not form one grid, or two at one place differ.
     """
     normal = _normal(frames[0].axes, source)
+    # Frames may be flipped one by one.
     frames = [_turned_like(frame, frames[0], source) for frame in frames]
     heights = np.array([float(frame.position_mm @ normal) for frame in frames])
     lowest = frames[int(np.argmin(heights))]

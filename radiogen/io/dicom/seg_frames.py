@@ -98,6 +98,7 @@ def check_claims(dataset: Dataset) -> None:
     if meta.get("TransferSyntaxUID") == ExplicitVRBigEndian:
         raise ValueError("it is big endian, which no SEG is")
     held, needed = len(dataset.PixelData) * 8, frames * pixels * int(dataset.BitsAllocated)
+    # A compressed frame can be a few bytes for any size.
     if frames * pixels > MOST_PIXELS and is_compressed(dataset):
         raise ValueError(f"it claims {frames} frames of {dataset.Rows} x {dataset.Columns} pixels")
     if held < needed and not is_compressed(dataset):
@@ -106,6 +107,7 @@ def check_claims(dataset: Dataset) -> None:
 
 def _segment_number(group: Dataset, shared: Dataset, numbers: Sequence[int]) -> int:
     found = functional_group("SegmentIdentificationSequence", group, shared).get("ReferencedSegmentNumber")
+    # Where a file has one segment, its frames need not name it.
     if found is None and len(numbers) == 1:
         return numbers[0]
     if found is None:

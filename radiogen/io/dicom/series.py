@@ -134,6 +134,7 @@ def _tell_apart(slices: Sequence[SliceFile]) -> list[tuple[Sequence[SliceFile], 
     if not whole.is_doubled and (len(whole.places) < 3 or whole.is_even):
         return [(slices, "")]
     marks = MARKS if whole.is_doubled else RECONSTRUCTION_MARKS
+    # One mark first, then pairs: the simplest difference that explains the volumes is taken.
     for count in (1, 2):
         for names in combinations(marks, count):
             parts = _parted(slices, names)
@@ -228,6 +229,7 @@ def check_series(series: Series, rules: SeriesRules) -> SliceStack:
     stack = series.stack
     if len(stack.places) < 2:
         raise SeriesError(series.folder, "holds a CT of one slice", "give the whole series")
+    # What was not scanned for two slices cannot be guessed, whatever the rules allow.
     is_too_wide = float(np.diff(stack.heights_mm).max()) > widest_gap(stack)
     if not stack.is_even and (rules.gaps == "refuse" or is_too_wide):
         raise refuse_gaps(series.folder, stack)
@@ -239,11 +241,8 @@ def check_series(series: Series, rules: SeriesRules) -> SliceStack:
 def _check_memory(series: Series, grid: EvenGrid) -> None:
     gigabytes = 2e-9 * float(np.prod(grid.size, dtype=float))
     if gigabytes > MOST_OF_MEMORY * memory_gb():
-        raise SeriesError(
-            series.folder,
-            f"makes a volume of {gigabytes:.0f} GB, the machine has {memory_gb():.0f} GB of memory",
-            "take a coarser series, or a larger machine",
-        )
+        wrong = f"makes a volume of {gigabytes:.0f} GB, the machine has {memory_gb():.0f} GB of memory"
+        raise SeriesError(series.folder, wrong, "take a coarser series, or a larger machine")
 
 
 def _check_corners(series: Series, voxels: HuArray) -> None:
@@ -260,6 +259,7 @@ def _read_places(stack: SliceStack, counts: HuCounts) -> Iterator[HuArray]:
     files = [item for place in stack.places for item in place]
     with closing(stored_numbers(files)) as stored:
         for place in stack.places:
+            # Doubled files are dropped only if their voxels are equal, whatever their UIDs.
             first = _hu(next(stored), place[0], counts)
             for other in place[1:]:
                 if not np.array_equal(first, _hu(next(stored), other, HuCounts())):
@@ -287,6 +287,7 @@ def _doubts(stack: SliceStack) -> list[str]:
     """Return what the headers say against the slices being the whole scan without gaps."""
     doubts = []
     numbers = sorted(place[0].instance or 0 for place in stack.places)
+    # A slice missing at an end leaves no gap: only numbers that start late tell of it.
     if numbers[0] > 1 and numbers[-1] - numbers[0] == len(numbers) - 1:
         doubts.append(f"instance numbers start at {numbers[0]}: slices may be missing at an end")
     frames = {place[0].frame_uid for place in stack.places} - {""}

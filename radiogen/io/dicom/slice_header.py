@@ -208,6 +208,7 @@ def stored_pixels(header: Dataset, rescale: Dataset, offset: int) -> StoredPixel
     samples = whole_number(header, "SamplesPerPixel") or 1
     if samples != 1:
         raise DamagedHeaderError(f"holds colour ({samples} samples a pixel), no CT")
+    # Other depths exist in the standard, but no CT has them.
     if allocated not in (8, 16, 32) or not 0 < stored <= allocated:
         raise DamagedHeaderError(f"stores {stored} of {allocated} bits, which no CT does")
     padding = [whole_number(header, key) for key in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
@@ -239,6 +240,7 @@ def native_offset(header: Dataset, stream: BinaryIO, file_size: int, frame: int)
     start = stream.tell()
     head = stream.read(12)
     stream.seek(start)
+    # The tag of PixelData, then its length; explicit syntaxes have four bytes of VR between them.
     big = syntax == BIG_ENDIAN
     if head[:4] != (b"\x7f\xe0\x00\x10" if big else b"\xe0\x7f\x10\x00"):
         raise DamagedHeaderError("is truncated: its pixel data ends early or is missing")
@@ -271,6 +273,7 @@ def values_of(header: Dataset, key: str) -> tuple[Any, ...]:
     element: Any = header.get_item(_TAGS[key]) if key in _TAGS else None
     if isinstance(element, RawDataElement) and isinstance(element.value, bytes):
         if key in _BINARY:
+            # Headers of a tree are tens of thousands: converting each element by pydicom would dominate.
             order: Literal["little", "big"] = "little" if element.is_little_endian else "big"
             return (int.from_bytes(element.value[:4], order),) if element.value else ()
         text = element.value.decode("latin-1").strip("\0 ")

@@ -82,6 +82,7 @@ def order_slices(slices: Sequence[SliceFile]) -> SliceStack:
     axes = _axes(slices[0])
     positions = np.array([item.position_mm for item in slices])
     heights = positions @ axes[2]
+    # Path and frame break ties, so that doubled slices come in the same order in every run.
     order = sorted(range(len(slices)), key=lambda i: (heights[i], slices[i].path, slices[i].frame))
     gaps = np.diff(heights[order])
     usual = _usual(gaps[gaps > _NO_GAP_MM])
@@ -129,6 +130,7 @@ def check_alike(folder: Path, slices: Sequence[SliceFile]) -> None:
     """
     first = slices[0]
     row, column = np.array(first.orientation).reshape(2, 3)
+    # Cosines are written with few digits: 1 % off unit length is rounding, not a skewed scan.
     lengths = np.linalg.norm([row, column], axis=1)
     if abs(float(row @ column)) > TURNED or np.abs(lengths - 1).max() > 1e-2:
         raise SeriesError(
@@ -136,19 +138,15 @@ def check_alike(folder: Path, slices: Sequence[SliceFile]) -> None:
         )
     for item in slices:
         if item.patient != first.patient:
-            raise SeriesError(
-                folder,
-                f"one series holds two patients ({first.name} and {item.name})",
-                "separate the patients, one folder each",
-            )
+            wrong = f"one series holds two patients ({first.name} and {item.name})"
+            raise SeriesError(folder, wrong, "separate the patients, one folder each")
         spacing_differs = not np.allclose(item.pixel_spacing_mm, first.pixel_spacing_mm, rtol=SAME_SIZE)
         if item.size != first.size or spacing_differs:
-            raise SeriesError(
-                item.path.with_name(item.name),
+            wrong = (
                 f"has {item.size} pixels of {item.pixel_spacing_mm} mm, {first.name} {first.size} of "
-                f"{first.pixel_spacing_mm} mm",
-                "keep one reconstruction in the folder",
+                f"{first.pixel_spacing_mm} mm"
             )
+            raise SeriesError(item.path.with_name(item.name), wrong, "keep one reconstruction in the folder")
         if not are_parallel(item, first):
             raise SeriesError(
                 item.path, f"is turned against {first.name}", "keep one orientation in the folder"
@@ -160,6 +158,7 @@ def refuse_gaps(folder: Path, stack: SliceStack) -> SeriesError:
     gaps, usual = np.diff(stack.heights_mm), stack.usual_mm
     hint = ", or ingest it with --gaps resample to interpolate" if gaps.max() <= widest_gap(stack) else ""
     z = [place[0].position_mm[2] for place in stack.places]
+    # A gap of a whole number of steps is a missing slice; anything else is uneven spacing.
     steps = np.rint(gaps / usual)
     missing = np.flatnonzero((steps >= 2) & (np.abs(gaps / usual - steps) <= EVEN * steps))
     if len(missing):
@@ -238,6 +237,7 @@ def even_grid(stack: SliceStack) -> EvenGrid:
     shifts = None
     if not stack.is_upright:
         pixels = stack.shifts_mm / np.array(first.pixel_spacing_mm)
+        # Counted from the leftmost and uppermost slice, so that no shift is negative.
         start = np.floor(pixels.min(axis=0))
         room = np.ceil(pixels.max(axis=0) - start).astype(int)
         origin = origin + (start * np.array(first.pixel_spacing_mm)) @ stack.axes[:2]
@@ -271,13 +271,14 @@ def fill_grid(slices: Iterable[HuArray], grid: EvenGrid, out: HuArray) -> None:
 
     Args:
         slices: HU in the order of the stack, shape (rows, columns) of the scanner.
-        grid: What `even_grid` made of the stack.
+        grid: The grid of the stack, from `even_grid`.
         out: Receives HU, shape (planes, rows, columns) of the grid.
     """
     plane = 0
     below: HuArray | None = None
     height_below = 0.0
     for hu, height in zip(_shifted(slices, grid), grid.heights, strict=True):
+        # Two slices at a time are in memory; a plane within EVEN of a slice is that slice, unmixed.
         while plane < len(out) and plane <= height + EVEN:
             if abs(height - plane) <= EVEN or below is None:
                 out[plane] = hu

@@ -48,9 +48,9 @@ class Outlines:
     scan: ReferencedCt
     are_lesions: bool = True
 
-    def uid(self, what: str) -> UID:
+    def uid(self, name: str) -> UID:
         """Return the UID of something of these outlines: the same content gives the same UID."""
-        return derived_uid(what, self._content)
+        return derived_uid(name, self._content)
 
     @cached_property
     def planes(self) -> list[int]:
@@ -109,6 +109,7 @@ def write_dicom(item: Dataset, path: Path) -> None:
 
 def set_identity(item: Dataset, scan: ReferencedCt) -> None:
     """Give an object the patient and study of its scan, and nothing else of them."""
+    # From a list of elements, never by copying a header: private elements can name the patient.
     for name in (*IDENTITY, "PatientIdentityRemoved", "DeidentificationMethod", "SpecificCharacterSet"):
         if name in scan.identity:
             setattr(item, name, scan.identity.get(name))

@@ -118,6 +118,7 @@ def _contour(
     if under is not None:
         contour.ContourImageSequence = [_image(scan, under.uid)]
     contour.ContourGeometricType, contour.NumberOfContourPoints = "CLOSED_PLANAR", len(corners)
+    # Corners of pixels lie half a pixel before their centres.
     points = (
         grid.TransformContinuousIndexToPhysicalPoint((column - 0.5, row - 0.5, float(k)))
         for column, row in corners

@@ -124,9 +124,9 @@ def make_sr(outlines: Outlines, lesions: Sequence[LesionMeasurement], seg: Datas
     """Return the measurements of each lesion, tied to its segment.
 
     Args:
-        outlines: What `seg` was made from.
+        outlines: The lesions in `seg`.
         lesions: Their measurements.
-        seg: What `make_seg` made.
+        seg: The SEG of these outlines, from `make_seg`.
     """
     from highdicom.sr import Comprehensive3DSR, MeasurementReport, ObservationContext, ObserverContext
     from highdicom.sr import DeviceObserverIdentifyingAttributes as Device

@@ -86,30 +86,26 @@ def _unpack(source: Path, folder: Path) -> None:
                 )
             if any(member.flag_bits & 1 for member in members):
                 raise SeriesError(source, "is encrypted", _BY_HAND)
+            # Names inside an archive are never used as paths: "../" would lead out of the folder.
             folders: dict[PurePosixPath, Path] = {}
-            left = MOST_BYTES
+            bytes_left = MOST_BYTES
             for n, member in enumerate(members, start=1):
                 parent = PurePosixPath(member.filename).parent
                 home = folders.setdefault(parent, folder / f"folder-{len(folders) + 1:05d}")
-                left -= _unpack_one(archive, member, home / f"member-{n:06d}", left)
-                if left < 0:
-                    raise SeriesError(
-                        source,
-                        f"unpacks to more than {MOST_BYTES >> 30} GiB",
-                        "give it in parts, or unpacked",
-                    )
-            if left == MOST_BYTES:
-                raise SeriesError(
-                    source,
-                    f"holds no CT: none of its {len(members)} files is DICOM",
-                    "give a zip of DICOM, or volume files as they are",
-                )
+                # Sizes in the index of an archive may lie: bytes are counted as they come out.
+                bytes_left -= _unpack_one(archive, member, home / f"member-{n:06d}", bytes_left)
+                if bytes_left < 0:
+                    wrong = f"unpacks to more than {MOST_BYTES >> 30} GiB"
+                    raise SeriesError(source, wrong, "give it in parts, or unpacked")
+            if bytes_left == MOST_BYTES:
+                wrong = f"holds no CT: none of its {len(members)} files is DICOM"
+                raise SeriesError(source, wrong, "give a zip of DICOM, or volume files as they are")
     except _UNREADABLE as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise SeriesError(source, f"cannot be unpacked: {reason}", "copy it again, or " + _BY_HAND) from error
 
 
-def _unpack_one(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, left: int) -> int:
+def _unpack_one(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, bytes_left: int) -> int:
     """Write one member if it starts like DICOM or a LIDC reading; the number of bytes written."""
     with archive.open(member) as file:
         block = file.read(2048)
@@ -118,7 +114,7 @@ def _unpack_one(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path,
         target.parent.mkdir(exist_ok=True)
         written = 0
         with target.open("wb") as out:
-            while block and written <= left:
+            while block and written <= bytes_left:
                 out.write(block)
                 written += len(block)
                 block = file.read(_BLOCK)
