@@ -167,7 +167,7 @@ def test_overlapping_structures_do_not_fit_one_mask(ct, tmp_path):
 def test_what_would_not_be_found_again_takes_no_place(ct, mask, tmp_path, kind, monkeypatch):
     out = tmp_path / f"out{ENDINGS[kind]}"
     out.write_bytes(b"an earlier result")
-    which = "_volume_again" if kind == "nifti" else "_dicom_again"
+    which = "_read_volume" if kind == "nifti" else "_read_dicom"
     true = getattr(module, which)
 
     def shifted(*given):
