@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from radiogen.errors import OtherRankError, PruningError, RadiogenError
 
@@ -119,34 +119,29 @@ def broadcast_state(model: "nn.Module") -> None:
 def share_of_rank(batches: Iterable[T]) -> Iterable[T]:
     """Return the mini-batches of this rank: every n-th; all of them where there is one rank.
 
-    Only those are read from what has a length and an index.
+    Only those are read from what has a length and an index. An iterator is taken for the share already: what
+    one rank takes from it, others cannot.
 
     Raises:
         PruningError: While they are read, if none is left for this rank.
     """
-    return batches if world_size() == 1 or isinstance(batches, Iterator) else _Share(batches)
+    return batches if world_size() == 1 or isinstance(batches, Iterator) else _own(batches)
 
 
-class _Share(Generic[T]):
-    """The mini-batches of one rank, which can be read more than once."""
-
-    def __init__(self, batches: Iterable[T]) -> None:
-        self._batches = batches
-
-    def __iter__(self) -> Iterator[T]:
-        own: Iterable[T]
-        if isinstance(self._batches, Sized) and hasattr(self._batches, "__getitem__"):
-            indexed = cast(Any, self._batches)
-            own = (indexed[number] for number in range(rank(), len(self._batches), world_size()))
-        else:
-            own = itertools.islice(self._batches, rank(), None, world_size())
-        is_empty = True
-        for batch in own:
-            is_empty = False
-            yield batch
-        if is_empty:
-            wrong = f"has fewer mini-batches than the {world_size()} processes"
-            raise PruningError("scoring set", wrong, "give more samples")
+def _own(batches: Iterable[T]) -> Iterator[T]:
+    own: Iterable[T]
+    if isinstance(batches, Sized) and hasattr(batches, "__getitem__"):
+        indexed = cast(Any, batches)
+        own = (indexed[number] for number in range(rank(), len(batches), world_size()))
+    else:
+        own = itertools.islice(batches, rank(), None, world_size())
+    is_empty = True
+    for batch in own:
+        is_empty = False
+        yield batch
+    if is_empty:
+        wrong = f"has fewer mini-batches than the {world_size()} processes"
+        raise PruningError("scoring set", wrong, "give more samples")
 
 
 def _group() -> Any:
