@@ -125,6 +125,7 @@ class _Run:
         first = ImageEpoch(self.train, training, plan.seed, training.epochs)
         warm_up(self.network, first, classification_loss, warm, self.rng)
         about, masks = (_about_dense(self.network), {}) if plan.criterion == DENSE else self._prune()
+        # Tested after the last epoch: the best one would be chosen on the test images.
         losses = train_classifier(self.network, self.train, training, masks, plan.seed)
         result = {
             **asdict(plan),

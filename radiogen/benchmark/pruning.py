@@ -64,6 +64,7 @@ def accuracy_table(results: Results, masks_of: Callable[[RunPlan], WeightMasks])
         row: Row = dict.fromkeys(COLUMNS)
         row |= {"criterion": criterion, "control": control, "sparsity": sparsity, "seeds": len(own)}
         row |= {"accuracy_mean": mean(values), "accuracy_sd": sample_deviation(values)}
+        # A collapse is a result: without such runs, criteria that cause them would look better than they are.
         row["collapsed_runs"] = sum(bool(results[plan]["collapsed"]) for plan in own)
         against = criterion if control else REFERENCE
         if criterion != DENSE and key != (REFERENCE, "", sparsity):
@@ -75,6 +76,7 @@ def accuracy_table(results: Results, masks_of: Callable[[RunPlan], WeightMasks])
 def _compare(
     results: Results, own: Sequence[RunPlan], against: str, masks_of: Callable[[RunPlan], WeightMasks]
 ) -> Row:
+    # Runs of one seed share weights, warm-up, scored images and mini-batches: compare them seed by seed.
     pairs = [(plan, RunPlan(against, "", plan.sparsity, plan.seed)) for plan in own]
     pairs = [(plan, other) for plan, other in pairs if other in results]
     if not pairs:

@@ -271,6 +271,8 @@ def _costs(
     bench: SegmentationBench, done: Sequence[Variant], learn: int, path: Path, device: str, progress: Progress
 ) -> list[Row]:
     """Return one row for each variant: the costs of the network of its first seed, unless measured."""
+    # Times never have the same bytes twice, so they stand apart from the results, which a benchmark that was
+    # killed ends with to the byte. The network of the first seed stands for all: their widths are the same.
     firsts = {own[0].name: key for key, own in _by_variant(done).items()}
     folders = {name: bench.runs / name / "model" for name in firsts}
     options = {"models": {name: model_hash(folder) for name, folder in folders.items()}, "device": device}

@@ -165,6 +165,7 @@ def plan_download(rows: Sequence[SeriesRow], out: Path) -> DownloadPlan:
 
 
 def _is_whole(row: SeriesRow, folder: Path) -> bool:
+    # Bytes are enough: nothing gets its final name before its MD5 was compared.
     sizes = [path.stat().st_size for path in _files(folder)]
     return len(sizes) == row.files and sum(sizes) == row.bytes
 

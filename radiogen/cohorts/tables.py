@@ -200,7 +200,7 @@ def _write_features(settled: SettledRun, failures: Sequence[Failure], progress: 
 
 
 def _remove_result(table: Path) -> None:
-    """Remove a table; its record goes first, since a record without its result is never taken for done."""
+    """Remove a table, its record first: without one, a table does not count as done."""
     record_path(table).unlink(missing_ok=True)
     table.unlink(missing_ok=True)
 
