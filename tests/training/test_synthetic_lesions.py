@@ -144,9 +144,9 @@ def test_sizes_follow_what_is_asked_for(patch):
 
 @pytest.mark.parametrize("sigma", [0.45, 0.7])
 def test_noise_is_measured_back(sigma):
-    from radiogen.training.synthetic_shapes import Noise
+    from radiogen.training.synthetic_shapes import NoiseModel
 
-    made = draw_noise(SHAPE, Noise(20.0, (sigma, sigma, sigma)), np.random.default_rng(0))
+    made = draw_noise(SHAPE, NoiseModel(20.0, (sigma, sigma, sigma)), np.random.default_rng(0))
     found = measure_noise(50 + made)
     assert 15 < found.hu < 21
     assert found.sigma_voxels == pytest.approx((sigma,) * 3, abs=0.08)
