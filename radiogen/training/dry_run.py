@@ -188,6 +188,7 @@ def _time_steps(
     enough = MOST_STEPS * settings.training.batch_size * settings.training.accumulate * world_size()
     lungs_only = tuple(name for name in settings.training.lungs_only_cohorts if name == case.cohort)
     of_one_case = {"workers": 0, "cohort_draws": {}, "lungs_only_cohorts": lungs_only}
+    # Workers would hide the time of drawing; other cohorts have no case here.
     training = settings.training.model_copy(update=of_one_case)
     dataset = PatchDataset([case] * enough, settings.preprocessing, training, seed)
     network.to(device).train()

@@ -33,12 +33,10 @@ from radiogen.training.settings import RunSettings, TrainingSettings
 from radiogen.training.step import TrainingStep, learning_rate, make_optimizer
 from radiogen.training.validation import validate
 
-CHECKPOINT, METRICS_LINES, PICTURE, EVENTS = (
-    "checkpoint.safetensors",
-    "metrics.jsonl",
-    "progress.png",
-    "tensorboard",
-)
+CHECKPOINT = "checkpoint.safetensors"
+METRICS_LINES = "metrics.jsonl"
+PICTURE = "progress.png"
+EVENTS = "tensorboard"
 DRAW_AFTER_S = 60.0  # between pictures of epochs without a validation
 BEGIN_ANEW = "begin anew with --existing overwrite"
 Row = dict[str, Any]
@@ -96,9 +94,11 @@ class TrainingLoop:
         optimizer = make_optimizer(network, training)
         self.weights = TrainedWeights(network, optimizer, averaged_copy(network, training))
         state = self._resume()
+        # After the checkpoint is loaded: its optimizer state is masked as well.
         hold_weight_masks(network, self.weight_masks, optimizer)
         step = TrainingStep(network, optimizer, training, self.seed, self.device)
         step.scaler.load_state_dict(state.scaler or step.scaler.state_dict())
+        # Only rank 0 writes; the other ranks have no log.
         self.log = TrainingLog(self.folder, training.tensorboard) if is_rank_zero() else None
         self._write_log(state)
         self._train(batches, step, state, progress)
@@ -121,6 +121,7 @@ class TrainingLoop:
                 group["lr"] = learning_rate(training, state.epoch)
             state.losses.append(step(next(upcoming), state.epoch, state.step))
             state.step += 1
+            # Pruned weights are zero after every step, and so in the average.
             if weights.averaged:
                 weights.averaged.update_parameters(weights.network)
             if state.step == batches.steps:
@@ -165,6 +166,7 @@ class TrainingLoop:
         return sorted(all_gather(rows), key=lambda row: place[row["case_id"]])
 
     def _keep_best(self, state: TrainingState, rows: Sequence[Row]) -> None:
+        # The epoch is chosen on the held-out cases, so their figures flatter; the model card says so.
         dice = mean(row["dice"] for row in rows)
         if not self.settings.training.patience:
             return
@@ -260,7 +262,8 @@ class TrainingLog:
         if self.events:
             self.events.close()
             for path in (self.folder / EVENTS).glob("events.out.tfevents.*"):
-                path.rename(path.with_name("events.out.tfevents.training"))  # it named this machine
+                # TensorBoard puts the name of the machine into the name of the file.
+                path.rename(path.with_name("events.out.tfevents.training"))
 
     def _draw(self, state: TrainingState) -> None:
         self.drawn_at = time.monotonic()
@@ -322,6 +325,7 @@ class TrainedWeights:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return everything in one dictionary, named `part/name`."""
+        # The best weights are part of the checkpoint, not a file beside it: one rename, one state.
         parts: dict[str, Mapping[str, Tensor]] = {"network": self.network.state_dict(), "best": self.best}
         if self.averaged:
             parts["averaged"] = self.averaged.state_dict()

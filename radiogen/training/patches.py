@@ -241,6 +241,7 @@ class PatchDataset(Dataset[Patch]):
         zoom: float | None = None,
     ) -> PatchSource:
         """Draw a warp and a position, around a lesion or over lung, and sample the case there once."""
+        # Two streams: the position does not depend on how much the warp has drawn.
         warp_rng, start_rng = rng.spawn(2)
         warp = draw_warp(shape, case.spacing_mm, self.training.augmentation, warp_rng, zoom)
         if label is not None:

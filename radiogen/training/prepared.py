@@ -127,6 +127,7 @@ def _prepare_one(case: Case, settings: Preprocessing, cache: Path) -> PreparedCa
     for path in (case.ct_path, case.lungs_path):
         if not path.is_file():
             raise CaseError(path, "is missing", "ingest the case again")
+    # The name of the cached file holds what it was made from, so that another input never finds it.
     files = [case.ct_path, case.lungs_path, *([case.lesion_path] if case.has_lesion else [])]
     key = short_hash(settings.model_dump_json() + "".join(file_sha256(path) for path in files))
     path = cache / f"{case.case_id}-{key}.safetensors"
@@ -172,7 +173,8 @@ def _write(case: Case, settings: Preprocessing, path: Path) -> dict[str, Any]:
     outline = case.lesion() if case.has_lesion else None
     sample = to_network_grid(case.ct(), case.lungs(), outline, settings)
     shape = sample.ct.GetSize()[::-1]
-    lesion, near = np.zeros(shape, np.uint8), np.zeros(shape, bool)
+    lesion = np.zeros(shape, np.uint8)
+    near = np.zeros(shape, bool)
     if outline is not None and sample.lesion is not None:
         lesion, near = array_of(sample.lesion), near_lesion(outline, sample.ct)
     lungs = array_of(sample.lungs)
@@ -230,7 +232,8 @@ def read_padded(
     on an axis on which the case is no longer than a patch it is `outside`, as the network sees it in use.
     """
     is_short = [n <= s for n, s in zip(case.shape, size, strict=True)]
-    ends = [  # the last voxel of a case may jut out of the scan and be air
+    # The last voxel of a case may jut out of the scan and be air: it is not mirrored.
+    ends = [
         n - 1 if f + s > n and not short else n
         for f, s, n, short in zip(first, shape, case.shape, is_short, strict=True)
     ]
@@ -313,6 +316,7 @@ def window_sums(
 
     A cube counts in full as soon as a window touches it.
     """
+    # Cumulative sums axis by axis: a window costs two look-ups an axis instead of its voxels.
     sums = counts.astype(np.int64)
     for axis, (start, stop) in enumerate(windows):
         total = np.cumsum(sums, axis=axis)

@@ -162,6 +162,7 @@ class TrainingStep:
         self.loss = segmentation_loss(training.dice)
         on_cuda = device.type == "cuda"
         self.amp = training.amp and (on_cuda or (device.type == "cpu" and training.amp_cpu))
+        # float16 overflows where bfloat16 does not, and so needs a scaled loss.
         self.half = torch.bfloat16 if not on_cuda or torch.cuda.is_bf16_supported() else torch.float16
         if self.amp and not on_cuda and not has_fast_bfloat16():
             raise TrainingError(
@@ -192,7 +193,8 @@ class TrainingStep:
         self._check(value.item(), "loss", epoch, number)
         self.scaler.unscale_(self.optimizer)
         norm = clip_grad_norm_(self.network.parameters(), self.training.gradient_norm)
-        if not self.scaler.is_enabled():  # the scaler skips such a step by itself, and scales down
+        # The scaler skips a step with such a gradient by itself, and lowers the scale.
+        if not self.scaler.is_enabled():
             self._check(norm.item(), "gradient", epoch, number)
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -209,7 +211,8 @@ class TrainingStep:
         samples = [(self.seed, *draw) for draw in batch.draws]
         devices = [self.device] if self.device.type == "cuda" else []
         with sample_seeds(self.network, samples), torch.random.fork_rng(devices):
-            torch.manual_seed(seed_of(*samples[0]))  # a compiled network draws from torch's own generator
+            # A compiled network draws from torch's own generator: such a step can be repeated, but not cut.
+            torch.manual_seed(seed_of(*samples[0]))
             yield
 
     def _no_sync_until(self, is_last: bool) -> AbstractContextManager[None]:

@@ -74,6 +74,7 @@ def find_task(cases: Path, settings: RunSettings, options: TrainOptions) -> Trai
     learn, held_out = choose_cases(found, options)
     settings.training.check_cohorts({case.cohort for case in learn})
     check_step_size(settings.training, learn)
+    # A fine-tuned model is measured on patients that its start has not seen either.
     known = start.patients_seen or frozenset()
     if any(case.patient_id in known for case in held_out) and options.start:
         wrong = "has seen patients that are held out here, whose figures would flatter"
@@ -141,6 +142,7 @@ def choose_cases(cases: list[Case], options: TrainOptions) -> tuple[list[Case], 
     if len(patients) < options.folds:
         wrong = f"are more than the {len(patients)} patients with an outline"
         raise ConfigError(f"--folds {options.folds}", wrong, "take fewer folds")
+    # Dealt out by patient, so that no patient is on both sides.
     order = np.random.default_rng(options.seed).permutation(len(patients))
     fold_of = {patients[patient]: place % options.folds for place, patient in enumerate(order)}
     held_out = [case for case in usable if fold_of[case.patient_id] == options.fold]

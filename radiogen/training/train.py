@@ -122,6 +122,7 @@ def train_one(
         record.decisions += [*task.left_out, *_decisions(metrics, settings)]
         record.seed, record.device = options.seed, str(device)
         record.finish(out, [out / WEIGHTS])
+        # Last: a kill before leaves the checkpoint, and the same command writes the model again.
         (out / CHECKPOINT).unlink(missing_ok=True)
     barrier()
     return TrainedModel(out, metrics, _ids(task.learn), _ids(task.held_out))
@@ -163,6 +164,7 @@ def _finished_metrics(out: Path, fingerprint: str, options: TrainOptions) -> dic
 
 def _write_model(out: Path, task: TrainingTask, metrics: dict[str, Any]) -> None:
     start, settings = task.start, task.settings
+    # A model that saw a patient may not give the features of that patient in an EGFR test fold.
     learned_from = {case.patient_id for case in task.learn}
     seen = None if start.patients_seen is None else tuple(sorted(start.patients_seen | learned_from))
     config = ModelConfig(
@@ -337,8 +339,9 @@ def _write_ensemble(folds: TrainedFolds, settings: RunSettings, record: RunRecor
     """Write metrics.json, MODEL_CARD.md and, last but for the record, ensemble.json."""
     out = folds.folder
     metrics = {"validation": folds.validation}
+    # A finished ensemble is left as it is, down to the times of its files.
     if is_done(out, record.options, [], None) and json.loads((out / METRICS).read_text("utf-8")) == metrics:
-        return  # all of it is there already
+        return
     write_json(out / METRICS, metrics)
     write_text(out / CARD, _ensemble_card(folds, settings))
     write_ensemble(out, folds.members)
