@@ -17,7 +17,7 @@ class IngestOptions(Settings):
         outline: A file (RTSTRUCT, SEG, LIDC XML, mask volume) or folder of outlines; else those found in
             the source are taken.
         clinical: Table of patients, joined by PatientID (or by the name of the volume file) before hashing.
-        clinical_mapping: YAML that says how the table names its columns.
+        clinical_mapping: YAML that maps the columns of the table.
         cohort: Name of a cohort, or the YAML card of one's own: its rule for outlines, its pseudonyms kept as
             ids, its clinical columns.
         id_from: `hash` (of PatientID and series) or `patient-id`.

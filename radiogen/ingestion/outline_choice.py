@@ -24,7 +24,7 @@ class OutlineChoice(Settings):
         roi: Name, or pattern of the whole name, of an RTSTRUCT's ROI.
         segment: Name, pattern or number of a SEG's segment, `largest`, or the label of a mask file.
         agreement: Share of the LIDC readers who must have drawn a voxel.
-        rule: What the cohort's card says, used where the two above are not given.
+        rule: The rule of the cohort's card, used where the two above are not given.
         known: What the cohort's card knows to be wrong with this outline.
     """
 

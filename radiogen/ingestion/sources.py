@@ -173,7 +173,7 @@ def _masks_by_scan(folder: Path) -> dict[str, OutlineFile]:
 
 
 def outline_of(path: Path) -> OutlineFile:
-    """Return what kind of outline a file holds, and which CT it says it belongs to.
+    """Return what kind of outline a file holds, and which CT it names.
 
     Raises:
         OutlineError: It does not exist or is no outline.

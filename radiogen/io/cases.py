@@ -23,7 +23,7 @@ EGFR_VALUES = ("mutant", "wildtype", "")
 
 @dataclass(frozen=True)
 class Case:
-    """One patient prepared for a network: where the case folder lies and what the manifest says."""
+    """One patient prepared for a network: its case folder and its row of the manifest."""
 
     case_id: str
     patient_id: str
@@ -62,7 +62,7 @@ class Case:
         return self._mask(self.lungs_path)
 
     def about(self) -> dict[str, Any]:
-        """Return what case.json says."""
+        """Return the content of case.json."""
         return read_case_json(self.folder)
 
     def _mask(self, path: Path) -> sitk.Image:

@@ -45,7 +45,7 @@ class CtReference:
 
 @dataclass(frozen=True)
 class OutlinePlane:
-    """A plane of an outline: a point of it in LPS millimetres, and the slices it says it was drawn on."""
+    """A plane of an outline: a point of it in LPS millimetres, and the slices it names as its own."""
 
     point_mm: Points
     slice_uids: tuple[str, ...]
@@ -163,9 +163,9 @@ def fill_contours(contours: Sequence[Points], ct: sitk.Image, source: Path) -> F
     """Fill the contours of one structure.
 
     Planes of contours need not lie on slices: between two planes each slice takes the nearer one, at the ends
-    a plane reaches half of their usual distance. Where planes are missing the slices stay empty, which is
-    said. No shape is interpolated. Contours of one plane are combined by exclusive or, so that one within
-    another is a hole; equal contours count once, since an exclusive or would erase them.
+    a plane reaches half of their usual distance. Where planes are missing the slices stay empty, and their
+    places are reported. No shape is interpolated. Contours of one plane are combined by exclusive or, so that
+    one within another is a hole; equal contours count once, since an exclusive or would erase them.
 
     Args:
         contours: Corners in LPS millimetres, shape (n, 3) each, finite.

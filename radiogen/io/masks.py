@@ -20,7 +20,7 @@ def mask_on_grid(
     """Bring a mask to the voxels of a CT.
 
     On another grid each voxel of the CT takes the label of the mask's voxel its centre lies in: the same rule
-    as for contours, and labels never mix. What is too small to meet a centre is said.
+    as for contours, and labels never mix. What is too small to meet a centre is reported.
 
     Args:
         mask: Labels, uint8, with its own place in space.

@@ -71,7 +71,7 @@ def read_about(path: Path) -> dict[str, Any]:
     """Read what stands beside the tensors of a file: `about` of `save_tensors`.
 
     Raises:
-        PruningError: The file is missing or damaged, or says nothing.
+        PruningError: The file is missing or damaged, or holds no `about`.
     """
     try:
         about: dict[str, Any] = _header(path)["about"]

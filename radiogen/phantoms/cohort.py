@@ -106,7 +106,7 @@ ONE_BROKEN_FROM = 4  # patients
 
 @dataclass(frozen=True)
 class PhantomPatient:
-    """One synthetic patient: the EGFR status that the table tells, and what is broken, if anything."""
+    """One synthetic patient: the EGFR status in the table, and what is broken, if anything."""
 
     patient_id: str
     egfr: str

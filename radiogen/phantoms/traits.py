@@ -32,7 +32,7 @@ class Traits:
 
     @property
     def known_egfr(self) -> str:
-        """What the clinical table tells: mutant, wildtype, or nothing."""
+        """EGFR status in the clinical table: mutant, wildtype, or nothing."""
         return self.egfr if self.egfr_known else ""
 
 

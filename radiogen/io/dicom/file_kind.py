@@ -62,7 +62,7 @@ def read_facts(path: Path) -> FileFacts:
 
 
 def read_outline_file(path: Path) -> OutlineFile:
-    """Return what one outline file says it belongs to.
+    """Read which CT an outline file names.
 
     Raises:
         SeriesError: It is neither RTSTRUCT nor DICOM SEG nor LIDC XML.

@@ -41,7 +41,7 @@ class Series:
         uid: SeriesInstanceUID.
         slices: Its files.
         part: Counts the volumes of this UID from 1; 0 if it holds only one.
-        told_apart_by: What tells this volume from the others of the UID.
+        told_apart_by: What distinguishes this volume from the others of the UID.
     """
 
     uid: str

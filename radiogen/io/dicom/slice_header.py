@@ -18,7 +18,7 @@ from pydicom.uid import UID
 
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 DEFLATED = "1.2.840.10008.1.2.1.99"  # transfer syntax: the whole data set is compressed
-# What tells volumes of one SeriesInstanceUID apart, in the order in which a split is tried.
+# What distinguishes volumes of one SeriesInstanceUID, in the order in which a split is tried.
 MARKS = (
     "matrix", "slice thickness", "kernel", "image type", "stack",
     "time point", "acquisition", "echo", "kVp", "acquisition time",
@@ -83,7 +83,7 @@ class SliceFile:
     kernel: str
     has_contrast: bool
     instance: int | None
-    marks: tuple[str, ...]  # one a name in MARKS, empty where the file says nothing
+    marks: tuple[str, ...]  # one a name in MARKS, empty where the file has none
     pixels: StoredPixels
 
     @property
@@ -94,7 +94,7 @@ class SliceFile:
 
 @dataclass(frozen=True)
 class OutlineFile:
-    """A file of outlines and the CT it says it belongs to."""
+    """A file of outlines and the CT that it names."""
 
     path: Path
     kind: str  # rtstruct, seg, lidc-xml
@@ -116,7 +116,7 @@ class FileFacts:
 
 
 class DamagedHeaderError(Exception):
-    """A header that is a CT's and cannot be used; the text says why."""
+    """A header that is a CT's and cannot be used; the text gives the reason."""
 
 
 class NotHuError(Exception):

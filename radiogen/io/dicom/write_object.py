@@ -83,7 +83,7 @@ class Outlines:
 
 
 def new_item(outlines: Outlines, sop_class: UID, modality: str) -> Dataset:
-    """Return a data set with its file header and what it says of patient, study, series and author."""
+    """Return a data set with its file header and its elements on patient, study, series and author."""
     item = Dataset()
     item.file_meta = FileMetaDataset()
     item.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian

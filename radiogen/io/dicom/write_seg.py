@@ -38,7 +38,7 @@ def make_seg(outlines: Outlines) -> Dataset:
     number_of[list(outlines.names)] = np.arange(1, len(outlines.names) + 1)
     axes = np.array(labels.GetDirection()).reshape(3, 3)[:, :2].T.ravel().tolist()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # highdicom tells of patient names that look odd, as pseudonyms do
+        warnings.simplefilter("ignore")  # highdicom warns of unusual patient names, as pseudonyms are
         item: Dataset = Segmentation(
             source_images=source_images(outlines, planes),
             pixel_array=number_of[voxels],
@@ -138,7 +138,7 @@ def make_sr(outlines: Outlines, lesions: Sequence[LesionMeasurement], seg: Datas
     )
     observer = ObserverContext(codes.DCM.Device, device)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # highdicom tells of patient names that look odd, as pseudonyms do
+        warnings.simplefilter("ignore")  # highdicom warns of unusual patient names, as pseudonyms are
         report = MeasurementReport(
             observation_context=ObservationContext(observer_device_context=observer),
             procedure_reported=CT_CHEST,
