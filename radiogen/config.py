@@ -118,3 +118,16 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         old = merged.get(key)
         merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return merged
+
+
+def data_folder(name: str) -> Path:
+    """Return the folder `data_manifests` or `models`: inside the installed package, or beside a checkout.
+
+    Raises:
+        ConfigError: It is in neither place.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package / name, package.parent / name):
+        if folder.is_dir():
+            return folder
+    raise ConfigError(f"folder {name}", "is not part of this installation", "install radiogen again")

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field, PrivateAttr, field_validator
 
-from radiogen.config import Settings, check_settings, read_yaml
+from radiogen.config import Settings, check_settings, data_folder, read_yaml
 from radiogen.errors import ConfigError
 
 OutlineKind = Literal["rtstruct", "seg", "lidc-xml", "mask"]
@@ -237,19 +237,6 @@ def compile_pattern(pattern: str, source: str) -> re.Pattern[str]:
         raise ConfigError(
             f"{source} {pattern!r}", f"is not a regular expression: {error}", "write one, such as GTV.*"
         ) from error
-
-
-def data_folder(name: str) -> Path:
-    """Return the folder `data_manifests` or `models`: inside the installed package, or beside a checkout.
-
-    Raises:
-        ConfigError: It is in neither place.
-    """
-    package = Path(__file__).resolve().parent
-    for folder in (package / name, package.parent / name):
-        if folder.is_dir():
-            return folder
-    raise ConfigError(f"folder {name}", "is not part of this installation", "install radiogen again")
 
 
 def cohort_names() -> list[str]:

@@ -2,8 +2,9 @@ import re
 
 import pytest
 
+from radiogen.config import data_folder
 from radiogen.errors import ConfigError
-from radiogen.resources import cohort_card, cohort_names, compile_pattern, data_folder
+from radiogen.resources import cohort_card, cohort_names, compile_pattern
 
 
 @pytest.mark.parametrize(

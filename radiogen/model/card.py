@@ -1,4 +1,4 @@
-"""Model cards: what a model is, in words, from what its training wrote."""
+"""Write model cards from the config and the metrics of a training."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ def model_card(
     held_out: str = "",
     chosen_by_validation: bool = False,
 ) -> str:
-    """MODEL_CARD.md of a RA-Seg: what it sees, what it was trained on, what was measured.
+    """Compose MODEL_CARD.md of a RA-Seg: its input, its training data, its measured results.
 
     Args:
         config: The model's config.
@@ -61,7 +61,7 @@ def model_card(
 
 
 def validation_lines(metrics: Mapping[str, Any], chosen_by_validation: bool) -> list[str]:
-    """Mean Dice of the epoch that was kept, by prior and prompt.
+    """List the mean Dice of the epoch that was kept, by prior and prompt.
 
     Args:
         metrics: `validation` rows, and `kept_epoch`; the last one if it says none.

@@ -1,4 +1,4 @@
-"""A model for other programs: ONNX, TorchScript or a MONAI bundle, each compared with torch once written."""
+"""Export a model for other programs: ONNX, TorchScript or a MONAI bundle, each compared with torch."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ from radiogen.provenance import RunRecord, new_folder, whole_file
 
 ExportTarget = Literal["onnx", "torchscript", "monai-bundle"]
 ENDINGS: dict[str, tuple[str, ...]] = {"onnx": (".onnx",), "torchscript": (".pt", ".ts"), "monai-bundle": ()}
-WINDOWS = 2  # that answers are compared on, each with a prior of its own
+WINDOWS = 2  # on which the logits are compared, each with a prior of its own
 
 
 @dataclass(frozen=True)
-class Exported:
-    """What was written, for which windows (D, H, W), and how far its answers lie from torch's at most."""
+class ExportedModel:
+    """An exported file or folder, its window size (D, H, W), and its largest differences from torch."""
 
     out: Path
     size: tuple[int, ...]
@@ -38,11 +38,15 @@ class Exported:
     probability_apart: float
 
 
-def export_model(folder: Path, out: Path, to: ExportTarget, size: Sequence[int] | None = None) -> Exported:
-    """Write a model in a form that runs without radiogen, and compare it with torch on made windows.
+def export_model(
+    folder: Path, out: Path, to: ExportTarget, size: Sequence[int] | None = None
+) -> ExportedModel:
+    """Write a model in a form that runs without radiogen, and compare it with torch on synthetic windows.
 
     ONNX and TorchScript hold the network alone: windows of HU scaled to [0, 1] and a prior in, logits out.
-    The window that slides over a case, and what becomes of the answers, stay outside.
+    The window that slides over a case stays outside. The recurrence walks over slices and is unrolled by the
+    exporters, so that the depth of a window is part of the file; height and width are fixed as well, since a
+    file that takes any plane but one depth only is a trap.
 
     Args:
         folder: Model folder.
@@ -64,7 +68,7 @@ def export_model(folder: Path, out: Path, to: ExportTarget, size: Sequence[int] 
     )
     record.model_hash, record.device = model.hash, "cpu"
     about = about_model(model, windows)
-    given = _made_windows(model, windows)
+    given = _synthetic_windows(model, windows)
     files = [out]
     try:
         if to == "monai-bundle":
@@ -87,11 +91,11 @@ def export_model(folder: Path, out: Path, to: ExportTarget, size: Sequence[int] 
         raise ModelError(folder, f"cannot be written as {to}: {why[0][:200]}", "take another form") from error
     record.decisions.append(f"differs from torch by {apart[1]:.1e} in a probability at most")
     record.finish(out, files)
-    return Exported(out, windows, *apart)
+    return ExportedModel(out, windows, *apart)
 
 
 def parse_size(text: str) -> tuple[int, ...]:
-    """D,H,W of windows as it is typed.
+    """Parse D,H,W of windows as it is typed.
 
     Raises:
         ConfigError: It is no list of numbers.
@@ -108,7 +112,7 @@ def parse_size(text: str) -> tuple[int, ...]:
 
 
 def about_model(model: Model, size: Sequence[int]) -> dict[str, Any]:
-    """What the network sees and says, for whoever calls it; of the patients it has seen, nothing."""
+    """Describe input and output of the network for its callers; nothing of the patients it has seen."""
     config = model.config.model_dump(
         mode="json", include={"preprocessing", "priors", "class_names", "threshold"}
     )
@@ -139,8 +143,8 @@ def _check(model: Model, out: Path, to: ExportTarget, size: Sequence[int]) -> No
         check_installed()
 
 
-def _made_windows(model: Model, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Windows of noise, one looked at within a box and one everywhere."""
+def _synthetic_windows(model: Model, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Make windows of noise, one with a box as prior and one with ones everywhere."""
     rng = torch.Generator().manual_seed(0)
     image = torch.rand(WINDOWS, len(model.config.preprocessing.windows), *size, generator=rng)
     prior = torch.ones(WINDOWS, 1, *size)
@@ -150,7 +154,7 @@ def _made_windows(model: Model, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 
 
 def _compare(model: Model, run: Run, given: tuple[Tensor, Tensor], out: Path) -> tuple[float, float]:
-    """The largest difference of a logit and of a probability.
+    """Return the largest difference of a logit and of a probability.
 
     Raises:
         ModelError: It is larger than that of kernels which add in another order.

@@ -10,14 +10,13 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from radiogen.config import Settings, check_settings
+from radiogen.config import Settings, check_settings, data_folder
 from radiogen.errors import ConfigError, ModelError, PruningError
 from radiogen.io.tensors import load_tensors, save_tensors
 from radiogen.model.network_input import Preprocessing
 from radiogen.model.priors import AUTO_PRIORS, PriorChoice, PriorName
 from radiogen.networks.raseg import RASeg, RASegSettings
 from radiogen.provenance import files_hash, short_hash, write_json, write_text
-from radiogen.resources import data_folder
 from radiogen.runtime import AnyPath, pick_device
 
 WEIGHTS, CONFIG, METRICS, CARD = "model.safetensors", "config.json", "metrics.json", "MODEL_CARD.md"

@@ -1,12 +1,12 @@
-"""A MONAI bundle: the network as TorchScript, and what `python -m monai.bundle run` does with it."""
+"""Write a MONAI bundle: the network as TorchScript, and the configuration of `python -m monai.bundle run`."""
 
 import json
 import warnings
 from collections.abc import Mapping
+from importlib import metadata as packages
 from pathlib import Path
 from typing import Any
 
-import monai
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -17,17 +17,17 @@ from radiogen.model.folder import Model, ModelConfig
 from radiogen.model.network_input import OVERLAP, SIGMA
 from radiogen.provenance import write_json, write_text
 
-ABOUT = "radiogen.json"  # the file within the archive that says what the network sees
+ABOUT = "radiogen.json"  # the file within the archive that describes input and output
 
 
 def write_script(
     network: nn.Module, windows: tuple[Tensor, ...], path: Path, about: Mapping[str, Any]
 ) -> None:
-    """Record a network in evaluation mode.
+    """Record a network in evaluation mode as TorchScript.
 
     Args:
         network: Its weights are written with it.
-        windows: What it is called with; their size is part of the file.
+        windows: Its inputs; their size is part of the file.
         path: The file.
         about: Stands in it as `radiogen.json`.
     """
@@ -38,7 +38,7 @@ def write_script(
 
 
 def load_script(path: Path) -> torch.jit.ScriptModule:
-    """What `write_script` wrote, on the CPU."""
+    """Load the TorchScript of `write_script` on the CPU."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch about itself
         loaded: torch.jit.ScriptModule = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
@@ -71,7 +71,7 @@ class BundleNetwork(nn.Module):
 
 
 def check_bundle(model: Model, out: Path) -> None:
-    """Refuse what a bundle cannot do.
+    """Refuse a model or a name that a bundle cannot have.
 
     Raises:
         ConfigError: The model does not keep the spacing.
@@ -103,7 +103,7 @@ def write_bundle(model: Model, given: tuple[Tensor, Tensor], folder: Path, about
 
 
 def inference(config: ModelConfig, size: list[int]) -> dict[str, Any]:
-    """configs/inference.json: one CT and one prior in, one mask on the CT's grid out."""
+    """Compose configs/inference.json: one CT and one prior in, one mask on the CT's grid out."""
     seen = [f"window_{n}" for n in range(1, len(config.preprocessing.windows) + 1)]
     scaled = [
         {
@@ -181,7 +181,7 @@ def inference(config: ModelConfig, size: list[int]) -> dict[str, Any]:
 
 
 def metadata(model: Model, size: list[int]) -> dict[str, Any]:
-    """configs/metadata.json, with what the network is given and what it is not fit for."""
+    """Compose configs/metadata.json: the inputs and outputs of the network, and its intended use."""
     config = model.config
     seen = [f"CT, {w.low_hu:g} to {w.high_hu:g} HU scaled to [0, 1]" for w in config.preprocessing.windows]
     spacing = " x ".join(f"{mm:g}" for mm in config.preprocessing.spacing_mm)
@@ -191,7 +191,7 @@ def metadata(model: Model, size: list[int]) -> dict[str, Any]:
         "schema": f"{SCHEMAS}/0.8.1/meta_schema_20220324.json",
         "version": __version__,
         "changelog": {__version__: f"exported by radiogen from the model {model.hash}"},
-        "monai_version": monai.__version__,
+        "monai_version": packages.version("monai"),
         "pytorch_version": torch.__version__.split("+")[0],
         "numpy_version": np.__version__,
         "required_packages_version": {"nibabel": "5.2", "fire": "0.5"},
@@ -233,7 +233,7 @@ def metadata(model: Model, size: list[int]) -> dict[str, Any]:
 
 
 def readme(config: ModelConfig) -> str:
-    """docs/README.md of a bundle: how it is run, and what radiogen does that it does not."""
+    """Compose docs/README.md of a bundle: how it is run, and what radiogen does beyond it."""
     spacing = " x ".join(f"{mm:g}" for mm in config.preprocessing.spacing_mm)
     return f"""# RA-Seg as a MONAI bundle
 

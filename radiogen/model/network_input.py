@@ -1,4 +1,4 @@
-"""What a network sees of a case: the lungs' box at the model's spacing, windowed and scaled."""
+"""Prepare a case for a network: the lungs' box at the model's spacing, windowed and scaled."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ class Window(Settings):
 class Preprocessing(Settings):
     """How a case becomes an array; the defaults are the published ones.
 
-    `patches` keeps the spacing and looks at pieces of `size` voxels; `squeeze`, as published,
+    `patches` keeps the spacing and takes patches of `size` voxels; `squeeze`, as published,
     presses the box of the lungs into `size` voxels, so that a voxel's size differs by patient.
 
     Attributes:
@@ -129,7 +129,7 @@ def to_network_grid(
 
 
 def lung_roi(lungs: sitk.Image, lesion: sitk.Image | None, margin_mm: float, also: Sequence[Box] = ()) -> Box:
-    """The box round the lungs, every lesion and other boxes, with a margin.
+    """Return the box round the lungs, every lesion and other boxes, with a margin.
 
     Raises:
         CaseError: The lung mask is empty.
@@ -143,7 +143,7 @@ def lung_roi(lungs: sitk.Image, lesion: sitk.Image | None, margin_mm: float, als
 
 
 def resample_ct(ct: sitk.Image, grid: sitk.Image) -> sitk.Image:
-    """A CT on another grid of the same directions, int16, smoothed first along axes whose voxels grow much.
+    """Resample a CT to another grid of the same directions, int16; smooth first where voxels grow much.
 
     It is done slab by slab along z, with the same values, so that a long CT is never held as float32.
     """
@@ -166,7 +166,7 @@ def resample_ct(ct: sitk.Image, grid: sitk.Image) -> sitk.Image:
 
 
 def _slices_round(slab: sitk.Image, ct: sitk.Image, margin: int) -> Box:
-    """The slices of a CT that a slab of another grid lies in, and `margin` more on both sides."""
+    """Return the slices of a CT that a slab of another grid lies in, and `margin` more on both sides."""
     ends = [ct.TransformPhysicalPointToContinuousIndex(corner)[2] for corner in corners_mm(slab)]
     first = max(0, int(np.floor(min(ends))) - margin)
     last = min(ct.GetSize()[2] - 1, int(np.ceil(max(ends))) + margin)
@@ -192,5 +192,5 @@ def scale_windows(hu: npt.NDArray[np.int16] | FloatArray, windows: tuple[Window,
 
 
 def to_array(sample: NetworkInput, settings: Preprocessing) -> FloatArray:
-    """The whole case as the network's array (C, D, H, W)."""
+    """Return the whole case as the network's array (C, D, H, W)."""
     return scale_windows(array_of(sample.ct), settings.windows)

@@ -1,4 +1,4 @@
-"""Networks as ONNX files: written by torch, run by onnxruntime."""
+"""Write networks as ONNX files by torch, and run them by onnxruntime."""
 
 import contextlib
 import io
@@ -17,11 +17,12 @@ from radiogen.model.backends import Run
 from radiogen.optional import require
 
 EXTRA = "onnx"
-NAMES, ANSWER = ("image", "prior"), "logits"
+NAMES = ("image", "prior")
+LOGITS = "logits"
 
 
 def check_installed() -> None:
-    """Refuse early.
+    """Refuse early where a package is missing.
 
     Raises:
         MissingPackageError: A package of the extra `onnx` is not installed.
@@ -50,7 +51,7 @@ def write_onnx(
             network,
             windows,
             input_names=NAMES,
-            output_names=[ANSWER],
+            output_names=[LOGITS],
             dynamic_shapes={name: {0: batch} for name in NAMES},
             dynamo=True,
             verbose=False,
@@ -62,7 +63,7 @@ def write_onnx(
 
 
 def load_onnx(path: Path) -> Run:
-    """The network as onnxruntime computes it, on as many threads as torch."""
+    """Load a network to be run by onnxruntime, on as many threads as torch."""
     runtime = require("onnxruntime", extra=EXTRA)
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -70,14 +71,14 @@ def load_onnx(path: Path) -> Run:
 
     def run(image: Tensor, prior: Tensor) -> Tensor:
         given = dict(zip(NAMES, (image.numpy(), prior.numpy()), strict=True))
-        return torch.from_numpy(session.run([ANSWER], given)[0])
+        return torch.from_numpy(session.run([LOGITS], given)[0])
 
     return run
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter tells of missing packages and of itself on both streams."""
+    """Silence the exporter, which writes about missing packages and itself on both streams."""
     noisy = logging.getLogger("torch.onnx")
     before = noisy.level
     noisy.setLevel(logging.ERROR)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from radiogen.config import data_folder
 from radiogen.provenance import files_hash
 from radiogen.report.reading import Row, Run, cohort_setting
-from radiogen.resources import data_folder
 
 VERB_ORDER = (
     "ingest",

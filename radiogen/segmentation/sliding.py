@@ -235,7 +235,7 @@ def network_call(network: nn.Module, device: torch.device, engine: Engine = "tor
         volumes_channels_last(network)
     elif device.type == "cpu" and engine == "torch":
         fast_cpu(network)
-    run = make_backend(engine, network, device)
+    run = network if engine == "torch" else make_backend(engine, network, device)
 
     def call(image: Tensor, prior: Tensor) -> Tensor:
         with torch.inference_mode(), torch.autocast(device.type, enabled=device.type == "cuda"):
