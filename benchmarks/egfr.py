@@ -24,12 +24,12 @@ LUNG1 = {
 }
 
 
-def told(what: str, started: float, done: EgfrTraining) -> None:
-    print(f"\n{what}: {time.perf_counter() - started:.0f} s wall")
+def print_figures(name: str, started: float, done: EgfrTraining) -> None:
+    print(f"\n{name}: {time.perf_counter() - started:.0f} s wall")
     print(f"  {done.patients} patients, {done.positives} {done.validation['positive']}")
-    for name, judged in done.validation["candidates"].items():
-        area = judged["auc"]
-        print(f"  {name}: AUC {area['value']:.3f} ({area['low']:.3f} to {area['high']:.3f})")
+    for candidate, figures in done.validation["candidates"].items():
+        area = figures["auc"]
+        print(f"  {candidate}: AUC {area['value']:.3f} ({area['low']:.3f} to {area['high']:.3f})")
     if done.permutation_p is not None:
         print(f"  p by shuffled labels {done.permutation_p:.3f}")
 
@@ -38,19 +38,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--jobs", type=int, default=2)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         started = time.perf_counter()
-        settings = EgfrSettings(inputs="clinical", jobs=given.jobs)
-        told("original clinical table", started, train_egfr(None, out / "a", given.data / ORIGINAL, settings))
+        settings = EgfrSettings(inputs="clinical", jobs=arguments.jobs)
+        print_figures(
+            "original clinical table",
+            started,
+            train_egfr(None, out / "a", arguments.data / ORIGINAL, settings),
+        )
         for classifier in ("logistic", "svc"):
             started = time.perf_counter()
-            settings = EgfrSettings(classifier=classifier, permutations=0, jobs=given.jobs, **LUNG1)
-            told(
+            settings = EgfrSettings(classifier=classifier, permutations=0, jobs=arguments.jobs, **LUNG1)
+            print_figures(
                 f"LUNG1, {classifier}, 5 x 5",
                 started,
-                train_egfr(given.data / HOSNY, out / classifier, settings=settings),
+                train_egfr(arguments.data / HOSNY, out / classifier, settings=settings),
             )
 
 

@@ -89,6 +89,7 @@ def _share_missing(table: pd.DataFrame) -> dict[str, float]:
 
 def _examine_blocks(cohort: EgfrCohort, volume_column: str) -> dict[str, Any]:
     """Return for each block of features how strongly it goes with the volume and with the hospital."""
+    # ranks, since volumes and many features are skewed
     ranks = cohort.features.rank()
     names = [name for name in ranks.columns if name != volume_column and ranks[name].nunique() > 1]
     blocks: dict[str, list[str]] = {}

@@ -79,8 +79,10 @@ class TunedClassifier(ClassifierMixin, MetaEstimatorMixin, AllowNan):  # type: i
         inner = StratifiedKFold(folds, shuffle=True, random_state=self.random_state)
         candidates = list(ParameterGrid(self.grid or {}))
         scores = [self._held_out_scores(candidate, X, labels, inner) for candidate in candidates]
+        # by AUC, which needs no threshold and does not depend on the prevalence of a fold
         best = int(np.argmax([auc(score, labels) for score in scores]))
         self.best_params_: dict[str, Any] = candidates[best]
+        # from out-of-fold scores too, since scores of fitted patients separate the classes too well
         self.slope_, self.intercept_ = _calibrate(scores[best], labels)
         self.threshold_ = youden_threshold(self._probability(scores[best]), labels)
         self.estimator_ = clone(self.estimator).set_params(**self.best_params_).fit(X, labels)
@@ -213,6 +215,7 @@ def make_classifier(
         cleaning = make_cleaning(keep_constant=uses_attention)
         blocks.append(("clinical", cleaning, slice(0, clinical)))
     if features:
+        # hospitals are aligned before the median fills gaps, else a gap would get the median of all
         first: list[tuple[str, Any]] = [("harmonise", SiteHarmonizer())] if settings.harmonise else []
         first += [] if kept is None else [("stable", KeptColumns(kept))]
         reduced: Any = Pipeline([*first, *make_cleaning().steps, ("reduce", reduction)])

@@ -96,6 +96,7 @@ def _contributions(model: EgfrModel, row: Floats, count: int) -> tuple[tuple[str
 
     An unknown input gets the median of the training patients.
     """
+    # in chunks: a thousand features would make a million cells a patient
     names = [*model.config["clinical_columns"], *model.config["feature_columns"]]
     log_odds = float(logit(_probabilities(model, row[None, :])).mean())
     shifts = np.zeros(len(row))
@@ -167,6 +168,7 @@ def classify_egfr(
     for number, (patient, row) in enumerate(zip(inputs.index, inputs.to_numpy(), strict=True), start=1):
         predictions[str(patient)] = predict_one(trained, row, abstain, explain)
         progress("classify", number, len(inputs))
+    # named rather than refused: a table may hold old and new patients
     known = sorted(set(predictions) & set(trained.config["patients_seen"]))
     if known:
         notes.append(f"the model learned from {len(known)} of these patients; their numbers are too good")

@@ -95,6 +95,7 @@ def read_cohort(features: Path | None, clinical: Path | None, settings: EgfrSett
     left_out = {str(reason): int(count) for reason, count in reasons.value_counts().items() if reason}
     if records is not None and table is not None:
         left_out["in the clinical table without features"] = int((~records.index.isin(ids)).sum())
+    # split off before anything is built, so that the negative control never becomes an input
     own = [name for name in numbers.columns if not str(name).startswith(OUTSIDE_PREFIX)]
     chosen = numbers.loc[kept, own]
     return EgfrCohort(
@@ -121,6 +122,7 @@ def _join_status(
     own = pd.Series(table.labels if table else {}, dtype=object).reindex(clinical.index)
     own = own.mask(own.isin(UNKNOWN_LABELS))
     other = clinical.mask(clinical.isin(UNKNOWN_LABELS)) if not settings.label_column else own
+    # two sources that agree confirm each other; where they differ nobody can say which is right
     clash = clinical.index[own.notna() & other.notna() & (own != other)]
     if len(clash):
         both = f"{own[clash[0]]}, elsewhere {other[clash[0]]}"
@@ -156,6 +158,7 @@ def _find_unusable(numbers: pd.DataFrame, status: pd.Series) -> pd.Series:
     if numbers.shape[1]:
         reasons[numbers.isna().all(axis=1)] = "without any feature"
     for first, later in find_twins(numbers):
+        # most likely one patient under two ids, who would stand in training and test
         if status[first] == status[later] or status[[first, later]].isna().any():
             reasons[later] = "with the very features of another patient"
         else:

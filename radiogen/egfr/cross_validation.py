@@ -201,6 +201,7 @@ def permutation_test(
     To be affordable the statistic is that of the candidate's pipeline at its first settings, in one repeat,
     with folds drawn anew for each shuffle; the true labels are treated alike, so the test is exact.
     """
+    # random parts by number: 1 permutations, 2 bootstraps, 3 and 4 hospitals, 5 shuffled features
     rng = np.random.default_rng(derive_seed(options.seed, 1))
     shuffles = [labels, *(rng.permutation(labels) for _ in range(permutations))]
     tasks = (delayed(_untuned_auc)(candidate, shuffled, folds, options) for shuffled in shuffles)
@@ -209,6 +210,7 @@ def permutation_test(
         areas.append(area)
         progress("shuffle labels", number, len(shuffles))
     null = np.array(areas[1:])
+    # rounding must not make an equal AUC a smaller one
     reached = int((null >= areas[0] - 1e-12).sum())
     return PermutationTest(areas[0], (1 + reached) / (1 + permutations), permutations, float(null.mean()))
 

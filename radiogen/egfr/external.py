@@ -102,6 +102,7 @@ def validate_external(
         )
     table = out / "predictions.csv"
     answer = classify_egfr(features, model, table, clinical, mapping, explain=0, progress=progress)
+    # patients of unknown status are predicted too, but only those of the cohort can be counted
     probabilities = np.array([answer.predictions[patient].probability for patient in cohort.patients])
     called = probabilities >= trained.config["threshold"]
     predictions = OutOfFold(probabilities[None], logit(probabilities)[None], called[None], ())
@@ -138,6 +139,7 @@ def validate_by_site(
         labels = cohort.labels[here]
         entry: dict[str, Any] = {"patients": count, "positives": int(labels.sum())}
         if site and _has_enough(labels) and _has_enough(cohort.labels[~here]):
+            # the model of the other hospitals never saw this scanner nor its share of mutants
             rng = np.random.default_rng(derive_seed(settings.seed, 3))
             within = bootstrap_auc(predictions.scores[:, here], labels, settings.bootstraps, rng)
             model = candidate.build(derive_seed(settings.seed, 4), np.flatnonzero(~here))

@@ -1,6 +1,7 @@
 """Small torch networks as scikit-learn classifiers: a perceptron, and attention over a bag of lesions."""
 
 import math
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -19,44 +20,24 @@ Weights = dict[str, Tensor]
 Shapes = dict[str, tuple[int, ...]]
 
 
+# eq and repr stay those of scikit-learn, which compares estimators by identity
+@dataclass(eq=False, repr=False)
 class TorchHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Base of the torch classifiers: AdamW on all samples at once, early stopping on an inner split.
 
     The learned weights are kept as NumPy arrays; a child names them in `weight_shapes` and computes the
     logits in `logits`. Where a class has fewer than four samples there is no split: it trains for `epochs`.
-
-    Args:
-        hidden: Width of the hidden layer.
-        dropout: Share of the hidden units left out at a step.
-        decay: Weight decay.
-        rate: Learning rate.
-        epochs: Largest number of steps.
-        patience: Steps without a better loss on the inner split before training stops.
-        random_state: Seed of start weights, dropout and split; no global state is touched.
-        device: As `radiogen.runtime.pick_device` takes it.
     """
 
+    hidden: int = 16  # width of the hidden layer
+    dropout: float = 0.2  # share of the hidden units left out at a step
+    decay: float = 0.01  # weight decay
+    rate: float = 0.01  # learning rate
+    epochs: int = 200  # largest number of steps
+    patience: int = 20  # steps without a better loss on the inner split before training stops
+    random_state: Any = None  # seed of start weights, dropout and split; no global state is touched
+    device: str = "cpu"  # as `radiogen.runtime.pick_device` takes it
     finite: ClassVar[bool | str] = True  # "allow-nan" where a missing value has a meaning
-
-    def __init__(
-        self,
-        hidden: int = 16,
-        dropout: float = 0.2,
-        decay: float = 0.01,
-        rate: float = 0.01,
-        epochs: int = 200,
-        patience: int = 20,
-        random_state: Any = None,
-        device: str = "cpu",
-    ) -> None:
-        self.hidden = hidden
-        self.dropout = dropout
-        self.decay = decay
-        self.rate = rate
-        self.epochs = epochs
-        self.patience = patience
-        self.random_state = random_state
-        self.device = device
 
     def weight_shapes(self, features: int, classes: int) -> Shapes:
         """Return the shape of each learned array, by its name in `weights_`."""
@@ -91,6 +72,7 @@ class TorchHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         best, best_loss, waited = _copy(weights), float("inf"), 0
         for epoch in range(1, self.epochs + 1):
             self.n_iter_ = epoch
+            # one mask of hidden units a sample, as dropout draws it, but from our own generator
             keep = torch.rand(len(train), self.hidden, generator=rng) >= self.dropout
             logits = self.logits(weights, inputs[train], keep.to(inputs.device) / (1 - self.dropout))
             loss = torch.nn.functional.cross_entropy(logits, targets[train])
@@ -113,6 +95,7 @@ class TorchHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False, ensure_all_finite=self.finite)
+        # in single precision a row's probability would change with the number of rows
         weights = {name: torch.from_numpy(weight).double() for name, weight in self.weights_.items()}
         result: NDArray[np.float64] = torch.softmax(self.logits(weights, torch.from_numpy(X)), dim=1).numpy()
         return result
@@ -163,6 +146,7 @@ class MlpHead(TorchHead):
         return logits
 
 
+@dataclass(eq=False, repr=False)
 class GatedAttentionHead(TorchHead):
     """Gated attention pooling of the instances of a bag (Ilse et al., ICML 2018, equation 9).
 
@@ -170,34 +154,12 @@ class GatedAttentionHead(TorchHead):
     (a lesion or a patch). Each instance gets a hidden layer h and a share a, the softmax of
     w (tanh(V h) * sigmoid(U h)); the bag is the sum of a h. An instance whose numbers are all missing is
     not there; a bag without instances is 0. A single missing number counts as 0, which is the mean.
-
-    Args:
-        instances: Number of places for instances in a row.
-        context: Numbers of the patient that stand before the instances and bypass the attention.
-        attention: Width of the attention.
-        hidden, dropout, decay, rate, epochs, patience, random_state, device: As in `TorchHead`.
     """
 
+    instances: int = 1  # number of places for instances in a row
+    context: int = 0  # numbers of the patient that stand before the instances and bypass the attention
+    attention: int = 8  # width of the attention
     finite: ClassVar[bool | str] = "allow-nan"
-
-    def __init__(
-        self,
-        instances: int = 1,
-        context: int = 0,
-        hidden: int = 16,
-        attention: int = 8,
-        dropout: float = 0.2,
-        decay: float = 0.01,
-        rate: float = 0.01,
-        epochs: int = 200,
-        patience: int = 20,
-        random_state: Any = None,
-        device: str = "cpu",
-    ) -> None:
-        super().__init__(hidden, dropout, decay, rate, epochs, patience, random_state, device)
-        self.instances = instances
-        self.context = context
-        self.attention = attention
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

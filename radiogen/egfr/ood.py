@@ -39,6 +39,7 @@ class OodDetector(OutlierMixin, AllowNan):  # type: ignore[misc]
     def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002 - scikit-learn hands it in
         X = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan", ensure_min_samples=2)
         columns = self._columns(X.shape[1])
+        # a patient lies nearer to a centre that it helped to learn, so units come from held-out patients
         held_out = np.empty((len(X), len(columns)))
         for train, test in KFold(min(10, len(X)), shuffle=True, random_state=0).split(X):
             for number, block in enumerate(columns):
@@ -64,8 +65,9 @@ class OodDetector(OutlierMixin, AllowNan):  # type: ignore[misc]
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=False)
         columns = self._columns(X.shape[1])
-        found = [_block_distance(part, X[:, block]) for part, block in zip(self.parts_, columns, strict=True)]
-        return np.column_stack(found) / self.units_ / self.limit_
+        blocks = zip(self.parts_, columns, strict=True)
+        distances = [_block_distance(part, X[:, block]) for part, block in blocks]
+        return np.column_stack(distances) / self.units_ / self.limit_
 
     def distance(self, X: Any) -> Floats:
         """Return the distance of each patient, the largest of the blocks."""

@@ -131,6 +131,7 @@ def save_model(
     finally:
         for head, own in zip(heads, weights, strict=True):
             head.weights_ = own
+    # config.json is written last and holds the hashes, so a folder without it is not a model
     hashes = {path.name: file_sha256(path) for path in files}
     write_json(folder / CONFIG, {"schema_version": SCHEMA_VERSION, **config, "files": hashes})
     return [*files, folder / CONFIG]

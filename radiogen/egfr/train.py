@@ -86,6 +86,7 @@ def train_egfr(
     cohort = read_cohort(features, clinical, settings)
     overlap = check_overlap(features, cohort, settings.allow_overlap)
     candidates = list_candidates(cohort, settings)
+    # refused before the hours of cross-validation, not after them
     if external:
         check_external(external.features, external.clinical, settings, cohort)
     folds = draw_folds(cohort.patients, cohort.labels, settings.folds, settings.repeats, settings.seed)
@@ -99,6 +100,7 @@ def train_egfr(
     config = _describe_model(cohort, model, predictions[model.name], overlap)
     if out.is_dir():
         record_path(out).unlink(missing_ok=True)  # an old record must not vouch for a half-written folder
+    # fitted on all patients; its unit comes from patients that it holds out itself
     ood_detector = OodDetector(blocks=_blocks_of(model)).fit(model.inputs)
     files = save_model(out, predictions[model.name].models, ood_detector, config)
     write_json(out / "validation.json", validation)

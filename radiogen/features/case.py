@@ -118,6 +118,7 @@ def _add_rows(
         label, repeat = (int(part) for part in key.split("/"))
         of_lesion, of_patches = _split_patches(deep[key])
         keys = dict(zip(KEYS, (case.case_id, case.patient_id, label), strict=True))
+        # repeat 0, the mask as drawn, stands among the repeats too: the ICC compares all of them
         if options.perturb:
             case_rows.repeats.append({**keys, "repeat": repeat, **row, **of_lesion})
         if repeat:
@@ -162,6 +163,7 @@ def _lesion_window(
     key: str, lesion: Voxels, regions: CaseMasks, model: Model, options: FeatureOptions
 ) -> FeatureWindow:
     """Return the window of one lesion mask, with its ring and its patches."""
+    # one window serves all regions round a lesion, so the network runs once
     pooled = {"": lesion}
     if options.ring_mm:
         others = regions.lesions | lesion

@@ -99,8 +99,10 @@ def run_windows(
     """
     image = to_array(sample, model.config.preprocessing)
     device = next(model.network.parameters()).device
+    # faster layers with the same weights; other devices have kernels of their own
     if device.type == "cpu":
         fast_cpu(model.network)
+    # sorted, so that windows of one size come together and fill the batches
     ordered = sorted(windows, key=lambda window: window.size)
     for group in _batches(ordered, batch):
         images = np.stack([np.stack([cut(c, each.start, each.size) for c in image]) for each in group])
@@ -163,6 +165,7 @@ class RegionStatistics:
         touched = share > 0
         if not touched.any():
             return
+        # sums in double precision: thousands of cells are added up over several windows
         weights = share[touched].cpu().numpy().astype(np.float64)
         values = output[:, touched.to(output.device)].float().cpu().numpy().astype(np.float64)  # (C, n)
         if not self.weight:

@@ -147,6 +147,7 @@ def extract_features(
         raise OutputError(out, "is there already", "take --existing skip or overwrite")
     if options.existing == "overwrite":
         shutil.rmtree(extraction.cache, ignore_errors=True)
+    # cases that failed are tried again, as their files may have been mended
     has_failures = _failures_path(out).exists()
     if options.existing == "skip" and not has_failures and is_done(out, described, [], model.hash):
         return ExtractedFeatures(out, rows=[dict(row) for _, row in read_text_table(out).iterrows()])
@@ -229,6 +230,7 @@ def _write_features(out: Path, columns: Sequence[str], rows: Sequence[Mapping[st
     for name in columns:
         values = [row.get(name) for row in rows]
         if all(value is None or isinstance(value, float) for value in values):
+            # of the seven digits of the CSV, so that both formats hold the same numbers
             table[name] = pd.to_numeric(table[name]).astype(np.float64)
     with whole_file(out) as draft:
         table.to_parquet(draft, engine="pyarrow", index=False)

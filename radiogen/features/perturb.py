@@ -56,7 +56,8 @@ def perturb_mask(lesion: sitk.Image, rng: np.random.Generator) -> sitk.Image:
         away, away, sitk.TranslationTransform(3, (-shift_mm).tolist()), sitk.sitkLinear, outside
     )
     distance = array_of(moved)
-    limit_mm = max(grow_mm, float(distance.min()))  # the deepest voxel always stays
+    # the deepest voxel always stays, so that erosion never deletes a small lesion
+    limit_mm = max(grow_mm, float(distance.min()))
     inside = np.asarray(distance <= limit_mm)
     whole = np.zeros(lesion.GetSize()[::-1], np.uint8)
     whole[box.array_slices()] = inside

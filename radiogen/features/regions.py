@@ -94,6 +94,7 @@ def lung_outside(lesions: Voxels, lungs: Voxels, spacing_mm: npt.ArrayLike) -> V
     centre = np.unravel_index(int(depth.argmax()), depth.shape)
     axes = [((np.arange(n) - c) * s) ** 2 for n, c, s in zip(lungs.shape, centre, spacing, strict=True)]
     squares = axes[0][:, None, None] + axes[1][None, :, None] + axes[2][None, None, :]
+    # cut by the lungs and the lesions: chest wall in the ball would not be lung
     ball: Voxels = (squares <= BALL_MM**2) & lungs & ~lesions
     return ball
 

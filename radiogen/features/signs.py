@@ -63,6 +63,7 @@ def _shape(lesion: sitk.Image) -> dict[str, float]:
     surface_mm2 = shape.GetPerimeter(1)
     spacing = np.array(lesion.GetSpacing()[::-1])
     points = np.argwhere(sitk.GetArrayViewFromImage(lesion) != 0) * spacing
+    # a voxel is a box, not a point: its own second moment is spacing^2 / 12
     moments = np.cov(points.T, bias=True) + np.diag(spacing**2 / 12)
     least, minor, major = np.sqrt(np.linalg.eigvalsh(moments))
     return {
