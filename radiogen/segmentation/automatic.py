@@ -9,42 +9,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import SimpleITK as sitk
-from pydantic import Field, PositiveInt
 from scipy import ndimage
 
-from radiogen.config import Settings
 from radiogen.measures.lesions import split_lesions
 from radiogen.model.network_input import NetworkInput
 from radiogen.segmentation.inference import CaseRegion, HalfArray
-from radiogen.segmentation.lesion_map import box_of, crop_grid
+from radiogen.segmentation.lesion_map import LUNG_MARGIN_MM, box_of, crop_grid
 from radiogen.segmentation.sliding import NO_LESION, ArrayBox
 from radiogen.volume import Box, array_of, bounding_box, crop, resample_to, volume_like, voxel_ml, widened
 
 JOIN_SHARE = 0.5  # of the smaller of two boxes that lies in the other: then they are one candidate
-
-
-class AutoSettings(Settings):
-    """What counts as a candidate, and which of them is kept.
-
-    The mean probability of a candidate in the first pass tells false from true far better than any number of
-    the second pass. How probable is probable enough depends on the model, so the default of `least_candidate`
-    is in the model's config.json.
-    """
-
-    candidate_threshold: float = Field(0.3, gt=0, lt=1, description="of the first pass; low, to miss little")
-    least_candidate: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="mean probability in the first pass, below: dropped; None is the model's",
-    )
-    least_score: float = Field(0.5, ge=0, le=1, description="mean probability in its box, below: dropped")
-    box_loosen: float = Field(
-        0.075, ge=0, le=1, description="share of its width by which each face moves out; as training draws it"
-    )
-    most_candidates: PositiveInt = Field(
-        64, description="the best are refined, the rest is dropped and counted"
-    )
 
 
 @dataclass(frozen=True)
@@ -183,7 +157,6 @@ def logit(probability: float) -> float:
         return float(np.log(probability) - np.log1p(-probability))
 
 
-LUNG_MARGIN_MM = 10.0  # a lesion may lie this far from the lungs (a tumour in the wall or the hilum)
 LEAST_NEAR = 0.2  # share of a part within that margin; a ball of 9 cm with one half in the lungs has 0.26
 
 
@@ -235,8 +208,3 @@ def share_near_lungs(lesion: sitk.Image, label: int, lungs: sitk.Image, box: Box
     distance = sitk.SignedMaurerDistanceMap(inside, squaredDistance=False, useImageSpacing=True)
     voxels = array_of(crop(lesion, room)) == label
     return float(np.mean(array_of(distance)[voxels] <= LUNG_MARGIN_MM))
-
-
-def holds_lung(lungs: sitk.Image, box: Box | None) -> bool:
-    """Tell whether a box of the lung mask holds lung; None, a box outside the CT, holds none."""
-    return box is not None and bool(sitk.GetArrayViewFromImage(lungs)[box.array_slices()].any())

@@ -20,6 +20,7 @@ from radiogen.volume import Box, FloatArray, resample_to, writable_volume
 
 SLAB_VOXELS = 8_000_000  # of the scanner's grid that are held as float32 at once
 PARTS = 255  # a probability is kept as a whole number of these: one byte a voxel, right to 0.002
+LUNG_MARGIN_MM = 10.0  # a lesion may lie this far from the lungs (a tumour in the wall or the hilum)
 SCORE_COLUMNS = ("score", "entropy_bits", "disagreement", "candidate_score", "origin")
 
 
@@ -181,6 +182,11 @@ def crop_grid(volume: sitk.Image, box: Box) -> sitk.Image:
     grid.SetSpacing(volume.GetSpacing())
     grid.SetDirection(volume.GetDirection())
     return grid
+
+
+def holds_lung(lungs: sitk.Image, box: Box | None) -> bool:
+    """Tell whether a box of the lung mask holds lung; None, a box outside the CT, holds none."""
+    return box is not None and bool(sitk.GetArrayViewFromImage(lungs)[box.array_slices()].any())
 
 
 def _slabs(room: Box) -> list[Box]:

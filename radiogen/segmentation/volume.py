@@ -5,23 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
+from radiogen.config import Settings
 from radiogen.errors import ConfigError
 from radiogen.model.folder import AnyModel
 from radiogen.model.network_input import to_network_grid
 from radiogen.model.priors import BoxMm, PriorChoice, box_region, box_voxels, grown
-from radiogen.segmentation.automatic import (
-    LUNG_MARGIN_MM,
-    AutoSettings,
-    find_candidates,
-    holds_lung,
-    join_overlapping,
-    keep_confirmed,
-    keep_lesions,
-    loosen,
-    mean_probability,
-)
 from radiogen.segmentation.inference import (
     CaseRegion,
     Inference,
@@ -30,7 +20,14 @@ from radiogen.segmentation.inference import (
     grid_region,
     infer_zoomed,
 )
-from radiogen.segmentation.lesion_map import LesionMap, SegmentedLesion, box_of, crop_grid
+from radiogen.segmentation.lesion_map import (
+    LUNG_MARGIN_MM,
+    LesionMap,
+    SegmentedLesion,
+    box_of,
+    crop_grid,
+    holds_lung,
+)
 from radiogen.segmentation.sliding import ArrayBox, window_about, zoom_for, zoomed
 from radiogen.volume import resample_to, widened
 
@@ -39,6 +36,30 @@ BOX_MARGIN_MM = 5.0  # a lesion may reach this far out of its box,
 BOX_MARGIN_SHARE = 0.15  # but no more than this share of the shortest side of a box that somebody gave
 BOX_HINT = "give x0,y0,z0,x1,y1,z1 in LPS mm"
 MAP_BYTES = 3  # a voxel of the scanner's grid: labels twice, and the probability
+
+
+class AutoSettings(Settings):
+    """What counts as a candidate, and which of them is kept.
+
+    The mean probability of a candidate in the first pass tells false from true far better than any number of
+    the second pass. How probable is probable enough depends on the model, so the default of `least_candidate`
+    is in the model's config.json.
+    """
+
+    candidate_threshold: float = Field(0.3, gt=0, lt=1, description="of the first pass; low, to miss little")
+    least_candidate: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="mean probability in the first pass, below: dropped; None is the model's",
+    )
+    least_score: float = Field(0.5, ge=0, le=1, description="mean probability in its box, below: dropped")
+    box_loosen: float = Field(
+        0.075, ge=0, le=1, description="share of its width by which each face moves out; as training draws it"
+    )
+    most_candidates: PositiveInt = Field(
+        64, description="the best are refined, the rest is dropped and counted"
+    )
 
 
 class SegmentationSettings(InferenceSettings):
@@ -100,6 +121,8 @@ def segment_volume(
     if prompt.prior == "box":
         lesion, decisions = work.map.lesion, work.segment_boxes()
     else:
+        from radiogen.segmentation.automatic import keep_lesions  # with scipy.ndimage; boxes need none of it
+
         decisions = work.segment_candidates() if prompt.prior == "auto" else work.segment_whole()
         lesion, left_out = keep_lesions(work.map.lesion, lungs, settings.smallest_ml)
         decisions += left_out
@@ -193,6 +216,14 @@ class _VolumeSegmenter:
         A candidate must be probable in both passes. Where two boxes claim a voxel, the more probable one
         wins.
         """
+        from radiogen.segmentation.automatic import (
+            find_candidates,
+            join_overlapping,
+            keep_confirmed,
+            loosen,
+            mean_probability,
+        )
+
         auto = self.settings.auto
         first = self._infer_whole("lungs")
         found = find_candidates(first, self.sample, auto.candidate_threshold, self.settings.smallest_ml)

@@ -9,7 +9,6 @@ from training.oracles import SoftTissueInPrior, oracle
 
 from radiogen.model.network_input import NetworkInput
 from radiogen.segmentation.automatic import (
-    AutoSettings,
     LesionCandidate,
     find_candidates,
     join_overlapping,
@@ -18,7 +17,7 @@ from radiogen.segmentation.automatic import (
     mean_probability,
 )
 from radiogen.segmentation.inference import CaseRegion
-from radiogen.segmentation.volume import Prompt, SegmentationSettings, segment_volume
+from radiogen.segmentation.volume import AutoSettings, Prompt, SegmentationSettings, segment_volume
 from radiogen.volume import Box, array_of, volume_like
 
 WHOLE = (slice(0, 12), slice(0, 20), slice(0, 20))
