@@ -167,29 +167,14 @@ def prune(
         network = build_raseg(settings.network, options.seed).to(device)
         selection = _select(network, patches, settings, options, device, progress)
         barrier()  # before the cache is removed
-    small = selection.small
-    config = PrunedConfig(
-        preset=options.preset,
-        seed=options.seed,
-        sparsity=0.0 if small else options.criterion.sparsity,
-        warmup=options.warmup.kind,
-        control=options.channels.control if options.channels else options.control,
-        start_hash=start_hash(selection.network),
-        network=selection.network.settings if small else None,
-        patients_seen=tuple(sorted({case.patient_id for case in usable})),
-        settings=settings,
-    )
+    patients = {case.patient_id for case in usable}
     if is_rank_zero():
-        _write(out, selection, config, options)
+        small = selection.small
+        _write(out, selection, _config(selection, patients, settings, options), options)
         record.decisions += [*left_out, *(small.totals() if small else ()), *selection.notes]
         tensors = [out / CHANNELS, out / START] if small else [out / MASKS]
         record.finish(out, [*tensors, out / LAYERS, out / CONFIG])
-    if small:
-        removed = 1 - small.after.weights / small.before.weights
-        return PrunedNetwork(out, [], removed, selection.notes, small)
-    kept = sum(row.kept for row in selection.layers)
-    weights = sum(row.weights for row in selection.layers)
-    return PrunedNetwork(out, selection.layers, 1 - kept / weights, selection.notes)
+    return PrunedNetwork(out, selection.layers, selection.removed, selection.notes, selection.small)
 
 
 @dataclass(frozen=True)
@@ -203,6 +188,13 @@ class _Selection:
     is_redrawn: bool  # the seed alone does not draw this start: it is written beside the masks
     notes: tuple[str, ...]
     small: ChannelPruningResult | None = None
+
+    @property
+    def removed(self) -> float:
+        """Share of the weights that is removed: of all if channels left, else of the prunable ones."""
+        if self.small:
+            return 1 - self.small.after.weights / self.small.before.weights
+        return 1 - sum(row.kept for row in self.layers) / sum(row.weights for row in self.layers)
 
 
 @contextmanager
@@ -277,6 +269,22 @@ def _select_weights(
 
 def _control_note(control: str, criterion: str) -> list[str]:
     return [] if control == "none" else [f"control {control}: not what {criterion} chose"]
+
+
+def _config(
+    selection: _Selection, patients: set[str], settings: RunSettings, options: PruneOptions
+) -> PrunedConfig:
+    return PrunedConfig(
+        preset=options.preset,
+        seed=options.seed,
+        sparsity=0.0 if selection.small else options.criterion.sparsity,
+        warmup=options.warmup.kind,
+        control=options.channels.control if options.channels else options.control,
+        start_hash=start_hash(selection.network),
+        network=selection.network.settings if selection.small else None,
+        patients_seen=tuple(sorted(patients)),
+        settings=settings,
+    )
 
 
 def _write(out: Path, selection: _Selection, config: PrunedConfig, options: PruneOptions) -> None:
