@@ -68,9 +68,7 @@ def test_two_tables_that_disagree_on_a_status_are_refused(tables):
         read_cohort(*tables(change), EgfrSettings())
 
 
-@pytest.mark.parametrize(
-    ("status", "names"), [("mutant", "statuses mutant"), ("", "says no patient's status")]
-)
+@pytest.mark.parametrize(("status", "names"), [("mutant", "statuses mutant"), ("", "holds no status")])
 def test_one_class_or_none_is_refused(tables, status, names):
     def change(features, clinical):
         for row in clinical:
