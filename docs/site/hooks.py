@@ -37,7 +37,5 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def _title(page: Path) -> str:
-    """`# 0048: the card says` and `# 48. The card says` -> `0048 The card says`."""
-    first = page.read_text(encoding="utf-8").partition("\n")[0]
-    words = re.sub(r"^# *(?:\d+[.:]? *)?", "", first)
-    return f"{page.name[:4]} {words[:1].upper()}{words[1:]}"
+    """Return the heading of a page."""
+    return page.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
