@@ -77,5 +77,5 @@ def test_a_scanner_that_measures_higher_does_no_harm_and_new_patients_are_moved_
 
 def test_one_hospital_cannot_be_harmonised(tables):
     cohort = replace(read_cohort(*tables(), QUICK), sites=("here",) * 30)
-    with pytest.raises(TableError, match="no two hospitals"):
+    with pytest.raises(TableError, match="do not name two hospitals"):
         list_candidates(cohort, HARMONISED)
