@@ -51,6 +51,7 @@ def draw_precision_recall(curves: Sequence[CandidateCurve], prevalence: float, t
     for curve, (color, line) in zip(curves, STYLES, strict=False):
         precision, recall, _ = precision_recall_curve(curve.labels, curve.scores)
         label = f"{curve.name} {curve.auprc:.2f}"
+        # Straight lines would promise a precision that no threshold reaches (Davis and Goadrich 2006).
         axes.step(recall, precision, where="post", color=color, linestyle=line, label=label)
     axes.axhline(prevalence, color="#BBBBBB", linewidth=0.8, label=f"prevalence {prevalence:.2f}")
     axes.set(xlabel="sensitivity (recall)", ylabel="precision", title="Precision and recall", ylim=(0, 1.02))
@@ -62,6 +63,7 @@ def draw_calibration(curves: Sequence[CandidateCurve], target: Path) -> Path:
     """Draw the observed share of positives against the predicted probability, in groups of equal size."""
     figure, axes = _new_plot()
     for curve, (color, line) in zip(curves, STYLES, strict=False):
+        # Groups of equal size: of a few dozen patients, bins of equal width would mostly be empty.
         order = np.argsort(curve.probabilities, kind="stable")
         groups = np.array_split(order, min(CALIBRATION_GROUPS, len(order)))
         predicted = [curve.probabilities[group].mean() for group in groups]
@@ -79,10 +81,12 @@ def draw_decision_curve(
 ) -> Path:
     """Draw the net benefit of acting on each candidate over thresholds; the last curve is "treat all"."""
     figure, axes = _new_plot()
+    # "Treat all" is dotted and grey, whether one candidate comes before it or three.
     styles = (*STYLES[: len(net_benefit) - 1], STYLES[3])
     for (name, benefit), (color, line) in zip(net_benefit.items(), styles, strict=True):
         axes.plot(thresholds, benefit, color=color, linestyle=line, label=name)
     axes.axhline(0, color="#BBBBBB", linewidth=0.8, label="nobody positive")
+    # The axis ends at -0.1: "treat all" falls without limit as the threshold rises.
     highest = max(max(benefit) for benefit in net_benefit.values())
     axes.set(xlabel="threshold", ylabel="net benefit", title="Decision curve", ylim=(-0.1, highest + 0.05))
     axes.legend(fontsize=7)
@@ -99,6 +103,7 @@ def draw_confusion(counts: Floats, names: Sequence[str], title: str, target: Pat
         target: PNG file to write.
     """
     figure, axes = _new_plot()
+    # By row: the classes differ in size, and counts would shade the larger one only.
     axes.imshow(counts / counts.sum(1, keepdims=True), cmap="Blues", vmin=0, vmax=1)
     for row in range(2):
         for column in range(2):

@@ -84,6 +84,7 @@ def draw_panel(axes: "Axes", panel: Panel, names: Sequence[str], height_to_width
         cmap="gray",
         vmin=window.low_hu,
         vmax=window.high_hu,
+        # In mm, not voxels: thick slices keep their true proportions.
         extent=(0, width, height, 0),
         interpolation="bilinear",
     )
@@ -108,9 +109,11 @@ def color_of(name: str, names: Sequence[str]) -> str:
 
 def _outline(axes: "Axes", plane: Plane, name: str, names: Sequence[str]) -> None:
     """Draw the line halfway between the voxels of a label and their neighbours, label by label."""
-    labels = np.pad(plane.masks[name], 1)  # so that an outline at the edge of the volume is closed
+    # Padded, so that an outline at the edge of the volume is closed.
+    labels = np.pad(plane.masks[name], 1)
     rows = (np.arange(labels.shape[0]) - 0.5) * plane.row_mm
     columns = (np.arange(labels.shape[1]) - 0.5) * plane.column_mm
+    # One contour a label: a contour of all would draw no line between lesions that touch.
     for label in np.unique(labels[labels != 0]):
         axes.contour(
             columns,
@@ -131,7 +134,7 @@ def _mark_point(axes: "Axes", plane: Plane) -> None:
 
 
 def _annotate(axes: "Axes", panel: Panel) -> None:
-    """Write what is shown, and what lies left, right and down: a picture without that is misread."""
+    """Write the plane, its position and window, and the letters of the sides, without which it is misread."""
     text = f"{panel.plane.name} · {panel.plane.position} · {panel.window.label}"
     if not panel.outlines:
         text += " · without outlines"
@@ -149,8 +152,10 @@ def _annotate(axes: "Axes", panel: Panel) -> None:
 def _scale_bar(axes: "Axes", field: FieldOfView) -> None:
     """Draw a bar of a round length in the lower right corner."""
     width, height = field.right_mm - field.left_mm, field.bottom_mm - field.top_mm
+    # At most a third of the width, so that the bar leaves the anatomy visible.
     length_mm = next((length for length in (100, 50, 20, 10, 5) if length < width / 3), 1)
     end, at = field.right_mm - 0.03 * width, field.bottom_mm - 0.03 * height
+    # White on black: the bar shows on lung and on bone.
     for color, line in (("black", 4.0), ("#EEEEEE", 2.0)):
         axes.plot([end - length_mm, end], [at, at], color=color, linewidth=line, solid_capstyle="butt")
     middle, above = end - length_mm / 2, at - 0.012 * height

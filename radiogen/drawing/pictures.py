@@ -58,6 +58,7 @@ def write_picture(
     # A canvas of our own, not pyplot: no global state, no display, and the same bytes from every process.
     canvas = FigureCanvasAgg(_figure(panels, list(masks), title, axes.tilt_degrees))
     with whole_file(path) as draft, draft.open("wb") as file:
+        # Without matplotlib's version in the file, which would change its bytes.
         canvas.print_png(file, metadata={"Software": None})
 
 
@@ -83,7 +84,8 @@ def choose_panels(
         Panel(planes["sagittal"], LUNG, FieldOfView(front, back, 0.0, sagittal_height)),
     ]
     if widest:
-        near = 0.5 * max(SMALLEST_FIELD_MM, 1.6 * max(widest.extent_mm[:2]))  # a third of it is surroundings
+        # The width is 1.6 times that of the lesion, so that about a third of it is surroundings.
+        near = 0.5 * max(SMALLEST_FIELD_MM, 1.6 * max(widest.extent_mm[:2]))
         at_x, at_y = planes["axial"].at_mm
         across = near / min(1.0, _height_to_width(upper), _height_to_width(lower))
         close = FieldOfView(at_x - across, at_x + across, at_y - near, at_y + near)
@@ -120,6 +122,7 @@ def _figure(panels: Sequence[Panel], names: Sequence[str], title: str, tilt_degr
 def _head_and_foot(figure: "Figure", names: Sequence[str], title: str, tilt_degrees: float) -> None:
     width, height = figure.get_size_inches()
     top, left = 1 - 0.23 / height, 0.1 / width
+    # Without math: a case id with two dollar signs would be set as a formula.
     plain: dict[str, Any] = {"va": "center", "parse_math": False}
     figure.text(left, top, _printable(title), color="white", fontsize=12, weight="bold", **plain)
     right = 1 - left
@@ -127,6 +130,7 @@ def _head_and_foot(figure: "Figure", names: Sequence[str], title: str, tilt_degr
         label = _printable(name)
         color = color_of(name, names)
         figure.text(right, top, label, color=color, fontsize=11, ha="right", weight="bold", **plain)
+        # Inches of a letter at 11 points, and a gap; measuring the text would need a renderer.
         right -= (0.095 * len(label) + 0.25) / width
     tilt = f" The slices are tilted by {tilt_degrees:.0f} degrees." if tilt_degrees > 1 else ""
     note = f"Patient's right is on the left of axial and coronal planes. Positions in mm LPS.{tilt}"
@@ -137,7 +141,7 @@ def _head_and_foot(figure: "Figure", names: Sequence[str], title: str, tilt_degr
 
 
 def _printable(text: str, longest: int = 80) -> str:
-    """Keep what the font that comes with matplotlib can show; the rest becomes a question mark.
+    """Replace characters that the font of matplotlib lacks by question marks, and shorten the text.
 
     >>> _printable("R01-001 \\u80ba")
     'R01-001 ?'
@@ -159,6 +163,7 @@ def draw_mosaic(ct: sitk.Image, masks: Mapping[str, sitk.Image], title: str = ""
     from PIL import Image
 
     panels = choose_panels(ct, masks, patient_axes(ct), _middle_of_lungs(ct, masks))
+    # Without a lesion each row has two panels, else a third one close up.
     half = len(panels) // 2
     axial, coronal, sagittal = panels[0], panels[half], panels[half + 1]
     chosen = [axial, coronal, sagittal, panels[2] if half == 3 else panels[1]]

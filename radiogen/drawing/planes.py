@@ -37,6 +37,7 @@ class PatientAxes:
         """
         view = np.asarray(sitk.GetArrayViewFromImage(volume))
         x, y, z = self.axes
+        # Arrays are (z, y, x): axis a of the volume is axis 2 - a of the array.
         view = view.transpose(2 - z, 2 - y, 2 - x)
         x_step, y_step, z_step = (-1 if flip else 1 for flip in self.flipped)
         return view[::z_step, ::y_step, ::x_step]
@@ -132,12 +133,14 @@ def cut_planes(
             {key: axes.oriented(mask)[cut] for key, mask in masks.items()},
             row_mm,
             column_mm,
+            # `+ 0.0` turns -0.0 into 0.0.
             f"{'xyz'[axis]} {round(point[axis], 1) + 0.0:.1f} mm",
             (letters[0], letters[1], letters[2], letters[3]),
             at,
         )
 
-    every, upwards = slice(None), slice(None, None, -1)  # the head lies up, and rows are drawn downwards
+    # The head lies up, and rows are drawn downwards.
+    every, upwards = slice(None), slice(None, None, -1)
     return {
         "axial": plane("axial", (k, every, every), y_mm, x_mm, "RLAP", (across[0], across[1])),
         "coronal": plane("coronal", (upwards, j, every), z_mm, x_mm, "RLSI", (across[0], across[2])),
@@ -179,7 +182,7 @@ def widest_cut(mask: AnyArray, spacing_mm: Point) -> WidestCut | None:
 
 
 def _box(mask: AnyArray) -> tuple[slice, slice, slice] | None:
-    """Return the box round what is not 0 in an array; None where all is 0.
+    """Return the box round the voxels that are not 0; None where there are none.
 
     Empty slices are dropped before the other axes are searched, for those go across memory and are slow.
     """
@@ -216,6 +219,7 @@ def body_edges_mm(axial: Plane) -> tuple[tuple[float, float], tuple[float, float
         occupied = np.flatnonzero(body.any(axis=axis))
         first = occupied[0] * step - BODY_MARGIN_MM
         last = (occupied[-1] + 1) * step + BODY_MARGIN_MM
+        # A point beside the body, such as in an arm or on the table, must not leave the picture.
         if not first <= at <= last:
             return whole_plane
         edges.append((float(max(0.0, first)), float(min(end, last))))

@@ -55,6 +55,7 @@ def draw_sizes(lesions: Sequence[Row], size_bins_mm: Sequence[float], target: Pa
         for edge in size_bins_mm:
             axes.axvline(edge, color="#DDDDDD", linewidth=0.8, zorder=0)
         axes.set(title=f"Lesions, prompt {prompt}", xlabel="longest diameter, mm", ylabel="Dice")
+        # Diameters and volumes spread over decades: on a linear axis the nodules lie in one heap.
         axes.set(xscale="log", ylim=(-0.03, 1.03))
         _plain_numbers(axes)
         axes.legend(fontsize=7, loc="lower right")
@@ -63,6 +64,7 @@ def draw_sizes(lesions: Sequence[Row], size_bins_mm: Sequence[float], target: Pa
 
 
 def _draw_lesions(axes: Axes, rows: Sequence[Row], floor: str | None) -> None:
+    """Draw a mark for each lesion, and a line from its floor."""
     if floor:
         sizes, heights = [row["diameter_mm"] for row in rows], [row[floor] for row in rows]
         # A line from the floor to the model's Dice shows for each lesion what the network adds.
@@ -85,6 +87,7 @@ def draw_volumes(rows: Sequence[Row], target: Path) -> Path | None:
 
     def draw(axes: Axes, prompt: str, some: list[Row]) -> None:
         means = np.array([(row["predicted_ml"] + row["reference_ml"]) / 2 for row in some])
+        # In per cent of the mean: the error in ml grows with the lesion, and one mass would set the limits.
         percent = 100 * np.array([row["volume_error_ml"] for row in some]) / means
         axes.scatter(means, percent, s=22, color=BLUE)
         axes.axhline(0, color="#BBBBBB", linewidth=0.8)
@@ -132,6 +135,7 @@ def draw_jitter(levels: Sequence[Row], target: Path) -> Path:
     spans = [row for row in levels if row["dice_low"] is not None]
     if spans:
         ends = [row["dice_low"] for row in spans], [row["dice_high"] for row in spans]
+        # Only the levels that have an interval; one patient has none.
         axes.vlines([100 * row["jitter"] for row in spans], *ends, color=BLUE, linewidth=1.2, label="95 %")
     axes.set(title="Dice when the box is not exact", ylim=(0, 1.03))
     axes.set(xlabel="each face shifted by up to, % of the box's size", ylabel="Dice, mean over cases")
@@ -144,12 +148,13 @@ def plot_accuracy(rows: Sequence[Row], dense: str, path: Path) -> None:
 
     Args:
         rows: Of the table of a pruning benchmark.
-        dense: What that table calls the network that is not pruned.
+        dense: Name of the network that is not pruned in that table.
         path: PNG file to write.
     """
     controls = [row for row in rows if row["control"]]
     controlled = {row["criterion"] for row in controls}
     criteria = [row for row in rows if not row["control"]]
+    # Colours by the order of the criteria, so that controls keep the colour of theirs.
     order = list(dict.fromkeys(row["criterion"] for row in criteria if row["criterion"] != dense))
     panels = {"criteria": criteria}
     if controls:
@@ -158,6 +163,7 @@ def plot_accuracy(rows: Sequence[Row], dense: str, path: Path) -> None:
     figure = Figure(figsize=(6.0 * len(panels), 4.8), dpi=DPI, layout="constrained")
     first: Axes | None = None
     for number, (title, shown) in enumerate(panels.items(), start=1):
+        # One scale of accuracy, or the panels could not be compared.
         axes = figure.add_subplot(1, len(panels), number, sharey=first)
         first = first or axes
         _draw_accuracy(axes, shown, order, dense)
@@ -223,6 +229,7 @@ def draw_training_progress(
         each.grid(alpha=0.3)
     with whole_file(target) as draft:
         FigureCanvasAgg(figure)
+        # The version of matplotlib would change the bytes of the file.
         figure.savefig(draft, dpi=110, metadata={"Software": None})
 
 
@@ -259,11 +266,14 @@ def _draw_histogram(axes: Axes, title: str, values: Sequence[float]) -> None:
     low, high = min(values), max(values)
     are_counts = title == LESIONS_PER_CASE
     edges: Sequence[float] | int = BINS
-    if low > 0 and high / low > 30:  # volumes spread over decades
+    # Values over more than a decade and a half, such as volumes, get a logarithmic axis.
+    if low > 0 and high / low > 30:
         edges = [low * (high / low) ** (number / BINS) for number in range(BINS + 1)]
-        edges[-1] = high * (1 + 1e-9)  # rounding must not leave the largest out
+        # Rounding must not leave the largest out.
+        edges[-1] = high * (1 + 1e-9)
         axes.set_xscale("log")
     elif are_counts:
+        # Counts lie in the middle of their bars.
         edges = [number - 0.5 for number in range(int(high) + 2)]
     axes.hist(values, bins=edges, color=BLUE, edgecolor="white")
     if are_counts:
@@ -279,6 +289,7 @@ def _draw_stacked(axes: Axes, by_status: Mapping[str, Sequence[float]]) -> None:
             continue
         counts = [0] * PROBABILITY_BINS
         for value in by_status[name]:
+            # A probability of 1 belongs to the last bar.
             counts[min(PROBABILITY_BINS - 1, int(value * PROBABILITY_BINS))] += 1
         style = {"color": color, "hatch": hatch, "edgecolor": "white", "label": f"{name} ({sum(counts)})"}
         axes.bar(lefts, counts, 1 / PROBABILITY_BINS, bottom=below, align="edge", **style)
@@ -296,6 +307,7 @@ def _finish_histogram(axes: Axes, title: str, y_label: str) -> None:
 
 
 def _plain_numbers(axes: Axes) -> None:
+    """Label a logarithmic axis 1, 2, 5, 10, 20 instead of powers of ten."""
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())

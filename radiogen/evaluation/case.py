@@ -1,7 +1,7 @@
 """Measure one scan: its masks as a whole, and every lesion with its partner and its floors.
 
-Every Dice stands beside what a box alone gives without a network, for a network that is shown the box of a
-lesion has to beat that.
+Every Dice stands beside its floors, the Dice that a box alone gives without a network: a network that is
+shown the box of a lesion has to beat them.
 """
 
 import csv
@@ -43,6 +43,7 @@ from radiogen.measures.overlap import Overlap, box_round_both, overlap_of
 from radiogen.volume import Box, array_of, crop, same_grid
 
 CT_FILE, LESION_TABLE = "ct.nii.gz", "lesions.csv"
+# The sizes at which T1a, T1b, T1c and T2 of lung cancer end (TNM, 8th edition).
 SIZE_BINS_MM = (10.0, 20.0, 30.0, 50.0)
 
 
@@ -111,7 +112,7 @@ class MeasuredScan:
 
 @dataclass(frozen=True)
 class _CroppedScan:
-    """Both masks and the CT, cut to what the lesions and their boxes need."""
+    """Both masks and the CT, cut to the box round the lesions and their boxes."""
 
     predicted: NumberedLesions
     reference: NumberedLesions
@@ -203,6 +204,7 @@ def _read_scan(predicted: Path, reference: Path, by_label: bool, options: Evalua
         predicted=number_lesions(array_of(crop(predicted_mask, box)), by_label),
         reference=lesions,
         boxes=[loosen_box(faces, options.loosen) for faces in exact_boxes(lesions)],
+        # The CT is read last and only for floors: it takes far longer than the masks.
         hu=_read_hu(reference, reference_mask, box) if len(lesions) else None,
         spacing_mm=reference_mask.GetSpacing(),
     )
@@ -240,6 +242,7 @@ def _lesion_rows(
         boxes = [reference_boxes[match.reference - 1]] if match.reference else []
         boxes += [predicted_boxes[match.predicted - 1]] if match.predicted else []
         region = _union(boxes)
+        # -1 is the number of no lesion: the side without one is empty.
         true = scan.reference.numbers[region] == (match.reference or -1)
         predicted = scan.predicted.numbers[region] == (match.predicted or -1)
         diameter_mm = _diameter_mm(true if match.reference else predicted, scan.spacing_mm)

@@ -23,7 +23,7 @@ MASK_FILE = "lesion.nii.gz"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One row a case, one a lesion, and their summaries; what is not known is None."""
+    """One row a case, one a lesion, and their summaries; values that are not known are None."""
 
     rows: list[Row]  # by COLUMNS
     lesions: list[Row]  # by LESION_COLUMNS
@@ -49,15 +49,15 @@ def evaluate(
     options: EvaluateOptions | None = None,
     progress: Progress = no_progress,
 ) -> Evaluation:
-    """Compare masks of the same case; `measures/detection.py` says what a lesion and a match are.
+    """Compare masks of the same case; `measures/detection.py` defines a lesion and a match.
 
     Args:
         predicted: Folder with CASE/lesion.nii.gz and the run record that names the prompt, or a mask file.
         reference: Folder with CASE/lesion.nii.gz, and CASE/ct.nii.gz for the floors by threshold; its
             manifest names the patients. Or a mask file, if `predicted` is one.
         out: CSV file for the rows. Beside it, by the same name: _lesions.csv, .json (the summary), .md (a
-            page), _size.png and _volume.png, .run.json. An infinite distance is written as inf, what is not
-            known as an empty cell or null.
+            page), _size.png and _volume.png, .run.json. An infinite distance is written as inf, an unknown
+            value as an empty cell or null.
         options: The rules.
         progress: Called with the number of cases done and of all.
 
@@ -123,6 +123,7 @@ def _pair_masks(predicted: Path, reference: Path, split: str | None) -> list[_Ma
             f"has no CASE/{MASK_FILE} in common with {reference}",
             "give the folders that hold cases",
         )
+    # Cases of one side only stay in the table with a note: a missing prediction must be visible.
     names = sorted(predicted_masks.keys() | reference_masks.keys())
     return [_MaskPair(name, predicted_masks.get(name), reference_masks.get(name)) for name in names]
 
@@ -135,6 +136,7 @@ def _patients(reference: Path) -> dict[str, str]:
     """Return the patient of each case; without a manifest every case is a patient of its own."""
     if not (reference / MANIFEST).is_file():
         return {}
+    # By folder name, by which the masks are paired too.
     return {case.folder.name: case.patient_id or case.case_id for case in find_cases(reference)}
 
 
@@ -179,7 +181,8 @@ def _prompt_if_readable(pair: _MaskPair) -> str:
 def _write(
     evaluation: Evaluation, summary: Summary, out: Path, options: EvaluateOptions, record: RunRecord
 ) -> None:
-    record_path(out).unlink(missing_ok=True)  # a table without its record does not count as done
+    # A table without its record does not count as done: the record goes first and comes back last.
+    record_path(out).unlink(missing_ok=True)
     lesions, summary_path = out.with_name(f"{out.stem}_lesions.csv"), out.with_suffix(".json")
     write_csv(out, COLUMNS, evaluation.rows)
     write_csv(lesions, LESION_COLUMNS, evaluation.lesions)

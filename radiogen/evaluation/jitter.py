@@ -21,7 +21,7 @@ from radiogen.drawing.plots import draw_jitter
 from radiogen.errors import CaseError, OutputError, RadiogenError
 from radiogen.evaluation.case import Row, widen
 from radiogen.evaluation.sentences import describe_floor, markdown_table, plural, with_interval
-from radiogen.evaluation.summary import compare_with_best_floor
+from radiogen.evaluation.summary import compare_with_best_floor, rounded
 from radiogen.io.cases import Case, cases_of_split
 from radiogen.measures.detection import Labels, NumberedLesions, number_lesions
 from radiogen.measures.floors import FLOORS, BoxFaces, exact_boxes, jitter_box, loosen_box, measure_floors
@@ -74,6 +74,7 @@ def level_rows(rows: Sequence[Row], seed: int, bootstrap: int) -> list[Row]:
             np.random.default_rng(seed),
             draws=bootstrap,
         )
+        # Paired by patient: the same draw, scaled, at every level, so that only the shift differs.
         lost = paired_difference(_dice_of_patients(smallest), _dice_of_patients(cases))
         row: Row = {
             "jitter": level,
@@ -93,12 +94,8 @@ def level_rows(rows: Sequence[Row], seed: int, bootstrap: int) -> list[Row]:
             **{f"{name}_mean": mean(row[name] for row in cases) for name in FLOORS},
             **compare_with_best_floor(cases),
         }
-        listed.append(_rounded(row))
+        listed.append(rounded(row))
     return listed
-
-
-def _rounded(row: Row) -> Row:
-    return {name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}
 
 
 def _mean_over_draws(rows: Sequence[Row], level: float) -> list[Row]:
@@ -120,7 +117,7 @@ def _dice_of_patients(cases: Sequence[Row]) -> list[float]:
 
 
 def describe_curve(curve: JitterCurve) -> list[str]:
-    """Describe the curve, and what is not in it, in sentences."""
+    """Describe the curve, and the cases that are not in it, in sentences."""
     sentences = []
     for row in curve.levels:
         box = "The exact box" if row["jitter"] == 0 else f"Each face off by up to {row['jitter']:.0%}"
@@ -146,7 +143,8 @@ def describe_curve(curve: JitterCurve) -> list[str]:
 
 def write_curve(out: Path, curve: JitterCurve, described: Mapping[str, Any], record: RunRecord) -> None:
     """Write the table `out`, and beside it the summary, the page, the plot, and the run record last."""
-    record_path(out).unlink(missing_ok=True)  # a table without its record does not count as done
+    # A table without its record does not count as done.
+    record_path(out).unlink(missing_ok=True)
     summary, page = out.with_suffix(".json"), out.with_suffix(".md")
     write_csv(out, COLUMNS, curve.rows)
     about = {"seen_in_training": curve.seen_in_training, "without_lesion": curve.without_lesion}
@@ -178,7 +176,7 @@ def write_curve(out: Path, curve: JitterCurve, described: Mapping[str, Any], rec
 
 
 class JitterOptions(Settings):
-    """By how much boxes are off, and how often each is drawn."""
+    """Levels of the jitter and number of draws."""
 
     levels: tuple[float, ...] = LEVELS  # shares of the box's size
     draws: int = Field(5, ge=1)  # a case and level; a level of 0 takes one
@@ -245,6 +243,7 @@ def jitter_curve(
     if not rows:
         raise CaseError(cases, "holds no case with a lesion", "ingest the cases with their outlines")
     patients = {row["patient_id"] for row in rows}
+    # A model does well on patients it has learned from, with any box; the page warns of them.
     known = model.config.patients_seen
     seen = None if known is None else len(patients & set(known))
     without = len(all_cases) - len({row["case_id"] for row in rows}) - len(failures)
@@ -255,12 +254,13 @@ def jitter_curve(
 
 
 def _resume_or_run(case: Case, inference: Inference, options: JitterOptions, out: Path | None) -> list[Row]:
-    """Return the rows of a case, from an earlier run if that was made of the same."""
+    """Return the rows of a case, from an earlier run of the same model, files and options if any."""
     if out is None:
         return _run_case(case, inference, options)
     path = out.with_name(f"{out.stem}_cases") / f"{case.case_id}.json"
     files = [each for each in (case.ct_path, case.lesion_path, case.lungs_path) if each.is_file()]
-    rules = options.model_dump(mode="json", exclude={"split", "bootstrap"})  # these do not change a row
+    # Split and bootstrap do not change a row: with another of them the finished cases still count.
+    rules = options.model_dump(mode="json", exclude={"split", "bootstrap"})
     key = key_of(inference.model.hash, *files, rules)
     rows: list[Row] | None = read_cached(path, key)
     if rows is None:
@@ -281,7 +281,8 @@ def _run_case(case: Case, inference: Inference, options: JitterOptions) -> list[
     exact = [loosen_box(faces, options.loosen) for faces in exact_boxes(lesions)]
     rows: list[Row] = []
     for level, draw in product(options.levels, range(options.draws)):
-        if level == 0 and draw > 0:  # an exact box is the same at every draw
+        # An exact box is the same at every draw.
+        if level == 0 and draw > 0:
             continue
         # Not the level: the same draw, scaled, at every level, so that a case is compared with itself.
         rng = np.random.default_rng([options.seed, int(short_hash(case.case_id), 16), draw])
@@ -297,12 +298,12 @@ def _run_case(case: Case, inference: Inference, options: JitterOptions) -> list[
             **_dice(array_of(predicted), array_of(crop(predicted, region)), lesions),
             **measure_floors(lesions, boxes, array_of(region_ct)),
         }
-        rows.append(_rounded(row))
+        rows.append(rounded(row))
     return rows
 
 
 def _dice(predicted: Labels, in_region: Labels, lesions: NumberedLesions) -> Row:
-    """Return the Dice of all lesions together, and the mean over lesions, each against what its box gave.
+    """Return the Dice of all lesions together, and the mean over lesions, each with the label of its box.
 
     Args:
         predicted: The whole prediction, its labels the numbers of the boxes.
@@ -310,6 +311,7 @@ def _dice(predicted: Labels, in_region: Labels, lesions: NumberedLesions) -> Row
         lesions: The reference.
     """
     sizes = np.bincount(lesions.numbers[lesions.numbers > 0], minlength=len(lesions) + 1)
+    # Of the whole prediction: voxels outside the region are false and must lower the Dice.
     predicted_sizes = np.bincount(predicted[predicted > 0], minlength=len(lesions) + 1)
     hit = (in_region > 0) & (lesions.numbers > 0)
     own = np.bincount(in_region[hit & (in_region == lesions.numbers)], minlength=len(lesions) + 1)
@@ -321,6 +323,7 @@ def _dice(predicted: Labels, in_region: Labels, lesions: NumberedLesions) -> Row
 def box_mm(faces: BoxFaces, grid: sitk.Image) -> BoxMm:
     """Return the box in space (LPS mm) round the corners of a box in voxels; the same on an upright grid."""
     sides = [(low, high) for low, high in zip(faces.low, faces.high, strict=True)][::-1]
+    # All eight corners: on an oblique grid two of them do not span the box.
     corners: Sequence[Sequence[float]] = [
         grid.TransformContinuousIndexToPhysicalPoint(corner) for corner in product(*sides)
     ]

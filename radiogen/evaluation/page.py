@@ -37,6 +37,7 @@ def write_page(
             ]
         curves = [_froc(line) for line in summary.froc if line["prompt"] == row["prompt"]]
         if row["prompt"] in ("auto", "none") and not curves:
+            # Silence would read as an oversight: with these prompts a FROC is expected.
             curves = ["No FROC: no lesion was predicted with a score, or there is none to find."]
         parts += curves
     parts += [f"![{path.stem}]({path.name})" for path in plots]

@@ -1,4 +1,4 @@
-"""Describe the figures of an evaluation, and what they do not show, in plain sentences."""
+"""Describe the figures of an evaluation, and their limits, in plain sentences."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 from radiogen.measures.floors import FLOOR_WORDS
 
 PROMPTS = {
-    "oracle": "the prior was made from the true outline: an upper bound, not what a new patient gets",
-    "jitter": "the prior was made from the true box, its faces shifted at random",
+    "oracle": "the prior comes from the true outline: an upper bound, not the result for a new patient",
+    "jitter": "the prior comes from the true box, its faces shifted at random",
     "human": "a person marked the lesion",
     "auto": "the program chose the place itself",
     "none": "the network was given no place",
@@ -18,7 +18,8 @@ PROMPTS_WITH_PLACE = ("oracle", "jitter", "human")
 NO_PROMPT = "unknown"
 NO_PREDICTION = "no prediction"
 MISSING = "-"
-FEW = 10  # patients below which an interval says little
+# Patients below which the percentile interval of a bootstrap is too narrow.
+FEW = 10
 
 
 def describe_prompt(row: Mapping[str, Any]) -> list[str]:
@@ -60,6 +61,7 @@ def describe_floor(row: Mapping[str, Any], things: str = "cases") -> str:
     if low is None:
         return f"{sentence}; the mean difference is {gap}, and one patient has no interval."
     verdict = "the interval holds zero: no gain over the floor is shown"
+    # The interval decides, not the mean: a gain is claimed only where zero lies outside.
     if low > 0:
         verdict = "the interval excludes zero"
     elif high < 0:
@@ -90,7 +92,7 @@ def with_interval(row: Mapping[str, Any], value: str, name: str) -> str:
 
 
 def markdown_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Format a Markdown table; a number has three digits, what is not known is a dash.
+    """Format a Markdown table; a number has three digits, an unknown value is a dash.
 
     >>> print(markdown_table(["size", "Dice"], [["< 10 mm", None]]))
     | size | Dice |

@@ -111,7 +111,7 @@ def _prompt_row(prompt: str, scans: Sequence[MeasuredScan], options: EvaluateOpt
         },
         **compare_with_best_floor(rows),
     }
-    return _rounded(summary)
+    return rounded(summary)
 
 
 def _sensitivity(scans: Sequence[MeasuredScan], options: EvaluateOptions) -> Row:
@@ -144,6 +144,7 @@ def _bin_rows(prompt: str, scans: Sequence[MeasuredScan], options: EvaluateOptio
             **_interval("dice_median", "dice", rows, options, np.median),
             "dice_of_found_mean": _statistic(mean, found, "dice"),
             "hd95_mm_of_found_median": _statistic(median, found, "hd95_mm"),
+            # A false lesion has no reference: it is binned by its own diameter.
             "false": sum(
                 row["outcome"] == "false" and row["size_bin"] == name
                 for scan in scans
@@ -151,7 +152,7 @@ def _bin_rows(prompt: str, scans: Sequence[MeasuredScan], options: EvaluateOptio
             ),
             **compare_with_best_floor(rows),
         }
-        listed.append(_rounded(each))
+        listed.append(rounded(each))
     return listed
 
 
@@ -171,7 +172,7 @@ def _froc_rows(prompt: str, scans: Sequence[MeasuredScan]) -> list[Row]:
     if curve is None:
         return []
     at = {f"sensitivity_at_{rate:g}": s for rate, s in zip(curve.rates, curve.sensitivities, strict=True)}
-    return [_rounded({"prompt": prompt, "scans": len(measured), **at, "mean": curve.score})]
+    return [rounded({"prompt": prompt, "scans": len(measured), **at, "mean": curve.score})]
 
 
 def _reference_lesions(scans: Sequence[MeasuredScan]) -> list[Row]:
@@ -185,6 +186,7 @@ def _interval(
     interval: Interval | None = bootstrap_by_patient(
         [row[name] for row in rows],
         [row["patient_id"] for row in rows],
+        # A generator of its own for each figure: one more figure does not change the others.
         np.random.default_rng(options.seed),
         statistic,
         options.bootstrap,
@@ -206,5 +208,6 @@ def json_rows(rows: Sequence[Row]) -> list[Row]:
     return [{name: "inf" if value == inf else value for name, value in row.items()} for row in rows]
 
 
-def _rounded(row: Row) -> Row:
+def rounded(row: Row) -> Row:
+    """Round numbers to four places."""
     return {name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}

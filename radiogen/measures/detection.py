@@ -47,7 +47,7 @@ class NumberedLesions:
         return len(self.labels)
 
     def name(self, number: int) -> int:
-        """Return what a lesion is called: its label where no other has the same, else its number."""
+        """Return the name of a lesion in tables: its label where no other has the same, else its number."""
         return self.labels[number - 1] if len(set(self.labels)) == len(self) else number
 
     def boxes(self) -> list[tuple[slice, slice, slice]]:
@@ -92,6 +92,7 @@ def number_lesions(mask: Labels, by_label: bool = False) -> NumberedLesions:
     if labels:
         flat = parts.ravel()
         voxels = np.flatnonzero(flat)
+        # `np.unique` returns the first place of each part, since the flat voxels are searched in order.
         first = voxels[np.unique(flat[voxels], return_index=True)[1]].tolist()
     # By place, not by label: two tools that label the same lesions differently get the same numbers.
     order = np.argsort(first) if first else np.empty(0, np.intp)
@@ -111,6 +112,7 @@ def match_lesions(
         least_iou: Intersection over union from which two lesions may be a match.
     """
     shared = _shared(predicted, reference)
+    # [1:]: count 0 is the background, which is no lesion.
     sizes_p = np.bincount(predicted.numbers[predicted.numbers > 0], minlength=len(predicted) + 1)[1:]
     sizes_r = np.bincount(reference.numbers[reference.numbers > 0], minlength=len(reference) + 1)[1:]
     iou = shared / np.maximum(sizes_r[:, None] + sizes_p[None, :] - shared, 1)
@@ -139,6 +141,7 @@ def _shared(predicted: NumberedLesions, reference: NumberedLesions) -> Counts:
     both = (predicted.numbers > 0) & (reference.numbers > 0)
     pairs = reference.numbers[both].astype(np.int64) - 1, predicted.numbers[both] - 1
     shared = np.zeros((len(reference), len(predicted)), np.int64)
+    # `shared[pairs] += 1` would count a pair once, however many voxels it shares.
     np.add.at(shared, pairs, 1)
     return shared
 

@@ -60,7 +60,8 @@ def loosen_box(faces: BoxFaces, share: float) -> BoxFaces:
     >>> loosen_box(BoxFaces((9.5, 9.5, 9.5), (39.5, 109.5, 12.5)), 0.1)
     BoxFaces(low=(7.5, 4.5, 8.5), high=(41.5, 114.5, 13.5))
     """
-    grow = np.ceil(share / 2 * faces.size - 1e-9)  # 0.1 / 2 * 20 is one voxel, not two by rounding
+    # Less 1e-9: 0.1 / 2 * 20 is one voxel, not two by rounding.
+    grow = np.ceil(share / 2 * faces.size - 1e-9)
     return BoxFaces(_triple(faces.low - grow), _triple(faces.high + grow))
 
 
@@ -102,6 +103,7 @@ def measure_floors(
     for box in boxes:
         where, guesses = _guesses(box, lesions.numbers.shape, hu)
         for name, guess in guesses.items():
+            # Boxes of neighbours may overlap: the guess of a scan is the union of those of its lesions.
             guess_of_scan.setdefault(name, np.zeros(lesions.numbers.shape, np.bool_))[where] |= guess
     inside = lesions.numbers > 0
     dice = {
@@ -132,6 +134,7 @@ def best_floor(rows: Sequence[Mapping[str, Any]]) -> str | None:
     Args:
         rows: Of a table of an evaluation, with the columns `FLOORS`.
     """
+    # The threshold floors need a CT: a mean over the scans that have one would be of other scans.
     known = [name for name in FLOORS if rows and all(row[name] is not None for row in rows)]
     return max(known, key=lambda name: mean(row[name] for row in rows)) if known else None
 
@@ -147,6 +150,7 @@ def _guesses(
     middle, half = np.add(box.low, box.high) / 2, box.size / 2
     squares = []  # of the distance from the middle in half axes; their sum is 1 on the ellipsoid
     for side, center, reach in zip((z, y, x), middle, half, strict=True):
+        # At least half a voxel, for a jittered box may be thinner than one, or flat.
         squares.append(((np.arange(side.start, side.stop) - center) / max(reach, 0.5)) ** 2)
     along_z, along_y, along_x = np.ix_(*squares)
     ellipsoid = np.asarray(along_z + along_y + along_x <= 1)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy.stats import t
 
 LEVEL = 0.95
+# Of 2000 draws 50 lie beyond either end of the interval.
 DRAWS = 2000
 
 
@@ -49,7 +50,7 @@ def bootstrap_by_patient(
         patients: Whose each is.
         rng: Draws the patients.
         statistic: Of an array of values.
-        draws: How many.
+        draws: Number of draws.
 
     Returns:
         None without values.
@@ -60,12 +61,14 @@ def bootstrap_by_patient(
     for patient, value in zip(patients, values, strict=True):
         groups.setdefault(patient, []).append(value)
     whole = float(statistic(np.array(values)))
+    # Such draws are all alike, and an interval of width 0 would read as certainty.
     if len(groups) < 2 or len(set(values)) == 1:
         return Interval(whole, None, None)
     each = [np.array(group) for group in groups.values()]
     # All draws at once from one generator: the same seed gives the same interval whatever the statistic.
     chosen = rng.integers(len(each), size=(draws, len(each)))
-    if len(each) == len(values):  # one value a patient: all draws at once, which is much faster
+    # With one value a patient the draws are an array, which is much faster than a loop.
+    if len(each) == len(values):
         drawn = statistic(np.concatenate(each)[chosen], axis=1)
     else:
         drawn = [float(statistic(np.concatenate([each[place] for place in row]))) for row in chosen]
@@ -102,5 +105,6 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> Paired
     middle, deviation = mean(each), sample_deviation(each)
     if deviation is None:
         return PairedDifference(len(each), middle, None, None)
+    # Student's t, not a bootstrap: three seeds, as in the papers, have only ten different draws.
     reach = float(t.ppf((1 + LEVEL) / 2, len(each) - 1)) * deviation / sqrt(len(each))
     return PairedDifference(len(each), middle, middle - reach, middle + reach)

@@ -77,6 +77,7 @@ def longest_diameter_mm(mask: sitk.Image) -> float:
     points = np.concatenate([_open_faces(inside, axis, side) for axis in range(3) for side in (1, -1)])
     if len(points) == 0:
         return 0.0
+    # Arrays are (z, y, x), the spacing is (x, y, z).
     points *= np.array(mask.GetSpacing()[::-1])
     return float(pdist(points[ConvexHull(points).vertices]).max())
 

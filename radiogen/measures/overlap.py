@@ -26,7 +26,7 @@ Distances = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Overlap:
-    """How well the voxels and the surfaces of two masks agree."""
+    """Agreement of the voxels and the surfaces of two masks, and the volumes of both."""
 
     dice: float
     surface_dice: float
@@ -89,6 +89,7 @@ def overlap_of(
     return Overlap(
         dice=dice_of(predicted, reference),
         surface_dice=float(np.mean(both <= tolerance_mm + ROUNDING_MM)),
+        # As MONAI's HausdorffDistanceMetric: the percentile in each direction, then the larger.
         hd95_mm=float(max(np.percentile(to_reference, 95), np.percentile(to_predicted, 95))),
         assd_mm=float(to_reference.sum() + to_predicted.sum()) / len(both),
         predicted_ml=predicted_ml,
@@ -133,5 +134,6 @@ def _surface_distances_mm(a: Voxels, b: Voxels, spacing_mm: Sequence[float]) -> 
 
 def _surface(mask: Voxels) -> Voxels:
     """Return the voxels of a mask with a neighbour (of six) outside of it; past the edge is outside."""
+    # The default structure is the six neighbours, and `border_value` 0 makes the edge of the array outside.
     inner: Voxels = ndimage.binary_erosion(mask)
     return mask & ~inner
