@@ -116,7 +116,7 @@ def add_synthetic_lesion(
 
 
 @dataclass(frozen=True)
-class LesionPlan:
+class SyntheticLesionPlan:
     """A lesion before it is painted: kind, form, place, and the distance of each voxel to its surface."""
 
     kind: str
@@ -136,7 +136,7 @@ def _draw_lesion(
     sizes_mm: tuple[float, float],
     taken: BoolArray | None,
     rng: np.random.Generator,
-) -> LesionPlan | None:
+) -> SyntheticLesionPlan | None:
     """Draw a lesion that can be seen and touches no other; None if several draws give none.
 
     A lesion whose place was mostly vessel or wall before is drawn again: nobody could outline it.
@@ -161,7 +161,7 @@ def _draw_lesion(
         before = painted[box][outer < 0]
         is_seen = len(before) >= LEAST_VOXELS and np.mean(before < AERATED_HU) > least_aerated
         if is_seen and not (taken is not None and _touches(outer, taken[box])):
-            return LesionPlan(kind, radius, form, box, space, room, distance, outer)
+            return SyntheticLesionPlan(kind, radius, form, box, space, room, distance, outer)
     return None
 
 
@@ -208,7 +208,9 @@ def _touches(outer: FloatArray, taken: BoolArray) -> bool:
     return bool(taken.any() and (ndimage.binary_dilation(outer < 0, iterations=2) & taken).any())
 
 
-def _paint(region: PaintedRegion, plan: LesionPlan, noise: FloatArray, rng: np.random.Generator) -> BoolArray:
+def _paint(
+    region: PaintedRegion, plan: SyntheticLesionPlan, noise: FloatArray, rng: np.random.Generator
+) -> BoolArray:
     """Paint a lesion and what lies against it, in place; return the lesion mask."""
     radius, edge = plan.radius_mm, region.space.edge_mm
     lung = region.hu[(region.room < 0) & (region.hu > -1000) & (region.hu < -600)]
@@ -241,7 +243,7 @@ def _noise_of(share: FloatArray) -> FloatArray:
 
 
 def _paint_surroundings(
-    region: PaintedRegion, plan: LesionPlan, noise: FloatArray, rng: np.random.Generator
+    region: PaintedRegion, plan: SyntheticLesionPlan, noise: FloatArray, rng: np.random.Generator
 ) -> None:
     """Paint what may lie against a lesion and is none: dense tissue, spicules, pleural tags."""
     is_glass = plan.kind == "ground glass"
