@@ -1,4 +1,4 @@
-"""The answers that a reader of a run wants first: Dice beside the floors, AUC beside clinical variables."""
+"""The main results of a run: Dice beside its floors, AUC beside that of clinical variables."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ class EgfrAnswer:
 
 @dataclass(frozen=True)
 class PatientCounts:
-    """How many patients reached each step of a run."""
+    """Numbers of patients that reached each step of a run."""
 
     ingested: int | None
     failed: int
@@ -73,12 +73,14 @@ def answer_segmentation(evaluation: Sequence[Row]) -> list[SegmentationAnswer]:
     """Return the Dice of each prompt of an evaluation beside its floors; empty where no case has a Dice."""
     by_prompt: dict[str, list[Row]] = {}
     for row in evaluation:
+        # Prompts are never mixed: a Dice with the true box says nothing about one without.
         by_prompt.setdefault(row.get("prompt") or "", []).append(row)
     answers = []
     for prompt, rows in by_prompt.items():
         measured = [row for row in rows if number_of(row.get("dice")) is not None]
         if measured:
             dice = _values(measured, "dice")
+            # `quantiles` refuses a single value, which is its own quartiles.
             low, middle, high = quantiles(dice, n=4, method="inclusive") if len(dice) > 1 else dice * 3
             answers.append(
                 SegmentationAnswer(
@@ -162,6 +164,7 @@ def count_patients(run: Run) -> PatientCounts:
     status = [row.get("egfr", "") for row in run.manifest]
     return PatientCounts(
         ingested=len(ids) if ids else None,
+        # A case may fail in several steps and counts once.
         failed=len({row["case_id"] for row in run.failures}),
         segmented=len(segmented),
         predicted=len(run.predictions),

@@ -60,7 +60,7 @@ class LayerBar:
 def draw_curves(
     curves: Mapping[str, Sequence[tuple[float, float]]], x_title: str, y_title: str
 ) -> Chart | None:
-    """Make a chart of named curves of (x, y) points; None without a finite point."""
+    """Draw a chart of named curves of (x, y) points; None without a finite point."""
     kept = {name: [p for p in points if math.isfinite(p[1])] for name, points in curves.items()}
     kept = {name: points for name, points in kept.items() if points}
     if not kept:
@@ -69,6 +69,7 @@ def draw_curves(
     ys = [y for points in kept.values() for _, y in points]
     # Axes from 0 upwards where nothing is negative: a loss that falls by a tenth should look like that.
     x_marks, y_marks = _round_marks(min(xs), max(xs)), _round_marks(min(0.0, *ys), max(ys))
+    # A single epoch would make the axis 0 wide.
     x_low, x_high = min(xs), max(max(xs), min(xs) + 1e-9)
     y_low, y_high = y_marks[0], y_marks[-1]
 
@@ -90,6 +91,7 @@ def _round_marks(low: float, high: float) -> list[float]:
     """Return about five round numbers from below the lowest to above the highest."""
     span = (high - low) or max(abs(high), 1.0)
     power: float = 10.0 ** math.floor(math.log10(span / 4))
+    # Steps of 1, 2 or 5 times a power of ten, the first that gives five or fewer intervals.
     step = next((each * power for each in STEPS if each * power >= span / 5), 10 * power)
     first, last = math.floor(low / step), math.ceil((low + span) / step)
     return [round(number * step, 10) for number in range(first, last + 1)]
@@ -121,6 +123,7 @@ def layer_bars(layers: Sequence[Row]) -> list[LayerBar]:
     for row in layers:
         share = number_of(row.get("share"))
         kept, weights = number_of(row.get("kept")), number_of(row.get("weights"))
+        # Tables of older versions have no column `share`.
         if share is None and kept is not None and weights:
             share = kept / weights
         if share is not None:
@@ -136,12 +139,13 @@ def _has(row: Mapping[str, Any], *names: str) -> bool:
 
 
 def draw_distributions(run: Run, examined: Sequence[ExaminedCase]) -> str:
-    """Draw histograms of what is known of three cases or more, as a data address; empty without any."""
+    """Draw histograms of all values that three cases or more have, as a data address; empty without any."""
     numbers = _numbers(run, examined)
     by_status = _probabilities(run)
     if not numbers and not by_status:
         return ""
-    from radiogen.drawing import plots  # matplotlib: not for pages without a histogram
+    # This imports matplotlib: not for pages without a histogram.
+    from radiogen.drawing import plots
 
     png = plots.draw_distributions(numbers, by_status)
     return data_address(png, "png")
@@ -156,6 +160,7 @@ def _numbers(run: Run, examined: Sequence[ExaminedCase]) -> dict[str, list[float
         "longest diameter, mm": [number_of(row.get("longest_diameter_mm")) for row in lesions],
         "lesions a case": [float(len(case.lesions)) for case in run.segmented],
     }
+    # Without a segmentation the lesions are those of the outlines.
     if not run.segmented:
         known = [lesion for each in facts for lesion in each.lesions]
         values_of = {

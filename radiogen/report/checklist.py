@@ -1,10 +1,10 @@
-"""Fill in a reporting checklist from the files of a run; what no file can answer is left to the authors.
+"""Fill in a reporting checklist from the files of a run; the other items are left to the authors.
 
 The items are in words of our own with the numbers of the lists; those for the authors stay in the table, so
 that the numbering is whole.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import yaml
 from radiogen import __version__
 from radiogen.errors import ConfigError
 from radiogen.provenance import RunRecord, record_path, write_text
-from radiogen.report.evidence import Evidence, RunFiles, find_evidence
+from radiogen.report.evidence import RunFiles, find_evidence
 from radiogen.report.page import ReportOptions, read_whole
 from radiogen.report.reading import find_ct_cases
 
@@ -67,7 +67,8 @@ def fill(checklist: Mapping[str, Any], files: RunFiles) -> str:
             "| --- | --- | --- | --- |",
         ]
         for number, (item, *names) in items.items():
-            evidence = list(_unique(names, files))
+            # Entries share sentences; each stands once in an item.
+            evidence = list(dict.fromkeys(each for name in names for each in find_evidence(name, files)))
             answered, total = answered + bool(evidence), total + 1
             answer = "<br>".join(_cell(each.sentence) for each in evidence) or "*for the authors*"
             where = "<br>".join(dict.fromkeys(f"`{_cell(each.where)}`" for each in evidence))
@@ -82,10 +83,6 @@ def fill(checklist: Mapping[str, Any], files: RunFiles) -> str:
         f"Written by radiogen {__version__}. Not for clinical use.",
     ]
     return "\n".join([*head, *lines]) + "\n"
-
-
-def _unique(names: list[str], files: RunFiles) -> Iterator[Evidence]:
-    yield from dict.fromkeys(each for name in names for each in find_evidence(name, files))
 
 
 def _cell(text: str) -> str:

@@ -1,8 +1,8 @@
 """The files of a run as evidence: sentences of evidence.yaml, each with the file and key it was read from.
 
-A checklist points and does not judge: a sentence is given only where a file of the run says something to an
-item, with the place where a reviewer can look; whether that satisfies the item is for the authors. What needs
-more than a look-up is a function below, named in evidence.yaml like an entry of it.
+A sentence is given only where a file of the run has information on an item, with the place where a reviewer
+can check it; whether that satisfies the item is for the authors. Sentences that need more than a look-up are
+functions below, named in evidence.yaml like an entry of it.
 """
 
 import re
@@ -44,7 +44,7 @@ class RunFiles:
 
     @cached_property
     def sources(self) -> dict[str, Any]:
-        """What a key of evidence.yaml begins with: the first run record of each verb, and files by name."""
+        """The values behind the keys of evidence.yaml: the first run record of each verb, files by name."""
         run = self.run
         records = [{**record, "path": path} for path, record in run.records]
         steps = [vars(step) for step in count_steps(run, self.folder)]
@@ -53,6 +53,7 @@ class RunFiles:
         candidates = run.validation.get("candidates") or {}
         judged = candidates.get(run.validation.get("model"))
         return {
+            # Reversed, so that of several records of a verb the first one stays.
             **{str(record.get("verb")): record for record in reversed(records)},
             "any": records[0] if records else {},
             "records": records,
@@ -94,7 +95,7 @@ def look_up(content: Any, key: str) -> Any:
 
 
 def _is_set(value: Any) -> bool:
-    """Whether a value says something; of a list, whether one of its values is there, be it 0 or False."""
+    """Whether a value is set; of a list, whether one of its values is, be it 0 or False."""
     if isinstance(value, list | tuple):
         return any(each not in (None, "") for each in value)
     return bool(value)
@@ -137,6 +138,7 @@ def _holds(entry: Mapping[str, str], sources: Mapping[str, Any], folder: Path) -
         return False
     if "known" in entry:
         return look_up(sources, entry["known"]) is not None
+    # A sentence with a gap in it is worse than none.
     keys = [entry["if"]] if "if" in entry else [key for key, *_ in PLACEHOLDER.findall(entry["say"])]
     return all(_is_set(look_up(sources, key)) for key in keys)
 
@@ -238,6 +240,7 @@ def dice_beside_floors(files: RunFiles) -> Iterator[Evidence]:
 def lowest_dice(files: RunFiles) -> Iterator[Evidence]:
     """Name the three cases with the lowest Dice; a case without one was not segmented and counts as 0."""
     rows = files.run.evaluation
+    # With the id as second key, so that equal Dice come in the same order every time.
     worst = sorted((number_of(row.get("dice")) or 0.0, row.get("case_id", "")) for row in rows)
     if worst:
         text = ", ".join(f"{case} {dice:.2f}" for dice, case in worst[:3])
@@ -268,7 +271,7 @@ def missing_input(files: RunFiles) -> Iterator[Evidence]:
     if any("missing" in row for row in rows):
         count = sum((number_of(row.get("missing")) or 0) > 0 for row in rows)
         text = f"{count} of {len(rows)} patients had missing inputs, which the model filled; "
-        text += "each has a word on how familiar it is."
+        text += "in_distribution says for each whether it resembles the training data."
         yield Evidence(text, "predictions.csv: missing, in_distribution")
 
 

@@ -83,6 +83,7 @@ def show_cell(value: Any, column: str) -> str:
         return MISSING
     if text.strip().lower() == "inf":
         return "∞"
+    # Whole numbers are counts and labels, and an id such as 007 is no number at all.
     if number is None or text.lstrip("+-").isdigit() or column.endswith("_id"):
         return text
     return f"{number:.{1 if column.endswith('_mm') else 2 if column.endswith('_ml') else 3}f}"
@@ -107,7 +108,8 @@ def template(name: str) -> Template:
     environment = Environment(
         loader=PackageLoader("radiogen.report", "."),
         autoescape=True,
-        undefined=ChainableUndefined,  # JSON of other versions may lack a value
+        # JSON of other versions may lack a value; it then is empty instead of an error.
+        undefined=ChainableUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )

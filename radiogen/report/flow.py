@@ -1,4 +1,4 @@
-"""The flow of cases through a run: how many reach each step, and why the others are excluded."""
+"""The flow of cases through a run: the numbers that reach each step, and why the others are excluded."""
 
 import re
 from collections import Counter
@@ -43,7 +43,7 @@ LEADING_NAME = re.compile(r"^[\w.-]+: ")  # the file or case that a reason names
 
 @dataclass(frozen=True)
 class Exclusion:
-    """Cases or patients that do not reach a stage: how many, and why."""
+    """A number of cases or patients that do not reach a stage, and the reason."""
 
     count: int
     reason: str
@@ -51,7 +51,7 @@ class Exclusion:
 
 @dataclass(frozen=True)
 class Stage:
-    """A box of the flow diagram: how many there are, of what, and who was excluded on the way to it."""
+    """A box of the flow diagram: its title, its number, and those excluded on the way to it."""
 
     title: str
     count: int
@@ -75,13 +75,15 @@ def draw_flow(run: Run) -> list[Stage]:
         of_step.setdefault(row.get("step", ""), {})[row["case_id"]] = row.get("reason", "")
     stages: list[Stage] = []
     if ingested:
+        # A case that failed once and was ingested later is no failure any more.
         refused = {case: why for case, why in of_step.get("ingest", {}).items() if case not in ingested}
         stages += [
             Stage("scans were given", len(ingested) + len(refused)),
             Stage("became cases", len(ingested), _count(refused.values())),
         ]
     segmented = {case.case_id: case for case in run.segmented}
-    if not ingested >= set(segmented):  # cases from elsewhere: who was excluded before them is not known
+    # Cases from elsewhere: who was excluded before them is not known.
+    if not ingested >= set(segmented):
         stages, ingested = [], set(segmented)
     if segmented:
         failed = of_step.get("segment", {})
@@ -106,10 +108,11 @@ def _feature_stages(run: Run, before: set[str], of_step: dict[str, dict[str, str
     with_lesion = {case.case_id for case in run.segmented if case.lesions} or before
     failed = of_step.get("extract-features", {})
     reasons = [
-        failed.get(case, "features were not asked for") for case in sorted(with_lesion - with_features)
+        failed.get(case, "features were not requested") for case in sorted(with_lesion - with_features)
     ]
     stages: list[Stage] = []
-    if with_lesion >= with_features:  # else the features are of other cases, and the counts would not add up
+    # Else the features are of other cases, and the counts would not add up.
+    if with_lesion >= with_features:
         stages.append(Stage("have features", len(with_features), _count(reasons)))
     patients = {row.get("patient_id") or row.get("case_id", "") for row in run.features}
     if not run.predictions:
@@ -119,13 +122,13 @@ def _feature_stages(run: Run, before: set[str], of_step: dict[str, dict[str, str
     patient_of = {row.get("case_id", ""): row.get("patient_id") for row in run.features}
     reason_of = {patient_of.get(case): reason for case, reason in failed.items()}
     without = sorted(patients - predicted)
-    reasons = [reason_of.get(patient, "no probability was asked for") for patient in without]
+    reasons = [reason_of.get(patient, "no probability was requested") for patient in without]
     stages.append(Stage("patients stand behind these", len(patients)))
     return [*stages, Stage("patients have an EGFR probability", len(patients & predicted), _count(reasons))]
 
 
 def _validation_stages(run: Run, patients: int) -> list[Stage]:
-    """Return the stages of the EGFR validation, where it was made of these features and its counts add up."""
+    """Return the stages of the EGFR validation, if it used these features and its counts add up."""
     left_out = run.validation.get("left_out")
     count = run.validation.get("patients")
     if not run.is_own_validation or not isinstance(left_out, dict) or not isinstance(count, int):
@@ -146,11 +149,12 @@ def _reason_not_segmented(row: Row, failed: str, segmented: Iterable[str], manif
     if failed:
         return failed
     split = row.get("split", "")
-    return f"split “{split}” was not asked for" if split and split not in splits else "not segmented"
+    return f"split “{split}” was not selected" if split and split not in splits else "not segmented"
 
 
 def _count(reasons: Iterable[str]) -> tuple[Exclusion, ...]:
     """Count the reasons, the most frequent first; the rare ones together."""
+    # Without the name a reason begins with, equal reasons of different cases are counted together.
     counts = Counter(LEADING_NAME.sub("", reason) for reason in reasons)
     counted = sorted(counts.items(), key=lambda each: (-each[1], each[0]))
     shown = [Exclusion(count, reason) for reason, count in counted[:MOST_REASONS]]
@@ -210,6 +214,7 @@ def _options_line(options: Sequence[dict[str, Any]]) -> str:
     """Return the values of the reported options over all records of a verb."""
     parts = []
     for name in REPORTED_OPTIONS:
+        # A group of settings would fill the cell; the run record holds it.
         values = _unique(each.get(name) for each in options if not isinstance(each.get(name), dict))
         if values:
             parts.append(f"{name} {' or '.join(values)}")

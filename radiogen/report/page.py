@@ -1,4 +1,4 @@
-"""Write one self-contained HTML page over what a run folder holds."""
+"""Write one self-contained HTML page about a run folder."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -57,7 +57,7 @@ def report(
     Args:
         run: Folder of a run, of cases, of segmented cases, of one case, or of one model.
         out: HTML file to write, or a folder that is there already, which receives `report.html`.
-        options: Where the cases are, and whether only one is asked for.
+        options: Where the cases are, and whether the page is of one only.
         progress: Called with the number of cases examined and of all.
 
     Returns:
@@ -82,20 +82,22 @@ def report(
 
 
 def read_whole(run: Path, leave_out: Path, options: ReportOptions) -> Run:
-    """Read a run with the cases and the EGFR model that it was made from."""
+    """Read a run with the cases and the EGFR model that it used."""
     beside = options.cases or cohort_setting(run, "source")
     return read_run(run, leave_out, beside, options.egfr or cohort_setting(run, "egfr"))
 
 
 def review_cases(run: Run, cases: Sequence[Case], folder: Path, jobs: int, progress: Progress) -> CaseReview:
     """Measure and draw the cases of a run; a single case gets a viewer."""
+    # A source of cases may hold more than this run used.
     named = {case.case_id for case in run.segmented} | set(run.ingest_decisions)
     named |= {row["case_id"] for row in run.manifest if row.get("case_id")}
     chosen = [case for case in cases if case.case_id in named]
     if not chosen:
         return CaseReview()
     masks = find_masks(folder / "segmented" if (folder / "segmented").is_dir() else folder)
-    if run.segmented:  # where only a split was segmented, the other cases are not part of this run
+    # Where only a split was segmented, the other cases are not part of this run.
+    if run.segmented:
         done = {case.case_id for case in run.segmented} | {row["case_id"] for row in run.failures}
         chosen = [case for case in chosen if case.case_id in done or case.case_id in run.ingest_decisions]
     examined = examine_all(chosen, masks, jobs, progress)
@@ -104,13 +106,14 @@ def review_cases(run: Run, cases: Sequence[Case], folder: Path, jobs: int, progr
     case = chosen[0]
     try:
         ct, of_case = case.ct(), masks_of(case, masks.get(case.case_id))
+    # The page still lists a case whose masks cannot be drawn; `examine_all` gives the reason.
     except RadiogenError:
         return CaseReview(tuple(examined))
     return CaseReview(tuple(examined), draw_still(ct, of_case, case.case_id), make_viewer(ct, of_case))
 
 
 def render(run: Run, folder: Path, review: CaseReview) -> str:
-    """Return the HTML of a run and of what was examined of its cases."""
+    """Return the HTML of a run and of its examined cases."""
     # Where the CTs are there, cases are drawn anew; else the pictures that `segment` wrote are embedded.
     own = [] if review.examined else [path for case in run.segmented for path in case.pictures]
     pictures = [*own, *run.plots]
@@ -164,6 +167,7 @@ def _decisions(run: Run) -> list[tuple[str, list[tuple[str, str]]]]:
 
 def _egfr_columns(validation: dict[str, Any]) -> list[str]:
     candidates = list((validation.get("candidates") or {}).values())
+    # The name of this column holds the positive class, such as f1_mutant.
     f1 = [name for name in (candidates[0] if candidates else ()) if name.startswith("f1_")]
     return [*EGFR_COLUMNS, *f1]
 

@@ -83,6 +83,7 @@ def masks_of(case: Case, segmented: Path | None) -> dict[str, sitk.Image]:
     if segmented is None:
         return masks
     lesion = read_mask(segmented)
+    # A prediction takes the colour of a lesion, the outline that of a reference.
     outline = masks.pop("lesion", None)
     if not same_grid(lesion, read_grid(case.ct_path)):
         raise CaseError(segmented, "does not lie on the grid of ct.nii.gz", "segment the case again")
@@ -137,8 +138,10 @@ def examine_all(
 
 def _examine_each(cases: Sequence[Case], segmented: Mapping[str, Path], jobs: int) -> Iterator[ExaminedCase]:
     tasks = [(case, segmented.get(case.case_id)) for case in cases]
+    # For one case the start of a process would take longer than the case.
     if jobs == 1 or len(cases) < 2:
         return map(_examine_pair, tasks)
+    # A process that died is tried once more: memory may have been short for a moment.
     return run_in_processes(_examine_pair, tasks, jobs, _died, tries=2)
 
 
@@ -151,7 +154,7 @@ def _died(task: tuple[Case, Path | None]) -> ExaminedCase:
 
 
 def qc(cases: Path, out: Path, jobs: int = 1, progress: Progress = no_progress) -> Path:
-    """Write the page: an overview, then for each case a mosaic and what is odd about it.
+    """Write the page: an overview, then for each case a mosaic and its oddities.
 
     Sorted by suspicion. The page needs no network and no other file; the same cases give the same bytes.
 

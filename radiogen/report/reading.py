@@ -1,4 +1,4 @@
-"""Read what a run folder holds: the tables, JSON files, pictures and run records of radiogen commands."""
+"""Read a run folder: the tables, JSON files, pictures and run records of radiogen commands."""
 
 import json
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ class TrainingResult:
 
 @dataclass(frozen=True)
 class Run:
-    """The contents of a run folder; what is not there is empty."""
+    """The contents of a run folder; parts that are not there are empty."""
 
     name: str
     manifest: tuple[Row, ...] = ()
@@ -58,7 +58,7 @@ class Run:
     validation: dict[str, Any] = field(default_factory=dict)
     plots: tuple[Path, ...] = ()
     egfr_config: dict[str, Any] = field(default_factory=dict)
-    is_own_validation: bool = True  # made by this run, not part of a model that the run used
+    is_own_validation: bool = True  # of this run, not of a model that the run used
     records: tuple[tuple[str, dict[str, Any]], ...] = ()
 
     @property
@@ -106,6 +106,7 @@ class Run:
             records=tuple(
                 (path, record)
                 for path, record in self.records
+                # Records of cases lie three levels deep, in segmented/CASE/; others are of the whole run.
                 if case_id in Path(path).parts or len(Path(path).parts) < 3
             ),
         )
@@ -172,6 +173,7 @@ def read_failures(tables: dict[str, Path]) -> tuple[Row, ...]:
     for step, path in tables.items():
         for row in _rows(path):
             key = row.get("case_id", ""), row.get("reason", "")
+            # The table of a cohort run repeats those of its steps, and stands last.
             failures.setdefault(key, {"case_id": key[0], "step": step, **row})
     return tuple(failures.values())
 
@@ -231,6 +233,7 @@ def _egfr_validation(folder: Path) -> dict[str, Any]:
 
 
 def _records(run: Path, leave_out: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    # Sorted: folders list their files in any order, and the same run must give the same page.
     for path in sorted(run.rglob("*.run.json")):
         # Drafts of files being written are hidden; pages of other runs say nothing about this one.
         if path.resolve() != leave_out.resolve() and not path.name.startswith("."):
@@ -261,9 +264,9 @@ def _content(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CaseError(path, "is not JSON", "write it again with the command that made it") from error
+        raise CaseError(path, "is not JSON", "write it again with the command that wrote it") from error
     if not isinstance(content, dict):
-        raise CaseError(path, "holds no named values", "write it again with the command that made it")
+        raise CaseError(path, "holds no named values", "write it again with the command that wrote it")
     return content
 
 

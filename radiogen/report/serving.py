@@ -61,6 +61,7 @@ def read_view(paths: Sequence[Path]) -> ServedView:
         if not same_grid(ct, mask):
             raise VolumeError(path, f"does not lie on the grid of {paths[0].name}", "resample it to the CT")
         name = UNSAFE.sub("_", path.name.partition(".")[0])
+        # Names are addresses of the server: `ct` is taken, and two files may have one name.
         masks[f"{name}-{len(masks) + 1}" if name in (*masks, "ct") else name] = mask
     return ServedView(paths[0].name, ct, masks)
 
@@ -78,8 +79,6 @@ def _read_folder(folder: Path) -> ServedView:
 
 class ViewServer(ThreadingHTTPServer):
     """A server of one view on the loopback address, under a path that nobody can guess."""
-
-    daemon_threads = True
 
     def __init__(self, view: ServedView, port: int = 0) -> None:
         """Bind to 127.0.0.1.
@@ -102,7 +101,7 @@ class ViewServer(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        """What to open in a browser."""
+        """The address to open in a browser."""
         return f"http://{LOOPBACK}:{self.server_address[1]}{self.root}"
 
     def _answers(self, view: ServedView) -> dict[str, tuple[str, bytes]]:
@@ -124,9 +123,8 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        if (
-            self.headers.get("Host") not in self.server.hosts
-        ):  # DNS rebinding: a foreign name for this machine
+        # DNS rebinding: a web page that has a name of its own point to this machine sends that name.
+        if self.headers.get("Host") not in self.server.hosts:
             self._answer(403, "text/plain", b"wrong host\n")
             return
         answer = self.server.answers.get(self.path)
@@ -140,6 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in (
             ("Content-Type", kind),
             ("Content-Length", str(len(content))),
+            # Scans of a patient do not stay in the cache of the browser.
             ("Cache-Control", "no-store"),
             ("X-Content-Type-Options", "nosniff"),
             ("Referrer-Policy", "no-referrer"),

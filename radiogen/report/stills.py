@@ -38,7 +38,7 @@ def embed_pictures(paths: Sequence[Path], heaviest_bytes: int = HEAVIEST_BYTES) 
 def _embed(path: Path, share_bytes: int | None) -> str:
     content, kind = path.read_bytes(), "png"
     if not content.startswith(b"\x89PNG"):
-        raise CaseError(path, "is not a PNG picture", "write it again with the command that made it")
+        raise CaseError(path, "is not a PNG picture", "write it again with the command that wrote it")
     if share_bytes is not None and len(content) > share_bytes:
         content, kind = _shrink(path, share_bytes), "jpeg"
     return data_address(content, kind)
@@ -50,7 +50,7 @@ def _shrink(path: Path, share_bytes: int) -> bytes:
             picture = opened.convert("RGB")
     except OSError as error:
         raise CaseError(
-            path, "is a damaged picture", "write it again with the command that made it"
+            path, "is a damaged picture", "write it again with the command that wrote it"
         ) from error
     # The largest width that fits; the last is taken whatever its size, for a picture is better than none.
     content = b""
@@ -72,6 +72,7 @@ def draw_still(ct: sitk.Image, masks: Mapping[str, sitk.Image], title: str) -> s
         write_picture(ct, masks, path, title)
         with Image.open(path) as drawn:
             packed = io.BytesIO()
+            # Without subsampling of colour: the outlines are thin coloured lines.
             drawn.convert("RGB").save(packed, format="JPEG", quality=90, subsampling=0, optimize=True)
     return data_address(packed.getvalue())
 
@@ -83,7 +84,8 @@ def shrink_pictures(
     total_bytes = sum(len(one.picture) for one in examined)
     if total_bytes <= heaviest_bytes:
         return list(examined)
-    scale = (heaviest_bytes / total_bytes) ** 0.6  # of width; a smaller JPEG takes more bytes a pixel
+    # Scale of the width. Not the square root: a smaller JPEG takes more bytes a pixel.
+    scale = (heaviest_bytes / total_bytes) ** 0.6
     return [replace(one, picture=_smaller(one.picture, scale)) if one.picture else one for one in examined]
 
 

@@ -52,7 +52,8 @@ class MaskLayer:
     labels: int
 
     def about(self) -> dict[str, Any]:
-        """Return what the script needs of the mask."""
+        """Return the entry of the mask in the JSON of the script."""
+        # NiiVue takes a colour for each label; lesions of one mask have the same.
         colors = [_rgb(self.swatch)] * self.labels
         return {"name": self.name, "colors": colors, "is_edge": self.name in OUTLINED}
 
@@ -117,6 +118,7 @@ class Viewer:
         Hashes instead of 'unsafe-inline': should a string of a run slip through an escape, it does not run.
         """
         scripts = " ".join(_hash_of(asset(name)) for name in (LIBRARY, SCRIPT))
+        # Only the viewer of `radiogen view` fetches volumes, from its own server.
         connect = "connect-src 'self'; " if self.address else ""
         return f"script-src {scripts}; {connect}"
 
@@ -149,8 +151,8 @@ def _viewer(
 ) -> Viewer:
     solid = {name: pack_solid(masks[name]) for name in ("lungs", "lesion") if name in masks}
     shown = [_mask_layer(name, mask, list(masks)) for name, mask in masks.items()]
-    # The viewer draws in this order.
-    shown.sort(key=lambda mask: mask.name != "lungs")  # lesions lie on top
+    # The viewer draws in this order, so lesions lie on top of the lungs.
+    shown.sort(key=lambda mask: mask.name != "lungs")
     stops = _stops(masks)
     return Viewer(
         {"ct": packed.ct, **packed.masks, **{f"solid-{name}": content for name, content in solid.items()}},
@@ -207,7 +209,8 @@ def _mm(spacing: Sequence[float]) -> str:
 
 
 def _rgb(color: str) -> list[int]:
-    """
+    """Return red, green and blue of a colour, 0 to 255.
+
     >>> _rgb("#E69F00")
     [230, 159, 0]
     """

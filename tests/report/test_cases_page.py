@@ -78,7 +78,7 @@ def test_every_case_has_its_picture_the_most_suspicious_first(cohort, page):
 def test_the_flow_says_who_left_and_why_and_adds_up(cohort, page):
     text = text_of(page)
     assert "5 scans were given" in text and "1 left 1 × gaps 4 became cases" in text
-    assert "2 left 1 × holds no box 1 × split “train” was not asked for 2 were segmented" in text
+    assert "2 left 1 × holds no box 1 × split “train” was not selected 2 were segmented" in text
     assert "1 left 1 × no lesion was found 1 have a lesion" in text
 
 

@@ -55,7 +55,7 @@ def test_answers_come_before_everything_else(run_folder):
     sections = [attrs["id"] for tag, attrs in read(write_page(run_folder)).tags if tag == "section"]
     assert sections == [
         "answers", "patients", "cases", "lesions", "predictions", "segmentation", "egfr", "training",
-        "features", "decisions", "made", "records",
+        "features", "decisions", "steps", "records",
     ]  # fmt: skip
 
 
