@@ -36,14 +36,14 @@ SCORING_SEED = 100_003  # added to the seed, so that scores and controls draw ot
 
 
 class ClassifierSettings(Settings):
-    """What decides the numbers of the classifier benchmark, beside images, criterion, sparsity and seed.
+    """The settings of the classifier benchmark, beside images, criterion, sparsity and seed.
 
     Attributes:
         network: Name of the classifier.
         width: Channels of its first stage; else the usual.
         warmup: Against layer collapse, before the scoring.
         scope: Over which weights the scores compete.
-        fisher_scale: What the Fisher term of fts and fbss is multiplied by.
+        fisher_scale: Factor of the Fisher term of fts and fbss.
     """
 
     network: str = "resnet18"
@@ -92,6 +92,7 @@ class ClassifierBench:
         return self.runs / f"{plan.name}.safetensors"
 
 
+# A worker process does many runs, and a picklable bench carries no images: each reads them once.
 @lru_cache(maxsize=1)
 def read_images(source: Path, side: int, limit: int | None) -> ImageSet:
     """Return the images of a benchmark, read once in each process."""
@@ -106,6 +107,7 @@ class _Run:
     ) -> None:
         self.plan, self.settings = plan, settings
         self.train = ImagesOnDevice(images.train, images.train, device)
+        # Standardised by the training images: statistics of the test images would leak.
         self.test = ImagesOnDevice(images.test, images.train, device)
         channels, classes = images.train.pixels.shape[1], len(images.classes)
         self.network = build_classifier(settings.network, channels, classes, plan.seed, settings.width)
@@ -150,12 +152,14 @@ class _Run:
             self.network, scoring_set, classification_loss, criterion, self.rng, [OUTPUT_LAYER]
         )
         masks = weight_masks(scoring.scores, plan.sparsity, settings.scope)
+        # Reinit reorders the weights as well, so controls come before the weights are masked.
         masks = CONTROLS[plan.control or "none"](self.network, masks, self.rng)
         table = layer_table(self.network, masks, scoring_set, classification_loss)
         apply_weight_masks(self.network, masks)
         return {
             "weights": sum(row.weights for row in table),
             "kept": sum(row.kept for row in table),
+            # `radiogen prune` refuses such layers; a benchmark counts them, for a collapse is a result.
             "collapsed": [row.name for row in table if row.kept == 0 or row.is_cut],
             **_about_scoring(scoring),
         }, {name: mask.cpu() for name, mask in masks.items()}

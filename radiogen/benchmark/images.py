@@ -13,13 +13,13 @@ from radiogen.errors import VolumeError
 DIGITS = "digits"
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 CIFAR_SIDE, CIFAR_PIXELS = 32, 3 * 32 * 32
-TEST_SHARE = 3  # one image in three is for testing where a set does not say which
+TEST_SHARE = 3  # one image in three is for testing where a set has no split
 HINT = "give a folder of class folders, CIFAR in its binary version, or the word digits"
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images and what they show."""
+    """Images and their classes."""
 
     pixels: npt.NDArray[np.uint8]  # (N, C, H, W)
     labels: npt.NDArray[np.int64]  # (N,), from 0
@@ -53,6 +53,7 @@ class ImageSet:
         """Return twelve hexadecimal digits that stand for every pixel and label."""
         digest = hashlib.sha256()
         for images in (self.train, self.test):
+            # The shape too: the same bytes may be 1 x 4 or 2 x 2 pixels.
             digest.update(repr(images.pixels.shape).encode())
             digest.update(images.pixels.tobytes() + images.labels.tobytes())
         return digest.hexdigest()[:12]
@@ -117,6 +118,7 @@ def _read_records(path: Path, classes: int) -> LabelledImages:
         content = path.read_bytes()
     except OSError as error:
         raise VolumeError(path, f"cannot be read: {error.strerror}", "unpack the archive again") from error
+    # A download that broke off is the usual case: half an image at the end.
     if not content or len(content) % size:
         wrong = f"holds {len(content)} bytes, which are not whole images of {size} bytes"
         raise VolumeError(path, wrong, "unpack the archive again")
@@ -151,6 +153,7 @@ def _class_names(folder: Path) -> tuple[str, ...]:
 def _read_folder(folder: Path, names: tuple[str, ...], side: int) -> LabelledImages:
     pixels, labels = [], []
     for label, name in enumerate(names):
+        # By name, not by the order of the folder: the split and the hash are the same on every machine.
         paths = [p for p in sorted((folder / name).iterdir()) if p.suffix.lower() in IMAGE_ENDINGS]
         if not paths:
             raise VolumeError(folder / name, "holds no image", f"put {', '.join(IMAGE_ENDINGS)} files there")
@@ -162,6 +165,7 @@ def _read_folder(folder: Path, names: tuple[str, ...], side: int) -> LabelledIma
 def _read_image(path: Path, side: int) -> npt.NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
+            # Grey pictures too get three channels: a set may mix both.
             small = image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise VolumeError(path, f"cannot be read as an image: {error}", "replace or remove it") from error

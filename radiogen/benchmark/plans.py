@@ -20,7 +20,7 @@ class RunPlan:
 
     Attributes:
         criterion: Name of the criterion, or `dense`.
-        control: What replaces its weight masks; empty: nothing does.
+        control: Control that replaces its weight masks; empty for none.
         sparsity: Share of the weights that is removed.
         seed: Of weights, mini-batches, scores and controls.
     """
@@ -39,13 +39,15 @@ class RunPlan:
 
 
 class BenchmarkGrid(Settings):
-    """What is compared; the defaults are the rows and seeds of arXiv:2502.11450 and its controls."""
+    """The runs that are compared; the defaults are the rows and seeds of arXiv:2502.11450 and controls."""
 
     criteria: tuple[str, ...] = Field(
         ("random", "magnitude", "snip", "grasp", "synflow", "fisher-pruning", "fts"), min_length=1
     )
     sparsities: tuple[float, ...] = Field((0.8, 0.9, 0.95, 0.98), min_length=1)
     seeds: tuple[int, ...] = Field(PAPER_SEEDS, min_length=1)
+    # Frankle et al. 2021: `shuffle` and `random-layerwise` are one law, drawn twice; a criterion no further
+    # from them than they from each other has shown nothing.
     controls: tuple[ControlName, ...] = ("shuffle", "random-layerwise", "reinit")
     controls_of: tuple[str, ...] = ("fts",)
 
@@ -73,17 +75,19 @@ def plan_runs(grid: BenchmarkGrid) -> list[RunPlan]:
                 plans.append(RunPlan(criterion, "", sparsity, seed))
             for criterion in grid.controls_of:
                 plans += [RunPlan(criterion, control, sparsity, seed) for control in grid.controls]
+    # A sparsity or seed that is named twice is one run: two would write the same files.
     return list(dict.fromkeys(plans))
 
 
 def parse_grid(
     criteria: str, sparsities: str, seeds: str, controls: str = "none", controls_of: str = ""
 ) -> BenchmarkGrid:
-    """Make a grid from comma-separated lists, as options give them; `none` is no control.
+    """Build a grid from comma-separated lists, as options give them; `none` is no control.
 
     Raises:
         ConfigError: A word is no criterion, number or control; the right ones are named.
     """
+    # Checked here, so that the error names the criteria or controls that exist.
     for name in [*_words(criteria), *_words(controls_of)]:
         if name not in CRITERIA:
             raise ConfigError(f"criterion {name}", "is unknown", f"there are {', '.join(CRITERIA)}")

@@ -17,19 +17,20 @@ from radiogen.pruning.weight_masks import check_masks_held, hold_weight_masks
 
 PADDING = 4  # pixels that a crop may be shifted by
 TEST_BATCH = 512
-_SCORING, _ORDER = 1, 2  # second part of the seed: what is drawn, so that no two draws are alike
+# Second part of the seed, by the purpose of the draw, so that no two draws are alike.
+_SCORING, _ORDER = 1, 2
 
 
 class ProtocolSettings(Settings):
-    """How a classifier is trained and tested; the defaults are those of arXiv:2502.11450.
+    """Settings of the training and test of a classifier; the defaults are those of arXiv:2502.11450.
 
     Attributes:
-        epochs: How long.
+        epochs: Number of epochs.
         batch_size: Images in a mini-batch.
         learning_rate: Of SGD, at the start.
         momentum: Of SGD.
         weight_decay: Of SGD.
-        drop_to: What the rate is multiplied by at each of `drop_at`.
+        drop_to: Factor of the rate at each of `drop_at`.
     """
 
     epochs: PositiveInt = 160
@@ -46,12 +47,14 @@ class ImagesOnDevice:
     """Labelled images on a device, standardised by the mean and deviation of the training images."""
 
     def __init__(self, images: LabelledImages, of_training: LabelledImages, device: torch.device) -> None:
+        # Bytes stay bytes: a quarter of the memory of float32; each mini-batch is standardised when taken.
         self.pixels = torch.from_numpy(images.pixels).to(device)
         self.labels = torch.from_numpy(images.labels).to(device)
         values = of_training.pixels.astype(np.float32)
         shape = (1, -1, 1, 1)
         mean, deviation = values.mean(axis=(0, 2, 3)), values.std(axis=(0, 2, 3))
         self.mean = torch.from_numpy(mean).view(shape).to(device)
+        # A channel of one value has no deviation.
         self.deviation = torch.from_numpy(np.maximum(deviation, 1e-6)).view(shape).to(device)
 
     def __len__(self) -> int:
@@ -69,6 +72,7 @@ class ScoringImages:
         self.images, self.batch_size = images, batch_size
         rng = np.random.default_rng([seed, _SCORING])
         labels = images.labels.cpu().numpy()
+        # By class: the papers score ten images of each class, so that no class is missing.
         drawn = [rng.permutation(np.flatnonzero(labels == label))[:per_class] for label in np.unique(labels)]
         self.places = torch.from_numpy(rng.permutation(np.concatenate(drawn)))
 
@@ -87,8 +91,9 @@ class ImageEpoch:
         rng = np.random.default_rng([self.seed, _ORDER, self.number])
         order = torch.from_numpy(rng.permutation(len(self.images)))
         for places in torch.split(order, self.settings.batch_size):
+            # BatchNorm cannot train on one image: it has no variance.
             if len(places) < 2:
-                continue  # BatchNorm cannot train on one image: it has no variance
+                continue
             pixels, labels = self.images.take(places)
             yield (crop_and_flip(pixels, rng) if self.settings.augment else pixels), labels
 
@@ -161,11 +166,13 @@ def train_classifier(
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+            # Not `.item()`, which would wait for the GPU after every step.
             steps.append(loss.detach())
         losses.append(float(torch.stack(steps).mean()))
         if not math.isfinite(losses[-1]):
             raise TrainingError(f"epoch {epoch}", "the loss is not finite", "lower the learning_rate")
     held.remove()
+    # A hook that failed silently would train a dense network under a pruned name.
     check_masks_held(network, weight_masks)
     return losses
 

@@ -24,6 +24,7 @@ from radiogen.runtime import Progress, no_progress
 
 Row = dict[str, Any]
 Results = Mapping[RunPlan, Row]
+# The first of the single-shot criteria (Lee et al. 2019), which every later one compares itself with.
 REFERENCE = "snip"
 COLUMNS = (
     "criterion",
@@ -48,7 +49,7 @@ def accuracy_table(results: Results, masks_of: Callable[[RunPlan], WeightMasks])
     difference in points of accuracy comes with its 95 % interval. Only seeds that both have count.
 
     Args:
-        results: What the runs measured.
+        results: Numbers of the runs.
         masks_of: Reads the weight masks of a run.
 
     Returns:
@@ -69,6 +70,7 @@ def accuracy_table(results: Results, masks_of: Callable[[RunPlan], WeightMasks])
         against = criterion if control else REFERENCE
         if criterion != DENSE and key != (REFERENCE, "", sparsity):
             row |= _compare(results, own, against, masks_of)
+        # `+ 0.0` turns -0.0 into 0.0.
         rows.append({name: round(v, 4) + 0.0 if isinstance(v, float) else v for name, v in row.items()})
     return rows
 
@@ -84,6 +86,7 @@ def _compare(
     found = paired_difference(
         [results[plan]["accuracy"] for plan, _ in pairs], [results[other]["accuracy"] for _, other in pairs]
     )
+    # Criteria that keep the same weights cannot differ by more than noise, whatever their accuracies.
     shared = [overlap(masks_of(plan), masks_of(other)).shared for plan, other in pairs]
     return {
         "against": against,
@@ -95,7 +98,8 @@ def _compare(
 
 
 TABLE, PICTURE, FAILURES = "table.csv", "accuracy.png", "failures.csv"
-FOR_DIGITS = {  # 1201 images of 8 x 8: a small network, more steps an epoch, nothing mirrored
+# 1201 images of 8 x 8: a small network, more steps an epoch, and no flips, for a mirrored digit is another.
+FOR_DIGITS = {
     "network": "resnet8",
     "training": {"epochs": 30, "batch_size": 64, "augment": False},
 }
@@ -137,8 +141,8 @@ def benchmark_pruning(
         jobs: Runs at the same time, each in a process of its own.
         limit: At most this many images of each class.
         side: Pixels a side of images that come from class folders.
-        existing: What happens to a benchmark that is there.
-        progress: Told of each finished run.
+        existing: Whether a benchmark that is there is continued, overwritten or refused.
+        progress: Called with the number of runs done and of all.
 
     Raises:
         VolumeError: The images cannot be read.

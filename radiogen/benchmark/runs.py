@@ -55,13 +55,14 @@ def perform_all(
         perform: Does one run and writes its result; with several jobs it must be picklable.
         devices: Shared out among the worker processes, round robin.
         jobs: Worker processes; with one, the runs are done in this process.
-        progress: Told of each finished run.
+        progress: Called with the number of runs done and of all.
 
     Returns:
-        What failed, in the order of the runs.
+        The failures, in the order of the runs.
     """
     progress("runs", 0, len(runs))
     jobs = min(jobs, len(runs))
+    # Workers share the threads of this process, or several would each use every processor.
     attempt = _Attempt(perform, tuple(devices), max(1, torch.get_num_threads() // jobs) if jobs > 1 else None)
     outcomes: Iterator[tuple[str, Failure | None]]
     outcomes = run_in_processes(attempt, runs, jobs, _died) if jobs > 1 else map(attempt, runs)
@@ -70,6 +71,7 @@ def perform_all(
         if failure is not None:
             failures[name] = failure
         progress("runs", number, len(runs))
+    # By the order of the runs, not of their end, which differs from machine to machine.
     return [failures[run.name] for run in runs if run.name in failures]
 
 
@@ -86,7 +88,7 @@ class _Attempt(Generic[RunT]):
             torch.set_num_threads(self.threads)
         device = torch.device(self.devices[worker_number() % len(self.devices)])
         try:
-            # cuDNN would else take its kernels by trial, and two runs of one seed would differ
+            # cuDNN would else choose its kernels by trial, and two runs of one seed would differ.
             with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
                 self.perform(run, device)
         except RadiogenError as error:
@@ -108,8 +110,8 @@ def open_benchmark(out: Path, options: Mapping[str, Any], existing: Existing) ->
 
     Args:
         out: Its folder.
-        options: What decides every number of it; a folder made with other options is refused.
-        existing: What happens to a benchmark that is there; `skip` goes on with it.
+        options: Everything its numbers depend on; a folder with other options is refused.
+        existing: Whether a benchmark that is there is continued (`skip`), overwritten or refused.
 
     Returns:
         The folder of its runs.
@@ -117,9 +119,11 @@ def open_benchmark(out: Path, options: Mapping[str, Any], existing: Existing) ->
     Raises:
         OutputError: The folder holds something else, or a benchmark and `existing` is fail.
     """
+    # As the file gives them back: tuples become lists, paths text.
     wanted = json.loads(json.dumps(options, default=str))
     if out.is_dir() and any(out.iterdir()):
         _check_folder(out, wanted, existing)
+    # Half-written files of a benchmark that was killed.
     clear_drafts(out / RUNS)
     if out.is_dir():
         record_path(out).unlink(missing_ok=True)

@@ -72,17 +72,18 @@ def time_networks(
         batch_size: Samples in a training step: forward, backward, AdamW.
         device: Where.
         repeats: Rounds, after one that is not timed.
-        progress: Told of the rounds.
+        progress: Called with the number of rounds done and of all.
     """
     passes = {name: _passes(network, window, batch_size, device) for name, network in networks.items()}
     timings = {name: Timings() for name in networks}
     for repeat in range(-1, repeats):
         progress("measure", repeat + 1, repeats + 1)
         for name, (forward, step) in passes.items():
-            took = _seconds(forward, device), _seconds(step, device)
+            forward_s, step_s = _seconds(forward, device), _seconds(step, device)
+            # The first round fills caches and picks kernels, and does not count.
             if repeat >= 0:
-                timings[name].forward.append(took[0])
-                timings[name].step.append(took[1])
+                timings[name].forward.append(forward_s)
+                timings[name].step.append(step_s)
     progress("measure", repeats + 1, repeats + 1)
     return timings
 
@@ -98,12 +99,14 @@ def _passes(
     network: RASeg, window: Sequence[int], batch_size: int, device: torch.device
 ) -> tuple[Callable[[], None], Callable[[], None]]:
     network.to(device)
+    # A rate so small that the weights hardly move: timings of one network stay comparable.
     optimizer = torch.optim.AdamW(network.parameters(), 1e-6)
     loss = segmentation_loss()
     one, many = (
         [tensor.to(device) for tensor in example_inputs(network.settings, window, count)]
         for count in (1, batch_size)
     )
+    # Times do not depend on the values: any sparse target will do.
     batch: SegmentationBatch = (*many, (many[0][:, :1] > 0.9).float())
 
     def forward() -> None:
@@ -130,6 +133,7 @@ def _seconds(call: Callable[[], None], device: torch.device) -> float:
 
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
+        # Kernels run after the call that starts them has returned.
         torch.cuda.synchronize(device)
 
 
@@ -168,7 +172,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class SegmentationBenchmark:
-    """A finished benchmark: what the variants reach, what they cost, and the runs that failed."""
+    """A finished benchmark: Dice and costs of the variants, and the runs that failed."""
 
     folder: Path
     rows: list[Row]
@@ -195,11 +199,11 @@ def benchmark_segmentation(
         cases: A case folder whose manifest marks cases as `test`.
         out: Folder to write.
         settings: Network, training, scoring, prior.
-        variants: What is compared; differences are those to the dense network of the same seed.
+        variants: Networks that are compared; differences are those to the dense network of the same seed.
         devices: Where the networks run; costs are measured on the first.
         jobs: Runs at the same time, each in a process of its own.
-        existing: What happens to a benchmark that is there.
-        progress: Told of each finished run.
+        existing: Whether a benchmark that is there is continued, overwritten or refused.
+        progress: Called with the number of runs done and of all.
 
     Raises:
         CaseError: There are no cases to learn from or none to test on.
@@ -243,7 +247,7 @@ def segmentation_table(results: dict[Variant, Row]) -> list[Row]:
     """Return one row for each variant: Dice over seeds, its difference to the dense network paired by seed.
 
     Args:
-        results: What the runs measured.
+        results: Numbers of the runs.
 
     Returns:
         Rows by COLUMNS; the interval is the 95 % one of the mean difference.
@@ -262,6 +266,7 @@ def segmentation_table(results: dict[Variant, Row]) -> list[Row]:
         first = results[own[0]]
         row |= {name: first[name] for name in ("dice_of_the_box", "prompt", "weights", "not_zero")}
         row["collapsed_runs"] = sum(bool(results[variant]["collapsed"]) for variant in own)
+        # Sizes are those of the first seed: the widths of the others are the same.
         row["checkpoint_mb"] = first["checkpoint_bytes"] / 1e6
         rows.append({name: round(v, 4) + 0.0 if isinstance(v, float) else v for name, v in row.items()})
     return rows
@@ -283,6 +288,7 @@ def _costs(
         window, batch = run.preprocessing.size, run.training.batch_size
         networks = {name: load_model(folder, where).network for name, folder in folders.items()}
         timings = time_networks(networks, window, batch, where, progress=progress)
+        # Time of a step by their number, not the clock of the runs, which shared the machine.
         steps = run.training.epochs * ceil(learn * run.training.patches_per_case / batch)
         rows = []
         for name, key in firsts.items():

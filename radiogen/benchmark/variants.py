@@ -50,7 +50,7 @@ def plan_variants(
     """Return all runs, each once, those of a seed together.
 
     Args:
-        criteria: How weights and channels are scored.
+        criteria: Criteria by which weights and channels are scored.
         sparsities: Shares of the weights that are removed.
         keep: Shares of the channels that stay.
         seeds: Of weights, patches and scores.
@@ -71,10 +71,10 @@ def plan_variants(
 
 
 class VariantSettings(Settings):
-    """What decides the numbers of the segmentation benchmark, beside cases, variant and seed.
+    """The settings of the segmentation benchmark, beside cases, variant and seed.
 
     Attributes:
-        preset: Whose settings `run` was made from.
+        preset: Name of the preset that `run` starts from.
         prior: Prior of the networks in the test.
     """
 
@@ -109,6 +109,7 @@ class SegmentationBench:
         options = SegmentOptions(prior=self.settings.prior, split="test", picture=False)
         segmented = segment(self.cases, home / "segmented", model, options)
         without_outline = {case.case_id for case in cases_of_split(self.cases, "test") if not case.has_lesion}
+        # A test case that failed would make the mean one over other cases than those of the other variants.
         for case_id, reason, hint in segmented.failures:
             if case_id not in without_outline:
                 raise CaseError(case_id, reason, hint)
@@ -123,6 +124,7 @@ class SegmentationBench:
             "dice": found["dice_mean"],
             "prompt": found["prompt"],
             "test_cases": found["n"],
+            # A Dice with a box of the true outline says little without that of the box alone.
             "dice_of_the_box": found["floor_box_mean"],
             "loss": trained.metrics["epochs"][-1]["loss"],
             "collapsed": [row.name for row in pruned.layers if row.kept == 0 or row.is_cut] if pruned else [],
@@ -141,6 +143,7 @@ class SegmentationBench:
     def _prune(self, variant: Variant, out: Path, device: torch.device) -> PrunedNetwork:
         """Prune a network by the variant; layers may collapse, which is a result here."""
         settings, of_channels = self.settings, variant.structure == "channel"
+        # Channels are removed by their own share: no single weight is masked as well.
         sparsity = 0.0 if of_channels else variant.share
         criterion = CriterionSettings.model_validate(
             {"criterion": variant.criterion, "sparsity": sparsity, "scope": settings.scope}
