@@ -29,6 +29,7 @@ class EgfrSettings(Settings):
     inputs: Inputs = "features"
     clinical_mapping: Path | None = None  # YAML of radiogen.io.clinical.ClinicalMapping
     clinical_columns: tuple[ClinicalName, ...] = ("age", "sex", "smoking", "pack_years")
+    """Inputs of the clinical model."""
     lesion: Literal["largest", "mean", "bag"] = "largest"  # by volume; bag: all of them, for attention
     volume_column: str = "shape_volume_ml"  # column by which the largest lesion is found
     folds: int = Field(default=5, ge=2)  # folds of the cross-validation, by patient
