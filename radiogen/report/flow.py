@@ -38,7 +38,8 @@ HASH_DIGITS = 12
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 MOST_REASONS = 4
 NO_CASE = "in the clinical table without features"  # left out by the validation, but of no case
-LEADING_NAME = re.compile(r"^[\w.-]+: ")  # the file or case that a reason names first
+# The file or case that a reason names first.
+LEADING_NAME = re.compile(r"^[\w.-]+: ")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from radiogen.runtime import Progress, no_progress
 
 PAGE = "report.html"
 EGFR_COLUMNS = ("auprc", "brier", "calibration_slope", "sensitivity", "specificity")
-HIDDEN_CONFIG = "patients_seen"  # ids of patients do not belong on a page; their number is shown instead
+# Ids of patients do not belong on a page; their number is shown instead.
+HIDDEN_CONFIG = "patients_seen"
 PLOTS_BYTES = 3_000_000  # of validation plots beside a viewer or many pictures
 
 

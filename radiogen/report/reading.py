@@ -264,9 +264,9 @@ def _content(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CaseError(path, "is not JSON", "write it again with the command that wrote it") from error
+        raise CaseError(path, "is not JSON", "run the command that wrote it again") from error
     if not isinstance(content, dict):
-        raise CaseError(path, "holds no named values", "write it again with the command that wrote it")
+        raise CaseError(path, "holds no named values", "run the command that wrote it again")
     return content
 
 

@@ -38,7 +38,7 @@ def embed_pictures(paths: Sequence[Path], heaviest_bytes: int = HEAVIEST_BYTES) 
 def _embed(path: Path, share_bytes: int | None) -> str:
     content, kind = path.read_bytes(), "png"
     if not content.startswith(b"\x89PNG"):
-        raise CaseError(path, "is not a PNG picture", "write it again with the command that wrote it")
+        raise CaseError(path, "is not a PNG picture", "run the command that wrote it again")
     if share_bytes is not None and len(content) > share_bytes:
         content, kind = _shrink(path, share_bytes), "jpeg"
     return data_address(content, kind)
@@ -49,9 +49,7 @@ def _shrink(path: Path, share_bytes: int) -> bytes:
         with Image.open(path) as opened:
             picture = opened.convert("RGB")
     except OSError as error:
-        raise CaseError(
-            path, "is a damaged picture", "write it again with the command that wrote it"
-        ) from error
+        raise CaseError(path, "is a damaged picture", "run the command that wrote it again") from error
     # The largest width that fits; the last is taken whatever its size, for a picture is better than none.
     content = b""
     for width in WIDTHS_PIXELS:

@@ -30,7 +30,8 @@ LIBRARY, SCRIPT = "niivue.min.js", "viewer.js"
 BONE = DisplayWindow(-450.0, 1050.0)
 WINDOWS = {"Lung": LUNG, "Soft tissue": SOFT_TISSUE, "Bone": BONE}
 TITLES = {"lesion": "lesions", "reference": "known outline", "lungs": "lungs"}
-SOLID_ALPHA = {"lungs": 9}  # of 255: lungs are transparent
+# Of 255: the lungs are nearly transparent, so that lesions are visible inside.
+SOLID_ALPHA = {"lungs": 9}
 MOST_STOPS = 12  # lesions that can be jumped to
 
 

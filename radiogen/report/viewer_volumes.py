@@ -19,7 +19,8 @@ from radiogen.volume import bounding_box, crop, grid_over, resample_to, same_gri
 HEAVIEST_BYTES = 6_000_000  # of the packed CT; base64 makes 8 MB of it
 MOST_VOXELS = 14_000_000  # first guess; noise decides how well they pack
 MARGIN_MM = 30.0  # round the lungs and lesions: ribs and the chest wall
-LOW_HU, HIGH_HU, STEP_HU = -1024, 1600, 4  # a step of 4 HU is half a grey level of a lung window
+# From air to cortical bone. A step of 4 HU is less than one of the 256 grey levels of a lung window (6 HU).
+LOW_HU, HIGH_HU, STEP_HU = -1024, 1600, 4
 MOST_TRIES = 12
 # Of the lungs, which are there for orientation, the page carries the edge in axial planes only: the edge that
 # the viewer draws is three-dimensional and fills the slices where a mask ends above or below.
@@ -34,7 +35,7 @@ class PackedVolumes:
     ct: bytes  # HU
     masks: dict[str, bytes]  # on the grid of the CT; of the lungs the edge in axial planes
     spacing_mm: tuple[float, float, float]  # of the packed volumes, in the order of the volume
-    original_mm: tuple[float, float, float]  # of the original CT
+    original_mm: tuple[float, float, float]  # of the CT as it was read
     is_cut: bool  # whether air round the chest was cut away
 
     @property
