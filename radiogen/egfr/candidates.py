@@ -16,7 +16,7 @@ from radiogen.egfr.classifiers import TunedClassifier, make_baseline, make_class
 from radiogen.egfr.cohort import EgfrCohort, number_sites
 from radiogen.egfr.feature_table import count_instances
 from radiogen.egfr.preprocessing import SITE, choose_stable
-from radiogen.egfr.settings import EgfrSettings, derive_seed
+from radiogen.egfr.settings import EgfrSettings, SeedStream, derive_seed
 from radiogen.errors import TableError
 
 DEEP_PREFIX = "deep_"
@@ -57,7 +57,9 @@ class Candidate:
         """Return the inputs in one repeat; only the shuffled control has others in each repeat."""
         if self.name != SHUFFLED:
             return self.inputs
-        order = np.random.default_rng(derive_seed(seed, 5, repeat)).permutation(len(self.inputs))
+        order = np.random.default_rng(derive_seed(seed, SeedStream.SHUFFLED_FEATURES, repeat)).permutation(
+            len(self.inputs)
+        )
         clinical = len(self.clinical_columns)
         return np.hstack([self.inputs[:, :clinical], self.inputs[order, clinical:]])
 

@@ -1,4 +1,4 @@
-"""Classify patients with a trained EGFR model: a probability a patient, with its range and its reasons."""
+"""Classify patients with a trained EGFR model: a probability per patient, with its range and reasons."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +96,7 @@ def _contributions(model: EgfrModel, row: Floats, count: int) -> tuple[tuple[str
 
     An unknown input gets the median of the training patients.
     """
-    # in chunks: a thousand features would make a million cells a patient
+    # in chunks: a thousand features would make a million cells per patient
     names = [*model.config["clinical_columns"], *model.config["feature_columns"]]
     log_odds = float(logit(_probabilities(model, row[None, :])).mean())
     shifts = np.zeros(len(row))

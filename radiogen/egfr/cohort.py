@@ -40,7 +40,7 @@ ENCODING: dict[str, dict[str, str | None]] = {
 class EgfrCohort:
     """Patients with known status: labels (1 is the positive class), features, clinical numbers, hospital.
 
-    The tables have one row a patient, in the sorted order of the ids. A table may have no columns.
+    The tables have one row per patient, in the sorted order of the ids. A table may have no columns.
     `outside` are the features of lung outside the lesions, a negative control that no model gets.
     """
 
@@ -118,7 +118,7 @@ def read_cohort(features: Path | None, clinical: Path | None, settings: EgfrSett
 def _join_status(
     path: Path | None, table: FeatureTable | None, clinical: pd.Series, settings: EgfrSettings
 ) -> tuple[pd.Series, tuple[str, str]]:
-    """Return the status a patient (1.0, 0.0 or NaN), and the words for 0 and 1."""
+    """Return the status per patient (1.0, 0.0 or NaN), and the words for 0 and 1."""
     own = pd.Series(table.labels if table else {}, dtype=object).reindex(clinical.index)
     own = own.mask(own.isin(UNKNOWN_LABELS))
     other = clinical.mask(clinical.isin(UNKNOWN_LABELS)) if not settings.label_column else own

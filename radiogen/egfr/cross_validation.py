@@ -1,6 +1,7 @@
-"""Cross-validate the candidates: every probability comes from a model that never saw the patient.
+"""Nested cross-validation of the candidates: no model has seen the patient whose probability it gives.
 
-Imputing, scaling, harmonising, reduction, selection, calibration and threshold are learned anew in each fold.
+The inner folds choose settings and threshold, the outer ones test. Imputing, scaling, harmonising,
+reduction, selection, calibration and threshold are learned anew in each outer fold.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,25 +16,25 @@ from sklearn.base import clone
 from sklearn.model_selection import StratifiedKFold
 
 from radiogen.cache import cached_arrays, key_of
-from radiogen.egfr.candidates import Candidate
+from radiogen.egfr.candidates import Candidate, Rows
 from radiogen.egfr.classifiers import TunedClassifier, raw_scores
-from radiogen.egfr.settings import derive_seed
+from radiogen.egfr.settings import SeedStream, derive_seed
 from radiogen.egfr.statistics import auc, logit
 from radiogen.errors import ConfigError, TableError
 from radiogen.runtime import Progress, no_progress
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
-Folds = list[list[Labels]]  # rows of the test part, by repeat and fold
+Folds = list[list[Rows]]  # rows of the test part, by repeat and fold
 
 
 @dataclass(frozen=True)
 class OutOfFold:
-    """Predictions of a candidate for each patient while that patient was held out, once a repeat."""
+    """Predictions of a candidate for each patient while that patient was held out, once per repeat."""
 
     probabilities: Floats  # (repeats, patients)
-    scores: Floats  # (repeats, patients): log odds beyond the prevalence of the training part
-    called: NDArray[np.bool_]  # (repeats, patients): positive at the threshold learned inside
+    scores: Floats  # (repeats, patients): logit(p) minus logit(training prevalence)
+    predicted_positive: NDArray[np.bool_]  # (repeats, patients): at the threshold of the inner folds
     models: tuple[Any, ...]  # of the folds of the first repeat
 
 
@@ -51,18 +52,18 @@ def draw_folds(patients: Sequence[str], labels: Labels, folds: int, repeats: int
     """Return the rows of the test part, for each repeat and fold; one row is one patient.
 
     Args:
-        patients: One id a row.
-        labels: 0 or 1 a row.
-        folds: Number of folds a repeat.
+        patients: One id per row.
+        labels: 0 or 1, one per row.
+        folds: Number of folds per repeat.
         repeats: How often the folds are drawn.
         seed: The folds of a repeat depend on the seed and the number of the repeat alone.
 
     Raises:
-        TableError: A patient stands in two rows, there is one class only, or a class is too small.
+        TableError: A patient appears in two rows, there is one class only, or a class is too small.
     """
     if len(set(patients)) != len(patients):
         twice = next(patient for patient in patients if list(patients).count(patient) > 1)
-        raise TableError("patients", f"{twice} stands in two rows", "give one row a patient")
+        raise TableError(f"patient {twice}", "appears in two rows", "give one row per patient")
     _check_classes(labels, folds)
     rows = np.zeros(len(labels))
     drawn = []
@@ -81,7 +82,8 @@ def _check_classes(labels: Labels, folds: int) -> None:
     held_out = -(-smallest // folds)  # of the smaller class, in the largest fold
     if smallest < folds or smallest - held_out < 3:
         hint = f"take {smallest} folds, or add patients" if smallest > 3 else "add patients"
-        raise TableError("patients", f"the smaller class has {smallest}, for {folds} folds", hint)
+        wrong = f"the minority class has {smallest} patients, too few for {folds} folds"
+        raise TableError("patients", wrong, hint)
 
 
 def cross_validate(
@@ -121,21 +123,21 @@ def _validate_candidate(
     )
     probabilities = np.empty((draws, len(labels)))
     scores = np.empty((draws, len(labels)))
-    called = np.empty((draws, len(labels)), dtype=bool)
+    predicted_positive = np.empty((draws, len(labels)), dtype=bool)
     models = []
     for number, (model, *predictions) in enumerate(pool(tasks)):
         draw, test = places[number][0], tests[number]
-        probabilities[draw, test], scores[draw, test], called[draw, test] = predictions
+        probabilities[draw, test], scores[draw, test], predicted_positive[draw, test] = predictions
         if model is not None:
             models.append(model)
         progress(f"cross-validate {candidate.name}", number + 1, len(places))
-    return OutOfFold(probabilities, scores, called, tuple(models))
+    return OutOfFold(probabilities, scores, predicted_positive, tuple(models))
 
 
 def _run_fold(
     candidate: Candidate,
     labels: Labels,
-    test: Labels,
+    test: Rows,
     place: tuple[int, int],
     options: ValidationOptions,
     keeps_model: bool,
@@ -150,10 +152,10 @@ def _run_fold(
     if keeps_model:
         return _fit_and_predict(candidate, inputs, labels, test, seed)
     key = _cache_key(candidate, seed, inputs, labels, test) if options.cache else ""
-    probability, score, called = cached_arrays(
+    probability, score, predicted_positive = cached_arrays(
         options.cache, key, lambda: _fit_and_predict(candidate, inputs, labels, test, seed)[1:]
     )
-    return None, probability, score, called
+    return None, probability, score, predicted_positive
 
 
 def _cache_key(candidate: Candidate, *parts: Any) -> str:
@@ -163,7 +165,7 @@ def _cache_key(candidate: Candidate, *parts: Any) -> str:
 
 
 def _fit_and_predict(
-    candidate: Candidate, inputs: Floats, labels: Labels, test: Labels, seed: int
+    candidate: Candidate, inputs: Floats, labels: Labels, test: Rows, seed: int
 ) -> tuple[Any, Floats, Floats, NDArray[np.bool_]]:
     train = np.setdiff1d(np.arange(len(labels)), test)
     try:
@@ -185,7 +187,7 @@ class PermutationTest:
     auc: float
     p: float
     permutations: int
-    shuffled_mean: float  # AUC
+    permuted_mean_auc: float
 
 
 def permutation_test(
@@ -201,8 +203,7 @@ def permutation_test(
     To be affordable the statistic is that of the candidate's pipeline at its first settings, in one repeat,
     with folds drawn anew for each shuffle; the true labels are treated alike, so the test is exact.
     """
-    # random parts by number: 1 permutations, 2 bootstraps, 3 and 4 hospitals, 5 shuffled features
-    rng = np.random.default_rng(derive_seed(options.seed, 1))
+    rng = np.random.default_rng(derive_seed(options.seed, SeedStream.PERMUTATIONS))
     shuffles = [labels, *(rng.permutation(labels) for _ in range(permutations))]
     tasks = (delayed(_untuned_auc)(candidate, shuffled, folds, options) for shuffled in shuffles)
     areas = []

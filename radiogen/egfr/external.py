@@ -13,7 +13,7 @@ from radiogen.egfr.classify import Classification, check_extractor, classify_egf
 from radiogen.egfr.cohort import EgfrCohort, check_overlap, read_cohort
 from radiogen.egfr.cross_validation import OutOfFold
 from radiogen.egfr.persistence import load_model
-from radiogen.egfr.settings import EgfrSettings, derive_seed
+from radiogen.egfr.settings import EgfrSettings, SeedStream, derive_seed
 from radiogen.egfr.statistics import Estimate, bootstrap_auc, brier, calibration, delong_auc, logit
 from radiogen.egfr.validation_report import NOTE, describe_predictions, without_nan
 from radiogen.errors import TableError
@@ -140,9 +140,11 @@ def validate_by_site(
         entry: dict[str, Any] = {"patients": count, "positives": int(labels.sum())}
         if site and _has_enough(labels) and _has_enough(cohort.labels[~here]):
             # the model of the other hospitals never saw this scanner nor its share of mutants
-            rng = np.random.default_rng(derive_seed(settings.seed, 3))
+            rng = np.random.default_rng(derive_seed(settings.seed, SeedStream.LEFT_OUT_BOOTSTRAPS))
             within = bootstrap_auc(predictions.scores[:, here], labels, settings.bootstraps, rng)
-            model = candidate.build(derive_seed(settings.seed, 4), np.flatnonzero(~here))
+            model = candidate.build(
+                derive_seed(settings.seed, SeedStream.LEFT_OUT_MODELS), np.flatnonzero(~here)
+            )
             model.fit(candidate.inputs[~here], cohort.labels[~here])
             probabilities = model.predict_proba(candidate.inputs[here])[:, 1]
             slope, intercept = calibration(probabilities, labels)

@@ -1,4 +1,4 @@
-"""Read a feature table with one row a lesion, and turn it into one row a patient."""
+"""Read a feature table with one row per lesion, and turn it into one row per patient."""
 
 import json
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ TWIN_FEATURES = 5  # so many equal measurements do not happen to two patients by
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """Features of patients: float columns, one row a patient in the sorted order of the patient ids."""
+    """Features of patients: float columns, one row per patient in the sorted order of the patient ids."""
 
     features: pd.DataFrame
     labels: dict[str, str]  # EGFR status by patient id as the table gives it; empty if it gives none
@@ -43,7 +43,7 @@ def read_features(path: Path, settings: EgfrSettings) -> FeatureTable:
     patient, or the mean of all, or all of them side by side (`bag`).
 
     Raises:
-        TableError: There is no id column or no feature, a cell is not a number, a lesion stands in two rows,
+        TableError: There is no id column or no feature, a cell is not a number, a lesion appears in two rows,
             there are several lesions but no volume, one patient has two labels, or the columns differ from
             features.json.
     """
@@ -72,7 +72,7 @@ def _check_duplicates(path: Path, table: pd.DataFrame, keys: list[str]) -> None:
     duplicates = table[table.duplicated(keys)]
     if len(duplicates):
         first = " ".join(f"{name} {duplicates.iloc[0][name]}" for name in keys)
-        raise TableError(path, f"{first} stands in two rows", "remove one of them")
+        raise TableError(path, f"{first} appears in two rows", "remove one of them")
 
 
 def _read_about(path: Path, names: list[str]) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def _combine_lesions(
         means: pd.DataFrame = numbers.groupby(ids.to_numpy()).mean()
         return means.rename_axis("patient_id")
     if volume not in numbers.columns:
-        raise TableError(path, f"has several rows a patient and no column {volume}", "take lesion=mean")
+        raise TableError(path, f"has several rows per patient and no column {volume}", "take lesion=mean")
     # equal volumes keep the order of the rows, so that the table's order never decides
     order = pd.DataFrame({"patient_id": ids, "volume": -numbers[volume], "row": np.arange(len(ids))})
     order = order.sort_values(["patient_id", "volume", "row"]).drop_duplicates("patient_id")

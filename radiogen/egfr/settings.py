@@ -1,5 +1,6 @@
 """Settings of the EGFR classifier and of its validation, and the seeds that follow from them."""
 
+from enum import IntEnum
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -66,9 +67,19 @@ class EgfrSettings(Settings):
             )
         if self.lesion == "bag" and (self.stable or self.harmonise):
             raise ValueError(
-                "stable and harmonise need one lesion a patient; they do not work with lesion bag"
+                "stable and harmonise need one lesion per patient; they do not work with lesion bag"
             )
         return self
+
+
+class SeedStream(IntEnum):
+    """Second number of `derive_seed` for each random part, so that no two parts draw the same numbers."""
+
+    PERMUTATIONS = 1
+    BOOTSTRAPS = 2
+    LEFT_OUT_BOOTSTRAPS = 3
+    LEFT_OUT_MODELS = 4
+    SHUFFLED_FEATURES = 5
 
 
 def derive_seed(*numbers: int) -> int:

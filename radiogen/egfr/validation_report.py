@@ -12,8 +12,8 @@ from sklearn.metrics import average_precision_score
 
 from radiogen.egfr.candidates import Candidate
 from radiogen.egfr.cohort import EgfrCohort
-from radiogen.egfr.cross_validation import OutOfFold, ValidationOptions, permutation_test
-from radiogen.egfr.settings import EgfrSettings, derive_seed
+from radiogen.egfr.cross_validation import OutOfFold, PermutationTest, ValidationOptions, permutation_test
+from radiogen.egfr.settings import EgfrSettings, SeedStream, derive_seed
 from radiogen.egfr.statistics import (
     Difference,
     bootstrap_auc,
@@ -46,8 +46,12 @@ def describe_predictions(
         draws: Number of bootstrap draws of patients.
         seed: Seed of the draws; the same for all candidates, so that all are tested on the same draws.
     """
-    rng = np.random.default_rng(derive_seed(seed, 2))
-    scores, probabilities, called = predictions.scores, predictions.probabilities, predictions.called
+    rng = np.random.default_rng(derive_seed(seed, SeedStream.BOOTSTRAPS))
+    scores, probabilities, called = (
+        predictions.scores,
+        predictions.probabilities,
+        predictions.predicted_positive,
+    )
     lines = [calibration(row, labels) for row in probabilities]
     ranks_patients = float(np.ptp(scores)) > 0
     return {
@@ -147,7 +151,7 @@ def summarise(
         "headline": None if gain is None else {"what": HEADLINE, **asdict(gain)},
         "candidates": figures,
         "comparisons": compare_aucs(predictions, labels, model.name),
-        "permutation": None if test is None else {"how": PERMUTATION, **asdict(test)},
+        "permutation": None if test is None else _permutation_figures(test),
         "sites": sites,
         "decision_curve": decision_curves(predictions, labels, model.name),
         "notes": _notes(cohort, model, overlap, gain),
@@ -187,7 +191,7 @@ def write_out_of_fold(path: Path, cohort: EgfrCohort, predictions: dict[str, Out
                     "repeat": repeat,
                     "probability": f"{each.probabilities[repeat, row]:.6f}",
                     "score": f"{each.scores[repeat, row]:.6f}",
-                    "called": names[int(each.called[repeat, row])],
+                    "called": names[int(each.predicted_positive[repeat, row])],
                 }
             )
     write_csv(path, tuple(rows[0]), rows)
@@ -284,6 +288,16 @@ def _differences(validation: Mapping[str, Any]) -> list[str]:
         f"({each['low']:+.3f} to {each['high']:+.3f}, p = {each['p']:.3f})"
         for each in validation["comparisons"]
     ]
+
+
+def _permutation_figures(test: PermutationTest) -> dict[str, Any]:
+    return {
+        "how": PERMUTATION,
+        "auc": test.auc,
+        "p": test.p,
+        "permutations": test.permutations,
+        "shuffled_mean": test.permuted_mean_auc,
+    }
 
 
 def _permutation(validation: Mapping[str, Any]) -> str:

@@ -86,7 +86,7 @@ def write_case(plan: CasePlan, cases: Path) -> tuple[str, ...]:
     lesions = None
     if source.outline is not None:
         outline = source.outline
-        frame_uids = source.ct.frame_uids if isinstance(source.ct, Series) else frozenset()
+        frame_uids = source.ct.frame_of_reference_uids if isinstance(source.ct, Series) else frozenset()
         reference = CtReference(frame_uids, ct.slice_positions)
         lesions = read_lesions(outline.path, outline.kind, ct.volume, plan.choice, reference)
     lung_mask, lung_decisions = find_lungs(ct.volume, plan.lungs)

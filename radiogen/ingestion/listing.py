@@ -109,7 +109,7 @@ def _listed(case_id: str, series: Series, taken: bool, why: str, outline: str) -
         why=why,
         slices=len(series.slices),
         size=first.size,
-        spacing_mm=(round(x, 4), round(y, 4), round(stack.usual_mm, 4)),
+        spacing_mm=(round(x, 4), round(y, 4), round(stack.median_spacing_mm, 4)),
         thickness_mm=first.thickness_mm,
         kernel=first.kernel,
         contrast=first.has_contrast,

@@ -65,7 +65,7 @@ def find_lungs(volume: sitk.Image, method: str = "threshold") -> tuple[sitk.Imag
     return mask, decisions
 
 
-def lungs(volume: sitk.Image) -> sitk.Image:
+def threshold_lungs(volume: sitk.Image) -> sitk.Image:
     """Find lungs by thresholds and morphology, on a copy of about 2 mm.
 
     Air that the body encloses, without windpipe, bowel gas and table; split in two and closed by 10 mm, so
@@ -99,7 +99,10 @@ def learned_lungs(volume: sitk.Image) -> sitk.Image:
     return volume_like(labels, volume)
 
 
-METHODS: dict[str, Callable[[sitk.Image], sitk.Image]] = {"threshold": lungs, "lungmask": learned_lungs}
+METHODS: dict[str, Callable[[sitk.Image], sitk.Image]] = {
+    "threshold": threshold_lungs,
+    "lungmask": learned_lungs,
+}
 
 
 def _shrink(volume: sitk.Image) -> sitk.Image:

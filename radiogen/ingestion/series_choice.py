@@ -283,7 +283,7 @@ def _match(outline: OutlineFile, series: Series, patient: Patient) -> int:
     is_his = outline.patient in ("", patient.name)
     if not is_his:
         return 0
-    if outline.frame_uids & series.frame_uids:
+    if outline.frame_uids & series.frame_of_reference_uids:
         return 2
     says_nothing = not outline.series_uids and not outline.frame_uids
     return 1 if says_nothing and outline.patient == patient.name else 0

@@ -78,7 +78,7 @@ def read_reference(path: Path, outline: OutlineFile | None, series_uid: str | No
     grid.SetSpacing(even.spacing_mm)
     grid.SetDirection(even.direction)
     positions = {place[0].sop_uid: place[0].position_mm for place in stack.places}
-    return ReferenceGrid(grid, CtReference(series.frame_uids, positions), patient, series)
+    return ReferenceGrid(grid, CtReference(series.frame_of_reference_uids, positions), patient, series)
 
 
 def _choose(path: Path, outline: OutlineFile | None, series_uid: str | None) -> tuple[Patient, Series]:

@@ -1,7 +1,13 @@
 """Turn prompts into the attention prior of RA-Seg, one channel in [0, 1].
 
-A box becomes a prior in `box_voxels`. The lungs and a mask are priors as they are;
-for the prior `none` it is 1 everywhere.
+The box that a user gives becomes a prior in `box_voxels`; the lungs and a mask are priors as they are; for
+the prior `none` it is 1 everywhere. Other boxes are made where they are needed, on the network's grid:
+
+- of an automatic candidate: `_infer_box` in `segmentation.volume`;
+- in training, shifted and loosened as a person would draw it: `draw_box` in `training.augmentation`; a patch
+  without a lesion gets lungs or nothing in place of a box (`training.patches`);
+- of the true lesion, exact: `training.validation`;
+- of the region that is measured: `make_prior` in `features.deep`.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,7 @@
-"""Draw synthetic lesions: lobulated, spiculated, sometimes against the wall, sometimes part ground glass."""
+"""Draw the lesions of a phantom chest.
+
+They are lobulated and spiculated, sometimes against the wall, sometimes part ground glass.
+"""
 
 from dataclasses import dataclass
 

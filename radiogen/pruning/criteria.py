@@ -12,7 +12,7 @@ from radiogen.pruning.prunable import prunable
 from radiogen.pruning.scoring import (
     Criterion,
     Scoring,
-    pooled,
+    pool_channels,
     score_in_rounds,
     score_until_settled,
     score_with_fisher,
@@ -30,8 +30,9 @@ from radiogen.pruning.settings import (
 )
 from radiogen.pruning.synflow import synflow_scores
 
-# In the formulas w is the weight, g the mean gradient of the mini-batches, f the mean squared gradient (the
-# diagonal of the empirical Fisher matrix) and h the diagonal of the Hessian.
+# In the formulas w is the weight, G the mean gradient of the mini-batches, F the mean squared gradient (the
+# diagonal of the empirical Fisher matrix), H the diagonal of the Hessian and s `fisher_scale`; the arguments
+# of the functions are the same letters in lower case.
 
 
 def random(task: ScoringTask) -> Scoring:
@@ -51,14 +52,14 @@ def magnitude(task: ScoringTask) -> Scoring:
 
 
 def grad_norm(task: ScoringTask) -> Scoring:
-    """Score by abs(g)."""
+    """Score by abs(G)."""
     return score_with_fisher(task, lambda _w, g, _f: g.abs())
 
 
 def snip(task: ScoringTask) -> Scoring:
-    """Score by abs(w g) (Lee et al. 2019); in reference mode divided by the total over all parameters."""
+    """Score by abs(w G) (Lee et al. 2019); in reference mode divided by the total over all parameters."""
     if not task.settings.reference:
-        return score_with_fisher(task, lambda w, g, _f: w * g, signed=True)
+        return score_with_fisher(task, lambda w, g, _f: w * g, absolute_last=True)
     # The published code divides by a total that biases, norms and the output layer are part of.
     parameters = dict(task.model.named_parameters())
     scoring = score_with_fisher(replace(task, weights=parameters), lambda w, g, _f: (w * g).abs())
@@ -67,7 +68,7 @@ def snip(task: ScoringTask) -> Scoring:
 
 
 def grasp(task: ScoringTask) -> Scoring:
-    """Score by w (H g), what removing a weight takes from the gradient flow (Wang et al. 2020)."""
+    """Score by w times (Hessian times G), what removal takes from the gradient flow (Wang et al. 2020)."""
     return score_until_settled(task, lambda task: Scoring(grasp_scores(task)))
 
 
@@ -77,25 +78,29 @@ def synflow(task: ScoringTask) -> Scoring:
 
 
 def fisher_diagonal(task: ScoringTask) -> Scoring:
-    """Score by f."""
+    """Score by F."""
     return score_with_fisher(task, lambda _w, _g, f: f)
 
 
 def fisher_pruning(task: ScoringTask) -> Scoring:
-    """Score by w^2 f / 2."""
+    """Score by w^2 F / 2."""
     return score_with_fisher(task, lambda w, _g, f: w.square() * f / 2)
 
 
 def fisher_taylor(task: ScoringTask) -> Scoring:
-    """Score by abs(w g + w^2 (s f) / 2): Fisher-Taylor Sensitivity, FTS (arXiv:2502.11450).
+    """Score by abs(w G + w^2 (s F) / 2): Fisher-Taylor Sensitivity, FTS (arXiv:2502.11450).
 
-    It estimates what the loss changes by when a weight is removed, to second order; s is `fisher_scale`.
+    It estimates the size of the change of the loss when a weight is removed, to second order, with the sign
+    of the first-order term as published: removal is a step of -w, whose expansion has -w G, as FBSS has.
+    The absolute value is taken in `scoring`, for channels after the sum over a channel.
     """
-    return score_with_fisher(task, lambda w, g, sf: w * g + w.square() * sf / 2, scaled=True, signed=True)
+    return score_with_fisher(
+        task, lambda w, g, sf: w * g + w.square() * sf / 2, scaled=True, absolute_last=True
+    )
 
 
 def brain_surgeon(task: ScoringTask) -> Scoring:
-    """Score by (s f) / 2 (w - g / (s f))^2, FBSS (arXiv:2502.11450).
+    """Score by (s F) / 2 (w - G / (s F))^2, FBSS (arXiv:2502.11450).
 
     A weight without Fisher information scores 0; in reference mode NaN, as published.
     """
@@ -110,18 +115,18 @@ def brain_surgeon(task: ScoringTask) -> Scoring:
 
 
 def hutchinson_diagonal(task: ScoringTask) -> Scoring:
-    """Score by h, Hutchinson's estimate of the diagonal of the Hessian."""
+    """Score by H, Hutchinson's estimate of the diagonal of the Hessian."""
     return score_with_hessian(task, lambda _w, _g, h: h)
 
 
 def hutchinson_pruning(task: ScoringTask) -> Scoring:
-    """Score by w^2 h / 2."""
+    """Score by w^2 H / 2."""
     return score_with_hessian(task, lambda w, _g, h: w.square() * h / 2)
 
 
 def hutchinson_taylor(task: ScoringTask) -> Scoring:
-    """Score by abs(w g + w^2 h / 2): FTS with the Hessian in place of the Fisher diagonal."""
-    return score_with_hessian(task, lambda w, g, h: w * g + w.square() * h / 2, signed=True)
+    """Score by abs(w G + w^2 H / 2): FTS with the Hessian in place of the Fisher diagonal."""
+    return score_with_hessian(task, lambda w, g, h: w * g + w.square() * h / 2, absolute_last=True)
 
 
 CRITERIA: dict[str, Criterion] = {
@@ -204,7 +209,7 @@ def score_task(task: ScoringTask) -> Scoring:
     # Without gradients outside the passes themselves: formulas run over tensors as large as the network.
     with torch.no_grad():
         scoring = _score(task, find_criterion(settings.criterion))
-        scoring = replace(scoring, scores=pooled(task, scoring))
+        scoring = replace(scoring, scores=pool_channels(task, scoring))
     if not (settings.reference and settings.criterion == "fbss"):  # its NaN is part of what was published
         refuse_non_finite(scoring.scores, f"{settings.criterion} scores")
     return scoring

@@ -1,4 +1,4 @@
-"""Score a network layer by layer, in rounds, and until the kept weights have settled."""
+"""Score a network layer by layer, in rounds, and until the mask has stabilised."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from radiogen.pruning.settings import CriterionSettings, FirstBatches, Scores, S
 from radiogen.pruning.weight_masks import apply_weight_masks, weight_masks
 
 Formula = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Scores of one layer from weight, mean gradient and curvature (Fisher or Hessian diagonal)."""
+"""Scores of one layer from w, G, and F or H (the letters of `criteria`)."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class SecondOrderSize:
     """How large the second-order Taylor term is beside the first, summed over all weights."""
 
     first: float = 0.0  # sum of abs(w G)
-    second: float = 0.0  # sum of abs(w^2 C / 2)
+    second: float = 0.0  # sum of abs(w^2 F / 2), with H in place of F for the Hessian
     scale: float = 1.0  # what the Fisher diagonal was multiplied by
 
     @property
@@ -47,7 +47,7 @@ class Scoring:
     second_order: SecondOrderSize | None = None
     engine: str = ""  # what measured the moments of the gradients, if they were measured
     change: float | None = None  # share of the kept weights that the last doubling of the samples changed
-    keeps_signs: bool = False  # Taylor terms: what is summed over a channel, before the absolute value
+    abs_pending: bool = False  # Taylor terms of channels: the absolute value is due after their sum
 
     def notes(self, settle: float | None = None) -> list[str]:
         """Return what a user should know, in sentences; `settle` is the share that the user wanted."""
@@ -67,22 +67,22 @@ Criterion = Callable[[ScoringTask], Scoring]
 
 
 def score_with_fisher(
-    task: ScoringTask, formula: Formula, scaled: bool = False, signed: bool = False
+    task: ScoringTask, formula: Formula, scaled: bool = False, absolute_last: bool = False
 ) -> Scoring:
-    """Score from the first two moments of the gradients, until the kept weights have settled if wanted.
+    """Score from the first two moments of the gradients, until the mask has stabilised if wanted.
 
     Args:
         task: What to score.
-        formula: The score of one layer; C is the Fisher diagonal F.
+        formula: The score of one layer from w, G and F.
         scaled: Multiply F by `fisher_scale`.
-        signed: Take the absolute value at the end: of the score, or of the sum over a channel.
+        absolute_last: Take the absolute value at the end: of the score, or of the sum over a channel.
     """
     changes = MaskChanges(task)
     settle = task.settings.moments.settle
 
     def score(moments: Moments) -> Scoring:
-        scale = fisher_factor(moments, task.settings) if scaled else 1.0
-        return _score_layers(task, moments, moments.fisher, scale, formula, signed)
+        scale = resolve_fisher_scale(moments, task.settings) if scaled else 1.0
+        return _score_layers(task, moments, moments.fisher, scale, formula, absolute_last)
 
     def is_settled(moments: Moments) -> bool:
         return changes.update(score(moments)) < float(settle or 0)
@@ -98,17 +98,17 @@ def score_with_fisher(
     return replace(score(moments), change=changes.last)
 
 
-def score_with_hessian(task: ScoringTask, formula: Formula, signed: bool = False) -> Scoring:
+def score_with_hessian(task: ScoringTask, formula: Formula, absolute_last: bool = False) -> Scoring:
     """Score with Hutchinson's diagonal of the Hessian in place of the Fisher diagonal."""
 
     def score(task: ScoringTask) -> Scoring:
         moments = measure_moments(task.model, task.batches, task.loss, task.weights, task.settings.moments)
-        return _score_layers(task, moments, hutchinson_diagonal(task), 1.0, formula, signed)
+        return _score_layers(task, moments, hutchinson_diagonal(task), 1.0, formula, absolute_last)
 
     return score_until_settled(task, score)
 
 
-def fisher_factor(moments: Moments, settings: CriterionSettings) -> float:
+def resolve_fisher_scale(moments: Moments, settings: CriterionSettings) -> float:
     """Return the number s that `fisher_scale` stands for."""
     if settings.fisher_scale == "batch":
         return moments.samples / moments.batches
@@ -123,7 +123,7 @@ def _score_layers(
     curvature: dict[str, Tensor],
     scale: float,
     formula: Formula,
-    signed: bool,
+    absolute_last: bool,
 ) -> Scoring:
     """Score layer by layer; the moments of a layer are let go once it is scored, which saves memory."""
     scores: Scores = {}
@@ -134,23 +134,23 @@ def _score_layers(
         second += float((w.square() * c / 2).abs_().sum())
         score = formula(w, g, c)
         # With channels the terms keep their signs until they are summed over a channel.
-        scores[name] = score.abs() if signed and task.pool is None else score
+        scores[name] = score.abs() if absolute_last and task.pool is None else score
     return Scoring(
         scores,
         moments.samples,
         moments.batches,
         SecondOrderSize(first, second, scale),
         moments.engine,
-        keeps_signs=signed and task.pool is not None,
+        abs_pending=absolute_last and task.pool is not None,
     )
 
 
-def pooled(task: ScoringTask, scoring: Scoring) -> Scores:
+def pool_channels(task: ScoringTask, scoring: Scoring) -> Scores:
     """Return the scores of whole channels if the task is about channels, else those of single weights."""
     if task.pool is None:
         return scoring.scores
     sums = task.pool(scoring.scores)
-    return {name: total.abs() for name, total in sums.items()} if scoring.keeps_signs else sums
+    return {name: total.abs() for name, total in sums.items()} if scoring.abs_pending else sums
 
 
 class MaskChanges:
@@ -165,15 +165,15 @@ class MaskChanges:
         """Return the share of what is kept that was not kept before; 1 the first time."""
         before = self._masks
         settings = self._task.settings
-        self._masks = weight_masks(pooled(self._task, scoring), settings.sparsity, settings.scope)
+        self._masks = weight_masks(pool_channels(self._task, scoring), settings.sparsity, settings.scope)
         self.last = 1.0 if before is None else 1 - overlap(before, self._masks).shared
         return self.last
 
 
 def score_until_settled(task: ScoringTask, score: Criterion) -> Scoring:
-    """Score anew with 8, 16, 32, ... mini-batches until the kept weights have settled, if that is wanted.
+    """Score anew with 8, 16, 32, ... mini-batches until the mask has stabilised, if that is wanted.
 
-    For criteria that cannot go on from sums; each scoring draws the same probes.
+    For criteria without running sums (GraSP, Hutchinson); each scoring draws the same probes.
     """
     settle = task.settings.moments.settle
     if settle is None:
@@ -209,27 +209,31 @@ def score_in_rounds(
     """
     density = 1 - settings.sparsity
     masks: WeightMasks = {}
-    left_in: dict[str, Tensor] = {}  # the round a weight left in; `rounds` while it is kept
+    removed_in_round: dict[str, Tensor] = {}  # `rounds` for a weight that is kept
     for number in range(1, rounds + 1):
         scores = score(masks)
-        if not left_in:
-            left_in = {name: torch.full_like(s, rounds, dtype=torch.int16) for name, s in scores.items()}
-        ordered = _below_those_kept(scores, left_in, rounds)
+        if not removed_in_round:
+            removed_in_round = {
+                name: torch.full_like(s, rounds, dtype=torch.int16) for name, s in scores.items()
+            }
+        ordered = _below_those_kept(scores, removed_in_round, rounds)
         if number == rounds:
             return ordered
         masks = weight_masks(ordered, 1 - density ** (number / rounds), settings.scope)
         for name, mask in masks.items():
-            leaves = ~mask & (left_in[name] == rounds)
-            left_in[name].masked_fill_(leaves, number)
+            leaves = ~mask & (removed_in_round[name] == rounds)
+            removed_in_round[name].masked_fill_(leaves, number)
     return ordered
 
 
-def _below_those_kept(scores: Scores, left_in: dict[str, Tensor], rounds: int) -> Scores:
+def _below_those_kept(scores: Scores, removed_in_round: dict[str, Tensor], rounds: int) -> Scores:
     # One step for each round, so that no two rounds tie and none comes near the weights that are kept.
     lowest = min(float(s.min()) for s in scores.values())
     step = max(abs(lowest), 1.0)
     return {
-        name: torch.where(left_in[name] == rounds, s, lowest - step * (rounds - left_in[name]))
+        name: torch.where(
+            removed_in_round[name] == rounds, s, lowest - step * (rounds - removed_in_round[name])
+        )
         for name, s in scores.items()
     }
 

@@ -70,7 +70,7 @@ def test_the_number_of_processes_changes_nothing(cohort):
     ]
     assert together.models == ()
     assert (alone.probabilities == together.probabilities).all()
-    assert (alone.called == together.called).all()
+    assert (alone.predicted_positive == together.predicted_positive).all()
     assert len(alone.models) == 3
 
 
@@ -102,7 +102,7 @@ def test_progress_is_told(cohort):
 def test_permutation_finds_a_signal_and_none_in_noise(cohort):
     candidate = list_candidates(cohort, QUICK)["features"]
     found = permutation_test(candidate, cohort.labels, 3, 39, ValidationOptions())
-    assert found.p == 1 / 40 and found.auc > 0.8 and abs(found.shuffled_mean - 0.5) < 0.1
+    assert found.p == 1 / 40 and found.auc > 0.8 and abs(found.permuted_mean_auc - 0.5) < 0.1
     noise = np.random.default_rng(5).normal(size=candidate.inputs.shape)
     ps = [
         permutation_test(replace(candidate, inputs=noise), cohort.labels, 3, 9, ValidationOptions(seed)).p

@@ -37,7 +37,7 @@ def test_repeats_differ_and_the_same_seed_gives_the_same():
 
 
 def test_a_doubled_patient_is_caught():
-    with pytest.raises(TableError, match="P3 stands in two rows"):
+    with pytest.raises(TableError, match="patient P3: appears in two rows"):
         draw_folds([*ids(10), "P3"], np.arange(11) % 2, 2, 1, 0)
 
 

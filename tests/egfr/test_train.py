@@ -113,7 +113,7 @@ def test_too_few_patients_of_a_class_leave_nothing_behind(tables, tmp_path):
             row["egfr"] = "wildtype"
 
     features, clinical = tables(change)
-    with pytest.raises(TableError, match="smaller class has 2"):
+    with pytest.raises(TableError, match="minority class has 2"):
         train_egfr(features, tmp_path / "out", clinical, QUICK)
     assert not (tmp_path / "out").exists()
 

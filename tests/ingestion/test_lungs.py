@@ -6,7 +6,7 @@ import SimpleITK as sitk
 from tiny_cases import TINY
 
 from radiogen.errors import ConfigError, MissingPackageError
-from radiogen.ingestion.lungs import LEFT, RIGHT, find_lungs, lungs
+from radiogen.ingestion.lungs import LEFT, RIGHT, find_lungs, threshold_lungs
 from radiogen.phantoms.chest import make_chest
 from radiogen.phantoms.traits import draw_traits
 from radiogen.volume import Box, array_of, crop, same_grid, volume_like
@@ -19,7 +19,7 @@ def chest():
 
 @pytest.fixture(scope="module")
 def found(chest):
-    return lungs(chest.volume)
+    return threshold_lungs(chest.volume)
 
 
 def overlap(a, b):
@@ -35,7 +35,7 @@ def test_each_lung_of_a_phantom_is_found(chest, found, side):
 @pytest.mark.parametrize("number", range(1, 9))
 def test_lungs_are_found_and_told_apart_in_voxels_of_six_millimetres(number):
     small = make_chest(draw_traits(3, number), 3, TINY)
-    labels, truth = array_of(lungs(small.volume)), array_of(small.lungs)
+    labels, truth = array_of(threshold_lungs(small.volume)), array_of(small.lungs)
     assert min(overlap(labels == side, truth == side) for side in (RIGHT, LEFT)) > 0.93
 
 
@@ -52,7 +52,7 @@ def test_the_windpipe_bowel_gas_and_the_air_outside_are_no_lung(chest, found):
 
 def test_right_stays_right_when_the_image_is_stored_mirrored(chest, found):
     flipped = sitk.Flip(chest.volume, (True, True, False))
-    back = sitk.Flip(lungs(flipped), (True, True, False))
+    back = sitk.Flip(threshold_lungs(flipped), (True, True, False))
     for side in (RIGHT, LEFT):
         assert overlap(array_of(back) == side, array_of(found) == side) > 0.97
 
@@ -71,7 +71,7 @@ def test_a_part_of_the_chest_gives_that_part_of_the_lungs(chest, slices):
 def test_a_chest_that_fills_the_image_to_the_edge_keeps_its_lungs(chest):
     x, y, z = chest.volume.GetSize()
     box = Box((x // 6, y // 4, 0), (x - x // 3, y // 2, z))
-    mask = lungs(crop(chest.volume, box))
+    mask = threshold_lungs(crop(chest.volume, box))
     assert overlap(array_of(mask) > 0, array_of(crop(chest.lungs, box)) > 0) > 0.85
 
 
@@ -83,7 +83,7 @@ def test_lungs_that_touch_in_front_are_split(chest):
     rows = np.flatnonzero((truth[18] > 0).any(axis=1))
     middle[16:20, rows[0] + 3 : rows[0] + 7, between] = True
     hu[middle] = -850
-    labels = array_of(lungs(volume_like(hu, chest.volume)))
+    labels = array_of(threshold_lungs(volume_like(hu, chest.volume)))
     for side in (RIGHT, LEFT):
         assert overlap(labels == side, truth == side) > 0.93
 

@@ -28,7 +28,9 @@ def read_scan(folder, choice=None):
     tree = find_dicom(folder)
     (series,) = group_series(tree.slices)
     read = read_series(series)
-    reference = CtReference(series.frame_uids, {one.sop_uid: one.position_mm for one in read.slices})
+    reference = CtReference(
+        series.frame_of_reference_uids, {one.sop_uid: one.position_mm for one in read.slices}
+    )
     (outline,) = tree.outlines
     lesions = read_lesions(outline.path, outline.kind, read.volume, choice or OutlineChoice(), reference)
     slices = tuple(dcmread(one.path) for one in read.slices)

@@ -116,7 +116,7 @@ def read_scan(series: Series) -> ReferencedCt:
     if any(one.frame for one in series.slices) or sop_class != CT_IMAGE:
         wrong = "is no CT of single slices, DICOM output cannot refer to it"
         raise SeriesError(series.folder, wrong, "take --format nifti")
-    frames = series.frame_uids
+    frames = series.frame_of_reference_uids
     if len(frames) != 1:
         wrong = f"names {len(frames) or 'no'} frames of reference, DICOM output needs one"
         raise SeriesError(series.folder, wrong, "take --format nifti")

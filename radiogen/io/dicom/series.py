@@ -24,9 +24,9 @@ from radiogen.io.dicom.slice_order import (
     check_alike,
     even_grid,
     fill_grid,
+    gap_error,
     order_slices,
-    refuse_gaps,
-    refuse_tilt,
+    tilt_error,
     widest_gap,
 )
 from radiogen.runtime import memory_gb
@@ -64,12 +64,12 @@ class Series:
         return self.slices[0].patient
 
     @property
-    def frame_uids(self) -> frozenset[str]:
+    def frame_of_reference_uids(self) -> frozenset[str]:
         return frozenset(item.frame_uid for item in self.slices) - {""}
 
     @cached_property
     def stack(self) -> SliceStack:
-        """Its slices in order; checked by whoever reads them."""
+        """Its slices in order; not validated here, see `check_series`."""
         return order_slices(self.slices)
 
     @property
@@ -80,7 +80,7 @@ class Series:
     @property
     def thickness_mm(self) -> float:
         """Slice thickness as the header has it, or else the distance of the slices."""
-        return self.slices[0].thickness_mm or self.stack.usual_mm
+        return self.slices[0].thickness_mm or self.stack.median_spacing_mm
 
     @property
     def is_axial(self) -> bool:
@@ -177,7 +177,7 @@ MOST_OF_MEMORY = 0.5  # of the machine: a volume that claims more is refused bef
 
 @dataclass(frozen=True)
 class SeriesRules:
-    """What happens to a series that is no even, upright grid: it is refused, or resampled to one."""
+    """Whether a series that is not evenly spaced, or sheared by gantry tilt, is refused or resampled."""
 
     gaps: Rule = "refuse"
     tilt: Rule = "refuse"
@@ -212,7 +212,7 @@ def read_series(series: Series, rules: SeriesRules | None = None) -> CtSeries:
         _check_corners(series, voxels)
     doubles = sum(len(place) - 1 for place in stack.places)
     decisions = [f"{doubles} doubled slices with equal voxels left out"] if doubles else []
-    decisions += [*grid.decisions, *counts.decisions(), *_doubts(stack)]
+    decisions += [*grid.decisions, *counts.decisions(), *_header_warnings(stack)]
     return CtSeries(volume, tuple(place[0] for place in stack.places), tuple(decisions))
 
 
@@ -232,9 +232,9 @@ def check_series(series: Series, rules: SeriesRules) -> SliceStack:
     # What was not scanned for two slices cannot be guessed, whatever the rules allow.
     is_too_wide = float(np.diff(stack.heights_mm).max()) > widest_gap(stack)
     if not stack.is_even and (rules.gaps == "refuse" or is_too_wide):
-        raise refuse_gaps(series.folder, stack)
+        raise gap_error(series.folder, stack)
     if not stack.is_upright and rules.tilt == "refuse":
-        raise refuse_tilt(series.folder, stack)
+        raise tilt_error(series.folder, stack)
     return stack
 
 
@@ -283,21 +283,22 @@ def _doubled(one: SliceFile, other: SliceFile, stack: SliceStack) -> SeriesError
     )
 
 
-def _doubts(stack: SliceStack) -> list[str]:
+def _header_warnings(stack: SliceStack) -> list[str]:
     """Return what the headers say against the slices being the whole scan without gaps."""
-    doubts = []
+    warnings = []
     numbers = sorted(place[0].instance or 0 for place in stack.places)
     # A slice missing at an end leaves no gap: only numbers that start late tell of it.
     if numbers[0] > 1 and numbers[-1] - numbers[0] == len(numbers) - 1:
-        doubts.append(f"instance numbers start at {numbers[0]}: slices may be missing at an end")
+        warnings.append(f"instance numbers start at {numbers[0]}: slices may be missing at an end")
     frames = {place[0].frame_uid for place in stack.places} - {""}
     if len(frames) > 1:
-        doubts.append(
+        warnings.append(
             f"its slices name {len(frames)} frames of reference; their positions are taken as of one"
         )
     thickness = stack.first.thickness_mm
-    if thickness and stack.usual_mm > THIN * thickness:
-        doubts.append(
-            f"slices of {thickness:g} mm lie {stack.usual_mm:.2f} mm apart: what lies between is not seen"
+    if thickness and stack.median_spacing_mm > THIN * thickness:
+        warnings.append(
+            f"slices of {thickness:g} mm lie {stack.median_spacing_mm:.2f} mm apart: "
+            "what lies between is not seen"
         )
-    return doubts
+    return warnings

@@ -34,14 +34,14 @@ class SliceStack:
         axes: Directions of rows, columns and the normal, shape (3, 3), one a line.
         heights_mm: Along the normal, from the first place.
         shifts_mm: Sideways from the first place along rows and columns, shape (n, 2).
-        usual_mm: The usual distance of two places.
+        median_spacing_mm: Lower median of the distances of neighbouring places.
     """
 
     places: tuple[tuple[SliceFile, ...], ...]
     axes: Floats
     heights_mm: Floats
     shifts_mm: Floats
-    usual_mm: float
+    median_spacing_mm: float
 
     @property
     def first(self) -> SliceFile:
@@ -85,7 +85,7 @@ def order_slices(slices: Sequence[SliceFile]) -> SliceStack:
     # Path and frame break ties, so that doubled slices come in the same order in every run.
     order = sorted(range(len(slices)), key=lambda i: (heights[i], slices[i].path, slices[i].frame))
     gaps = np.diff(heights[order])
-    usual = _usual(gaps[gaps > _NO_GAP_MM])
+    usual = _lower_median(gaps[gaps > _NO_GAP_MM])
     places: list[list[int]] = []
     for i in order:
         if places and heights[i] - heights[places[-1][0]] <= max(SAME_PLACE * usual, _NO_GAP_MM):
@@ -99,11 +99,11 @@ def order_slices(slices: Sequence[SliceFile]) -> SliceStack:
         axes=axes,
         heights_mm=steps @ axes[2],
         shifts_mm=steps @ axes[:2].T,
-        usual_mm=_usual(np.diff(heights[firsts])),
+        median_spacing_mm=_lower_median(np.diff(heights[firsts])),
     )
 
 
-def _usual(gaps: Floats) -> float:
+def _lower_median(gaps: Floats) -> float:
     """Return the lower median, a gap that really occurs, whatever is missing; 0 without gaps."""
     return float(np.sort(gaps)[(len(gaps) - 1) // 2]) if len(gaps) else 0.0
 
@@ -153,9 +153,9 @@ def check_alike(folder: Path, slices: Sequence[SliceFile]) -> None:
             )
 
 
-def refuse_gaps(folder: Path, stack: SliceStack) -> SeriesError:
+def gap_error(folder: Path, stack: SliceStack) -> SeriesError:
     """Return the error of a stack that is not even: where slices are missing, or which lie unevenly."""
-    gaps, usual = np.diff(stack.heights_mm), stack.usual_mm
+    gaps, usual = np.diff(stack.heights_mm), stack.median_spacing_mm
     hint = ", or ingest it with --gaps resample to interpolate" if gaps.max() <= widest_gap(stack) else ""
     z = [place[0].position_mm[2] for place in stack.places]
     # A gap of a whole number of steps is a missing slice; anything else is uneven spacing.
@@ -180,10 +180,10 @@ def refuse_gaps(folder: Path, stack: SliceStack) -> SeriesError:
 
 def widest_gap(stack: SliceStack) -> float:
     """Return the widest gap in mm that may be interpolated: one missing slice; two cannot be guessed."""
-    return 2 * stack.usual_mm * (1 + EVEN)
+    return 2 * stack.median_spacing_mm * (1 + EVEN)
 
 
-def refuse_tilt(folder: Path, stack: SliceStack) -> SeriesError:
+def tilt_error(folder: Path, stack: SliceStack) -> SeriesError:
     """Return the error of a stack that is sheared, with its angle."""
     degrees = np.degrees(np.arctan2(np.linalg.norm(stack.shifts_mm[-1]), stack.heights_mm[-1]))
     return SeriesError(
@@ -227,7 +227,7 @@ def even_grid(stack: SliceStack) -> EvenGrid:
     """
     first = stack.first
     decisions = []
-    spacing = stack.even_mm if stack.is_even else stack.usual_mm
+    spacing = stack.even_mm if stack.is_even else stack.median_spacing_mm
     heights = np.arange(len(stack.places), dtype=float)
     if not stack.is_even:
         heights = stack.heights_mm / spacing
