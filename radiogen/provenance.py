@@ -44,7 +44,9 @@ def whole_file(target: Path) -> Iterator[Path]:
     draft = Path(name)
     try:
         yield draft
-        draft.chmod(0o666 & ~_umask())  # mkstemp gives 0600, which no colleague could read
+        mask = os.umask(0)  # it can only be read by setting it
+        os.umask(mask)
+        draft.chmod(0o666 & ~mask)  # mkstemp gives 0600, which no colleague could read
         with draft.open("rb+") as file:
             os.fsync(file.fileno())
         draft.replace(target)
@@ -99,12 +101,6 @@ def remove_if_refused(folder: Path) -> Iterator[None]:
         if absent:
             shutil.rmtree(absent[-1], ignore_errors=True)
         raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_text(target: Path, text: str) -> None:

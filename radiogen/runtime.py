@@ -133,12 +133,9 @@ def free_memory_mb(device: "torch.device | None" = None) -> float:
         free, _ = torch.cuda.mem_get_info(device)
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return float(free + cached) / 2**20
-    limits = [free for free in (_available_memory(), _free_of_group(), _free_of_limit()) if free is not None]
+    available = _number_after("/proc/meminfo", "MemAvailable:", 1024)
+    limits = [free for free in (available, _free_of_group(), _free_of_limit()) if free is not None]
     return min(limits) / 2**20 if limits else memory_gb() * 1e9 / 2**21
-
-
-def _available_memory() -> int | None:
-    return _number_after("/proc/meminfo", "MemAvailable:", 1024)
 
 
 def _free_of_group() -> int | None:

@@ -96,7 +96,10 @@ def draw_panel(axes: "Axes", panel: Panel, names: Sequence[str], height_to_width
     axes.set_aspect("equal")
     axes.set_xlim(field.left_mm, field.right_mm)
     axes.set_ylim(field.bottom_mm, field.top_mm)
-    _mark_point(axes, plane)
+    # Short ticks at the edges, where the other two planes cut.
+    for at, along in zip(plane.at_mm, (axes.axvline, axes.axhline), strict=True):
+        for start, end in ((0.0, 0.03), (0.97, 1.0)):
+            along(at, start, end, color="#F0E442", linewidth=1.0)
     _annotate(axes, panel)
     _scale_bar(axes, field)
 
@@ -124,13 +127,6 @@ def _outline(axes: "Axes", plane: Plane, name: str, names: Sequence[str]) -> Non
             linewidths=0.9 if name == "lungs" else 1.5,
             linestyles=[STYLES.get(name, "solid")],
         )
-
-
-def _mark_point(axes: "Axes", plane: Plane) -> None:
-    """Draw short ticks at the edges where the other two planes cut."""
-    for at, along in zip(plane.at_mm, (axes.axvline, axes.axhline), strict=True):
-        for start, end in ((0.0, 0.03), (0.97, 1.0)):
-            along(at, start, end, color="#F0E442", linewidth=1.0)
 
 
 def _annotate(axes: "Axes", panel: Panel) -> None:

@@ -64,7 +64,8 @@ def read_volume_file(path: Path) -> VolumeFile:
         VolumeError: As `read_volume`.
     """
     _check_there(path)
-    volume, decisions = _read_nifti(path) if _is_nifti(path) else read_itk(path)
+    is_nifti = path.name.lower().endswith(NIFTI_ENDINGS)
+    volume, decisions = _read_nifti(path) if is_nifti else read_itk(path)
     values = sitk.GetArrayViewFromImage(volume)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise VolumeError(path, "holds values that are not finite", "export it again without NaN")
@@ -91,20 +92,22 @@ def _check_there(path: Path) -> None:
         raise VolumeError(path, "is not a file", "give a NIfTI, NRRD or MHA file")
 
 
-def _is_nifti(path: Path) -> bool:
-    return path.name.lower().endswith(NIFTI_ENDINGS)
-
-
 def _read_nifti(path: Path) -> tuple[sitk.Image, tuple[str, ...]]:
     try:
         with open_unpacked(path) as file:
             header = read_nifti_header(file, path)
             grid = _grid(path, header)
-            stored = _read_voxels(file, header)
+            values = _read_voxels(file, header)
     except UNREADABLE as error:
         raise VolumeError(path, "is truncated or damaged", "copy it again") from error
-    values = _scaled(stored, header).reshape(header.size[::-1])
-    return grid.place(sitk.GetImageFromArray(values)), grid.decisions
+    is_scaled = header.slope != 1 or header.intercept != 0
+    if is_scaled:
+        values = values * header.slope + header.intercept
+    if is_scaled or values.dtype == np.float64:
+        with np.errstate(over="ignore"):  # what does not fit becomes infinite and is refused as such
+            values = values.astype(np.float32)
+    volume = sitk.GetImageFromArray(values.reshape(header.size[::-1]))
+    return grid.place(volume), grid.decisions
 
 
 def _read_voxels(file: Any, header: NiftiHeader) -> npt.NDArray[Any]:
@@ -114,19 +117,7 @@ def _read_voxels(file: Any, header: NiftiHeader) -> npt.NDArray[Any]:
     stored = read_exactly(file, count * header.dtype.itemsize).view(header.dtype)
     file.read(BLOCK)  # gzip compares its checksum when it comes to the end
     # ITK takes native byte order only.
-    native = header.dtype.newbyteorder("=")
-    return stored.astype(native, copy=False)
-
-
-def _scaled(stored: npt.NDArray[Any], header: NiftiHeader) -> npt.NDArray[Any]:
-    if header.slope == 1 and header.intercept == 0:
-        return stored if stored.dtype.itemsize < 8 or stored.dtype.kind != "f" else _as_float32(stored)
-    return _as_float32(stored * header.slope + header.intercept)
-
-
-def _as_float32(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    with np.errstate(over="ignore"):  # what does not fit becomes infinite and is refused as such
-        return values.astype(np.float32)
+    return stored.astype(header.dtype.newbyteorder("="), copy=False)
 
 
 def _grid(path: Path, header: NiftiHeader) -> UprightGrid:
@@ -162,7 +153,7 @@ def write_volume(volume: sitk.Image, path: Path, scale: float = 1.0) -> None:
         scale: NIfTI only: what readers multiply the stored values with (`scl_slope`).
     """
     with whole_file(path) as draft:
-        if not _is_nifti(path):
+        if not path.name.lower().endswith(NIFTI_ENDINGS):
             sitk.WriteImage(volume, str(draft))
             return
         voxels = np.asarray(sitk.GetArrayViewFromImage(volume))
@@ -230,15 +221,13 @@ def write_gzip(path: Path, parts: Iterable[Any]) -> None:
 
     The packed bytes depend on the content, on `LEVEL`, and on the release of ISA-L.
     """
-    with path.open("wb") as file, closing(_packer(file)) as packed:
-        for part in parts:
-            view = memoryview(part).cast("B")
-            for start in range(0, len(view), BLOCK):
-                packed.write(view[start : start + BLOCK])
-
-
-def _packer(file: IO[bytes]) -> Any:
-    return igzip.IGzipFile(filename="", mode="wb", compresslevel=LEVEL, fileobj=file, mtime=0)
+    with path.open("wb") as file:
+        packer = igzip.IGzipFile(filename="", mode="wb", compresslevel=LEVEL, fileobj=file, mtime=0)
+        with closing(packer) as packed:
+            for part in parts:
+                view = memoryview(part).cast("B")
+                for start in range(0, len(view), BLOCK):
+                    packed.write(view[start : start + BLOCK])
 
 
 COLOURS = ((230, 75, 53), (77, 187, 213), (0, 160, 135), (60, 84, 136), (243, 155, 127), (132, 145, 180))

@@ -72,10 +72,8 @@ def read_nifti_header(file: IO[bytes], path: Path) -> NiftiHeader:
     size = _size(header, path)
     with np.errstate(all="ignore"):  # numpy warns of numbers that are none; what they spoil is refused
         affine, decisions = _affine(header, size, path)
-        slope, intercept = _scaling(header, path)
-        return NiftiHeader(
-            size, _dtype(header, path), _offset(header, path), slope, intercept, affine, decisions
-        )
+        dtype, offset, slope, intercept = _storage(header, path)
+        return NiftiHeader(size, dtype, offset, slope, intercept, affine, decisions)
 
 
 def _raw_header(file: IO[bytes], path: Path) -> Any:
@@ -111,7 +109,13 @@ def _size(header: Any, path: Path) -> tuple[int, int, int]:
     return shape[0], shape[1], shape[2]
 
 
-def _dtype(header: Any, path: Path) -> np.dtype[Any]:
+def _storage(header: Any, path: Path) -> tuple[np.dtype[Any], int, float, float]:
+    """Return how the numbers are stored: their type, the first byte, slope and intercept."""
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    if slope == 0 or not np.isfinite(slope):  # by the standard: not scaled
+        slope, intercept = 1.0, 0.0
+    if not np.isfinite(intercept):
+        raise VolumeError(path, f"has a damaged header, its scl_inter is {intercept}", HINT)
     code = int(header["datatype"])
     try:
         dtype: np.dtype[Any] = np.dtype(header.get_data_dtype())
@@ -119,26 +123,11 @@ def _dtype(header: Any, path: Path) -> np.dtype[Any]:
         raise VolumeError(path, f"has a damaged header, its datatype is {code}", HINT) from error
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise VolumeError(path, f"holds no plain numbers but {dtype}", "export it as int16 or float32")
-    return dtype
-
-
-def _offset(header: Any, path: Path) -> int:
     first = 4 + int(header["sizeof_hdr"])
-    offset = float(header["vox_offset"])
-    if offset == 0:
-        return first
+    offset = float(header["vox_offset"]) or first
     if not first <= offset < 2**40:
         raise VolumeError(path, f"has a damaged header, its voxels begin at byte {offset}", HINT)
-    return int(offset)
-
-
-def _scaling(header: Any, path: Path) -> tuple[float, float]:
-    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
-    if slope == 0 or not np.isfinite(slope):  # by the standard: not scaled
-        return 1.0, 0.0
-    if not np.isfinite(intercept):
-        raise VolumeError(path, f"has a damaged header, its scl_inter is {intercept}", HINT)
-    return slope, intercept
+    return dtype, int(offset), slope, intercept
 
 
 def _affine(header: Any, size: tuple[int, int, int], path: Path) -> tuple[FloatArray, tuple[str, ...]]:

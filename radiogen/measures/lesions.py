@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import SimpleITK as sitk
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
@@ -51,19 +50,19 @@ def measure_lesions(mask: sitk.Image) -> list[Lesion]:
     shapes = sitk.LabelShapeStatisticsImageFilter()
     shapes.ComputeFeretDiameterOff()  # slow on large masks, and between voxel centres
     shapes.Execute(mask)
-    return [
-        Lesion(
-            label=int(label),
-            center_mm=shapes.GetCentroid(label),
-            volume_ml=shapes.GetNumberOfPixels(label) * voxel_ml(mask),
-            longest_diameter_mm=longest_diameter_mm(_region(mask, shapes.GetBoundingBox(label)) == label),
+    lesions = []
+    for label in shapes.GetLabels():
+        bounds = shapes.GetBoundingBox(label)
+        region = sitk.RegionOfInterest(mask, size=bounds[3:], index=bounds[:3])
+        lesions.append(
+            Lesion(
+                label=int(label),
+                center_mm=shapes.GetCentroid(label),
+                volume_ml=shapes.GetNumberOfPixels(label) * voxel_ml(mask),
+                longest_diameter_mm=longest_diameter_mm(region == label),
+            )
         )
-        for label in shapes.GetLabels()
-    ]
-
-
-def _region(mask: sitk.Image, bounds: Sequence[int]) -> sitk.Image:
-    return sitk.RegionOfInterest(mask, size=bounds[3:], index=bounds[:3])
+    return lesions
 
 
 def longest_diameter_mm(mask: sitk.Image) -> float:
@@ -74,19 +73,18 @@ def longest_diameter_mm(mask: sitk.Image) -> float:
     """
     # The surface lies half a voxel outside the outermost centres; padding closes it at the volume's edge.
     inside = np.pad(sitk.GetArrayViewFromImage(mask) != 0, 1)
-    points = np.concatenate([_open_faces(inside, axis, side) for axis in range(3) for side in (1, -1)])
+    centres = []  # of the faces with background behind them, in voxels
+    for axis in range(3):
+        for side in (1, -1):
+            faces = np.argwhere(inside & ~np.roll(inside, -side, axis)).astype(np.float64)
+            faces[:, axis] += side / 2
+            centres.append(faces)
+    points = np.concatenate(centres)
     if len(points) == 0:
         return 0.0
     # Arrays are (z, y, x), the spacing is (x, y, z).
     points *= np.array(mask.GetSpacing()[::-1])
     return float(pdist(points[ConvexHull(points).vertices]).max())
-
-
-def _open_faces(inside: npt.NDArray[np.bool_], axis: int, side: int) -> npt.NDArray[np.float64]:
-    """Return the centres, in voxels, of faces with background behind them on one side; shape (n, 3)."""
-    faces = np.argwhere(inside & ~np.roll(inside, -side, axis)).astype(np.float64)
-    faces[:, axis] += side / 2
-    return faces
 
 
 def split_lesions(mask: sitk.Image, smallest_ml: float = 0.0) -> sitk.Image:

@@ -50,11 +50,6 @@ def parse_formats(text: str) -> tuple[Format, ...]:
     return tuple(name for name in FORMATS if name in names)
 
 
-def lesion_names(labels: Sequence[int]) -> dict[int, str]:
-    """Name lesions, the same in every format."""
-    return {label: f"Lesion {label}" for label in labels}
-
-
 @dataclass(frozen=True)
 class FormatWriter:
     """Writes the lesions of a case in the requested formats.
@@ -111,7 +106,7 @@ class FormatWriter:
         for name in FORMATS:
             if name != "nifti":
                 (folder / FORMATS[name]).unlink(missing_ok=True)
-        names = lesion_names([one.label for one in lesions])
+        names = {one.label: f"Lesion {one.label}" for one in lesions}
         write_colour_table(names, folder / COLOURS)
         outputs = [folder / COLOURS]
         wanted = self.formats[1:]

@@ -79,7 +79,11 @@ class LesionMap:
         """
         self.sources[label] = (region, origin, candidate_score)
         count = 0
-        for slab in _slabs(room):
+        x, y, z = room.start
+        width, height, depth = room.size
+        step = max(1, SLAB_VOXELS // (width * height))
+        for first in range(0, depth, step):
+            slab = Box((x, y, z + first), (width, height, min(step, depth - first)))
             grid = crop_grid(self.ct, slab)
             probability = torch.sigmoid(torch.from_numpy(logits_on(grid, region, self.sample))).numpy()
             parts = np.rint(probability * PARTS).astype(np.uint8)
@@ -187,15 +191,6 @@ def crop_grid(volume: sitk.Image, box: Box) -> sitk.Image:
 def holds_lung(lungs: sitk.Image, box: Box | None) -> bool:
     """Tell whether a box of the lung mask holds lung; None, a box outside the CT, holds none."""
     return box is not None and bool(sitk.GetArrayViewFromImage(lungs)[box.array_slices()].any())
-
-
-def _slabs(room: Box) -> list[Box]:
-    x, y, z = room.start
-    width, height, depth = room.size
-    step = max(1, SLAB_VOXELS // (width * height))
-    return [
-        Box((x, y, z + first), (width, height, min(step, depth - first))) for first in range(0, depth, step)
-    ]
 
 
 def score_rows(

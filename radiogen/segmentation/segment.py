@@ -163,10 +163,11 @@ class CaseSegmenter:
         folder = self.out / case.case_id
         prior = chosen_prior(options, model.config)
         source = "human" if options.box else PROMPT_OF[prior]
+        outline = options.outline if options.outline and options.outline.is_file() else None
         described = {
             **options.model_dump(mode="json", exclude={"existing", "split", "outline", "dicom"}),
             "prompt": source,
-            "outline_sha256": _sha256_of(options.outline),
+            "outline_sha256": file_sha256(outline) if outline else None,
         }
         inputs = [path for path in (case.ct_path, case.lungs_path, case.lesion_path) if path.is_file()]
         record = RunRecord("segment", described, inputs=inputs, model_hash=model.hash)
@@ -251,10 +252,6 @@ def _read_outline(case: Case, path: Path, roi: str | None) -> sitk.Image:
     from radiogen.ingestion.sources import outline_of
 
     return read_lesions(path, outline_of(path).kind, read_grid(case.ct_path), OutlineChoice(roi=roi)).labels
-
-
-def _sha256_of(path: Path | None) -> str | None:
-    return file_sha256(path) if path is not None and path.is_file() else None
 
 
 def _check_options(options: SegmentOptions, model: AnyModel) -> None:

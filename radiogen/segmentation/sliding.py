@@ -51,16 +51,15 @@ def windows_over(shape: Sequence[int], size: Sequence[int], overlap: float = OVE
     >>> [(z.start, x.stop) for z, _, x in windows_over((6, 4, 2), (4, 4, 4))]
     [(0, 3), (2, 3)]
     """
-    starts = [_starts(length, width, overlap) for length, width in zip(shape, size, strict=True)]
+    starts = []
+    for length, width in zip(shape, size, strict=True):
+        step, last = max(1, int(width * (1 - overlap))), length - width
+        if last <= 0:
+            starts.append([-(-last // 2)])
+        else:
+            starts.append([min(start, last) for start in range(0, last + step, step)])
     depth, height, width = size
     return [(slice(z, z + depth), slice(y, y + height), slice(x, x + width)) for z, y, x in product(*starts)]
-
-
-def _starts(length: int, width: int, overlap: float) -> list[int]:
-    if length <= width:
-        return [-((width - length) // 2)]
-    step = max(1, int(width * (1 - overlap)))
-    return [min(start, length - width) for start in range(0, length - width + step, step)]
 
 
 def inside(box: ArrayBox, shape: Sequence[int]) -> ArrayBox:
