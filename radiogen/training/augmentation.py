@@ -9,7 +9,7 @@ scores on these patches: its weight masks stay the same to the byte.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -35,18 +35,11 @@ CARELESS_SHIFT = (0.25, 0.5)  # a box partly beside: shifted by this share of th
 def augment_intensity(
     hu: FloatArray, spacing_mm: Sequence[float], augmentation: Augmentation, rng: Rng
 ) -> FloatArray:
-    """Return a patch as another kernel, slice thickness, dose and calibration would show it.
+    """Return a patch (D, H, W) in HU as another kernel, slice thickness, dose and calibration would show it.
 
-    Args:
-        hu: Shape (D, H, W), HU.
-        spacing_mm: Of the voxels, (x, y, z).
-        augmentation: Shares and strengths.
-        rng: Decides alone what is drawn. Each change has a stream of its own, so that one switched off
-            leaves the others as they were.
-
-    Returns:
-        Shape (D, H, W), float32, HU.
+    `spacing_mm` is (x, y, z); `rng` alone decides what is drawn.
     """
+    # A stream for each change, so that one switched off leaves the others as they were.
     kernel_rng, thick_rng, dose_rng, noise_rng, scale_rng = rng.spawn(5)
     changed = change_kernel(hu, spacing_mm, augmentation, kernel_rng)
     changed = thicken_slices(changed, spacing_mm[2], augmentation, thick_rng)
@@ -164,16 +157,16 @@ class Warp:
         d, h, w = ((n - c) // 2 for n, c in zip(self.shape, self.covered, strict=True))
         return d, h, w
 
-    def sample_hu(self, hu: FloatArray) -> FloatArray:
-        """Return the patch of an array in HU of the shape of the region: linear between voxels."""
-        return hu if self.points is None else _sample(hu[None], self.points, "bilinear")[0]
-
-    def sample_labels(self, labels: Sequence[npt.NDArray[np.int16]]) -> list[npt.NDArray[np.int16]]:
-        """Return the patches of several label arrays of the shape of the region: the nearest voxel."""
+    def sample(self, channels: npt.NDArray[Any], mode: Literal["bilinear", "nearest"]) -> npt.NDArray[Any]:
+        """Return the patches of arrays (C, d, h, w) of the shape of the region."""
         if self.points is None:
-            return list(labels)
-        stacked = np.stack(labels).astype(np.float32)
-        return list(_sample(stacked, self.points, "nearest").astype(np.int16))
+            return channels
+        last = np.maximum(np.array(channels.shape[1:], np.float32) - 1, 1)
+        scaled = self.points * (2 / last)[:, None, None, None] - 1  # grid_sample counts from -1 to 1
+        grid = torch.from_numpy(np.ascontiguousarray(np.moveaxis(scaled[::-1], 0, -1), np.float32))
+        image = torch.from_numpy(np.ascontiguousarray(channels, np.float32))
+        sampled = grid_sample(image[None], grid[None], mode, padding_mode="border", align_corners=True)
+        return np.asarray(sampled[0].numpy())
 
 
 def identity_warp(shape: Shape) -> Warp:
@@ -203,7 +196,9 @@ def draw_warp(
     )
     has_elastic = elastic_rng.random() < augmentation.elastic and augmentation.elastic_mm > 0
     if zoom is None:
-        zoom = draw_zoom(augmentation, zoom_rng)
+        zoom = 1.0
+        if zoom_rng.random() < augmentation.zoom:
+            zoom = float(np.exp(zoom_rng.uniform(0, np.log(augmentation.zoom_most))))
     if not has_affine and not has_elastic and zoom == 1:
         return identity_warp(shape)
     step = np.array(spacing_mm[::-1], dtype=np.float64)
@@ -221,13 +216,6 @@ def draw_warp(
     low, high = np.floor(points.min(axis=(1, 2, 3))), np.ceil(points.max(axis=(1, 2, 3))) + 1
     points -= low[:, None, None, None].astype(np.float32)
     return Warp(shape, SourceRegion(_shape(low), _shape(high)), points, zoom)
-
-
-def draw_zoom(augmentation: Augmentation, rng: Rng) -> float:
-    """Draw how much coarser the voxels of a patch without a box are: mostly 1."""
-    if rng.random() >= augmentation.zoom:
-        return 1.0
-    return float(np.exp(rng.uniform(0, np.log(augmentation.zoom_most))))
 
 
 def draw_affine(augmentation: Augmentation, rng: Rng) -> npt.NDArray[np.float64]:
@@ -268,15 +256,6 @@ def spline_matrix(count: int, step: float) -> npt.NDArray[np.float64]:
     return np.asarray(np.where(distance < 1, near, far))
 
 
-def _sample(channels: FloatArray, points: FloatArray, mode: str) -> FloatArray:
-    last = np.maximum(np.array(channels.shape[1:], np.float32) - 1, 1)
-    scaled = points * (2 / last)[:, None, None, None] - 1  # grid_sample counts from -1 to 1
-    grid = torch.from_numpy(np.ascontiguousarray(np.moveaxis(scaled[::-1], 0, -1), np.float32))
-    image = torch.from_numpy(np.ascontiguousarray(channels, np.float32))
-    sampled = grid_sample(image[None], grid[None], mode, padding_mode="border", align_corners=True)
-    return np.asarray(sampled[0].numpy())
-
-
 def _shape(values: npt.NDArray[np.float64]) -> Shape:
     d, h, w = (int(value) for value in values)
     return d, h, w
@@ -287,11 +266,7 @@ def draw_box(lesion: Mask, training: TrainingSettings, rng: Rng) -> FloatArray:
 
     Its faces are shifted (`box_jitter`) and moved out (`box_loosen`); a share of the boxes
     (`box_careless`) is far too large or partly beside the lesion, since people are not careful every time.
-
-    Args:
-        lesion: The lesion in the patch after the warp, not empty.
-        training: How far.
-        rng: Decides alone what is drawn.
+    The lesion is that of the patch after the warp, not empty.
     """
     careless: Literal["", "large", "beside"] = ""
     if rng.random() < training.box_careless:
@@ -322,12 +297,7 @@ def draw_empty_box(
 ) -> tuple[slice, slice, slice] | None:
     """Draw a box around tissue in or at the lungs that touches no lesion; None if none is found.
 
-    Args:
-        hu: The patch, shape (D, H, W), HU.
-        lungs: Lung mask of the patch.
-        lesion: What the box must not touch.
-        sides: Size of the box in voxels, (z, y, x), before it varies.
-        rng: Decides alone what is drawn.
+    `hu` is the patch (D, H, W); `sides` is the size of the box in voxels, (z, y, x), before it varies.
     """
     tissue = np.flatnonzero((hu > TISSUE_HU) & binary_dilation(lungs, iterations=NEAR_LUNGS) & ~lesion)
     if not len(tissue):

@@ -11,7 +11,6 @@ import torch
 
 from radiogen.distributed import process_group, world_size
 from radiogen.errors import TrainingError
-from radiogen.io.cases import Case
 from radiogen.networks.raseg import RASeg, weight_count
 from radiogen.pruning.costs import measure_cost
 from radiogen.runtime import Progress, free_memory_mb, no_progress, peak_memory_mb
@@ -165,17 +164,14 @@ def _check_memory(network: RASeg, settings: RunSettings, free_mb: float) -> None
 def _measure(task: TrainingTask, device: torch.device, progress: Progress) -> _Measured:
     with tempfile.TemporaryDirectory() as cache:
         started = time.perf_counter()
-        case = prepare([_of_median_size(task.learn)], task.settings.preprocessing, Path(cache), progress)[0]
+        by_size = sorted(task.learn, key=lambda case: case.ct_path.stat().st_size)
+        median = by_size[len(by_size) // 2]
+        case = prepare([median], task.settings.preprocessing, Path(cache), progress)[0]
         prepare_s = time.perf_counter() - started
         case_mb = case.path.stat().st_size / 1e6
         draw_s, step_s = _time_steps(task.start.network, case, task.settings, task.options.seed, device)
     peak_mb = torch.cuda.max_memory_reserved(device) / 2**20 if device.type == "cuda" else peak_memory_mb()
     return _Measured(device, world_size(), case, case_mb, prepare_s, draw_s, step_s, peak_mb)
-
-
-def _of_median_size(cases: list[Case]) -> Case:
-    by_size = sorted(cases, key=lambda case: case.ct_path.stat().st_size)
-    return by_size[len(by_size) // 2]
 
 
 def _time_steps(

@@ -35,9 +35,7 @@ from radiogen.volume import AIR_HU, FloatArray
 Patch = tuple[Tensor, Tensor, Tensor]  # image (C, D, H, W), prior (1, D, H, W), target (1, D, H, W)
 Draw = tuple[int, int]  # epoch, number within the epoch
 EXTRA_VOXELS = 16  # by which a patch is sampled larger, so that a synthetic lesion may reach out of it
-HIDDEN_SHARE = (
-    0.5  # of synthetic lesions left out of the lungs: lung masks by threshold leave out dense tissue
-)
+HIDDEN_SHARE = 0.5  # of synthetic lesions are no lung: lung masks by threshold leave out dense tissue
 
 
 @dataclass(frozen=True)
@@ -250,9 +248,8 @@ class PatchDataset(Dataset[Patch]):
         if not len(positions):  # a large warp would show true lesions of a lungs-only case: take none
             warp = identity_warp(self._size)
             positions = self._positions(case, warp)
-        first = shift_start(
-            positions[start_rng.integers(len(positions))], case.shape, warp.covered, start_rng
-        )
+        start = positions[start_rng.integers(len(positions))]
+        first = shift_start(start, case.shape, warp.covered, start_rng)
         z, y, x = (at - inset for at, inset in zip(first, warp.inset, strict=True))
         return self._sample(case, warp, (z, y, x), None)
 
@@ -269,9 +266,10 @@ class PatchDataset(Dataset[Patch]):
             read_padded(case, name, first, warp.region.shape, self._size, outside)
             for name, outside in (("hu", int(AIR_HU)), ("lesion", 0), ("lungs", 0))
         )
-        lesion, lungs = warp.sample_labels([lesion, lungs])
+        lesion, lungs = warp.sample(np.stack([lesion, lungs]), "nearest").astype(np.int16)
+        hu = warp.sample(hu[None].astype(np.float32), "bilinear")[0]
         x_mm, y_mm, z_mm = (step * warp.zoom for step in case.spacing_mm)
-        return PatchSource(warp.sample_hu(hu.astype(np.float32)), lesion, lungs, label, (x_mm, y_mm, z_mm))
+        return PatchSource(hu, lesion, lungs, label, (x_mm, y_mm, z_mm))
 
 
 def start_around(case: PreparedCase, label: int, warp: Warp, central: bool, rng: Rng) -> Shape:
@@ -329,10 +327,11 @@ class TrainingBatches:
             RadiogenError: A patch cannot be drawn.
         """
         loader: DataLoader[MiniBatch | RadiogenError] = DataLoader(
-            _PatchesOrErrors(self.dataset),
-            batch_sampler=self._draws_from(epoch, step),
+            _BatchesOrErrors(self.dataset),
+            batch_size=None,  # the sampler gives the draws of whole mini-batches
+            sampler=self._draws_from(epoch, step),
             num_workers=self.training.workers,
-            collate_fn=_collate,
+            collate_fn=_unchanged,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # or the loader would draw from torch's own, which dropout may use
         )
@@ -363,24 +362,19 @@ class TrainingBatches:
                 yield draws[number * size : (number + 1) * size]
 
 
-class _PatchesOrErrors(Dataset[Any]):
-    """Patches with their draws; an error is returned, since a worker process cannot raise it in this one."""
+class _BatchesOrErrors(Dataset[Any]):
+    """Mini-batches by their draws; an error is returned, since a worker cannot raise it in this process."""
 
     def __init__(self, patches: PatchDataset) -> None:
         self.patches = patches
 
-    def __getitem__(self, draw: Draw) -> tuple[Draw, Patch] | RadiogenError:
+    def __getitem__(self, draws: list[Draw]) -> MiniBatch | RadiogenError:
         try:
-            return draw, self.patches[draw]
+            image, prior, target = default_collate([self.patches[draw] for draw in draws])
         except RadiogenError as error:
             return error
+        return MiniBatch((image, prior, target), draws)
 
 
-def _collate(drawn: list[tuple[Draw, Patch] | RadiogenError]) -> MiniBatch | RadiogenError:
-    samples = []
-    for sample in drawn:
-        if isinstance(sample, RadiogenError):
-            return sample
-        samples.append(sample)
-    image, prior, target = default_collate([patch for _, patch in samples])
-    return MiniBatch((image, prior, target), [draw for draw, _ in samples])
+def _unchanged(batch: Any) -> Any:
+    return batch

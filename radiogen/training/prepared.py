@@ -31,7 +31,6 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 Labels = npt.NDArray[np.int16]
 Counts = npt.NDArray[np.uint8]
 CACHE_VERSION = 2
-LEFT_OUT = ("of the split `test`", "without an outline", "without a lung mask")
 BLOCK = 4  # voxels of the cubes in which lungs and lesions are counted, so that positions are found by sums
 
 
@@ -67,33 +66,31 @@ class PreparedCase:
 def learnable(cases: Sequence[Case], need_outline: bool = True) -> tuple[list[Case], list[str]]:
     """Return the cases a network may learn from, and a sentence for each kind that is left out.
 
-    Args:
-        cases: Cases of a manifest.
-        need_outline: Leave out cases without an outline; synthetic lesions need lungs only.
+    Cases without an outline stay where none is needed: synthetic lesions need lungs only.
 
     Raises:
         CaseError: None is left.
     """
-    reasons = [_why_left_out(case, need_outline) for case in cases]
-    left = [case for case, reason in zip(cases, reasons, strict=True) if not reason]
-    messages = []
-    for reason in LEFT_OUT:
-        out = [case.case_id for case, own in zip(cases, reasons, strict=True) if own == reason]
-        if out:
-            messages.append(f"{len(out)} cases {reason} left out: {', '.join(out)}")
+    of_test, without_outline, without_lungs, left = [], [], [], []
+    for case in cases:
+        if case.split == "test":
+            of_test.append(case.case_id)
+        elif need_outline and not case.has_lesion:
+            without_outline.append(case.case_id)
+        elif not case.lungs_path.is_file():
+            without_lungs.append(case.case_id)
+        else:
+            left.append(case)
+    out = {
+        "of the split `test`": of_test,
+        "without an outline": without_outline,
+        "without a lung mask": without_lungs,
+    }
+    messages = [f"{len(ids)} cases {why} left out: {', '.join(ids)}" for why, ids in out.items() if ids]
     if not left:
         wrong = "hold none to learn from; " + "; ".join(messages)
         raise CaseError("the cases", wrong, "ingest with outlines, or change the split")
     return left, messages
-
-
-def _why_left_out(case: Case, need_outline: bool) -> str:
-    of_test, without_outline, without_lungs = LEFT_OUT
-    if case.split == "test":
-        return of_test
-    if need_outline and not case.has_lesion:
-        return without_outline
-    return "" if case.lungs_path.is_file() else without_lungs
 
 
 def prepare(
@@ -106,12 +103,6 @@ def prepare(
 
     A file of the cache is checked once, here and not at every patch, against its checksum (30 ms a case of
     3 million voxels); what is damaged or of another version is written again.
-
-    Args:
-        cases: Cases with lungs; without an outline they have no lesion.
-        settings: The network's preprocessing.
-        cache: Folder for the arrays.
-        progress: Called after each case.
 
     Raises:
         CaseError: A case lacks its CT or lungs.
@@ -136,13 +127,11 @@ def _prepare_one(case: Case, settings: Preprocessing, cache: Path) -> PreparedCa
         about = _write(case, settings, path)
     d, h, w = about["shape"]
     x, y, z = about["spacing"]
-    boxes = {int(label): _box(edges) for label, edges in about["lesion_boxes"].items()}
+    boxes = {}
+    for label, edges in about["lesion_boxes"].items():
+        in_z, in_y, in_x = (slice(start, stop) for start, stop in edges)
+        boxes[int(label)] = (in_z, in_y, in_x)
     return PreparedCase(case.case_id, case.patient_id, path, (d, h, w), boxes, case.cohort, (x, y, z))
-
-
-def _box(edges: list[list[int]]) -> ArrayBox:
-    z, y, x = (slice(start, stop) for start, stop in edges)
-    return z, y, x
 
 
 def read_about(path: Path) -> dict[str, Any] | None:
@@ -273,8 +262,7 @@ def lung_positions(
         case: Shape of the case.
         patch: Shape of the patch.
         region: The voxels that it is sampled from.
-        share: Least share of lung in the patch. Where nothing is forbidden and no patch reaches it,
-            those with the most lung are taken.
+        share: Least share of lung. Where nothing is forbidden and no patch reaches it, those with most.
     """
     firsts = [patch_starts(n, size) for n, size in zip(case, patch, strict=True)]
     inside = [(first, first + size) for first, size in zip(firsts, patch, strict=True)]

@@ -1,9 +1,9 @@
 """Prune RA-Seg before it is trained: score its weights or channels at the start, keep the highest."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
 
@@ -19,13 +19,13 @@ from radiogen.io.tensors import save_tensors
 from radiogen.networks.raseg import RASeg, build_raseg
 from radiogen.provenance import RunRecord, record_path, remove_if_refused, write_csv, write_json
 from radiogen.pruning.channel_choice import ChannelSettings
-from radiogen.pruning.channel_pruning import ChannelPruningResult, ChannelRow, prune_channels
+from radiogen.pruning.channel_pruning import ChannelPruningResult, prune_channels
 from radiogen.pruning.controls import CONTROLS, ControlName
 from radiogen.pruning.criteria import find_criterion, score_weights
 from radiogen.pruning.layers import LayerRow, check_collapse, layer_table
 from radiogen.pruning.prunable import prunable
 from radiogen.pruning.settings import Batch, CriterionSettings, WeightMasks
-from radiogen.pruning.warmup import WarmUp, WarmUpSettings, warm_up
+from radiogen.pruning.warmup import WarmUpSettings, warm_up
 from radiogen.pruning.weight_masks import apply_weight_masks, check_sparsity, save_weight_masks, weight_masks
 from radiogen.runtime import AnyPath, Progress, no_progress, pick_device
 from radiogen.training.patches import Patch, PatchDataset, epoch_draws
@@ -37,8 +37,8 @@ from radiogen.training.pruned_folder import (
     MASKS,
     START,
     PrunedConfig,
+    count_uses,
     start_hash,
-    uses_of,
 )
 from radiogen.training.raseg_channels import raseg_channels
 from radiogen.training.settings import RunSettings, load_preset
@@ -47,14 +47,14 @@ from radiogen.training.step import segmentation_loss
 CACHE = "prepared"
 
 
+@dataclass(frozen=True)
 class ScoringSet:
     """Patches one at a time, the same on every pass: the draws of a first epoch as long as it needs to be."""
 
-    def __init__(self, patches: PatchDataset, samples: int, device: torch.device, progress: Progress) -> None:
-        self.patches = patches
-        self.samples = samples
-        self.device = device
-        self.progress = progress
+    patches: PatchDataset
+    samples: int
+    device: torch.device
+    progress: Progress
 
     def __len__(self) -> int:
         return self.samples
@@ -68,17 +68,15 @@ class ScoringSet:
         return tuple(tensor[None].to(self.device) for tensor in patch)
 
 
+@dataclass(frozen=True)
 class TrainingSet:
     """The mini-batches of the first epoch of training, in its order."""
 
-    def __init__(
-        self, patches: PatchDataset, batch_size: int, seed: int, device: torch.device, progress: Progress
-    ) -> None:
-        self.patches = patches
-        self.batch_size = batch_size
-        self.seed = seed
-        self.device = device
-        self.progress = progress
+    patches: PatchDataset
+    batch_size: int
+    seed: int
+    device: torch.device
+    progress: Progress
 
     def __iter__(self) -> Iterator[Batch]:
         draws = epoch_draws(len(self.patches), self.seed)
@@ -139,7 +137,7 @@ def prune(
         out: The pruned folder to write.
         settings: Network and preprocessing, as the training will have them; else those of `options.preset`.
         options: Criterion, sparsity, scope, warm-up, seed.
-        device: Where to score: `auto`, `cpu`, `cuda`, `cuda:N`, `mps` or a device.
+        device: `auto`, `cpu`, `cuda`, `cuda:N`, `mps` or a device.
         progress: Called with what is done and how much there is.
 
     Raises:
@@ -170,7 +168,7 @@ def prune(
     patients = {case.patient_id for case in usable}
     if is_rank_zero():
         small = selection.small
-        _write(out, selection, _config(selection, patients, settings, options), options)
+        _write(out, selection, patients, settings, options)
         record.decisions += [*left_out, *(small.totals() if small else ()), *selection.notes]
         tensors = [out / CHANNELS, out / START] if small else [out / MASKS]
         record.finish(out, [*tensors, out / LAYERS, out / CONFIG])
@@ -186,7 +184,7 @@ class _Selection:
     layers: list[LayerRow]
     samples: int
     is_redrawn: bool  # the seed alone does not draw this start: it is written beside the masks
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
     small: ChannelPruningResult | None = None
 
     @property
@@ -220,74 +218,36 @@ def _select(
     warmed = warm_up(network, training_set, segmentation_loss(), options.warmup, rng)
     broadcast_state(network)  # processes may have computed the warm-up with other rounding
     batches = ScoringSet(patches, options.samples, device, progress)
+    loss, criterion = segmentation_loss(), options.criterion
     if options.channels:
-        return _select_channels(network, batches, options, options.channels, rng, warmed)
-    return _select_weights(network, batches, options, uses_of(settings), rng, warmed)
+        channels = raseg_channels(network)
+        small = prune_channels(network, batches, loss, channels, options.channels, criterion, rng)
+        scoring = small.scoring
+        selection = _Selection(cast(RASeg, small.network), small.kept, [], scoring.samples, True, small=small)
+        notes = [warmed.note]
+    else:
+        scoring = score_weights(network, batches, loss, criterion, rng, exclude=network.output_layers)
+        masks = weight_masks(scoring.scores, criterion.sparsity, criterion.scope, criterion.reference)
+        masks = CONTROLS[options.control](network, masks, rng)
+        uses = count_uses(settings.network, settings.preprocessing.size)
+        layers = layer_table(network, masks, batches, loss, uses)
+        by_type = prunable(network)  # slopes and norms, pruned by the published names, may be empty
+        check_collapse([row for row in layers if row.name in by_type], options.allow_collapse)
+        apply_weight_masks(network, masks)
+        is_redrawn = warmed.batches > 0 or options.control == "reinit"
+        selection = _Selection(network, masks, layers, scoring.samples, is_redrawn)
+        kept = sum(row.kept for row in layers)
+        notes = [f"{kept} of {sum(row.weights for row in layers)} prunable weights kept", warmed.note]
+    notes += scoring.notes(criterion.moments.settle)
+    control = options.channels.control if options.channels else options.control
+    if control != "none":
+        notes.append(f"control {control}: not what {criterion.criterion} chose")
+    return replace(selection, notes=tuple(notes))
 
 
-def _select_channels(
-    network: RASeg,
-    batches: ScoringSet,
-    options: PruneOptions,
-    target: ChannelSettings,
-    rng: torch.Generator,
-    warmed: WarmUp,
-) -> _Selection:
-    criterion = options.criterion
-    channels = raseg_channels(network)
-    small = prune_channels(network, batches, segmentation_loss(), channels, target, criterion, rng)
-    notes = [warmed.note, *small.scoring.notes(criterion.moments.settle)]
-    notes += _control_note(target.control, criterion.criterion)
-    smaller = cast(RASeg, small.network)
-    return _Selection(smaller, small.kept, [], small.scoring.samples, True, tuple(notes), small)
-
-
-def _select_weights(
-    network: RASeg,
-    batches: ScoringSet,
-    options: PruneOptions,
-    uses: dict[str, int],
-    rng: torch.Generator,
-    warmed: WarmUp,
-) -> _Selection:
-    loss = segmentation_loss()
-    criterion = options.criterion
-    scoring = score_weights(network, batches, loss, criterion, rng, exclude=network.output_layers)
-    masks = weight_masks(scoring.scores, criterion.sparsity, criterion.scope, criterion.reference)
-    masks = CONTROLS[options.control](network, masks, rng)
-    layers = layer_table(network, masks, batches, loss, uses)
-    by_type = prunable(network)  # slopes and norms, pruned by the published names, may be empty
-    check_collapse([row for row in layers if row.name in by_type], options.allow_collapse)
-    apply_weight_masks(network, masks)
-    kept = sum(row.kept for row in layers)
-    notes = [f"{kept} of {sum(row.weights for row in layers)} prunable weights kept"]
-    notes += [warmed.note, *scoring.notes(criterion.moments.settle)]
-    notes += _control_note(options.control, criterion.criterion)
-    is_redrawn = warmed.batches > 0 or options.control == "reinit"
-    return _Selection(network, masks, layers, scoring.samples, is_redrawn, tuple(notes))
-
-
-def _control_note(control: str, criterion: str) -> list[str]:
-    return [] if control == "none" else [f"control {control}: not what {criterion} chose"]
-
-
-def _config(
-    selection: _Selection, patients: set[str], settings: RunSettings, options: PruneOptions
-) -> PrunedConfig:
-    return PrunedConfig(
-        preset=options.preset,
-        seed=options.seed,
-        sparsity=0.0 if selection.small else options.criterion.sparsity,
-        warmup=options.warmup.kind,
-        control=options.channels.control if options.channels else options.control,
-        start_hash=start_hash(selection.network),
-        network=selection.network.settings if selection.small else None,
-        patients_seen=tuple(sorted(patients)),
-        settings=settings,
-    )
-
-
-def _write(out: Path, selection: _Selection, config: PrunedConfig, options: PruneOptions) -> None:
+def _write(
+    out: Path, selection: _Selection, patients: set[str], settings: RunSettings, options: PruneOptions
+) -> None:
     # The record first: without it a folder does not count as finished.
     for path in (record_path(out), *(out / file for file in (MASKS, CHANNELS, START, LAYERS, CONFIG))):
         path.unlink(missing_ok=True)
@@ -299,19 +259,23 @@ def _write(out: Path, selection: _Selection, config: PrunedConfig, options: Prun
     save_weight_masks(out / (CHANNELS if selection.small else MASKS), kept, about)
     if selection.is_redrawn:
         save_tensors(out / START, selection.network.state_dict())
-    write_layers(selection.small.layers if selection.small else selection.layers, out / LAYERS)
+    if selection.small:
+        rows = [asdict(row) for row in selection.small.layers]
+    else:
+        rows = [{**asdict(row), "share": round(row.share, 6), "macs": row.macs} for row in selection.layers]
+    write_csv(out / LAYERS, list(rows[0]), rows)
+    config = PrunedConfig(
+        preset=options.preset,
+        seed=options.seed,
+        sparsity=0.0 if selection.small else options.criterion.sparsity,
+        warmup=options.warmup.kind,
+        control=options.channels.control if options.channels else options.control,
+        start_hash=start_hash(selection.network),
+        network=selection.network.settings if selection.small else None,
+        patients_seen=tuple(sorted(patients)),
+        settings=settings,
+    )
     write_json(out / CONFIG, config.model_dump(mode="json"))
-
-
-def write_layers(layers: Sequence[LayerRow | ChannelRow], path: Path) -> None:
-    """Write the table of what is kept, one row a layer."""
-    rows = [
-        {**asdict(row), "share": round(row.share, 6), "macs": row.macs}
-        if isinstance(row, LayerRow)
-        else asdict(row)
-        for row in layers
-    ]
-    write_csv(path, list(rows[0]), rows)
 
 
 def _check_output_folder(out: Path, options: PruneOptions) -> None:

@@ -3,11 +3,12 @@
 import csv
 import hashlib
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from radiogen.config import Settings, check_settings
@@ -132,12 +133,8 @@ class PrunedTable:
     channels: list[ChannelRow] = field(default_factory=list)  # in place of layers, if whole channels left
 
 
-def uses_of(settings: RunSettings) -> dict[str, int]:
-    """Count how often RA-Seg multiplies each weight in one patch, on the meta device."""
-    return _uses(settings.network, settings.preprocessing.size)
-
-
-def _uses(network: RASegSettings, size: tuple[int, int, int]) -> dict[str, int]:
+def count_uses(network: RASegSettings, size: tuple[int, int, int]) -> dict[str, int]:
+    """Count how often RA-Seg multiplies each weight in one patch (D, H, W), on the meta device."""
     with torch.device("meta"):
         image, prior = torch.zeros(1, network.in_channels, *size), torch.zeros(1, 1, *size)
         return weight_uses(RASeg(network).eval(), (image, prior))
@@ -152,7 +149,7 @@ def show_pruned(folder: Path) -> PrunedTable:
     if (folder / WEIGHTS).is_file():
         model = load_model(folder, torch.device("cpu"))
         masks = _nonzero(model.network)
-        uses = _uses(model.config.network, model.config.preprocessing.size)
+        uses = count_uses(model.config.network, model.config.preprocessing.size)
         return PrunedTable({"sparsity": model.config.sparsity}, layer_table(model.network, masks, uses=uses))
     pruned = read_pruned(folder)
     _, about = load_weight_masks(_masks_file(folder))
@@ -167,26 +164,21 @@ def show_pruned(folder: Path) -> PrunedTable:
 def compare_pruned(first: Path, second: Path) -> tuple[list[MaskOverlap], MaskOverlap]:
     """Count what two choices of weights (or of channels) keep in common, by layer and over all.
 
-    Args:
-        first: A pruned folder, a file of weight masks, or a model trained with them.
-        second: Another of the same network.
+    Each is a pruned folder, a file of weight masks, or a model trained with them.
 
     Raises:
         PruningError: One cannot be read, they are of different networks (the layer is named), or of weights
             and of channels.
     """
-    first_masks = read_masks(first)
-    second_masks = read_masks(second)
-    if _of_channels(first_masks) != _of_channels(second_masks):
-        channels, weights = (first, second) if _of_channels(first_masks) else (second, first)
+    first_masks, second_masks = read_masks(first), read_masks(second)
+    # Channels have masks of one axis.
+    of_channels = [all(mask.ndim == 1 for mask in masks.values()) for masks in (first_masks, second_masks)]
+    if of_channels[0] != of_channels[1]:
+        channels, weights = (first, second) if of_channels[0] else (second, first)
         raise PruningError(
             channels, f"keeps channels, {weights.name} weights", "compare two of one --structure"
         )
     return overlap_table(first_masks, second_masks), overlap(first_masks, second_masks)
-
-
-def _of_channels(masks: WeightMasks) -> bool:
-    return all(mask.ndim == 1 for mask in masks.values())
 
 
 def read_masks(path: Path) -> WeightMasks:
@@ -217,19 +209,6 @@ Row = TypeVar("Row", LayerRow, ChannelRow)
 def _read_layers(path: Path, kind: type[Row]) -> list[Row]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return [_layer_row(row, kind) for row in csv.DictReader(file)]
-    except (OSError, KeyError, ValueError) as error:
+            return [TypeAdapter(kind).validate_python(row) for row in csv.DictReader(file)]
+    except (OSError, ValueError) as error:
         raise PruningError(path, f"cannot be read: {error}", "prune again") from error
-
-
-def _layer_row(row: dict[str, str], kind: type[Row]) -> Row:
-    values: dict[str, Any] = {}
-    for column in fields(kind):
-        text = row[column.name]
-        if column.name == "name":
-            values[column.name] = text
-        elif column.name == "is_cut":
-            values[column.name] = text == "True"
-        else:
-            values[column.name] = int(text)
-    return kind(**values)

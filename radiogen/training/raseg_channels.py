@@ -4,7 +4,6 @@ Described by hand, across skip concatenations, transposed convolutions, attentio
 ConvLSTM. The proof is a test: the smaller network gives what the dense one gives with those slices at zero.
 """
 
-import itertools
 from collections.abc import Iterator, Sequence
 
 from radiogen.networks.raseg import RASeg, RASegSettings
@@ -59,34 +58,26 @@ def _after_join(settings: RASegSettings) -> str:
     return "joint.conv" if settings.joint else "head"
 
 
-class _Slices:
-    """Slices of the layers of one network, by layer name."""
+def _produced(network: RASeg, *layers: str, offsets: Sequence[int] = (0,)) -> tuple[ChannelSlice, ...]:
+    """Return the slices of the channels that come out of the layers."""
+    return tuple(part for layer in layers for part in producer_slices(network, layer, offsets))
 
-    def __init__(self, network: RASeg) -> None:
-        self._network = network
 
-    def produced(self, *layers: str, offsets: Sequence[int] = (0,)) -> tuple[ChannelSlice, ...]:
-        """Slices of the channels that come out of the layers."""
-        parts = [producer_slices(self._network, layer, offsets) for layer in layers]
-        return tuple(itertools.chain.from_iterable(parts))
-
-    def consumed(self, *layers: str, offset: int = 0) -> tuple[ChannelSlice, ...]:
-        """Slices of the channels that go into the layers, from `offset` of their input on."""
-        parts = [consumer_slices(self._network, layer, offset) for layer in layers]
-        return tuple(itertools.chain.from_iterable(parts))
+def _consumed(network: RASeg, *layers: str, offset: int = 0) -> tuple[ChannelSlice, ...]:
+    """Return the slices of the channels that go into the layers, from `offset` of their input on."""
+    return tuple(part for layer in layers for part in consumer_slices(network, layer, offset))
 
 
 def _encoders(network: RASeg) -> Iterator[ChannelGroup]:
     """Stem and encoders; the attention that gates an encoder's skip has a channel for each of its own."""
     settings = network.settings
-    slices = _Slices(network)
     if settings.full_width:
         yield ChannelGroup(
             "stem",
             settings.full_width,
-            producers=slices.produced("stem.conv"),
-            consumers=slices.consumed("encoders.0.conv")
-            + slices.consumed(_after_join(settings), offset=settings.full_width),
+            producers=_produced(network, "stem.conv"),
+            consumers=_consumed(network, "encoders.0.conv")
+            + _consumed(network, _after_join(settings), offset=settings.full_width),
             width="full",
         )
     # A decoder reads its skip behind what comes from below: offsets of the skips in decoders 1 to 4.
@@ -98,9 +89,11 @@ def _encoders(network: RASeg) -> Iterator[ChannelGroup]:
         yield ChannelGroup(
             f"encoder{i + 1}",
             width,
-            producers=slices.produced(f"encoders.{i}.conv", f"attentions.{i}.conv", f"attentions.{i}.norm"),
-            consumers=slices.consumed(*deeper)
-            + slices.consumed(_decoder_layer(settings, i + 1), offset=skip_offsets[i]),
+            producers=_produced(
+                network, f"encoders.{i}.conv", f"attentions.{i}.conv", f"attentions.{i}.norm"
+            ),
+            consumers=_consumed(network, *deeper)
+            + _consumed(network, _decoder_layer(settings, i + 1), offset=skip_offsets[i]),
         )
 
 
@@ -116,7 +109,6 @@ def _input_gates(settings: RASegSettings, layer: int) -> list[str]:
 def _recurrence(network: RASeg) -> Iterator[ChannelGroup]:
     """One group for each ConvLSTM: its hidden state is produced by four gates and read by itself again."""
     settings = network.settings
-    slices = _Slices(network)
     for layer, (width, name) in enumerate(_recurrent_names(settings)):
         is_last = layer + 1 == len(settings.recurrent_widths)
         deeper = ["decoder4.conv"] if is_last else _input_gates(settings, layer + 1)
@@ -129,16 +121,15 @@ def _recurrence(network: RASeg) -> Iterator[ChannelGroup]:
             yield ChannelGroup(
                 cell,
                 size,
-                producers=slices.produced(f"{cell}.input_gates", f"{cell}.hidden_gates", offsets=gates),
-                consumers=slices.consumed(f"{cell}.hidden_gates")
-                + slices.consumed(*deeper, offset=place * size),
+                producers=_produced(network, f"{cell}.input_gates", f"{cell}.hidden_gates", offsets=gates),
+                consumers=_consumed(network, f"{cell}.hidden_gates")
+                + _consumed(network, *deeper, offset=place * size),
                 width=name,
             )
 
 
 def _decoders(network: RASeg) -> Iterator[ChannelGroup]:
     settings = network.settings
-    slices = _Slices(network)
     for number, width in zip((4, 3, 2), settings.decoder_widths, strict=True):
         consumers = [_decoder_layer(settings, number - 1)]
         if number - 2 < settings.deep_supervision:
@@ -146,19 +137,19 @@ def _decoders(network: RASeg) -> Iterator[ChannelGroup]:
         yield ChannelGroup(
             f"decoder{number}",
             width,
-            producers=slices.produced(f"decoder{number}.conv"),
-            consumers=slices.consumed(*consumers),
+            producers=_produced(network, f"decoder{number}.conv"),
+            consumers=_consumed(network, *consumers),
         )
     full_resolution = []
     if settings.full_width:
-        full_resolution.append(("decoder1", "decoder1.conv", _after_join(settings)))
+        full_resolution.append(("decoder1", _after_join(settings)))
     if settings.joint:
-        full_resolution.append(("joint", "joint.conv", "head"))
-    for name, producer, consumer in full_resolution:
+        full_resolution.append(("joint", "head"))
+    for name, consumer in full_resolution:
         yield ChannelGroup(
             name,
             settings.full_width,
-            producers=slices.produced(producer),
-            consumers=slices.consumed(consumer),
+            producers=_produced(network, f"{name}.conv"),
+            consumers=_consumed(network, consumer),
             width="full",
         )

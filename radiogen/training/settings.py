@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from radiogen.config import Settings, load_settings, read_yaml
 from radiogen.errors import ConfigError
@@ -15,36 +15,29 @@ from radiogen.runtime import AnyPath
 
 PRESET_FOLDER = Path(__file__).parent / "presets"
 PRESETS = ("paper", "modern", "small")
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Augmentation(Settings):
     """Random changes of each patch. A share of 0, or a strength of 0, switches a change off."""
 
     flip: bool = Field(True, description="flip each axis in half of the patches")
-    affine: float = Field(0.5, ge=0, le=1, description="share of patches that are rotated and scaled")
-    rotation_deg: float = Field(
-        15.0, ge=0, le=90, description="largest rotation about z; half of it about x, y"
-    )
+    affine: Share = Field(0.5, description="share of patches that are rotated and scaled")
+    rotation_deg: float = Field(15.0, ge=0, le=90, description="largest rotation about z; half about x, y")
     scale: float = Field(0.15, ge=0, le=0.5, description="largest growth or shrinkage, a share of the size")
-    zoom: float = Field(
-        0, ge=0, le=1, description="share of patches sampled at coarser voxels, as large boxes are"
-    )
+    zoom: Share = Field(0, description="share of patches sampled at coarser voxels, as large boxes are")
     zoom_most: float = Field(1.6, ge=1, le=2, description="largest factor of that coarsening")
-    elastic: float = Field(0.3, ge=0, le=1, description="share of patches with an elastic deformation")
-    elastic_mm: float = Field(
-        4.0, ge=0, le=10, description="largest shift of a control point; there is one every 32 mm"
-    )
-    kernel: float = Field(
-        0.3, ge=0, le=1, description="share of patches that are blurred or sharpened in plane"
-    )
-    blur_mm: float = Field(1.0, ge=0, description="largest standard deviation of the blur")
-    sharpen: float = Field(1.0, ge=0, description="largest share of the detail that is added once more")
-    thick: float = Field(0.2, ge=0, le=1, description="share of patches with simulated thick slices")
-    thickness_mm: float = Field(5.0, ge=0, description="thickest simulated slice")
-    dose: float = Field(0.3, ge=0, le=1, description="share of patches with spatially correlated noise")
-    dose_hu: float = Field(40.0, ge=0, description="largest standard deviation of the correlated noise")
-    noise_hu: float = Field(25.0, ge=0, description="largest standard deviation of white noise")
-    shift_hu: float = Field(20.0, ge=0, description="standard deviation of the intensity shift of a patch")
+    elastic: Share = Field(0.3, description="share of patches with an elastic deformation")
+    elastic_mm: float = Field(4.0, ge=0, le=10, description="largest shift of control points 32 mm apart")
+    kernel: Share = Field(0.3, description="share of patches that are blurred or sharpened in plane")
+    blur_mm: NonNegativeFloat = Field(1.0, description="largest standard deviation of the blur")
+    sharpen: NonNegativeFloat = Field(1.0, description="largest share of the detail that is added once more")
+    thick: Share = Field(0.2, description="share of patches with simulated thick slices")
+    thickness_mm: NonNegativeFloat = Field(5.0, description="thickest simulated slice")
+    dose: Share = Field(0.3, description="share of patches with spatially correlated noise")
+    dose_hu: NonNegativeFloat = Field(40.0, description="largest standard deviation of the correlated noise")
+    noise_hu: NonNegativeFloat = Field(25.0, description="largest standard deviation of white noise")
+    shift_hu: NonNegativeFloat = Field(20.0, description="standard deviation of a patch's intensity shift")
     slope: float = Field(0.03, ge=0, lt=1, description="largest relative change of the intensity scale")
 
 
@@ -56,24 +49,17 @@ class TrainingSettings(Settings):
 
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="optimiser of the weights")
     learning_rate: PositiveFloat = Field(1e-3, description="learning rate of the first epoch")
-    weight_decay: float = Field(1e-2, ge=0, description="weight decay of the optimiser")
+    weight_decay: NonNegativeFloat = Field(1e-2, description="weight decay of the optimiser")
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd")
     decay_power: float = Field(0.9, ge=0, description="rate = learning_rate (1 - epoch/epochs)^decay_power")
     epochs: PositiveInt = Field(100, description="number of epochs")
     batch_size: PositiveInt = Field(2, description="patches in a mini-batch of each process")
-    accumulate: PositiveInt = Field(
-        1, description="mini-batches a step, with the gradient of one large batch"
-    )
+    accumulate: PositiveInt = Field(1, description="mini-batches a step, the gradient as of one batch")
     patches_per_case: PositiveInt = Field(2, description="patches drawn from each case in an epoch")
-    gradient_norm: PositiveFloat = Field(
-        12.0, description="largest norm of the gradient; longer ones are clipped"
-    )
+    gradient_norm: PositiveFloat = Field(12.0, description="largest norm of the gradient; longer is clipped")
     threshold: float = Field(0.5, gt=0, lt=1, description="probability from which a voxel counts as lesion")
-    least_candidate: float = Field(
-        0.5,
-        ge=0,
-        le=1,
-        description="least mean probability of a candidate in the first pass of the prior `auto`",
+    least_candidate: Share = Field(
+        0.5, description="least mean probability of a candidate in the first pass of `auto`"
     )
     dice: Literal["patch", "batch"] = Field(
         "patch", description="Dice loss of each patch, or of the whole mini-batch of a process"
@@ -81,45 +67,34 @@ class TrainingSettings(Settings):
     priors: tuple[PriorName, ...] = Field(
         ("box", "lungs", "none"), min_length=1, description="priors, drawn equally often; one may stand twice"
     )
-    lesion_share: float = Field(0.75, ge=0, le=1, description="share of patches around a lesion")
+    lesion_share: Share = Field(0.75, description="share of patches around a lesion")
     box_jitter: float = Field(
         0.15, ge=0, le=0.5, description="largest shift of a box's faces, a share of its size"
     )
-    box_loosen: float = Field(0.15, ge=0, le=1, description="largest extra shift of the faces outwards")
-    box_careless: float = Field(0.1, ge=0, le=1, description="share of boxes far too large or partly beside")
-    box_empty: float = Field(
-        0.0, ge=0, le=1, description="share of boxes around tissue without a lesion, with an empty target"
-    )
-    lungs_empty: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="share of patches without box or mask that lie anywhere over lung, none added",
+    box_loosen: Share = Field(0.15, description="largest extra shift of the faces outwards")
+    box_careless: Share = Field(0.1, description="share of boxes far too large or partly beside")
+    box_empty: Share = Field(0.0, description="share of boxes around tissue without a lesion, target empty")
+    lungs_empty: Share = Field(
+        0.0, description="share of patches without box or mask that lie anywhere over lung, none added"
     )
     lung_share: float = Field(0.2, gt=0, le=1, description="least share of lung in a patch without a lesion")
     augmentation: Augmentation = Augmentation()
-    synthetic_lesions: float = Field(0.0, ge=0, le=1, description="share of patches with a synthetic lesion")
+    synthetic_lesions: Share = Field(0.0, description="share of patches with a synthetic lesion")
     synthetic_mm: tuple[PositiveFloat, PositiveFloat] = Field(
         (4.0, 90.0), description="smallest and largest diameter of a synthetic lesion"
     )
     synthetic_outside: Literal["always", "box", "never"] = Field(
         "box", description="patches in which the centre of a synthetic tumour may lie outside the lungs"
     )
-    cohort_draws: dict[str, PositiveInt] = Field(
-        {}, description="sampling weight per cohort; 1 where not given"
-    )
+    cohort_draws: dict[str, PositiveInt] = Field({}, description="sampling weight per cohort; else 1")
     lungs_only_cohorts: tuple[str, ...] = Field((), description="cohorts whose true lesions are never shown")
     ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of the weight average; 0 switches it off")
     validate_every: int = Field(0, ge=0, description="epochs between validations; 0: only after the last")
-    patience: int = Field(
-        0, ge=0, description="validations without improvement before it stops; 0: never stops"
-    )
-    checkpoint_minutes: float = Field(
-        5.0, ge=0, description="minutes between checkpoints; 0: after every step"
-    )
+    patience: int = Field(0, ge=0, description="validations without improvement before it stops; 0: never")
+    checkpoint_minutes: float = Field(5.0, ge=0, description="minutes between checkpoints; 0: every step")
     checkpoint_activations: bool = Field(False, description="less memory, a third more time, same result")
     tensorboard: bool = Field(False, description="write TensorBoard events too")
-    workers: int = Field(0, ge=0, description="processes that draw patches")
+    workers: NonNegativeInt = Field(0, description="processes that draw patches")
     amp: bool = Field(True, description="mixed precision on CUDA")
     amp_cpu: bool = Field(False, description="bfloat16 on CPUs that have instructions for it")
     channels_last: bool = Field(True, description="channels-last memory layout, on CUDA only")

@@ -17,6 +17,7 @@ from radiogen.training.synthetic_shapes import (
     LesionForm,
     LungSurvey,
     blob_distance,
+    draw_blob,
     draw_companion,
     draw_core,
     draw_form,
@@ -61,11 +62,18 @@ class SyntheticLesion:
 class PaintedRegion:
     """The part of a patch around a lesion while it is painted; arrays as (z, y, x)."""
 
+    kind: str
+    radius_mm: float
+    form: LesionForm
+    box: tuple[slice, slice, slice]  # where in the patch the region lies
     space: Space
     hu: FloatArray  # painted in place
     room: FloatArray  # millimetres to the lungs' surface, negative inside
     forbidden: BoolArray  # bone, and what other lesions have taken
-    sigma_voxels: tuple[float, float, float]
+    distance: FloatArray  # millimetres to the surface of the whole form
+    outer: FloatArray  # the same, cut at the lungs and at what is forbidden
+    noise: FloatArray  # HU, like that of the patch
+    sigma_voxels: tuple[float, float, float]  # of the point spread
 
 
 def add_synthetic_lesion(
@@ -83,8 +91,8 @@ def add_synthetic_lesion(
     Args:
         hu: The patch, shape (D, H, W), HU; it stays as it is.
         lungs: Lung mask of the patch.
-        spacing_mm: Millimetres between voxel centres as (x, y, z).
-        rng: Decides alone what is drawn; the same state gives the same lesion.
+        spacing_mm: Of the voxels, (x, y, z).
+        rng: Decides alone what is drawn.
         sizes_mm: Diameters of the ball of the lesion's volume before lungs and patch cut it, log-uniform.
         taken: Voxels that stay as they are, such as another lesion; the new one does not touch them.
         central: Its centre lies in the inner half of the patch on each axis, where there is lung.
@@ -101,32 +109,14 @@ def add_synthetic_lesion(
     forbidden = ((painted > BONE_HU) | (painted < AIRWAY_HU)) & ~inside
     if taken is not None:
         forbidden |= np.asarray(taken, dtype=bool)
-    plan = _draw_lesion(painted, survey, forbidden, sizes_mm, taken, rng)
-    if plan is None:
+    region = _draw_lesion(painted, survey, forbidden, sizes_mm, taken, rng)
+    if region is None:
         return None
-    box = plan.box
-    # A lesion smoother than its surroundings would be found by its smoothness, which no patient shows.
-    noise = draw_noise(plan.space.shape, measure_noise(painted), rng)
-    spread = _draw_point_spread(plan.space, plan.radius_mm, rng)
-    region = PaintedRegion(plan.space, painted[box].copy(), plan.room, forbidden[box], spread)
     lesion = np.zeros(painted.shape, dtype=bool)
-    lesion[box] = _paint(region, plan, noise, rng)
-    painted[box] = np.where(region.forbidden, painted[box], np.clip(region.hu, -1024, 3071))
-    return SyntheticLesion(painted, lesion, plan.kind)
-
-
-@dataclass(frozen=True)
-class SyntheticLesionPlan:
-    """A lesion before it is painted: kind, form, place, and the distance of each voxel to its surface."""
-
-    kind: str
-    radius_mm: float
-    form: LesionForm
-    box: tuple[slice, slice, slice]  # the part of the patch around it
-    space: Space
-    room: FloatArray  # millimetres to the lungs' surface, negative inside
-    distance: FloatArray  # millimetres to the surface of the whole form
-    outer: FloatArray  # the same, cut at the lungs and at what is forbidden
+    lesion[region.box] = _paint(region, rng)
+    around = painted[region.box]
+    painted[region.box] = np.where(region.forbidden, around, np.clip(region.hu, -1024, 3071))
+    return SyntheticLesion(painted, lesion, region.kind)
 
 
 def _draw_lesion(
@@ -136,7 +126,7 @@ def _draw_lesion(
     sizes_mm: tuple[float, float],
     taken: BoolArray | None,
     rng: np.random.Generator,
-) -> SyntheticLesionPlan | None:
+) -> PaintedRegion | None:
     """Draw a lesion that can be seen and touches no other; None if several draws give none.
 
     A lesion whose place was mostly vessel or wall before is drawn again: nobody could outline it.
@@ -160,8 +150,24 @@ def _draw_lesion(
         outer = _one_component(outer, center, space)
         before = painted[box][outer < 0]
         is_seen = len(before) >= LEAST_VOXELS and np.mean(before < AERATED_HU) > least_aerated
-        if is_seen and not (taken is not None and _touches(outer, taken[box])):
-            return SyntheticLesionPlan(kind, radius, form, box, space, room, distance, outer)
+        if not is_seen or (taken is not None and _touches(outer, taken[box])):
+            continue
+        # A lesion smoother than its surroundings would be found by its smoothness, which no patient shows.
+        noise = draw_noise(space.shape, measure_noise(painted), rng)
+        return PaintedRegion(
+            kind,
+            radius,
+            form,
+            box,
+            space,
+            hu=painted[box].copy(),
+            room=room,
+            forbidden=forbidden[box],
+            distance=distance,
+            outer=outer,
+            noise=noise,
+            sigma_voxels=_draw_point_spread(space, radius, rng),
+        )
     return None
 
 
@@ -208,33 +214,31 @@ def _touches(outer: FloatArray, taken: BoolArray) -> bool:
     return bool(taken.any() and (ndimage.binary_dilation(outer < 0, iterations=2) & taken).any())
 
 
-def _paint(
-    region: PaintedRegion, plan: SyntheticLesionPlan, noise: FloatArray, rng: np.random.Generator
-) -> BoolArray:
+def _paint(region: PaintedRegion, rng: np.random.Generator) -> BoolArray:
     """Paint a lesion and what lies against it, in place; return the lesion mask."""
-    radius, edge = plan.radius_mm, region.space.edge_mm
+    radius, edge = region.radius_mm, region.space.edge_mm
     lung = region.hu[(region.room < 0) & (region.hu > -1000) & (region.hu < -600)]
     around_hu = float(np.median(lung)) if len(lung) else -850.0
     tissue = region.hu[(region.room > 0) & (region.hu > -30) & (region.hu < 150)]
     beside_hu = float(np.median(tissue)) if len(tissue) else 40.0
-    _paint_surroundings(region, plan, noise, rng)
-    if plan.kind != "solid":
+    _paint_surroundings(region, rng)
+    if region.kind != "solid":
         # Ground glass replaces a share of the air: a vessel, which holds none, keeps its HU.
         soft = edge * rng.uniform(1.0, 3.0) if radius > 4 else edge
-        share = blur(occupancy(plan.outer, soft), region.sigma_voxels)
+        share = blur(occupancy(region.outer, soft), region.sigma_voxels)
         share *= glass_share(region.space, around_hu, rng)
         region.hu += share * np.maximum(np.float32(30) - region.hu, 0)
-    core = plan.outer
-    if plan.kind == "part-solid":
-        core = np.maximum(plan.outer, blob_distance(region.space, draw_core(plan.form, rng)))
-    if plan.kind != "ground glass":
+    core = region.outer
+    if region.kind == "part-solid":
+        core = np.maximum(region.outer, blob_distance(region.space, draw_core(region.form, rng)))
+    if region.kind != "ground glass":
         value = solid_tissue(region.space, core, radius, beside_hu, rng)
-        if plan.kind == "solid":
-            _close_seam(region, plan.distance, value)
+        if region.kind == "solid":
+            _close_seam(region, value)
         soft = edge * (rng.uniform(1.5, 3) if rng.random() < 0.25 and radius > 4 else 1.0)
         share = blur(occupancy(core, soft), region.sigma_voxels)
-        region.hu += share * (value - region.hu) + _noise_of(share) * noise
-    return _outline(region, plan.outer, rng)
+        region.hu += share * (value - region.hu) + _noise_of(share) * region.noise
+    return _outline(region, rng)
 
 
 def _noise_of(share: FloatArray) -> FloatArray:
@@ -242,61 +246,57 @@ def _noise_of(share: FloatArray) -> FloatArray:
     return np.asarray(np.sqrt(share * (2 - share)), dtype=np.float32)
 
 
-def _paint_surroundings(
-    region: PaintedRegion, plan: SyntheticLesionPlan, noise: FloatArray, rng: np.random.Generator
-) -> None:
+def _paint_surroundings(region: PaintedRegion, rng: np.random.Generator) -> None:
     """Paint what may lie against a lesion and is none: dense tissue, spicules, pleural tags."""
-    is_glass = plan.kind == "ground glass"
+    is_glass = region.kind == "ground glass"
     if not is_glass and rng.random() < 0.22:
-        _blend(region, draw_companion(region.space, plan.form, rng), rng.uniform(-10, 90), noise)
+        _blend(region, draw_companion(region.space, region.form, rng), rng.uniform(-10, 90))
     if rng.random() < (0.1 if is_glass else 0.35):
-        for strand in draw_strands(region.space, plan.form, rng):
+        for strand in draw_strands(region.space, region.form, rng):
             _add_strand(region, strand, rng.uniform(0.4, 0.9))
     if rng.random() < 0.2:
         for _ in range(int(rng.integers(1, 4))):
-            _add_tag(region, plan.form, plan.outer, rng)
+            _add_tag(region, rng)
 
 
-def _outline(region: PaintedRegion, outer: FloatArray, rng: np.random.Generator) -> BoolArray:
+def _outline(region: PaintedRegion, rng: np.random.Generator) -> BoolArray:
     """Return the voxels at least half inside; sometimes smooth and loose, as people draw."""
-    drawn = outer
+    drawn = outer = region.outer
     if rng.random() < LOOSE_OUTLINES:
         near = np.clip(outer, -8, 8)
         drawn = blur(near, (0.6, 0.6, 0.6)) - np.float32(rng.uniform(0, 1) * region.space.edge_mm)
     return np.asarray(((drawn < 0) | (outer < 0)) & ~region.forbidden, dtype=bool)
 
 
-def _blend(region: PaintedRegion, distance: FloatArray, value_hu: float, noise: FloatArray) -> None:
+def _blend(region: PaintedRegion, distance: FloatArray, value_hu: float) -> None:
     """Add dense tissue that is no lesion to the lungs."""
     share = blur(occupancy(np.maximum(distance, region.room), region.space.edge_mm), region.sigma_voxels)
     region.hu += share * np.maximum(value_hu - region.hu, 0)
-    region.hu += _noise_of(share) * noise
+    region.hu += _noise_of(share) * region.noise
 
 
 def _add_strand(region: PaintedRegion, strand: Shape, faint: float) -> None:
     """Add a thin strand inside the lungs, fainter than tissue since it fills its voxels in part only."""
-    if 0 in region.hu[strand.where].shape:
-        return
     spot = region.hu[strand.where]
-    edge = region.space.edge_mm
-    share = faint * occupancy(np.maximum(strand.distance, region.room[strand.where]), edge)
-    spot += share * np.maximum(np.float32(0) - spot, 0)
+    distance = np.maximum(strand.distance, region.room[strand.where])
+    spot += faint * occupancy(distance, region.space.edge_mm) * np.maximum(np.float32(0) - spot, 0)
 
 
-def _add_tag(region: PaintedRegion, form: LesionForm, outer: FloatArray, rng: np.random.Generator) -> None:
+def _add_tag(region: PaintedRegion, rng: np.random.Generator) -> None:
     """Add a strand from the lesion to the pleura near by, where there is one."""
-    wall = np.flatnonzero((np.abs(region.room) < region.space.edge_mm) & (outer < 12) & (outer > 1))
+    near = (region.outer < 12) & (region.outer > 1)
+    wall = np.flatnonzero((np.abs(region.room) < region.space.edge_mm) & near)
     if len(wall) == 0:
         return
     k, j, i = np.unravel_index(int(rng.choice(wall)), region.room.shape)
     end = (region.space.x.ravel()[i], region.space.y.ravel()[j], region.space.z.ravel()[k])
-    start = form.blobs[int(rng.integers(len(form.blobs)))].center
+    start = draw_blob(region.form.blobs, rng).center
     strand = capsule(region.space, start, end, float(rng.uniform(0.4, 1.2)))
     _add_strand(region, strand, rng.uniform(0.5, 1.0))
 
 
-def _close_seam(region: PaintedRegion, distance: FloatArray, value: FloatArray) -> None:
+def _close_seam(region: PaintedRegion, value: FloatArray) -> None:
     """Fill the half-empty voxels between lesion and wall: a dark seam would give the border away."""
-    share = occupancy(np.maximum(distance, region.room - 4), region.space.edge_mm)
+    share = occupancy(np.maximum(region.distance, region.room - 4), region.space.edge_mm)
     share *= np.clip((-120 - region.hu) / 100, 0, 1) * (region.room > -2)
     region.hu += share * (value - region.hu)

@@ -1,5 +1,6 @@
 """Sites, forms and textures of synthetic lesions: what `synthetic_lesions` paints into a patch of CT."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,28 +69,45 @@ def _draw_irregular(center: Point, radius_mm: float, rng: np.random.Generator) -
     size = 1.2 * radius_mm / np.cbrt(count)
     blobs = [_blob(center, size, rng.uniform(0.7, 1.5, 3), rng)]
     for _ in range(count - 1):
-        near = blobs[int(rng.integers(len(blobs)))]
-        towards = rng.normal(size=3)
-        towards /= np.linalg.norm(towards)
+        near = draw_blob(blobs, rng)
+        towards = _draw_direction(rng)
         own = size * rng.uniform(0.5, 1.25)
         gap = rng.uniform(0.6, 1.0) * (own + np.cbrt(np.prod(near.radii)))
         place = np.array(near.center) + gap * towards
-        blobs.append(
-            _blob(
-                (float(place[0]), float(place[1]), float(place[2])),
-                own,
-                rng.uniform(0.65, 1.5, 3),
-                rng,
-            )
-        )
+        blobs.append(_blob(place, own, rng.uniform(0.65, 1.5, 3), rng))
     return tuple(blobs)
 
 
-def _blob(center: Point, radius_mm: float, stretch: npt.ArrayLike, rng: np.random.Generator) -> LesionBlob:
+def draw_blob(blobs: Sequence[LesionBlob], rng: np.random.Generator) -> LesionBlob:
+    """Draw one of the blobs of a form."""
+    return blobs[int(rng.integers(len(blobs)))]
+
+
+def _draw_direction(rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    direction = rng.normal(size=3)
+    return np.asarray(direction / np.linalg.norm(direction))
+
+
+def _draw_surface(
+    form: LesionForm, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Draw a point on the surface of a form: the centre of its blob, and the way from there, in mm."""
+    blob = draw_blob(form.blobs, rng)
+    return np.array(blob.center), (_draw_direction(rng) * np.array(blob.radii)) @ blob.axes
+
+
+def _blob(
+    center: npt.ArrayLike, radius_mm: float, stretch: npt.ArrayLike, rng: np.random.Generator
+) -> LesionBlob:
+    """Return a randomly turned ellipsoid of the volume of a ball of this radius."""
     ratio = np.asarray(stretch, dtype=float)
-    x, y, z = (radius_mm * ratio / np.cbrt(np.prod(ratio))).tolist()
     axes = np.linalg.qr(rng.normal(size=(3, 3)))[0].astype(np.float32)
-    return LesionBlob(center, (x, y, z), axes)
+    return LesionBlob(_point(center), _point(radius_mm * ratio / np.cbrt(np.prod(ratio))), axes)
+
+
+def _point(values: npt.ArrayLike) -> Point:
+    x, y, z = np.asarray(values, dtype=float).tolist()
+    return x, y, z
 
 
 def form_distance(space: Space, form: LesionForm, rng: np.random.Generator) -> FloatArray:
@@ -120,13 +138,9 @@ def draw_strands(space: Space, form: LesionForm, rng: np.random.Generator) -> li
     """Draw spicules: strands from the surface outwards, too thin to belong to the mask."""
     strands = []
     for _ in range(int(rng.integers(4, 25))):
-        blob = form.blobs[int(rng.integers(len(form.blobs)))]
-        along = rng.normal(size=3)
-        along /= np.linalg.norm(along)
-        surface = (along * np.array(blob.radii)) @ blob.axes
-        start = np.array(blob.center) + 0.75 * surface
-        end = np.array(blob.center) + surface * (1 + rng.uniform(2, 12) / np.linalg.norm(surface))
-        strands.append(capsule(space, start, end, float(rng.uniform(0.4, 1.0))))
+        center, surface = _draw_surface(form, rng)
+        end = center + surface * (1 + rng.uniform(2, 12) / np.linalg.norm(surface))
+        strands.append(capsule(space, center + 0.75 * surface, end, float(rng.uniform(0.4, 1.0))))
     return strands
 
 
@@ -134,27 +148,20 @@ def draw_core(form: LesionForm, rng: np.random.Generator) -> LesionBlob:
     """Draw the solid core of a part-solid lesion."""
     blob = form.blobs[0]
     shift = 0.35 * form.radius_mm * rng.uniform(-1, 1, 3)
-    x, y, z = (np.array(blob.center) + shift).tolist()
-    return _blob((x, y, z), form.radius_mm * rng.uniform(0.3, 0.7), rng.uniform(0.7, 1.4, 3), rng)
+    place = np.array(blob.center) + shift
+    return _blob(place, form.radius_mm * rng.uniform(0.3, 0.7), rng.uniform(0.7, 1.4, 3), rng)
 
 
 def draw_companion(space: Space, form: LesionForm, rng: np.random.Generator) -> FloatArray:
     """Return the distance to something dense against the lesion: a thick vessel, or collapsed lung."""
-    blob = form.blobs[int(rng.integers(len(form.blobs)))]
-    along = rng.normal(size=3)
-    along /= np.linalg.norm(along)
-    surface = (along * np.array(blob.radii)) @ blob.axes
-    x, y, z = (np.array(blob.center) + rng.uniform(0.8, 1.1) * surface).tolist()
+    center, surface = _draw_surface(form, rng)
+    place = _point(center + rng.uniform(0.8, 1.1) * surface)
     if rng.random() < 0.6:
         thick = rng.uniform(1.5, 4.5)
-        vessel = LesionBlob(
-            (x, y, z),
-            (thick, thick, rng.uniform(8, 14)),
-            _blob((x, y, z), 1, (1, 1, 1), rng).axes,
-        )
-        return blob_distance(space, vessel)
+        radii = (thick, thick, rng.uniform(8, 14))
+        return blob_distance(space, LesionBlob(place, radii, _blob(place, 1, (1, 1, 1), rng).axes))
     size = rng.uniform(0.5, 1.1) * form.radius_mm
-    lobe = _blob((x, y, z), size, (1.4, 1.0, rng.uniform(0.3, 0.8)), rng)
+    lobe = _blob(place, size, (1.4, 1.0, rng.uniform(0.3, 0.8)), rng)
     return blob_distance(space, lobe) + np.float32(0.2 * size) * smooth_noise(space, size, rng)
 
 
@@ -220,13 +227,8 @@ def solid_tissue(
 ) -> FloatArray:
     """Draw the HU of a solid lesion: faint texture; some have a dark core, cavity, bright rim or calcium.
 
-    Args:
-        space: The voxels.
-        distance: Millimetres to the lesion's surface, negative inside.
-        radius_mm: How large the lesion is.
-        beside_hu: Soft tissue around it; half of all lesions are nearly as dense, since the border to
-            tissue of the same HU is what has to be learned.
-        rng: Decides alone what is drawn.
+    `distance` is in millimetres to the lesion's surface, negative inside. Half of all lesions are nearly as
+    dense as the soft tissue around them (`beside_hu`): the border to such tissue is what has to be learned.
     """
     is_alike = rng.random() < 0.5
     base = rng.normal(beside_hu, 10) if is_alike else rng.uniform(-20, 110)
@@ -307,12 +309,11 @@ def survey_lungs(
         room += np.where(inside, 0.5, -0.5).astype(np.float32) * np.float32(np.cbrt(np.prod(step)))
     else:
         room = np.full_like(room, -1000)
-    (x, y, z), (d, h, w) = spacing_mm, hu.shape
-    space = Space(
-        (np.arange(w, dtype=np.float32) * x)[None, None],
-        (np.arange(h, dtype=np.float32) * y)[None, :, None],
-        (np.arange(d, dtype=np.float32) * z)[:, None, None],
-    )
+    axes = [
+        np.arange(n, dtype=np.float32) * np.float32(s)
+        for n, s in zip(hu.shape[::-1], spacing_mm, strict=True)
+    ]
+    space = Space(axes[0][None, None], axes[1][None, :, None], axes[2][:, None, None])
     half_hu, (least, most) = _halve(hu), SOFT_TISSUE_HU
     beyond = (room > 0) & (room < BEYOND_MOST_MM) & (half_hu > least) & (half_hu < most)
     if central:

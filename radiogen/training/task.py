@@ -49,8 +49,23 @@ class TrainingTask:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of all that decides the result; reads every case."""
-        return fingerprint_of(self.settings, self.options, self.start.hash, self.learn, self.held_out)
+        """A hash of what decides the weights: settings, seed, start, patches in a step, bytes of the cases.
+
+        How a step is cut in mini-batches and processes changes nothing, so whoever runs out of memory can
+        halve one, double the other and go on; batch norm and `dice: batch`, which see one mini-batch at a
+        time, are the exception.
+        """
+        training = self.settings.training
+        deciding = self.settings.model_dump(mode="json", exclude={"training": set(FREE)})
+        batch = [training.batch_size, training.accumulate, world_size()]
+        if self.settings.network.gate_norm != "batch" and training.dice != "batch":
+            batch = [math.prod(batch)]
+        cases = [*self.learn, *self.held_out]
+        paths = [path for case in cases for path in (case.ct_path, case.lesion_path, case.lungs_path)]
+        files = [file_sha256(path) for path in paths if path.is_file()]
+        cohorts = [case.cohort for case in cases]  # they have weights, or show lungs only
+        seed, start = self.options.seed, self.start.hash
+        return short_hash(json.dumps([deciding, batch, seed, start, len(self.learn), cohorts, files]))
 
     @property
     def fold(self) -> str:
@@ -149,34 +164,12 @@ def choose_cases(cases: list[Case], options: TrainOptions) -> tuple[list[Case], 
     return [case for case in usable if fold_of[case.patient_id] != options.fold], held_out
 
 
-def fingerprint_of(
-    settings: RunSettings, options: TrainOptions, start: str, learn: list[Case], held_out: list[Case]
-) -> str:
-    """Return a hash of what decides the weights.
-
-    That is settings, seed, hash of the start, patches in a step, and the bytes of the cases. How a step is
-    cut in mini-batches and processes changes nothing, so whoever runs out of memory can halve one, double
-    the other and go on; batch norm and `dice: batch`, which see one mini-batch at a time, are the
-    exception.
-    """
-    training = settings.training
-    deciding = settings.model_dump(mode="json", exclude={"training": set(FREE)})
-    batch = [training.batch_size, training.accumulate, world_size()]
-    if settings.network.gate_norm != "batch" and training.dice != "batch":
-        batch = [math.prod(batch)]
-    paths = [(case.ct_path, case.lesion_path, case.lungs_path) for case in (*learn, *held_out)]
-    files = [file_sha256(path) for three in paths for path in three if path.is_file()]
-    cohorts = [case.cohort for case in (*learn, *held_out)]  # they have weights, or show lungs only
-    return short_hash(json.dumps([deciding, batch, options.seed, start, len(learn), cohorts, files]))
-
-
 def find_start(settings: RunSettings, options: TrainOptions) -> TrainingStart:
     """Return the start that the options name: a pruned folder, a model folder, or weights of the seed.
 
     Raises:
-        ConfigError: The pruned folder or the model is of another network, preprocessing or seed.
-        PruningError: The pruned folder is not whole.
-        ModelError: The model folder is not whole.
+        ConfigError: It is of another network, preprocessing or seed.
+        PruningError, ModelError: It is not whole.
     """
     if options.pruned and options.start:
         raise ConfigError("--start", "has no place beside --pruned", "take one of them")

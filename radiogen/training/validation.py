@@ -28,16 +28,8 @@ def validate(
 ) -> list[dict[str, Any]]:
     """Return the Dice of each case with each prior; a box is that of the true lesion (prompt `oracle`).
 
-    Args:
-        network: Left in the mode it was in.
-        cases: The held-out cases.
-        preprocessing: What the network is fed.
-        priors: By name, each once.
-        device: Where the network is.
-        threshold: Probability from which a voxel counts as lesion.
-
     Returns:
-        One row a case and prior: case_id, prior, prompt, dice.
+        One row a case and prior: case_id, prior, prompt, dice. The network is left in the mode it was in.
     """
     was_training = network.training
     network.eval()

@@ -51,7 +51,7 @@ def test_what_is_switched_off_changes_nothing():
     assert np.array_equal(augment_intensity(hu, SPACING, NOTHING, rng()), hu)
     warp = draw_warp(SHAPE, SPACING, NOTHING, rng())
     assert warp.region.low == (0, 0, 0) and warp.region.high == SHAPE
-    assert np.array_equal(warp.sample_hu(hu), hu)
+    assert np.array_equal(warp.sample(hu[None], "bilinear")[0], hu)
 
 
 @pytest.mark.parametrize(
@@ -145,8 +145,8 @@ def test_a_warp_moves_hu_and_labels_together(seed):
     middle = [-low + n // 2 for low, n in zip(warp.region.low, SHAPE, strict=True)]
     inside[tuple(slice(m - 7, m + 8) for m in middle)] = True
     hu = np.where(inside, 40.0, -850.0).astype(np.float32)
-    [label] = warp.sample_labels([inside.astype(np.int16)])
-    moved = warp.sample_hu(hu)
+    label = warp.sample(inside[None].astype(np.int16), "nearest")[0].astype(np.int16)
+    moved = warp.sample(hu[None], "bilinear")[0]
     assert label.any() and set(np.unique(label)) == {0, 1}
     assert np.mean((moved > -405.0) == (label > 0)) > 0.98  # they differ on the rim alone
     assert moved[label == 0].mean() < -750 and moved[label > 0].mean() > -150
