@@ -17,7 +17,7 @@ from radiogen.runtime import Progress, free_memory_mb, no_progress, peak_memory_
 from radiogen.training.loop import averaged_copy
 from radiogen.training.patches import PatchDataset, TrainingBatches
 from radiogen.training.prepared import PreparedCase, prepare
-from radiogen.training.settings import RunSettings, TrainingSettings, TrainOptions
+from radiogen.training.settings import RunSettings, TrainOptions
 from radiogen.training.step import (
     LESS_MEMORY,
     TrainingStep,
@@ -214,13 +214,15 @@ def _forecast(
     held_out, cases = len(task.held_out), len(task.held_out) + len(task.learn)
     step_patches = training.batch_size * training.accumulate * measured.ranks
     steps = max(1, patches_of_epoch(training, task.learn) // step_patches)
+    each_s = measured.step_s + measured.draw_s
     if training.workers:  # patches are drawn while steps are taken
         each_s = max(measured.step_s, measured.draw_s / training.workers)
-    else:
-        each_s = measured.step_s + measured.draw_s
     forward_s = measured.step_s * FORWARD_SHARE / (training.batch_size * training.accumulate)
     validations = math.ceil(training.epochs / training.validate_every) if training.validate_every else 1
     windows = _windows(measured.case, task.settings) * validations * held_out / measured.ranks
+    # Numbers a weight in checkpoint and model: itself twice, optimizer state, average, best.
+    moments = 2 if training.optimizer == "adamw" else 1
+    stored = 2 + moments + (training.ema_decay > 0) + (training.patience > 0)
     return TrainingForecast(
         device=f"{measured.device}" + (f", {measured.ranks} processes" if measured.ranks > 1 else ""),
         patches=f"{step_patches} patches of " + " x ".join(map(str, task.settings.preprocessing.size)),
@@ -234,7 +236,7 @@ def _forecast(
         validate_s=windows * forward_s,
         peak_mb=measured.peak_mb,
         free_mb=free_mb,
-        disk_mb=measured.case_mb * cases + _stored_copies(training) * weights * BYTES / 1e6,
+        disk_mb=measured.case_mb * cases + stored * weights * BYTES / 1e6,
         free_disk_mb=free_disk_mb,
         folds=folds,
     )
@@ -246,9 +248,3 @@ def _windows(case: PreparedCase, settings: RunSettings) -> int:
     whole = math.prod(max(1, math.ceil((n - s) / (s * WINDOW_STEP)) + 1) for n, s in sizes)
     boxes = len(case.lesion_boxes)
     return sum(boxes if name == "box" else whole for name in settings.training.prior_names)
-
-
-def _stored_copies(training: TrainingSettings) -> int:
-    """Return the numbers a weight in checkpoint and model: itself twice, optimizer state, average, best."""
-    moments = 2 if training.optimizer == "adamw" else 1
-    return 2 + moments + (training.ema_decay > 0) + (training.patience > 0)

@@ -100,7 +100,8 @@ class TrainingLoop:
         step.scaler.load_state_dict(state.scaler or step.scaler.state_dict())
         # Only rank 0 writes; the other ranks have no log.
         self.log = TrainingLog(self.folder, training.tensorboard) if is_rank_zero() else None
-        self._write_log(state)
+        if self.log:
+            self.log.write(state)
         self._train(batches, step, state, progress)
         if self.log:
             self.log.close(state)
@@ -128,7 +129,9 @@ class TrainingLoop:
                 self._end_epoch(state)
             if self._is_over(state) or time.monotonic() - saved_at >= 60 * training.checkpoint_minutes:
                 state.scaler = step.scaler.state_dict()
-                self._save(state)
+                if is_rank_zero():
+                    header = {"fingerprint": self.fingerprint, **vars(state)}
+                    save_checkpoint(self.folder / CHECKPOINT, weights, header)
                 saved_at = time.monotonic()
         progress("train", training.epochs * batches.steps, training.epochs * batches.steps)
 
@@ -140,49 +143,33 @@ class TrainingLoop:
         training, epoch = self.settings.training, state.epoch
         rate = learning_rate(training, epoch)
         state.epochs.append({"epoch": epoch, "loss": mean(state.losses), "learning_rate": rate})
-        self._write_log(state)
+        if self.log:  # the epoch shows before its validation, which takes long
+            self.log.write(state)
         is_due = training.validate_every > 0 and (epoch + 1) % training.validate_every == 0
         if self.held_out and (is_due or epoch + 1 == training.epochs):
-            rows = [{"epoch": epoch, **row} for row in self._validate()]
-            state.validation += rows
-            self._keep_best(state, rows)
-            self._write_log(state)
+            self._validate(state)
+            if self.log:
+                self.log.write(state)
         check_masks_held(self.network, self.weight_masks)
         state.epoch, state.step, state.losses = epoch + 1, 0, []
 
-    def _validate(self) -> list[Row]:
-        """Validate the cases of this process and gather the rows of all, in the order of the cases."""
+    def _validate(self, state: TrainingState) -> None:
+        """Validate the cases of this process, gather the rows of all, and keep the best weights so far."""
         training = self.settings.training
         own = self.held_out[rank() :: world_size()]
-        rows = validate(
-            self.weights.in_use,
-            own,
-            self.settings.preprocessing,
-            training.prior_names,
-            self.device,
-            training.threshold,
-        )
+        preprocessing, names = self.settings.preprocessing, training.prior_names
+        found = validate(self.weights.in_use, own, preprocessing, names, self.device, training.threshold)
         place = {case.case_id: number for number, case in enumerate(self.held_out)}
-        return sorted(all_gather(rows), key=lambda row: place[row["case_id"]])
-
-    def _keep_best(self, state: TrainingState, rows: Sequence[Row]) -> None:
+        rows = sorted(all_gather(found), key=lambda row: place[row["case_id"]])
+        state.validation += [{"epoch": state.epoch, **row} for row in rows]
+        if not training.patience:
+            return
         # The epoch is chosen on the held-out cases, so their figures flatter; the model card says so.
         dice = mean(row["dice"] for row in rows)
-        if not self.settings.training.patience:
-            return
         state.worse += 1
         if dice > state.best.get("dice", -1.0):
             state.best, state.worse = {"epoch": state.epoch, "dice": dice}, 0
             self.weights.keep_best()
-
-    def _write_log(self, state: TrainingState) -> None:
-        if self.log:
-            self.log.write(state)
-
-    def _save(self, state: TrainingState) -> None:
-        if is_rank_zero():
-            header = {"fingerprint": self.fingerprint, **vars(state)}
-            save_checkpoint(self.folder / CHECKPOINT, self.weights, header)
 
     def _resume(self) -> TrainingState:
         """Load the checkpoint of this training, if there is one."""
@@ -207,10 +194,6 @@ def averaged_copy(network: nn.Module, training: TrainingSettings) -> AveragedMod
 
     d rises to `ema_decay` as (1 + n) / (10 + n) over the first n steps, so that short trainings are not
     stuck in their start. Buffers are those of the network itself. None where `ema_decay` is 0.
-
-    Args:
-        network: The bare network, before it is wrapped.
-        training: With `ema_decay` in [0, 1).
     """
 
     def follow(averages: Sequence[Tensor], weights: Sequence[Tensor], steps: Tensor | int) -> None:
@@ -223,11 +206,7 @@ def averaged_copy(network: nn.Module, training: TrainingSettings) -> AveragedMod
 
 
 class TrainingLog:
-    """What a training shows of itself in its folder: metrics.jsonl, progress.png, TensorBoard events.
-
-    Args:
-        folder: Of the model.
-        tensorboard: Whether to write events too.
+    """What a training shows of itself in the model folder: metrics.jsonl, progress.png, TensorBoard events.
 
     Raises:
         MissingPackageError: TensorBoard is wanted and not installed.

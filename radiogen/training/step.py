@@ -69,9 +69,7 @@ def segmentation_loss(dice: str = "batch") -> Callable[[nn.Module, SegmentationB
     The logits of coarser decoders are compared with the share of lesion in their voxels, all weights adding
     up to 1; the predicted prior with whether its voxel holds any lesion, by cross-entropy. A network that
     returns its logits alone, as RA-Seg does while it is scored for pruning, is measured by these.
-
-    Args:
-        dice: `batch` or `patch`, what Dice is taken over.
+    `dice` says what Dice is taken over: `batch` or `patch`.
     """
     return partial(_supervised_loss, DICE_LOSSES[dice])
 
@@ -243,10 +241,7 @@ def learning_rate(training: TrainingSettings, epoch: int) -> float:
 
 @contextmanager
 def training_errors(place: str) -> Iterator[None]:
-    """Turn what the machine does to a training into one line with a hint.
-
-    Args:
-        place: Where it happens, such as a device.
+    """Turn what the machine does to a training at a place, such as a device, into one line with a hint.
 
     Raises:
         TrainingError: Memory is not enough, or another process of this training is lost.

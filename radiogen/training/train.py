@@ -94,7 +94,7 @@ def train_one(
 ) -> TrainedModel:
     """Train inside the processes that work process_group, with a folder for prepared cases; see `train`."""
     task = find_task(cases, settings, options)
-    record = _begin_record(settings, options)
+    record = _begin_record(settings, options, device)
     fingerprint = call_on_rank_zero(lambda: task.fingerprint)
     finished = call_on_rank_zero(lambda: _finished_metrics(out, fingerprint, options))
     if finished is not None:
@@ -120,7 +120,6 @@ def train_one(
     if is_rank_zero():
         _write_model(out, task, metrics)
         record.decisions += [*task.left_out, *_decisions(metrics, settings)]
-        record.seed, record.device = options.seed, str(device)
         record.finish(out, [out / WEIGHTS])
         # Last: a kill before leaves the checkpoint, and the same command writes the model again.
         (out / CHECKPOINT).unlink(missing_ok=True)
@@ -128,9 +127,9 @@ def train_one(
     return TrainedModel(out, metrics, _ids(task.learn), _ids(task.held_out))
 
 
-def _begin_record(settings: RunSettings, options: TrainOptions) -> RunRecord:
+def _begin_record(settings: RunSettings, options: TrainOptions, device: torch.device) -> RunRecord:
     described = {**options.model_dump(mode="json"), "settings": settings.model_dump(mode="json")}
-    return RunRecord("train", described)
+    return RunRecord("train", described, seed=options.seed, device=str(device))
 
 
 def _prepare(cases: list[Case], settings: RunSettings, cache: Path, progress: Progress) -> list[PreparedCase]:
@@ -179,17 +178,13 @@ def _write_model(out: Path, task: TrainingTask, metrics: dict[str, Any]) -> None
         control=start.control,
         patients_seen=seen,
     )
-    training = [
-        *_training_lines(settings.training, metrics),
-        "",
-        *_cohort_lines(task.learn, settings.training),
-    ]
+    lines = [*_training_lines(settings.training, metrics), "", *_cohort_lines(task.learn, settings.training)]
     card = model_card(
         config,
         metrics,
         weight_count(start.network),
         note=start.note,
-        training=training,
+        training=lines,
         held_out=task.fold,
         chosen_by_validation=settings.training.patience > 0,
     )
@@ -202,9 +197,8 @@ def _decisions(metrics: dict[str, Any], settings: RunSettings) -> list[str]:
     if epochs < settings.training.epochs:
         decisions.append(f"stopped after {epochs} epochs, as validation got no better")
     if settings.training.patience:
-        decisions.append(
-            f"kept the weights of epoch {metrics['kept_epoch'] + 1}, the best on the held-out cases"
-        )
+        kept = metrics["kept_epoch"] + 1
+        decisions.append(f"kept the weights of epoch {kept}, the best on the held-out cases")
     if world_size() > 1:
         decisions.append(f"trained by {world_size()} processes")
     return decisions
@@ -234,15 +228,12 @@ def _training_lines(training: TrainingSettings, metrics: dict[str, Any]) -> list
         share = f"{training.synthetic_lesions:.0%} of the patches get one, {low:g} to {high:g} mm"
         lines.append(f"- Synthetic lesions: {share}.")
     if training.lungs_empty:
-        lines.append(
-            f"- Of the patches without a box {training.lungs_empty:.0%} lie anywhere and get no synthetic "
-            "lesion."
-        )
+        share = f"{training.lungs_empty:.0%} lie anywhere and get no synthetic lesion"
+        lines.append(f"- Of the patches without a box {share}.")
     if metrics["epochs"]:
         last = metrics["epochs"][-1]
-        lines.append(
-            f"- Epochs: {last['epoch'] + 1} of {training.epochs}; loss of the last: {last['loss']:.4f}."
-        )
+        epochs = f"{last['epoch'] + 1} of {training.epochs}"
+        lines.append(f"- Epochs: {epochs}; loss of the last: {last['loss']:.4f}.")
         best = f"epoch {metrics['kept_epoch'] + 1}, the best on the held-out cases"
         averages = f", averaged over the steps (decay {training.ema_decay:g})" if training.ema_decay else ""
         lines.append(f"- Weights: of {best if training.patience else 'the last epoch'}{averages}.")
@@ -256,12 +247,9 @@ def _cohort_lines(cases: Sequence[Case], training: TrainingSettings) -> list[str
         by_cohort[case.cohort or "(none named)"].append(case)
     lines = ["| cohort | cases | patients | what was learned |", "| --- | --- | --- | --- |"]
     for cohort, own in sorted(by_cohort.items()):
-        is_lungs_only = cohort in training.lungs_only_cohorts
-        learned = (
-            "lungs only, with synthetic lesions; its own lesions never seen"
-            if is_lungs_only
-            else "outlined lesions"
-        )
+        learned = "outlined lesions"
+        if cohort in training.lungs_only_cohorts:
+            learned = "lungs only, with synthetic lesions; its own lesions never seen"
         weight = training.cohort_draws.get(cohort, 1)
         learned += f"; sampling weight {weight}" if weight > 1 else ""
         patients = len({case.patient_id for case in own})
@@ -309,7 +297,7 @@ def train_folds(
         raise ConfigError("--fold all", "needs two folds or more", "add --folds 5")
     if (out / WEIGHTS).is_file():
         raise OutputError(out, "holds a single model", "choose another folder")
-    record = _begin_record(settings, options)
+    record = _begin_record(settings, options, device)
     names = tuple(f"fold{number}" for number in range(options.folds))
     trained: list[TrainedModel] = []
     with process_group(device), training_errors(f"training on {device}"):
@@ -318,7 +306,6 @@ def train_folds(
             trained.append(train_one(cases, out / name, settings, one, device, out / CACHE, progress))
         folds = TrainedFolds(out, names, _held_out_rows(trained))
         if is_rank_zero():
-            record.seed, record.device = options.seed, str(device)
             _write_ensemble(folds, settings, record)
             shutil.rmtree(out / CACHE, ignore_errors=True)
         barrier()
