@@ -266,7 +266,7 @@ class _VolumeSegmenter:
                 raise ConfigError("--prior mask", "comes without its mask", "give --box-from")
             where = needed = sitk.GetArrayViewFromImage(self.sample.lesion) != 0
             if not where.any():
-                raise ConfigError("--mask", "holds no voxel of the CT", "give a mask of this patient")
+                raise ConfigError("--box-from", "holds no voxel of the CT", "give a mask of this patient")
         z, y, x = (slice(0, length) for length in self.hu.shape)
         return self.inference.run(self.hu, where, (z, y, x), needed)
 
