@@ -15,6 +15,7 @@ from radiogen.io.nifti import read_grid, read_mask, read_volume
 from radiogen.provenance import write_csv
 from radiogen.volume import same_grid
 
+# An id becomes a folder name and a line of a log: no separator, blank or dot can leave the folder.
 CASE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MANIFEST = "manifest.csv"
 MANIFEST_COLUMNS = ("case_id", "patient_id", "cohort", "split", "egfr", "ct", "lesion", "lungs")
@@ -69,6 +70,7 @@ class Case:
         if not path.is_file():
             raise CaseError(path, "is missing", "ingest the case again, with its outline if one is needed")
         mask = read_mask(path)
+        # Every voxel operation later pairs CT and mask by index, which only one grid allows.
         if not same_grid(mask, read_grid(self.ct_path)):
             raise CaseError(path, "does not lie on the grid of ct.nii.gz", "ingest the case again")
         return mask
@@ -147,6 +149,7 @@ def read_manifest(cases: Path) -> list[dict[str, str]]:
         raise CaseError(cases, "holds no manifest.csv", "make one with radiogen ingest")
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
+        # Columns of the user are allowed beside the agreed ones, and are kept when the manifest is written.
         missing = [name for name in MANIFEST_COLUMNS if name not in (reader.fieldnames or ())]
         if missing:
             raise CaseError(path, f"has no column {missing[0]}", f"needed are {', '.join(MANIFEST_COLUMNS)}")

@@ -29,6 +29,7 @@ HEADERS: dict[str, tuple[str, ...]] = {
     "ethnicity": ("ethnicity", "race"),
 }
 
+# Spellings of a missing value in NSCLC-Radiogenomics and in exports of spreadsheets.
 UNKNOWN = {
     "", "na", "n/a", "nan", "none", "null", "?", "-", "unknown", "missing", "not collected", "not recorded",
     "not recorded in database", "not assessed", "not available", "not done", "not tested",
@@ -78,6 +79,7 @@ def read_clinical(path: Path, mapping: Path | ClinicalMapping | None = None) -> 
         dtype=str,
     )
     if (table["patient_id"] == "").any():
+        # The header is line 1 of the file, so the first row of the table is line 2.
         row = int(np.flatnonzero(table["patient_id"] == "")[0]) + 2
         raise TableError(path, f"row {row} has no patient id", "fill it in or remove the row")
     joined = _join_rows(path, table)
@@ -92,16 +94,17 @@ def read_clinical(path: Path, mapping: Path | ClinicalMapping | None = None) -> 
 def _read_mapping(mapping: Path | ClinicalMapping | None) -> ClinicalMapping:
     if mapping is None:
         return ClinicalMapping()
-    what = str(mapping) if isinstance(mapping, Path) else "the clinical columns of the cohort"
+    source = str(mapping) if isinstance(mapping, Path) else "the clinical columns of the cohort"
     if isinstance(mapping, Path):
-        mapping = check_settings(ClinicalMapping, read_yaml(mapping), what)
+        mapping = check_settings(ClinicalMapping, read_yaml(mapping), source)
     for name in (*mapping.columns, *mapping.values):
         if name not in CLINICAL_COLUMNS:
-            raise TableError(what, f"maps {name!r}", f"the columns are {', '.join(CLINICAL_COLUMNS)}")
+            raise TableError(source, f"maps {name!r}", f"the columns are {', '.join(CLINICAL_COLUMNS)}")
     return mapping
 
 
 def _find_sources(path: Path, raw: pd.DataFrame, mapping: ClinicalMapping) -> dict[str, str]:
+    # Reversed, so that of two headers that read alike the first column wins.
     by_header = {_plain(header): header for header in reversed(list(raw.columns))}
     sources = {}
     for name, known in HEADERS.items():
@@ -152,6 +155,7 @@ def _checked_number(path: Path, name: str, cell: str) -> str:
         number = float(cell)
     except ValueError:
         number = np.nan
+    # NaN fails this comparison as well, and so does a year of birth in the column of ages.
     if not 0 <= number < 1000:
         raise TableError(path, f"{name} {cell!r} is not a number of years", "correct it, or leave it empty")
     return str(number)

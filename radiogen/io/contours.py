@@ -54,6 +54,7 @@ class OutlinePlane:
 def indices_of(points_mm: Points, ct: sitk.Image) -> Points:
     """Return continuous voxel indices (x, y, z) of points in LPS millimetres, both of shape (n, 3)."""
     direction = np.array(ct.GetDirection()).reshape(3, 3)
+    # ITK transforms one point a call, and an RTSTRUCT may have a hundred thousand.
     steps = np.linalg.solve(direction, (points_mm - np.array(ct.GetOrigin())).T).T
     return np.asarray(steps / np.array(ct.GetSpacing()))
 
@@ -79,6 +80,7 @@ def check_inside(index: Points, ct: sitk.Image, source: Path) -> None:
     Raises:
         OutlineError: A point lies more than a voxel off the edge within a slice, or beyond the last slice.
     """
+    # Polygons may follow the border of the image; between slices half a slice is a slice's own thickness.
     allowed = np.array([EDGE_VOXELS, EDGE_VOXELS, 1e-3])
     over = np.maximum(-0.5 - index, index - (np.array(ct.GetSize()) - 0.5))
     if np.any(over > allowed):
@@ -180,6 +182,7 @@ def fill_contours(contours: Sequence[Points], ct: sitk.Image, source: Path) -> F
     inside = np.zeros((slices, rows, columns), dtype=bool)
     counts = _ContourCounts()
     decisions = []
+    # A slice reaches half its thickness below its centre; what lies there still belongs to it.
     heights = np.maximum([plane.height for plane in planes], ON_FIRST)
     slice_mm = ct.GetSpacing()[2]
     step = _usual_step(heights, slice_mm)
@@ -212,10 +215,12 @@ def _planes(contours: Sequence[Points], ct: sitk.Image, source: Path) -> list[_P
     check_inside(index, ct, source)
     starts = np.cumsum([0, *map(len, contours)])[:-1]
     low, high = np.minimum.reduceat(index, starts), np.maximum.reduceat(index, starts)
+    # More than half a slice of height within one contour: it does not mean one slice.
     if (high - low)[:, 2].max() > 0.5:
         raise OutlineError(
             source, "has contours that are not parallel to the CT's slices", "draw on the slices"
         )
+    # A damaged coordinate can span the whole image: the work is estimated before any contour is filled.
     boxes = np.prod(high[:, :2] - low[:, :2] + 1, axis=1).sum()
     if np.abs(np.diff(index[:, 1])).sum() > MOST_CUTS or boxes > MOST_PIXELS:
         raise OutlineError(source, "has contours longer than anybody draws", "draw it anew")
@@ -232,6 +237,7 @@ def _planes(contours: Sequence[Points], ct: sitk.Image, source: Path) -> list[_P
 
 def _usual_step(heights: Points, slice_mm: float) -> float:
     """Return the distance at which planes of contours follow each other, in slices; 1 where none is usual."""
+    # To a tenth of a millimetre, so that rounded positions count as one distance.
     gaps = np.round(np.diff(heights) * slice_mm, 1)
     if len(gaps) < 2:
         return 1.0
@@ -283,6 +289,7 @@ def _fill(plane: _Plane, size: tuple[int, int], counts: _ContourCounts) -> tuple
     for corners in contours.values():
         filled, area = fill_polygon(corners, size), polygon_area(corners)
         counts.smaller += not filled.inside.any()
+        # 1 % of area: the same outline exported twice with other rounding or another first corner.
         if any(_is_same(filled, other) and abs(area - b) <= 0.01 * b for other, b in kept):
             counts.doubled += 1
             continue
@@ -290,6 +297,7 @@ def _fill(plane: _Plane, size: tuple[int, int], counts: _ContourCounts) -> tuple
         under ^= filled.inside
         if len(contours) <= COMPARED_AT_MOST:
             kept.append((filled, area))
+    # Comparing grows with the square of the contours; the area is then that of the pixels.
     if len(contours) > COMPARED_AT_MOST:
         return inside, float(inside.sum())
     return inside, _area(kept, counts)
@@ -307,6 +315,7 @@ def _area(polygons: Sequence[tuple[FilledPolygon, float]], counts: _ContourCount
             shared = _shared(polygon, other)
             around += 0 < shared == pixels
             counts.crossing += 0 < shared < pixels
+        # The even-odd rule, as for the pixels: an odd number of polygons around this one makes it a hole.
         total += area if around % 2 == 0 else -area
     return total
 

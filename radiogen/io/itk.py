@@ -32,6 +32,7 @@ def read_itk(path: Path) -> tuple[sitk.Image, tuple[str, ...]]:
     Raises:
         VolumeError: It is damaged or truncated, not one 3D volume, or its place is not usable.
     """
+    # ITK reads damaged numbers of a header as 0 or 1 without an error, so the text is checked first.
     _check_place(path)
     with _captured_stderr() as printed:
         try:
@@ -42,6 +43,7 @@ def read_itk(path: Path) -> tuple[sitk.Image, tuple[str, ...]]:
             if "not read completely" in text or re.search(r"got only|but received", text):
                 raise VolumeError(path, "is truncated", "copy it again") from error
             raise VolumeError(path, "cannot be read as a volume", "copy it again or convert it") from error
+    # Some exporters write a 3D volume as one time point.
     if volume.GetDimension() == 4 and volume.GetSize()[3] == 1:
         volume = volume[:, :, :, 0]
     if volume.GetDimension() != 3 or volume.GetNumberOfComponentsPerPixel() != 1:
@@ -76,9 +78,10 @@ def _check_place(path: Path) -> None:
 
 @contextmanager
 def _captured_stderr() -> Iterator[IO[bytes]]:
-    """Catch what C libraries print about damaged files: an error is one line, and it is ours."""
+    """Catch what C libraries print about damaged files: an error stays the one line that radiogen raises."""
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     sys.stderr.flush()
+    # The libraries write to file descriptor 2 themselves; replacing sys.stderr would not catch them.
     kept = os.dup(2)
     try:
         with tempfile.TemporaryFile() as printed:

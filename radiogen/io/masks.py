@@ -45,12 +45,14 @@ def mask_on_grid(
     points = _ends_mm(labels != 0, mask)
     check_numbers(points, source)
     check_inside(indices_of(points, ct), ct, source)
+    # Linear interpolation with a threshold would smooth the labels that somebody drew.
     resampled = resample_to(mask, ct, outside=0, nearest=True)
     before, after = (int(array_of(m).astype(bool).sum()) * voxel_ml(m) for m in (mask, resampled))
     if after == 0:
         raise OutlineError(source, "is too small to meet a voxel of the CT", "draw it on the CT")
     # A small label may fall between the centres of the CT, which must not go unnoticed.
     lost = sorted(set(np.unique(labels)) - set(np.unique(array_of(resampled))))
+    # A thousandth of the volume is rounding of positions, not another grid.
     moved = abs(after - before) > 0.001 * before
     decisions = []
     if moved:
@@ -67,6 +69,7 @@ def mask_on_grid(
 def _is_part_of(mask: sitk.Image, ct: sitk.Image) -> bool:
     """Return whether each voxel of a mask is one of the CT's: what SEG frames on its slices are."""
     corners = indices_of(corners_mm(mask), ct)
+    # 0.02 of a voxel: DICOM writes positions in at most 16 characters, and exporters use fewer.
     is_whole = np.allclose(corners, np.rint(corners), atol=0.02)
     return is_whole and bool(np.isclose(voxel_ml(mask), voxel_ml(ct), rtol=1e-4))
 

@@ -18,9 +18,8 @@ from radiogen.io.itk import read_itk
 from radiogen.io.nifti_header import NiftiHeader, UprightGrid, read_nifti_header, upright_grid
 from radiogen.provenance import whole_file, write_text
 
-# Nearly all the time of writing a CT is gzip. ISA-L at level 2 of 0 to 3 takes 0.10 s for a chest CT of 52
-# MB,
-# zlib-ng 0.36 s, SimpleITK 0.87 s, for a file that is 7 % larger than that of SimpleITK.
+# Nearly all the time of writing a CT is gzip. ISA-L at level 2 of 0 to 3 takes 0.10 s for a chest CT of
+# 52 MB, zlib-ng 0.36 s, SimpleITK 0.87 s, for a file that is 7 % larger than that of SimpleITK.
 LEVEL = 2
 BLOCK = 1 << 20
 GZIP_MAGIC = b"\x1f\x8b"
@@ -55,7 +54,7 @@ def read_volume(path: Path) -> sitk.Image:
 
 
 def read_volume_file(path: Path) -> VolumeFile:
-    """Read a volume and say what was decided about its place.
+    """Read a volume with the decisions about its place.
 
     Of NIfTI, the sform counts where its code is set, else the qform. Scaling is applied: then, and from
     doubles, the values are float32; else they keep their type.
@@ -188,12 +187,13 @@ def _header_bytes(volume: sitk.Image, dtype: np.dtype[Any], scale: float) -> byt
     header.set_slope_inter(scale, 0.0)
     # 348 bytes of header and 4 that announce no extension.
     header["vox_offset"] = 352
-    return bytes(header.binaryblock) + bytes(4)  # no extensions follow
+    return bytes(header.binaryblock) + bytes(4)
 
 
 def open_unpacked(path: Path) -> IO[bytes]:
     """Open a file for reading, through gzip if it is packed, whatever it is called."""
     with path.open("rb") as file:
+        # Some files named .nii.gz are not packed, and some named .nii are.
         is_packed = file.read(2) == GZIP_MAGIC
     opened: IO[bytes] = igzip.open(path, "rb") if is_packed else path.open("rb")
     return opened
@@ -222,6 +222,7 @@ def write_gzip(path: Path, parts: Iterable[Any]) -> None:
     The packed bytes depend on the content, on `LEVEL`, and on the release of ISA-L.
     """
     with path.open("wb") as file:
+        # No name and no date in the gzip header: the same volume gives the same bytes.
         packer = igzip.IGzipFile(filename="", mode="wb", compresslevel=LEVEL, fileobj=file, mtime=0)
         with closing(packer) as packed:
             for part in parts:
@@ -230,6 +231,7 @@ def write_gzip(path: Path, parts: Iterable[Any]) -> None:
                     packed.write(view[start : start + BLOCK])
 
 
+# The first six of the NPG palette of the R package ggsci.
 COLOURS = ((230, 75, 53), (77, 187, 213), (0, 160, 135), (60, 84, 136), (243, 155, 127), (132, 145, 180))
 
 

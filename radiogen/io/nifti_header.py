@@ -80,6 +80,7 @@ def _raw_header(file: IO[bytes], path: Path) -> Any:
     import nibabel
 
     start = file.read(4)
+    # The header has no mark of byte order: its own length, 348 or 540, must come out right.
     for order in "<>":
         length = struct.unpack(f"{order}i", start)[0] if len(start) == 4 else 0
         if length in FIRST_BYTES:
@@ -147,6 +148,7 @@ def _affine(header: Any, size: tuple[int, int, int], path: Path) -> tuple[FloatA
     decisions = []
     if sform is not None and qform is not None:
         apart = _corners_apart(sform, qform, size)
+        # A tenth of a voxel: a qform in single precision is never exact.
         if apart > 0.1 * np.linalg.norm(sform[:3, :3], axis=0).min():
             decisions.append(
                 f"qform and sform place the corners up to {apart:.1f} mm apart; the sform was taken"
@@ -167,6 +169,7 @@ def _qform(header: Any, path: Path) -> FloatArray:
     spacing = np.asarray(header["pixdim"][1:4], float)
     if not (np.isfinite(spacing).all() and spacing.min() > 0):
         raise VolumeError(path, f"has a spacing of {_numbers(spacing)}", HINT)
+    # By the NIfTI-1 standard 0 counts as 1; nibabel would refuse it.
     if header["pixdim"][0] not in (-1, 1):
         header["pixdim"][0] = 1
     try:
@@ -228,10 +231,12 @@ def upright_grid(path: Path, size: Sequence[int], axes_mm: FloatArray, origin_mm
     cosines = axes_mm / spacing
     if abs(np.linalg.det(cosines)) < FLAT:
         raise VolumeError(path, "has axes that lie in one plane (a singular affine)", "export it again")
+    # The orthogonal Procrustes solution: the factor U V^T of the singular value decomposition.
     left, _, right = np.linalg.svd(cosines)
     direction = left @ right  # the nearest rotation, with the handedness of the axes
     whole = np.round(direction)  # cosines of an axial scan become exactly 0 and 1
     direction = np.where(np.abs(direction - whole) < NOISE, whole + 0.0, direction)
+    # An upper bound: the deviations of the three axes, added up over the whole volume.
     moved = np.abs((direction - cosines) * spacing * (np.array(size) - 1)).sum(axis=1)
     moved_mm = float(np.linalg.norm(moved))
     if moved_mm > MOST_MOVED * spacing.min():

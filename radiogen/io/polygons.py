@@ -69,6 +69,7 @@ def fill_polygon(corners: Points, size: tuple[int, int]) -> FilledPolygon:
     shape = (bottom - top, right - left)
     if 0 in shape:
         return FilledPolygon((left, top), np.zeros(shape, dtype=bool))
+    # One column more than pixels: edges right of the last pixel are counted there and dropped.
     width = shape[1] + 1
     crossings = np.zeros(shape[0] * width, dtype=np.int64)
     for row, cut in _cuts(x, y, top, bottom):
@@ -87,13 +88,13 @@ def _cuts(x: Points, y: Points, top: int, bottom: int) -> Iterator[tuple[npt.NDA
     count = last - first
     end = np.cumsum(count)
     start = 0
-    while start < len(
-        x
-    ):  # a part at a time: a million edges that cross the whole image would fill the memory
+    # A part at a time: a million edges that cross the whole image would fill the memory.
+    while start < len(x):
         done = end[start - 1] if start else 0
         stop = max(start + 1, int(np.searchsorted(end, done + CUTS_AT_ONCE, side="right")))
         edge = np.repeat(np.arange(start, stop), count[start:stop])
         row = np.arange(len(edge)) - (end[edge] - count[edge] - done) + first[edge]
+        # Edges along a row cross no line of pixel centres (their count is 0), so this never divides by 0.
         share = (row - y[edge]) / (y_next - y)[edge]
         yield row, np.round(x[edge] + share * (x_next - x)[edge], 6)
         start = stop
@@ -105,6 +106,7 @@ def polygon_area(corners: Points) -> float:
     >>> polygon_area(np.array([[0.0, 0.0], [3.0, 0.0], [3.0, 2.0], [0.0, 2.0]]))
     6.0
     """
+    # Centred first: products of large coordinates would lose the digits of a small area.
     x, y = (corners - corners.mean(axis=0)).T
     return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
 
@@ -132,6 +134,7 @@ def trace(mask: BoolArray) -> list[list[Corner]]:
         return []
     top, left = int(rows[0]), int(columns[0])
     mask = mask[top : rows[-1] + 1, left : columns[-1] + 1]
+    # A frame of background, so that pixels at the border have an edge to it as well.
     padded = np.pad(mask, 1)
     for shift, start, end in (  # the neighbour across each edge, and the edge with the inside on its right
         ((-1, 0), (0, 0), (1, 0)),
@@ -143,6 +146,7 @@ def trace(mask: BoolArray) -> list[list[Corner]]:
         for row, column in np.add(np.argwhere(mask & ~across), (top, left)).tolist():
             edges[column + start[0], row + start[1]].append((column + end[0], row + end[1]))
     lines = []
+    # Sorted by row and column, so that the same mask gives the same contours in every run.
     for first in sorted(edges, key=lambda corner: (corner[1], corner[0])):
         while edges[first]:
             line = [first]

@@ -1,4 +1,4 @@
-"""Read a CSV or Parquet table as text, exactly as it stands, and refuse one that is torn."""
+"""Read a CSV or Parquet table as text, exactly as it stands, and refuse rows that do not fit the header."""
 
 import csv
 from pathlib import Path
@@ -23,6 +23,7 @@ def read_text_table(path: Path) -> pd.DataFrame:
     if path.suffix == ".parquet":
         return _read_parquet(path)
     try:
+        # utf-8-sig drops the byte order mark that Excel writes, which would become part of the first header.
         with path.open(newline="", encoding="utf-8-sig") as file:
             header_line = file.readline()
             file.seek(0)
@@ -58,6 +59,7 @@ def _separator(header_line: str) -> str:
 
 
 def _check_header(path: Path, header: list[str]) -> None:
+    # Columns without a header are common in exports and harmless: nothing can ask for them.
     named = [name for name in header if name]
     for name in named:
         if named.count(name) > 1:

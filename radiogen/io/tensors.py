@@ -29,7 +29,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, 
     Args:
         path: File to write.
         tensors: By name.
-        about: What there is to say about them, as JSON can hold it.
+        about: Their description, as JSON can hold it.
 
     Raises:
         OutputError: The place cannot be written to.
@@ -38,6 +38,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, 
     shapes: dict[str, list[int]] = {}
     for name, tensor in tensors.items():
         whole = tensor.detach().cpu().contiguous()
+        # Pruned weights are mostly zeros: 1 bit a place and the kept values replace 4 bytes a place.
         places = _filled_places(whole)
         if _pays(whole, int(places.sum())):
             shapes[name] = list(whole.shape)
@@ -68,7 +69,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """Read what stands beside the tensors of a file: `about` of `save_tensors`.
+    """Read the description of the tensors of a file: `about` of `save_tensors`.
 
     Raises:
         PruningError: The file is missing or damaged, or holds no `about`.
@@ -92,6 +93,7 @@ def _filled_places(tensor: Tensor) -> Tensor:
     """Return which places hold any bit, a negative zero too; flat."""
     if tensor.numel() == 0:
         return torch.zeros(0, dtype=torch.bool)
+    # Bytes, not values, are compared with 0: -0.0 equals 0.0 and would come back with another sign.
     return tensor.reshape(-1, 1).view(torch.uint8).any(dim=1).bool()
 
 
@@ -102,6 +104,7 @@ def _pays(tensor: Tensor, filled: int) -> bool:
 
 def _unpack(values: Tensor, bits: Tensor, shape: list[int]) -> Tensor:
     count = math.prod(shape)
+    # Sizes come from the file: they are compared before memory is taken for the tensor.
     if bits.dtype != torch.uint8 or bits.shape != ((count + 7) // 8,) or values.dim() != 1:
         raise ValueError(f"{count} places have {tuple(bits.shape)} bytes of bits")
     places = torch.from_numpy(np.unpackbits(bits.numpy(), count=count).astype(bool))

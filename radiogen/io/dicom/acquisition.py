@@ -1,4 +1,4 @@
-"""Read from a CT header how the scan was acquired, and nothing that could tell of whom."""
+"""Read from a CT header how the scan was acquired, without anything that identifies the patient."""
 
 import math
 import re
@@ -31,7 +31,9 @@ NUMBERS = {
 EXPOSURES = (("Exposure", 1.0), ("ExposureInmAs", 1.0), ("ExposureInuAs", 0.001))
 PHASES = ("NominalPercentageOfRespiratoryPhase", "NominalPercentageOfCardiacPhase")
 CONTRAST = ("ContrastBolusAgent", "ContrastBolusAgentSequence", "ContrastBolusVolume", "ContrastBolusRoute")
+# ContrastBolusAgent is free text, and hospitals write there that none was given.
 NO_CONTRAST = re.compile(r"(no|none|n/?a|without|w/?o|non)\b.*|0+(\.0+)?|-+", re.IGNORECASE)
+# The first that is there counts: the acquisition's date before those of series, content and study.
 DATES = ("AcquisitionDate", "AcquisitionDateTime", "SeriesDate", "ContentDate", "StudyDate")
 GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 DESCRIPTION = "SeriesDescription"  # free text: only a phase and known words are taken from it
@@ -64,6 +66,7 @@ def describe_acquisition(header: Dataset, keep_dates: bool = False) -> dict[str,
         about["contrast"] = _contrast(parts)
         about |= _phase(parts)
         date = _first(_date(_text(parts, key)) for key in DATES)
+    # The year alone does not identify (HIPAA safe harbor, 45 CFR 164.514(b)(2)).
     about["year"] = date[:4]
     if keep_dates:
         about["acquisition_date"] = date
@@ -97,6 +100,7 @@ def _text_of(part: Dataset, key: str) -> str:
 
 def _text(parts: list[Dataset], key: str) -> str:
     text = _first(_text_of(part, key) for part in parts)
+    # Long or unprintable values are comments or damage, and a comment may name the patient.
     return text if len(text) <= LONGEST and text.isprintable() else ""
 
 

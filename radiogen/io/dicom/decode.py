@@ -1,6 +1,6 @@
 """Decode compressed slices in a process of their own, whose death is the error of one file only.
 
-Decoders are C code that reads what strangers wrote: a damaged file can kill one, keep it busy or ask it for
+Decoders are C code that reads files of any origin: a damaged file can kill one, keep it busy or ask it for
 all memory. Starting a process costs about a second a series, which uncompressed CT does not pay.
 """
 
@@ -27,6 +27,7 @@ from radiogen.errors import SeriesError
 from radiogen.io.dicom.slice_header import DEFLATED, SliceFile
 from radiogen.runtime import cpu_count
 
+# A slice of 512 x 512 takes a decoder a fraction of a second: after a minute it hangs.
 SECONDS = 60.0  # for one slice; a decoder that needs longer is stopped
 MOST_MEMORY = 8 << 30  # bytes of address space of a decoder
 _PACKAGES = {  # by a word in the name of the transfer syntax; the first that fits
@@ -41,6 +42,7 @@ class Decoders:
     """A few decoding processes, started when the first slice comes, ended with the `with` block."""
 
     def __init__(self, count: int | None = None) -> None:
+        # Four at most: each is a Python process with memory of its own.
         self._workers = [_Worker() for _ in range(count or min(4, cpu_count()))]
 
     def __enter__(self) -> Self:
@@ -62,6 +64,7 @@ class Decoders:
         for n, item in enumerate(slices):
             if len(waiting) == len(self._workers):
                 yield _answer(*waiting.popleft())
+            # In turn, and answers are taken in the same order, so that slices come out as they went in.
             worker = self._workers[n % len(self._workers)]
             worker.request(item.path, item.frame, item.pixels.syntax == DEFLATED)
             waiting.append((worker, item))
@@ -125,6 +128,7 @@ def decoding_error(item: SliceFile, reason: str) -> SeriesError:
     """Return the error of a slice that was not decoded; it names the package of a missing decoder."""
     where = item.path.with_name(item.name)
     name = UID(item.pixels.syntax).name
+    # Only the text of a decoder's error tells a missing package from a damaged file.
     if "missing dependencies" in reason or "no available" in reason:
         package = next((package for word, package in _PACKAGES.items() if word in name), None)
         if package:
@@ -156,6 +160,7 @@ class _Worker:
 
     def request(self, path: Path, frame: int, is_deflated: bool = False) -> None:
         if self._process is None:
+            # A fresh interpreter, not a fork: forking a process whose libraries run threads can deadlock.
             program = [sys.executable, "-c", "from radiogen.io.dicom.decode import serve; serve()"]
             self._process = subprocess.Popen(
                 program,
@@ -202,14 +207,14 @@ class _Worker:
 
 
 def serve() -> None:
-    """Answer requests on stdin until it ends; what decoders print themselves goes nowhere."""
+    """Answer requests on stdin until it ends; what decoders print themselves is discarded."""
     from pydicom import dcmread
     from pydicom.pixels.utils import pixel_array
 
     answers = os.fdopen(os.dup(1), "wb")
     # Native decoders print to stdout, which would break the answers.
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 1)
     # A damaged header can ask for any amount of memory.
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
     warnings.simplefilter("ignore")

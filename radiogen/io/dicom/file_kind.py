@@ -1,4 +1,4 @@
-"""Tell what one file is by its first bytes and its DICOM header, never by its name."""
+"""Identify one file by its first bytes and its DICOM header, never by its name."""
 
 import os
 import warnings
@@ -33,6 +33,7 @@ from radiogen.io.dicom.slice_header import (
     whole_number,
 )
 
+# SOP Class UIDs are those of DICOM PS3.4, table B.5-1.
 ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")  # the second is converted
 RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
 SEG = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # the second holds labels
@@ -135,6 +136,7 @@ def _inflated(file: BinaryIO, head: bytes) -> BinaryIO:
         return file
     file.seek(0)
     whole = file.read()
+    # 132 bytes of preamble and mark, then the 12 bytes of (0002,0000) UL with the length of its group.
     start = 132 + 12 + int.from_bytes(whole[140:144], "little")  # behind the file meta group
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     # Inflated in parts and thrown away, only to measure: a small file may hold a thousand times its size.
@@ -164,6 +166,7 @@ def _kind_of(path: Path, stream: BinaryIO, header: Dataset, certain: bool) -> Fi
         return FileFacts(outline=_seg(path, header))
     if sop_class or not certain:
         return FileFacts(ignored=_name_of(sop_class, str(header.get("Modality", ""))))
+    # A data set of a CT without a SOP class was cut off: group 0008 is the first behind the file meta.
     if header.file_meta.get("MediaStorageSOPClassUID", "") in (CT_IMAGE, *ENHANCED_CT, ""):
         return FileFacts(damage="ends within the header")
     return FileFacts(ignored="other DICOM")
@@ -198,6 +201,7 @@ def _frames(path: Path, header: Dataset, stream: BinaryIO, file_size: int) -> tu
 
 def _frame(path: Path, header: Dataset, shared: Dataset, group: Dataset, n: int, offset: int) -> SliceFile:
     rescale = functional_group("PixelValueTransformationSequence", group, shared)
+    # Spectral CT stores iodine or effective atomic numbers in the same SOP class (PS3.3, C.11.1).
     if text_of(rescale, "RescaleType").upper() not in HU_TYPES:
         raise NotHuError
     measures = functional_group("PixelMeasuresSequence", group, shared)
@@ -250,6 +254,7 @@ def _ct_facts(path: Path, stream: BinaryIO, header: Dataset) -> FileFacts:
         return FileFacts(ignored="localizer")
     if not whole_number(header, "Rows") or not whole_number(header, "Columns"):
         return FileFacts(damage="ends within the header")
+    # Reformats and screenshots stored as CT may have no position; they cannot be part of a volume.
     if not values_of(header, "ImagePositionPatient") or not values_of(header, "ImageOrientationPatient"):
         return FileFacts(ignored="CT image without a position")
     return FileFacts(slices=(slice_of(path, header, stream, _file_size(stream)),))

@@ -1,4 +1,4 @@
-"""Find CT slices and outlines in any folder by what the files hold, never by what they are called.
+"""Find CT slices and outlines in any folder by their content, never by their names.
 
 Headers are read once. For a tree of many files the facts are kept in an index beside the cases, and a file is
 read again only when its size or time changed. The index names nobody: PatientIDs and paths stand in it as
@@ -27,14 +27,14 @@ INDEX_FROM = 2000  # files: a smaller tree is read anew in a second or two
 SCHEMA = f"1 {__version__}"
 PARALLEL_FROM = 2000  # files: below that a second process costs more than it saves
 CHUNK = 250  # files a task
-_NOWHERE = Path()
+_NO_PATH = Path()
 
 Crawled = Callable[[int, int], None]  # files read, files in all
 
 
 @dataclass
 class DicomTree:
-    """What a folder holds: all its files, CT slices, outlines, what cannot be read, how many of what else."""
+    """The content of a folder: all its files, CT slices, outlines, damaged files, other files by kind."""
 
     files: list[Path] = field(default_factory=list)
     slices: list[SliceFile] = field(default_factory=list)
@@ -78,9 +78,11 @@ class HeaderIndex:
         self._path = path
         self._entries: dict[str, _Entry] = {}
         try:
+            # JSON, not pickle: the index lies in a folder that others may write to.
             content = _CONTENT.validate_json(gzip.decompress(path.read_bytes()))
         except (OSError, EOFError, ValueError, ValidationError):
             return
+        # Another version of radiogen may read headers otherwise; its facts are not taken over.
         if content.schema == SCHEMA:
             self._entries = content.entries
 
@@ -104,7 +106,7 @@ class HeaderIndex:
     def replace(self, facts: Mapping[Path, FileFacts]) -> None:
         """Keep these facts and no others; a tree of few files needs no index."""
         self._entries = {
-            _key(path): _Entry(*stamp, _with_identity(one, _NOWHERE, _hashed(_patient_of(one))))
+            _key(path): _Entry(*stamp, _with_identity(one, _NO_PATH, _hashed(_patient_of(one))))
             for path, one in facts.items()
             if (stamp := _stamp(path)) is not None
         }
@@ -177,6 +179,7 @@ def find_dicom(
         facts[path] = found
         if progress is not None:
             progress(len(facts), len(paths))
+    # In the order of the walk, not of the processes, so that ties between series fall alike in every run.
     tree = DicomTree()
     for path in paths:
         tree.add(path, facts[path])
@@ -191,6 +194,7 @@ def _read_all(paths: Sequence[Path]) -> Iterator[tuple[Path, FileFacts]]:
     if len(paths) < PARALLEL_FROM or jobs == 1:
         yield from ((path, read_facts(path)) for path in paths)
         return
+    # A chunk whose process died is read again file by file, which finds the one that kills it.
     chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
     read: set[Path] = set()
     for found in run_in_processes(_read_chunk, chunks, jobs, _not_read):
@@ -214,7 +218,7 @@ def _killed(paths: Sequence[Path]) -> list[tuple[Path, FileFacts]]:
 
 
 def walk_files(folder: Path, leave_out: Path | None = None) -> Iterator[Path]:
-    """Files below a folder in a stable order, without hidden ones.
+    """Yield the files below a folder in a stable order, without hidden ones.
 
     Raises:
         SeriesError: A folder cannot be opened.

@@ -110,6 +110,7 @@ def read_lidc_xml(path: Path) -> LidcFile:
         sessions = list(_children(parser.close(), "readingSession"))
         outlines = [
             _reader_outline(reader, nodule)
+            # LIDC is anonymous: the readers of two files are numbered alike but need not be the same people.
             for reader, session in enumerate(sessions, start=1)
             for nodule in _children(session, "unblindedReadNodule")
         ]
@@ -123,6 +124,7 @@ def _reader_outline(reader: int, nodule: ElementTree.Element) -> ReaderOutline:
     for roi in _children(nodule, "roi"):
         corners = [(_number(e, "xCoord"), _number(e, "yCoord")) for e in _children(roi, "edgeMap")]
         if corners:
+            # The LIDC schema: inclusion FALSE marks a region that does not belong to the nodule.
             is_hole = _text(roi, "inclusion").upper() == "FALSE"
             polygons.append(Polygon(_number(roi, "imageZposition"), np.array(corners), is_hole))
     ratings: dict[str, int] = {}
@@ -211,6 +213,7 @@ def find_nodules(annotations: LidcFile, ct: sitk.Image, agreement: float, source
     drawn = [outline for outline in annotations.outlines if outline.polygons]
     _check_amount(drawn, source)
     filled = [_voxels_of(outline, ct, source) for outline in drawn]
+    # 1e-9 against rounding: 0.5 of four readers must be two, not three.
     needed = max(1, int(np.ceil(agreement * annotations.readers - 1e-9)))
     nodules = []
     by_few, twice = 0, 0  # nodules that too few readers agree on, that one reader outlined twice

@@ -102,6 +102,7 @@ def convert_to_hu(stored: npt.NDArray[Any], storage: StoredPixels, counts: HuCou
     intercept = 0.0 if storage.intercept is None else storage.intercept
     counts.without_rescale += storage.slope is None or storage.intercept is None
     counts.lossy += storage.is_lossy
+    # A way of display (PS3.3, C.7.6.3.1.2): HU are taken as stored, the corners are checked later.
     counts.inverted += storage.photometric == "MONOCHROME1"
     low, high = int(stored.min()), int(stored.max())
     # Nearly every CT has slope 1 and a whole intercept: one addition in int16 instead of arithmetic in
@@ -139,6 +140,7 @@ def _within_bits(stored: npt.NDArray[Any], storage: StoredPixels) -> npt.NDArray
         return native
     kind = np.dtype(f"{'i' if storage.is_signed else 'u'}{native.dtype.itemsize}")
     width = 8 * native.dtype.itemsize
+    # Left until the sign bit stands at the top, then back: an arithmetic shift extends the sign.
     return (native.view(kind) << (width - 1 - high)) >> (width - bits)
 
 

@@ -22,6 +22,7 @@ ON_SLICE_MM = 0.05  # a plane of the grid nearer than this to a slice is that sl
 # Of objects without identity: the time of writing would give other bytes in every run.
 NO_DATE = "19000101"
 NO_TIME = "000000"
+# Most characters of a value: PS3.5, 6.2 allows 64 for LO and a group of PN, 16 for SH.
 _LENGTHS = {
     "PatientName": 64,
     "PatientID": 64,
@@ -39,6 +40,7 @@ _PATTERNS = {
 }
 _UID = re.compile(r"[0-9.]{1,64}")
 IDENTITY = (*_LENGTHS, *_PATTERNS)
+# Type 3 elements may be absent; the others are type 2 and stand in an object even when empty (PS3.5, 7.4).
 _OPTIONAL = ("StudyDescription", "IssuerOfPatientID")
 
 
@@ -79,6 +81,7 @@ class ReferencedCt:
         for name in (n for n in IDENTITY if n not in _OPTIONAL):
             setattr(empty, name, "")
         empty.PatientID = empty.PatientName = pseudonym
+        # PS3.3, C.7.1.1: whoever says that the identity was removed must say by which method.
         empty.PatientIdentityRemoved = "YES"
         empty.DeidentificationMethod = "radiogen: patient and dates left out, UIDs of the CT kept"
         return replace(self, identity=empty)
@@ -104,7 +107,7 @@ class ReferencedCt:
 
 
 def read_scan(series: Series) -> ReferencedCt:
-    """Return what objects need to know of a CT series; one header is read, the patient's identity with it.
+    """Return the facts of a CT series that objects refer to; one header is read, with the identity.
 
     Raises:
         SeriesError: The series is an enhanced multi-frame CT, names no frame of reference or several, has
@@ -196,6 +199,7 @@ def make_reproducible(item: Dataset, date: str, time: str, dimensions: str) -> N
         time: TM.
         dimensions: DimensionOrganizationUID.
     """
+    # The same mask must give the same bytes; the real time of writing stands in the run record.
     for name in ("InstanceCreation", "Content", "Series"):
         if f"{name}Date" in item:
             setattr(item, f"{name}Date", date)

@@ -14,6 +14,7 @@ from radiogen.io.dicom.file_kind import read_whole
 from radiogen.io.polygons import Points
 
 _FRAMES = "ReferencedFrameOfReferenceSequence"
+# CLOSEDPLANAR_XOR contours of one plane are combined by exclusive or (PS3.3, C.8.8.6), as all are here.
 CLOSED = ("", "CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 
 
@@ -72,6 +73,7 @@ def _roi(named: Dataset, drawn: Dataset | None, frame: str) -> Roi:
 
 
 def _is_closed(contour: Dataset) -> bool:
+    # Two points have five backslashes between their numbers, and enclose nothing.
     return str(contour.get("ContourGeometricType") or "") in CLOSED and _stored(contour).count(b"\\") >= 6
 
 

@@ -37,8 +37,6 @@ SIDEWAYS = 0.25  # of a pixel: how far a frame may be shifted against the others
 TURNED = 1e-3  # difference of direction cosines
 MOST_VOXELS = 1_000_000_000
 HINT = "convert it to a mask file"
-
-
 BY_HIGHDICOM = "SEG read by highdicom"
 
 
@@ -107,6 +105,7 @@ def read_seg(path: Path) -> SegFile:
             share = str(dataset.get("SegmentationFractionalType") or "share").lower()
         except Exception as error:  # early and damaged files make pydicom raise nearly anything
             raise _unreadable(path, error) from error
+        # highdicom gets a data set of its own, since it changes the one it is given.
         strict = _strictly(path, dataset.PixelData if unpacked else None)
     if kind == "LABELMAP":
         segments = tuple(segment for segment in segments if segment.number)  # 0 is the background
@@ -254,6 +253,7 @@ def _stack_frames(frames: Sequence[Frame], ct: sitk.Image, source: Path) -> tupl
     voxels = np.zeros((int(steps.max()) + 1, *lowest.inside.shape), dtype=np.uint8)
     filled: set[int] = set()
     for step, frame in zip(steps.tolist(), frames, strict=True):
+        # Two frames of one place and segment with other pixels: which one is meant cannot be known.
         if step in filled and not np.array_equal(voxels[step], frame.inside):
             z = frame.position_mm[2]
             raise OutlineError(source, f"has frames at z {z:.2f} mm that differ", HINT)
@@ -285,6 +285,7 @@ def _turned_like(frame: Frame, first: Frame, source: Path) -> Frame:
         along, same = frame.axes[axis], first.axes[axis]
         if np.allclose(along, -same, atol=TURNED):
             last = inside.shape[array_axis] - 1
+            # The first pixel of the flipped frame is the last one along this axis.
             position = position + along * frame.spacing_mm[axis] * last
             inside = np.flip(inside, array_axis)
         elif not np.allclose(along, same, atol=TURNED):
@@ -307,6 +308,7 @@ def _check_on_grid(
 def _slice_spacing(heights: Points, normal: Points, ct: sitk.Image) -> float:
     """Return the CT's slice spacing if the frames fit it, so that gaps stay empty; else the least gap."""
     usual = float(ct.GetSpacing()[2])
+    # To a hundredth of a millimetre, so that doubled frames count as one height.
     heights = np.unique(np.round(heights - heights.min(), 2))
     is_parallel = abs(float(normal @ np.array(ct.GetDirection()).reshape(3, 3)[:, 2])) > 1 - 1e-3
     steps = heights / usual

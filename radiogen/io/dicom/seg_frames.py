@@ -51,7 +51,7 @@ class Frame:
 
 
 def segmentation_type(dataset: Dataset) -> str:
-    """BINARY, FRACTIONAL or LABELMAP."""
+    """Return BINARY, FRACTIONAL or LABELMAP."""
     return str(dataset.get("SegmentationType") or "BINARY").strip().upper()
 
 
@@ -95,6 +95,7 @@ def check_claims(dataset: Dataset) -> None:
     if int(dataset.get("SamplesPerPixel") or 1) != 1 or int(dataset.BitsAllocated) not in (1, 8, 16):
         raise ValueError("its pixels are no segments")
     meta = getattr(dataset, "file_meta", {})
+    # Explicit VR big endian is retired since DICOM 2016b.
     if meta.get("TransferSyntaxUID") == ExplicitVRBigEndian:
         raise ValueError("it is big endian, which no SEG is")
     held, needed = len(dataset.PixelData) * 8, frames * pixels * int(dataset.BitsAllocated)
@@ -126,6 +127,7 @@ def _place(
     derived = functional_group("DerivationImageSequence", group, shared)
     sources = tuple(str(one.ReferencedSOPInstanceUID) for one in derived.get("SourceImageSequence") or ())
     position = functional_group("PlanePositionSequence", group, shared).get("ImagePositionPatient")
+    # Some SEG files place a frame only by the image that it was derived from.
     if position is None:
         known = [slice_positions[uid] for uid in sources if uid in slice_positions]
         if len(known) != 1:
@@ -135,6 +137,7 @@ def _place(
     if orientation is None:
         orientation = np.array(ct.GetDirection()).reshape(3, 3)[:, :2].T.ravel()
     between = functional_group("PixelMeasuresSequence", group, shared).get("PixelSpacing")
+    # PixelSpacing names the distance between rows (y) first, ITK x first (PS3.3, 10.7.1.3).
     rows_mm, columns_mm = (float(v) for v in (between if between is not None else ct.GetSpacing()[1::-1]))
     if not 0 < min(rows_mm, columns_mm) <= max(rows_mm, columns_mm) < np.inf:
         raise ValueError(f"pixels of {rows_mm} x {columns_mm} mm")
@@ -156,6 +159,7 @@ def frames_of(dataset: Dataset, number: int, places: Sequence[FramePosition]) ->
     """
     of_segment = [place for place in places if place.segment in (None, number)]
     kind = segmentation_type(dataset)
+    # As highdicom and most tools do; the standard names no threshold.
     half = float(dataset.get("MaximumFractionalValue") or 1) / 2 if kind == "FRACTIONAL" else 0.5
     frames = []
     all_pixels = _pixels(dataset, [place.index for place in of_segment])

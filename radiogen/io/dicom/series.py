@@ -131,6 +131,7 @@ def _tell_apart(slices: Sequence[SliceFile]) -> list[tuple[Sequence[SliceFile], 
     acquisitions with a slice missing between them is one scan with a gap, not two.
     """
     whole = order_slices(slices)
+    # Two places are even whatever their distance, so there is nothing that a split could explain.
     if not whole.is_doubled and (len(whole.places) < 3 or whole.is_even):
         return [(slices, "")]
     marks = MARKS if whole.is_doubled else RECONSTRUCTION_MARKS
@@ -152,6 +153,7 @@ def _parted(slices: Sequence[SliceFile], names: Sequence[str]) -> dict[tuple[str
 
 def _natural(value: str) -> tuple[float, str]:
     try:
+        # Numbers before words, and 9 before 10, so that volumes are counted in the order of their mark.
         return float(value), value
     except ValueError:
         return np.inf, value
@@ -162,6 +164,7 @@ def _explains(parts: Sequence[Sequence[SliceFile]], whole: SliceStack) -> bool:
     places = [len(one.places) for one in stacks]
     least = 1 if whole.is_doubled else 3  # fewer places are always even and explain nothing
     are_even = all(not one.is_doubled and (len(one.places) < 3 or one.is_even) for one in stacks)
+    # One part must hold more than half of the places: a volume is not a few stray slices.
     return are_even and min(places) >= least and max(places) > len(whole.places) / 2
 
 
@@ -239,6 +242,7 @@ def check_series(series: Series, rules: SeriesRules) -> SliceStack:
 
 
 def _check_memory(series: Series, grid: EvenGrid) -> None:
+    # Two bytes a voxel, int16.
     gigabytes = 2e-9 * float(np.prod(grid.size, dtype=float))
     if gigabytes > MOST_OF_MEMORY * memory_gb():
         wrong = f"makes a volume of {gigabytes:.0f} GB, the machine has {memory_gb():.0f} GB of memory"
@@ -247,6 +251,7 @@ def _check_memory(series: Series, grid: EvenGrid) -> None:
 
 def _check_corners(series: Series, voxels: HuArray) -> None:
     """Refuse MONOCHROME1 whose corners are no air: it concerns display, but some writers invert HU too."""
+    # The corners of a CT slice lie outside the body: air, or padding that became air.
     corners = voxels[:, [0, 0, -1, -1], [0, -1, 0, -1]]
     if float(np.median(corners)) > AIR_BELOW_HU:
         raise SeriesError(

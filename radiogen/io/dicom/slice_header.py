@@ -50,7 +50,7 @@ _BINARY = {key for key, tag in _TAGS.items() if dictionary_VR(tag) in ("US", "US
 
 @dataclass(frozen=True)
 class StoredPixels:
-    """How the numbers of a slice lie in its file, and what turns them into HU."""
+    """The storage of the numbers of a slice in its file, and their conversion to HU."""
 
     syntax: str  # transfer syntax UID
     offset: int  # byte where the first pixel of this frame lies; -1 where a decoder must find it
@@ -65,7 +65,7 @@ class StoredPixels:
 
 @dataclass(frozen=True)
 class SliceFile:
-    """One CT slice: its file (and frame), what orders it, what its numbers mean; LPS millimetres."""
+    """One CT slice: its file (and frame), its place in LPS millimetres, and the storage of its numbers."""
 
     path: Path
     frame: int  # of a multi-frame file, from 0
@@ -107,7 +107,7 @@ class OutlineFile:
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What one file is: slices of a CT, an outline, damaged (why), or something else (what)."""
+    """The content of one file: slices of a CT, an outline, a reason of damage, or another kind of file."""
 
     slices: tuple[SliceFile, ...] = ()
     outline: OutlineFile | None = None
@@ -177,12 +177,14 @@ def slice_of(path: Path, header: Dataset, stream: BinaryIO, file_size: int) -> S
 
 
 def geometry_of(position: Dataset, orientation: Dataset, measures: Dataset) -> dict[str, Any]:
-    """Position, direction cosines and pixel spacing as keywords of `SliceFile`."""
+    """Return position, direction cosines and pixel spacing as keywords of `SliceFile`."""
     first_pixel = numbers(position, "ImagePositionPatient", 3)
     cosines = numbers(orientation, "ImageOrientationPatient", 6)
     row, column = np.array(cosines).reshape(2, 3)
+    # 0.5 is a coarse limit against parallel or zero cosines; `check_alike` has the exact one.
     if float(np.linalg.norm(np.cross(row, column))) < 0.5:
         raise DamagedHeaderError("its rows and columns are not at right angles")
+    # DICOM names the distance between rows, along y, first (PS3.3, 10.7.1.3).
     between_rows, between_columns = numbers(measures, "PixelSpacing", 2)
     if min(between_rows, between_columns) <= 0:
         raise DamagedHeaderError("its pixel spacing is not positive")
@@ -213,6 +215,7 @@ def stored_pixels(header: Dataset, rescale: Dataset, offset: int) -> StoredPixel
         raise DamagedHeaderError(f"stores {stored} of {allocated} bits, which no CT does")
     padding = [whole_number(header, key) for key in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
     slope, intercept = (number(rescale, key) for key in ("RescaleSlope", "RescaleIntercept"))
+    # All voxels would have one value.
     if slope == 0:
         raise DamagedHeaderError("its rescale slope is 0")
     return StoredPixels(
@@ -245,6 +248,7 @@ def native_offset(header: Dataset, stream: BinaryIO, file_size: int, frame: int)
     if head[:4] != (b"\x7f\xe0\x00\x10" if big else b"\xe0\x7f\x10\x00"):
         raise DamagedHeaderError("is truncated: its pixel data ends early or is missing")
     is_implicit = syntax == NATIVE[0]
+    # Tag 4 bytes and length 4; explicit OW has VR 2, reserved 2 and length 4 instead (PS3.5, 7.1).
     first = start + (8 if is_implicit else 12)
     length = int.from_bytes(head[4:8] if is_implicit else head[8:12], "big" if big else "little")
     pixels = (whole_number(header, "Rows") or 0) * (whole_number(header, "Columns") or 0)
@@ -276,6 +280,7 @@ def values_of(header: Dataset, key: str) -> tuple[Any, ...]:
             # Headers of a tree are tens of thousands: converting each element by pydicom would dominate.
             order: Literal["little", "big"] = "little" if element.is_little_endian else "big"
             return (int.from_bytes(element.value[:4], order),) if element.value else ()
+        # Every byte is a character of latin-1, so decoding never fails.
         text = element.value.decode("latin-1").strip("\0 ")
         return tuple(part.strip() for part in text.split("\\")) if text else ()
     value = header.get(key)

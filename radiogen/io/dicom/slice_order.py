@@ -285,6 +285,7 @@ def fill_grid(slices: Iterable[HuArray], grid: EvenGrid, out: HuArray) -> None:
             elif plane - height_below <= EVEN:
                 out[plane] = below
             else:
+                # Linear, and never across more than one missing slice: `check_series` refused the rest.
                 share = (plane - height_below) / (height - height_below)
                 out[plane] = np.rint(below + np.float32(share) * (hu.astype(np.float32) - below))
             plane += 1
@@ -307,6 +308,7 @@ def _move(hu: HuArray, right: float, down: float, size: tuple[int, int]) -> HuAr
     for axis, shift in ((0, down), (1, right)):
         whole = int(shift)
         share = np.float32(shift - whole)
+        # Interpolating between two neighbours leaves one row or column fewer, which starts one further on.
         if share > 0:
             ahead, behind = np.delete(values, 0, axis), np.delete(values, -1, axis)
             values = ahead + share * (behind - ahead)

@@ -1,4 +1,4 @@
-"""Give every DICOM object that radiogen writes what all have in common: lesions, author, patient, study."""
+"""Build the parts that all DICOM objects of radiogen share: lesions, author, patient, study."""
 
 import hashlib
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ from radiogen.io.dicom.referenced_ct import IDENTITY, ReferencedCt, derived_uid
 from radiogen.io.polygons import BoolArray
 from radiogen.provenance import whole_file
 
+# Far above the numbers of a scanner, so that a viewer lists them behind the CT.
 SERIES_NUMBERS = {"SEG": 9001, "RTSTRUCT": 9002, "SR": 9003}
 MANUFACTURER = "radiogen"
 
@@ -132,6 +133,7 @@ def source_images(outlines: Outlines, planes: Sequence[int]) -> list[Dataset]:
     bare = Dataset()
     set_identity(bare, scan)
     for one in slices:
+        # highdicom copies what it finds in its source images: it is given nothing that must not be copied.
         image = Dataset({element.tag: element for element in bare})
         image.SOPClassUID, image.SOPInstanceUID, image.Modality = scan.sop_class, one.uid, "CT"
         image.StudyInstanceUID, image.SeriesInstanceUID = scan.study_uid, scan.series_uid
@@ -149,4 +151,5 @@ def source_images(outlines: Outlines, planes: Sequence[int]) -> list[Dataset]:
 
 def decimals(numbers: Sequence[float]) -> list[DSfloat]:
     """Return numbers as DICOM writes them, in 16 characters at most."""
+    # Adding 0.0 turns -0.0 into 0.0, so that equal geometry gives equal bytes.
     return [DSfloat(float(v) + 0.0, auto_format=True) for v in numbers]

@@ -123,5 +123,6 @@ def _contour(
         grid.TransformContinuousIndexToPhysicalPoint((column - 0.5, row - 0.5, float(k)))
         for column, row in corners
     )
+    # Four decimals, a ten-thousandth of a millimetre, fit the 16 characters of a DS for any scanner.
     contour.ContourData = [f"{v + 0.0:.4f}" for point in points for v in point]
     return contour

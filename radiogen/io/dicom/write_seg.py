@@ -34,6 +34,7 @@ def make_seg(outlines: Outlines) -> Dataset:
     labels = outlines.labels
     planes = outlines.planes
     voxels = sitk.GetArrayViewFromImage(labels)[planes]
+    # Segments are numbered from 1 without gaps (PS3.3, C.8.20.2); labels of a mask may have gaps.
     number_of = np.zeros(256, dtype=np.uint8)
     number_of[list(outlines.names)] = np.arange(1, len(outlines.names) + 1)
     axes = np.array(labels.GetDirection()).reshape(3, 3)[:, :2].T.ravel().tolist()
@@ -154,11 +155,13 @@ def make_sr(outlines: Outlines, lesions: Sequence[LesionMeasurement], seg: Datas
             instance_number=1,
             manufacturer=MANUFACTURER,
             is_complete=True,
+            # Measurements of a program are preliminary until a person signs them.
             is_final=False,
             series_description="radiogen measurements",
         )
     set_identity(item, outlines.scan)
     make_reproducible(item, outlines.scan.date, outlines.scan.time, "")
+    # Type 2 in the SR Document Series module (PS3.3, C.17.1): it must be there even when empty.
     item.ReferencedPerformedProcedureStepSequence = item.get("ReferencedPerformedProcedureStepSequence", [])
     return item
 
@@ -191,6 +194,7 @@ def _group(outlines: Outlines, lesion: LesionMeasurement, seg: Dataset, images: 
         finding_sites=[FindingSite(codes.SCT.Lung)],
         algorithm_id=AlgorithmIdentification(author.name, author.version) if author.name else None,
         measurements=[
+            # 1 mL is 1000 mm3, the unit named here.
             Measurement(codes.SCT.Volume, round(1000 * lesion.volume_ml, 1), codes.UCUM.CubicMillimeter),
             Measurement(DIAMETER, round(lesion.longest_diameter_mm, 2), codes.UCUM.Millimeter),
         ],

@@ -17,6 +17,7 @@ from radiogen.io.dicom.file_kind import looks_like_dicom
 from radiogen.io.dicom.lidc import is_lidc_xml
 from radiogen.provenance import short_hash
 
+# Limits against archives that are built to fill a disk.
 MOST_MEMBERS = 100_000
 MOST_BYTES = 50 << 30  # unpacked
 _BLOCK = 1 << 20  # bytes unpacked at once
@@ -44,6 +45,7 @@ def unpacked(source: Path, home: Path) -> Iterator[Path]:
         yield source
         return
     folder = home / f".unpacked-{short_hash(str(source.resolve()))}"
+    # Remembered first: a refused archive must leave no empty folder behind.
     absent = [path for path in (home, *home.parents) if not path.exists()]
     try:
         _make_room(folder)
@@ -108,6 +110,7 @@ def _unpack(source: Path, folder: Path) -> None:
 def _unpack_one(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, bytes_left: int) -> int:
     """Write one member if it starts like DICOM or a LIDC reading; the number of bytes written."""
     with archive.open(member) as file:
+        # The first bytes decide: reports, pictures and programs inside an archive never reach the disk.
         block = file.read(2048)
         if not looks_like_dicom(block) and not is_lidc_xml(block):
             return 0
