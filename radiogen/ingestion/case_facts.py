@@ -119,6 +119,7 @@ def _measure_values(hu: AnyArray) -> dict[str, Any]:
 
 
 def _share(counts: AnyArray, bounds: tuple[int, int]) -> float:
+    # int16 starts at -32768, so that is place 0 of the counts.
     return float(counts[bounds[0] + 32768 : bounds[1] + 32769].sum() / counts.sum())
 
 
@@ -142,6 +143,7 @@ def _measure_lesions(
     for lesion in measure_lesions(mask):
         box = boxes[lesion.label - 1]
         inside = labels[box] == lesion.label
+        # None, not 0: without a lung mask nothing is known about the place of a lesion.
         in_lungs, distance_mm = None, None
         if lungs is not None and surface is not None:
             in_lungs = float(np.mean(lungs[box][inside] > 0))

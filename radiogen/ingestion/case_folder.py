@@ -149,6 +149,7 @@ def _about(
 
 def _combined(files: Sequence[Path]) -> str:
     """Return one SHA-256 for many files, whatever their names and order."""
+    # Sorted hashes, without names: a copied or renamed series has the same sum.
     return hashlib.sha256("\n".join(sorted(file_sha256(path) for path in files)).encode()).hexdigest()
 
 
@@ -161,6 +162,7 @@ def _write(
     slice_positions: Iterable[Sequence[float]],
 ) -> None:
     target = cases / plan.case_id
+    # Hidden names: a search of the folder skips them, so a half-written case is never read.
     draft, old = cases / f".writing-{plan.case_id}", cases / f".old-{plan.case_id}"
     if target.exists() and not (target / "case.json").is_file() and any(target.iterdir()):
         raise OutputError(target, "is there and is no case folder", "choose another folder for the cases")
@@ -170,6 +172,7 @@ def _write(
         for name, volume in volumes.items():
             write_volume(volume, draft / name)
         written = [draft / name for name in volumes]
+        # Before the folder gets its name: a case that another reader finds elsewhere is not kept.
         about["geometry"]["certificate"] = certify(written, volumes["ct.nii.gz"], slice_positions)
         write_json(draft / "case.json", about)
         outputs = sorted(path for path in draft.iterdir() if path.is_file())

@@ -45,6 +45,7 @@ def certify(
 
     headers = [_header(path, ct) for path in files]
     expected, indices = corners_mm(ct), _corner_indices(ct.GetSize())
+    # An error of angle moves the farthest corner by the angle times the diagonal of the volume.
     turned_mm = QFORM_TURN * float(np.linalg.norm(np.ptp(expected, axis=0)))
     sform_mm, qform_mm = 0.0, 0.0
     for path, header in zip(files, headers, strict=True):
@@ -79,6 +80,7 @@ def _header(path: Path, ct: sitk.Image) -> Any:
 def _slices_error(path: Path, affine: FloatArray, ct: sitk.Image, positions: FloatArray) -> float | None:
     """Return how far slices lie from their DICOM positions at most; None where they were resampled."""
     step = np.array(ct.GetDirection()).reshape(3, 3)[:, 2] * ct.GetSpacing()[2]
+    # An even series may hold slices a tenth of the spacing off; the volume places them evenly.
     limit_mm = MOST_MM + OFF_PLACE * float(np.linalg.norm(step))
     # Resampled: slices of the volume are no slices of the series.
     if len(positions) != ct.GetSize()[2]:
@@ -110,5 +112,5 @@ def _beside(path: Path, wrong: str) -> OutputError:
 
 
 def _rounded(error_mm: float) -> float:
-    """To a nanometre, so that a record does not depend on the last bit."""
+    """Round to a nanometre, so that a record does not depend on the last bit."""
     return round(error_mm, 6)

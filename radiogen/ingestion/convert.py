@@ -125,6 +125,7 @@ def _check_target(source: Path, out: Path, to: Target | None) -> None:
     endings = (".dcm",) if to in DICOM else NIFTI_ENDINGS if to == "nifti" else WRITTEN_ENDINGS
     if not name.endswith(endings):
         raise ConfigError(f"-o {out.name}", f"is given with --to {to}", f"end it in {' or '.join(endings)}")
+    # By inode, not by name: a link to the mask would lose it just as well.
     if out.exists() and source.exists() and out.samefile(source):
         raise ConfigError(f"-o {out.name}", "is the mask itself", "choose another name")
 
@@ -155,6 +156,7 @@ def _read_volume(label_map: LabelMap, path: Path) -> tuple[sitk.Image, str]:
     """Return the labels that a volume file holds, and who read them."""
     if path.name.lower().endswith(NIFTI_ENDINGS):
         return read_mask(path), str(certify([path], label_map.labels)["reader"])
+    # ITK wrote this file too: nibabel reads neither NRRD nor MHA.
     return sitk.ReadImage(str(path)), f"SimpleITK {sitk.Version_VersionString()}"
 
 

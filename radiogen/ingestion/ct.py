@@ -18,10 +18,12 @@ from radiogen.io.dicom.series import Series, SeriesRules, read_series
 from radiogen.io.nifti import read_volume_file
 from radiogen.volume import array_of, volume_like
 
+# Wider than the tissues themselves, so that noise and contrast medium never fail a chest.
 AIR_HU = (-1100, -500)
 TISSUE_HU = (-200, 300)
 CHECKED_SLICES = 30  # spread over the volume
 LEAST_SHARE = 0.001  # of the voxels: a chest has more of both; an image that is not in HU may not
+# Below lies micro-CT or a header in metres, above a header in micrometres.
 SPACING_MM = (0.05, 25.0)
 
 

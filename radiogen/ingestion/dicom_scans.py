@@ -22,13 +22,14 @@ class ReferencedCts:
     scans: dict[str, ReferencedCt | RadiogenError]
 
     def of_case(self, case: Case, keep_patient: bool) -> ReferencedCt:
-        """Return the scan that a case was made from; without the patient unless that is asked for.
+        """Return the scan that a case was made from; without the patient unless `keep_patient`.
 
         Raises:
             CaseError: It is not in the folder.
             SeriesError: DICOM objects cannot refer to it.
         """
         source = case.about().get("source", {})
+        # case.json keeps no UID, only this hash of patient and series; the DICOM must be at hand to match it.
         found = self.scans.get(str(source.get("id")))
         if found is None:
             wrong = "was made from a DICOM scan that --source does not hold"

@@ -101,6 +101,7 @@ def _ingest(
         else:
             done.append(result)
         progress("ingest", len(done) + len(failures), len(plans))
+    # Processes finish in any order; reports and tables keep that of the source.
     order = {plan.case_id: n for n, plan in enumerate(plans)}
     done.sort(key=lambda case: order[case.case_id])
     failures.sort(key=lambda failure: order[failure.case_id])
@@ -120,12 +121,14 @@ def _ingest_all(
                 hint = "take --existing skip or overwrite"
                 raise OutputError(cases / plan.case_id, "is there already", hint)
     keep = options.existing == "skip"
+    # One case raises its error for the command line; of a cohort each failure becomes a row of a table.
     if len(plans) == 1:
         yield _ingest_case(plans[0], cases, keep)
     elif options.jobs == 1:
         yield from (_attempt(plan, cases, keep) for plan in plans)
     else:
         attempt = partial(_attempt, cases=cases, keep=keep)
+        # Twice, since a process that died of memory may succeed when fewer cases run beside it.
         yield from run_in_processes(attempt, plans, options.jobs, _died, tries=2)
 
 
@@ -155,6 +158,7 @@ def ingest_one(plan: CasePlan, cases: Path, keep: bool) -> IngestedCase:
 def _attempt(plan: CasePlan, cases: Path, keep: bool) -> IngestedCase | Failure:
     try:
         return _ingest_case(plan, cases, keep)
+    # A full disk or a missing permission concerns every case that follows.
     except OutputError:
         raise
     except RadiogenError as error:

@@ -57,7 +57,7 @@ class Listing:
 def list_sources(
     source: Path, options: IngestOptions, cases: Path | None = None, progress: Progress = no_progress
 ) -> Listing:
-    """Return what `ingest` would make of a source; reads headers and writes no case.
+    """Return the series of a source that `ingest` would take or leave; reads headers and writes no case.
 
     Args:
         source: As for `ingest`.
@@ -72,8 +72,10 @@ def list_sources(
     kinds = card.outline.kinds if card else ()
     with unpacked(source, cases or Path(tempfile.gettempdir())) as folder:
         found = find_sources(folder, cases, options, kinds, progress)
+        # No clinical table: a list shows the scans whether or not a table fits them.
         plans = plan_cases(found.sources, options, card, {})
         candidates = [one for plan in plans for one in _of_case(plan, options)]
+        # Messages name the archive: the unpacked folder is gone when they are read.
         if folder != source:
             candidates = [replace(one, folder=source) for one in candidates]
         return Listing(tuple(candidates), found.ignored)

@@ -14,6 +14,7 @@ from radiogen.volume import array_of, volume_like, voxel_ml
 BoolArray = npt.NDArray[np.bool_]
 
 RIGHT, LEFT = 1, 2
+# A CT of 0.7 x 0.7 x 1 mm has 18 times as many voxels as its copy of about 2 mm.
 WORK_SPACING_MM = 2.0
 LUNG_BELOW_HU = -400.0  # half way between lung (about -850) and soft tissue (about 40)
 GAS_BELOW_HU = -950.0  # bowel gas and the inside of a table are nearly air throughout
@@ -36,7 +37,7 @@ WALL_MM = 3.0
 
 
 def find_lungs(volume: sitk.Image, method: str = "threshold") -> tuple[sitk.Image, list[str]]:
-    """Return the lung mask of a CT, and what there is to say about it.
+    """Return the lung mask of a CT, and the decisions about it.
 
     Args:
         volume: CT in HU, whole or a part of the chest.
@@ -108,6 +109,7 @@ METHODS: dict[str, Callable[[sitk.Image], sitk.Image]] = {
 def _shrink(volume: sitk.Image) -> sitk.Image:
     factors = [max(1, round(WORK_SPACING_MM / spacing)) for spacing in volume.GetSpacing()]
     factors = [min(factor, size) for factor, size in zip(factors, volume.GetSize(), strict=True)]
+    # Means of blocks, not picked voxels: they lower the noise before thresholds.
     return sitk.Clamp(sitk.BinShrink(sitk.Cast(volume, sitk.sitkFloat32), factors), lowerBound=-1024)
 
 
@@ -146,6 +148,7 @@ def _enclosed_air(work: sitk.Image, body: sitk.Image) -> BoolArray:
     parts = sitk.ConnectedComponent(work < LUNG_BELOW_HU)
     parts = sitk.RelabelComponent(parts, int(SMALLEST_ML / 3 / voxel_ml(work)))
     labels = array_of(parts)
+    # One and a half pixels: the outermost voxels of the air are neighbours of the body, not part of it.
     near = array_of(_dilate(body, 1.5 * max(work.GetSpacing()[:2]))).astype(bool)
     count = int(labels.max()) + 1
     cut = np.ones(labels.shape, dtype=bool)
@@ -154,6 +157,7 @@ def _enclosed_air(work: sitk.Image, body: sitk.Image) -> BoolArray:
     surface = np.bincount(labels[edge], minlength=count)
     on_body = np.bincount(labels[edge & near & ~cut], minlength=count)
     keep = on_body >= ENCLOSED * np.maximum(surface, 1)
+    # Label 0 is everything that is not air.
     keep[0] = False
     return np.asarray(keep[labels])
 
@@ -169,6 +173,7 @@ def _lung_parts(air: sitk.Image, hu: npt.NDArray[np.float32]) -> sitk.Image:
         inside = labels == label
         its_slices = inside.any(axis=(1, 2))
         is_gas = float(np.median(hu[inside])) < GAS_BELOW_HU
+        # Bowel lies below the lungs: a part that shares few slices with the larger ones is no lung.
         is_beside = not kept or (its_slices & slices).sum() >= 0.3 * its_slices.sum()
         if not is_gas and is_beside:
             kept.append(label)
@@ -214,6 +219,7 @@ def _split(inside: BoolArray, work: sitk.Image) -> list[BoolArray]:
         parts = sitk.RelabelComponent(sitk.ConnectedComponent(depth > cut_mm))
         labels = array_of(parts)
         sizes = np.bincount(labels.ravel(), minlength=3)
+        # A second part of less than a fifth is a lobe or a tip, not the other lung.
         if sizes[2] <= 0.2 * sizes[1]:
             continue
         middles = [np.argwhere(labels == label).mean(axis=0)[::-1] * work.GetSpacing() for label in (1, 2)]
@@ -234,6 +240,7 @@ def _close_each(sides: sitk.Image, airways: BoolArray, work: sitk.Image) -> sitk
         if not array_of(lung).any():
             continue
         filled = array_of(sitk.BinaryFillhole(_close(lung, CLOSING_MM))).astype(bool)
+        # Where both lungs would grow into the same voxels, the right one, closed first, keeps them.
         closed[filled & (closed == 0) & ~airways & ((labels == 0) | (labels == side))] = side
     return volume_like(closed, work)
 
@@ -292,6 +299,7 @@ def _find_airways(
             grown = _tube(hu, air, seed, spacing_mm)
         tried |= grown
         length_mm = grown.any(axis=(1, 2)).sum() * spacing_mm[2]
+        # A short scan shows a short windpipe: half of the scan is enough there.
         if length_mm >= min(SHORTEST_WINDPIPE_MM, 0.5 * len(hu) * spacing_mm[2]):
             return _widen(grown, spacing_mm)
     return np.zeros_like(air)
@@ -310,6 +318,7 @@ def _round_holes(
             sides = [n * mm for n, mm in zip(hole.shape, spacing_mm[1::-1], strict=True)]
             center_y, center_x = ndimage.center_of_mass(hole)
             y, x = round(place[0].start + center_y), round(place[1].start + center_x)
+            # A disc fills 0.79 of its box; half leaves room for a flattened windpipe.
             is_round = max(sides) < 2.5 * min(sides) and area > 0.5 * sides[0] * sides[1]
             is_central = abs(x - midline) * spacing_mm[0] < WINDPIPE_OFF_MIDLINE_MM
             is_air = labels[y, x] == label and hu[k, y, x] < AIR_BELOW_HU[0]

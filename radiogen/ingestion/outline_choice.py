@@ -10,10 +10,8 @@ from radiogen.errors import OutlineError
 from radiogen.io.dicom.seg import Segment
 from radiogen.resources import OutlineRule, compile_pattern
 
-LOOKS_LIKE_TUMOUR = re.compile(r"gtv|tumou?r|lesion|neoplasm|nodule", re.IGNORECASE)
-LOOKS_LIKE_NODE = re.compile(
-    r"gtv_?n|(?<![a-z])ln(?![a-z])|lymph|nodal|(?<![a-z])nodes?(?![a-z])", re.IGNORECASE
-)
+TUMOUR_NAME = re.compile(r"gtv|tumou?r|lesion|neoplasm|nodule", re.IGNORECASE)
+NODE_NAME = re.compile(r"gtv_?n|(?<![a-z])ln(?![a-z])|lymph|nodal|(?<![a-z])nodes?(?![a-z])", re.IGNORECASE)
 LARGEST = "largest"
 
 
@@ -39,9 +37,9 @@ def choose_named(
     names: Sequence[str],
     wanted: str | None,
     rule: str | None,
-    what: str,
+    subject: str,
     hint: str,
-    by_looks: bool = False,
+    by_keywords: bool = False,
     numbers: Sequence[int] = (),
 ) -> tuple[list[int], str]:
     """Choose tumours by name: as asked, by the cohort's rule, or the only one.
@@ -50,10 +48,10 @@ def choose_named(
         names: What the file calls its structures.
         wanted: A name, or a pattern of the whole name; several may match, each is a tumour.
         rule: The pattern of the cohort.
-        what: File and kind of structure, for messages.
+        subject: File and kind of structure, for messages.
         hint: The option that chooses.
-        by_looks: Also take the only one whose name says tumour and not lymph node. For RTSTRUCT, whose names
-            are those of the planning team; segments of SEG are known to be called anything.
+        by_keywords: Also take the only one whose name says tumour and not lymph node. For RTSTRUCT, whose
+            names are those of the planning team; segments of SEG are known to be called anything.
         numbers: What else the structures can be chosen by, listed with the names.
 
     Returns:
@@ -62,7 +60,7 @@ def choose_named(
     Raises:
         OutlineError: None is chosen; the names are listed.
 
-    >>> choose_named(["Heart", "GTV-1", "LN_tumor"], None, None, "plan.dcm: ROI", "--roi", by_looks=True)
+    >>> choose_named(["Heart", "GTV-1", "LN_tumor"], None, None, "plan.dcm: ROI", "--roi", by_keywords=True)
     ([1], 'the only one whose name says tumour')
     """
     listed = _listed(names, numbers)
@@ -75,13 +73,13 @@ def choose_named(
         # A rule that matches nothing does not fall back to the next one.
         whose = "" if pattern is wanted else ", the rule of the cohort"
         wrong = f"none matches {pattern!r}{whose}, there are {listed}"
-        raise OutlineError(what, wrong, f"{'correct' if pattern is wanted else 'choose with'} {hint}")
+        raise OutlineError(subject, wrong, f"{'correct' if pattern is wanted else 'choose with'} {hint}")
     if len(names) == 1:
         return [0], "the only one"
-    likely = [i for i, n in enumerate(names) if LOOKS_LIKE_TUMOUR.search(n) and not LOOKS_LIKE_NODE.search(n)]
-    if by_looks and len(likely) == 1:
+    likely = [i for i, n in enumerate(names) if TUMOUR_NAME.search(n) and not NODE_NAME.search(n)]
+    if by_keywords and len(likely) == 1:
         return likely, "the only one whose name says tumour"
-    raise OutlineError(what, f"which one is the tumour is not clear from {listed}", f"choose with {hint}")
+    raise OutlineError(subject, f"which one is the tumour is not clear from {listed}", f"choose with {hint}")
 
 
 def _listed(names: Sequence[str], numbers: Sequence[int]) -> str:
@@ -95,12 +93,15 @@ def _matching(names: Sequence[str], pattern: str) -> list[int]:
     same = [i for i, name in enumerate(names) if name.casefold() == pattern.casefold()]
     if same:  # a name may hold what a pattern means otherwise: "Neoplasm (primary)"
         return same
+    # The whole name must match: GTV must not take GTVn, the lymph nodes, as well.
     expression = compile_pattern(pattern, "pattern")
     return [i for i, name in enumerate(names) if expression.fullmatch(name)]
 
 
-def choose_segments(segments: Sequence[Segment], choice: OutlineChoice, what: str) -> tuple[list[int], str]:
-    """Choose segments of a SEG by number or as `choose_named`, never by what a name sounds like.
+def choose_segments(
+    segments: Sequence[Segment], choice: OutlineChoice, subject: str
+) -> tuple[list[int], str]:
+    """Choose segments of a SEG by number or as `choose_named`, never by the meaning of a name.
 
     In NSCLC-Radiogenomics the segment of the tumour is called Heart or Tissue.
 
@@ -113,6 +114,6 @@ def choose_segments(segments: Sequence[Segment], choice: OutlineChoice, what: st
         if int(wanted) in numbers:
             return [numbers.index(int(wanted))], "as asked"
         wrong = f"none has the number {wanted}, there are {_listed(labels, numbers)}"
-        raise OutlineError(what, wrong, "correct --segment")
+        raise OutlineError(subject, wrong, "correct --segment")
     hint = "--segment NAME, NUMBER or largest"
-    return choose_named(labels, wanted, choice.rule.segment, what, hint, numbers=numbers)
+    return choose_named(labels, wanted, choice.rule.segment, subject, hint, numbers=numbers)

@@ -103,6 +103,7 @@ def label_lesions(parts: Sequence[StructureMask], ct: sitk.Image, source: Path) 
         lesions += [(int(counts[label]), name, labels, label) for label in range(1, len(counts))]
     if len(lesions) > MOST_LESIONS:
         raise OutlineError(source, f"holds {len(lesions)} lesions, a mask {MOST_LESIONS}", "choose fewer")
+    # By falling size, so that lesion 1 is the largest in every case, whatever the source called it.
     lesions.sort(key=lambda lesion: -lesion[0])
     details = {"names": [name for _, name, _, _ in lesions]}
     if len(groups) == 1:  # already numbered by size
@@ -127,6 +128,7 @@ def _overlapping(
                     ml = shared * voxel_ml(ct)
                     decisions.append(f"{other.name} and {part.name} share {ml:.3f} ml and are one lesion")
                     met.append(group)
+        # Overlap is transitive: a structure that meets two groups makes them one lesion.
         joined = [one for group in groups if group in met for one in group] + [part]
         groups = [group for group in groups if group not in met] + [joined]
     return groups, decisions
@@ -140,7 +142,7 @@ def _rtstruct(
         raise OutlineError(path, "holds no closed contours", "give an RTSTRUCT with a drawn tumour")
     names = [roi.name for roi in rois]
     taken, reason = choose_named(
-        names, choice.roi, choice.rule.roi, f"{path}: ROI", "--roi PATTERN", by_looks=True
+        names, choice.roi, choice.rule.roi, f"{path}: ROI", "--roi PATTERN", by_keywords=True
     )
     decisions = [f"RTSTRUCT: {', '.join(names[i] for i in taken)} taken, {reason}"]
     parts = []
@@ -212,6 +214,7 @@ def _largest(
 
 
 def _lidc(path: Path, ct: sitk.Image, choice: OutlineChoice, reference: CtReference | None) -> LesionLabels:
+    # The XML names pixels of slices by z; a volume file may have been flipped or resampled since.
     if reference is not None and not reference.slice_positions:
         wrong = "counts pixels of DICOM slices, this CT is a volume file"
         raise OutlineError(path, wrong, "give the DICOM series it belongs to")
@@ -248,6 +251,7 @@ def _mask_file(path: Path, ct: sitk.Image, choice: OutlineChoice) -> LesionLabel
     decisions += grid_decisions
     counts = np.bincount(array_of(on_ct).ravel(), minlength=256)
     labels = [label for label in range(1, 256) if counts[label]]
+    # One label may mean all lesions, several labels number them: only one label is split into its parts.
     if len(labels) == 1:
         return LesionLabels(split_lesions(on_ct), tuple(decisions))
     decisions.append(f"mask: each of its {len(labels)} labels is one lesion")

@@ -67,6 +67,7 @@ def plan_cases(
         recorded |= {"cohort": card.name, "cohort_rule": card.outline.model_dump(mode="json")}
     plans = []
     for source in sources:
+        # An id is taken over only where it is known to be a pseudonym: by the user or by the cohort's card.
         keep = options.id_from == "patient-id" or (card is not None and card.names_pseudonym(source.patient))
         plan = CasePlan(
             case_id=_case_id(source, keep),
@@ -92,6 +93,7 @@ def _with_known_faults(choice: OutlineChoice, source: CaseSource, card: CohortCa
 
 def _case_id(source: CaseSource, keep: bool) -> str:
     if keep:
+        # No DICOM string becomes a path as it stands.
         words = re.sub(r"[^A-Za-z0-9_-]+", "-", source.patient).strip("-")[:64]
         if CASE_ID.fullmatch(words):
             return words

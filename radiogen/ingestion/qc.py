@@ -2,7 +2,7 @@
 
 The weights are judgement, not statistics: 7 and 8 make a case unusable as it is (no lungs, no air, the lesion
 far outside the lungs), 4 to 6 are likely to matter (one lung, lungs cut widely, interpolated slices), 2 and 3
-are worth a look, 1 is worth knowing.
+deserve viewing, 1 is worth knowing.
 """
 
 import re
@@ -22,6 +22,7 @@ LUNG_HU = (-950.0, -600.0)
 SMALL_LUNGS_ML, ASYMMETRY = 1500.0, 0.4
 # Shares of the largest cross-section that lie on the first or last slice.
 CUT, CUT_WIDELY = 0.02, 0.25
+# Adult lungs are 200 to 300 mm high; 3.2 and 5.5 leave room for slices of 3 and 5 mm.
 SHORT_MM, THICK_MM, VERY_THICK_MM, COARSE_MM = 150.0, 3.2, 5.5, 1.5
 IN_AIR_HU, TINY_ML, HUGE_ML, FAR_MM = -850.0, 0.05, 500.0, 5.0
 CLIPPED = 0.001  # share of the voxels at one end of the range
@@ -117,6 +118,7 @@ def _by_extent(facts: CaseFacts, thickness_mm: float | None) -> Iterator[Oddity]
         yield Oddity(weight, f"{word} slices: {step:.1f} mm apart")
     if max(facts.spacing_mm[:2]) > COARSE_MM:
         yield Oddity(1, f"coarse pixels: {max(facts.spacing_mm[:2]):.1f} mm")
+    # A third of the distance between slices was not scanned.
     if thickness_mm and thickness_mm < 0.67 * step:
         yield Oddity(3, f"gaps between slices: {thickness_mm:.1f} mm thick, {step:.1f} mm apart")
     if facts.extent_mm < SHORT_MM:
@@ -166,7 +168,8 @@ def _by_lesions(lesions: Sequence[LesionFacts], was_segmented: bool) -> Iterator
 
 
 def _percent(share: float) -> str:
-    """
+    """Return a share in per cent, with two digits below 1 %.
+
     >>> _percent(0.0012), _percent(0.354), _percent(1.0)
     ('0.12 %', '35 %', '100 %')
     """

@@ -15,6 +15,7 @@ from radiogen.resources import OutlineKind, compile_pattern
 SeriesRule = Literal["most-slices", "thinnest", "thickest"]
 DEFAULT_KINDS: tuple[OutlineKind, ...] = ("rtstruct", "seg", "lidc-xml")
 REFERS = "the outline refers to another"
+# Values of ImageType that scanners give to images computed from a volume.
 PROJECTIONS = {"MIP", "MINIP", "MPR", "PROJECTION IMAGE"}
 WHOLE = 0.5  # of the longest scan: so that five thin slices do not win against a whole chest
 
@@ -96,6 +97,7 @@ def _rank(series: Series, rule: SeriesRule | None, longest: float) -> _Rank:
             (not series.is_axial, "it is not axial"),
             (bool(PROJECTIONS & set(first.image_type)), "it is a projection or reformat"),
             *by_thickness,
+            # Places before files: a series that is there twice is not longer.
             (-places, "it has fewer slices"),
             (-len(series.slices), "it has fewer slices"),
             ("ORIGINAL" not in first.image_type, "it is derived, not original"),
@@ -197,7 +199,7 @@ def choose_series(
     kinds: Sequence[OutlineKind] = (),
     series_filter: SeriesFilter | None = None,
 ) -> SeriesChoice:
-    """Take the series that was asked for, else that of an outline, else the one with most slices.
+    """Take the requested series, else that of an outline, else the one with most slices.
 
     How well an outline goes with a series counts from 0 to 3 (`_match`). The best match decides between
     series, unless a rule was given; of several series that match alike the ranking decides, and for volumes
@@ -207,10 +209,10 @@ def choose_series(
         patient: Its series.
         outlines: Candidates, of this patient and of others; a mask file goes with any series.
         kinds: Kinds of outlines in the order of preference.
-        series_filter: Series, rule, kernel and contrast that were asked for; a rule goes before an outline.
+        series_filter: Series, rule, kernel and contrast that were requested; a rule goes before an outline.
 
     Raises:
-        SeriesError: No series is as asked for.
+        SeriesError: No series fits the request.
         OutlineError: Several outlines belong to the series equally well.
     """
     series_filter = series_filter or SeriesFilter()
@@ -259,6 +261,7 @@ def _choose_outline(
     order: list[str] = list(kinds or DEFAULT_KINDS)
     order += [kind for kind in ("mask", *DEFAULT_KINDS) if kind not in order]
     decisions = []
+    # An outline by a person goes before that of a program, whatever its format.
     drawn = [o for o in matching if not o.is_automatic] or list(matching)
     if len(drawn) < len(matching):
         decisions.append(f"{len(matching) - len(drawn)} automatic outlines left out")
@@ -280,13 +283,13 @@ def _match(outline: OutlineFile, series: Series, patient: Patient) -> int:
         return 1
     if series.uid in outline.series_uids:
         return 3
-    is_his = outline.patient in ("", patient.name)
-    if not is_his:
+    names_patient = outline.patient in ("", patient.name)
+    if not names_patient:
         return 0
     if outline.frame_uids & series.frame_of_reference_uids:
         return 2
-    says_nothing = not outline.series_uids and not outline.frame_uids
-    return 1 if says_nothing and outline.patient == patient.name else 0
+    names_no_ct = not outline.series_uids and not outline.frame_uids
+    return 1 if names_no_ct and outline.patient == patient.name else 0
 
 
 def belongs_to_any(outline: OutlineFile, patients: Sequence[Patient]) -> bool:
@@ -296,5 +299,6 @@ def belongs_to_any(outline: OutlineFile, patients: Sequence[Patient]) -> bool:
 
 def _share(outline: OutlineFile, series: Series) -> float:
     """Return the share of a volume's images that the outline refers to, for volumes that share a UID."""
+    # Only for volumes that share a UID: elsewhere the UID has decided already.
     named = sum(item.sop_uid in outline.sop_uids for item in series.slices) if series.part else 0
     return named / len(series.slices)

@@ -23,6 +23,7 @@ from radiogen.provenance import file_sha256, short_hash
 from radiogen.resources import OutlineKind
 from radiogen.runtime import Progress, no_progress
 
+# 0000 is the channel that nnU-Net appends to its images.
 IMAGE_WORDS = ("image", "images", "img", "imgs", "ct", "cts", "scan", "scans", "volume", "volumes", "0000")
 MASK_WORDS = (
     "label", "labels", "mask", "masks", "seg", "segs", "segmentation", "segmentations", "annotations",
@@ -60,9 +61,8 @@ class CaseSource:
     outline: OutlineFile | None = None
     decisions: tuple[str, ...] = ()
     problem: RadiogenError | None = None
-    passed_over: tuple[
-        tuple[Series, str], ...
-    ] = ()  # other series of the patient, and why they are not taken
+    # Other series of the patient, and why they are not taken.
+    passed_over: tuple[tuple[Series, str], ...] = ()
 
     @property
     def id(self) -> str:
@@ -114,8 +114,8 @@ def find_sources(
     if tree.slices:
         patients = gather_patients(tree)
         # Counted and shown: an outline without its CT is often a forgotten folder.
-        strangers = sum(not belongs_to_any(outline, patients) for outline in tree.outlines)
-        left_out = {"outline of a CT that is not here": strangers, "volume file beside DICOM": len(volumes)}
+        unmatched = sum(not belongs_to_any(outline, patients) for outline in tree.outlines)
+        left_out = {"outline of a CT that is not here": unmatched, "volume file beside DICOM": len(volumes)}
         ignored = {**tree.ignored, **{kind: count for kind, count in left_out.items() if count}}
         return FoundSources(tuple(_dicom_sources(source, tree, patients, options, kinds)), ignored)
     if volumes:
@@ -173,7 +173,7 @@ def _masks_by_scan(folder: Path) -> dict[str, OutlineFile]:
 
 
 def outline_of(path: Path) -> OutlineFile:
-    """Return what kind of outline a file holds, and which CT it names.
+    """Return the kind of outline that a file holds, and which CT it names.
 
     Raises:
         OutlineError: It does not exist or is no outline.
@@ -186,6 +186,7 @@ def outline_of(path: Path) -> OutlineFile:
 
 
 def _volume_source(pair: VolumePair, outlines: dict[str, OutlineFile] | None) -> CaseSource:
+    # A volume file has no UID; its content stands for it, so that a renamed copy keeps its case id.
     uid = file_sha256(pair.ct)
     if outlines is not None:
         outline = outlines.get("") or outlines.get(pair.name)
@@ -302,10 +303,12 @@ def scan_name(path: Path) -> str:
 
 def _named(path: Path) -> _NamedVolume:
     role, home = "image", path.parent
+    # imagesTr, labelsTr, imagesTs: the folders of the Medical Segmentation Decathlon and nnU-Net.
     folder = re.sub(r"(tr|ts|val)$", "", home.name.lower())
     if folder in MASK_WORDS or folder in IMAGE_WORDS:
         role, home = ("mask" if folder in MASK_WORDS else "image"), home.parent
     core = _stem(path)
+    # A lung mask beside the scan is neither CT nor lesion; radiogen finds its own.
     if _last_word(core)[1] in LUNG_WORDS:
         return _NamedVolume(path, home, "", "lungs")
     before, word = _last_word(core)

@@ -53,7 +53,7 @@ def read_reference(path: Path, outline: OutlineFile | None, series_uid: str | No
     Args:
         path: A case folder, a volume file, or a DICOM folder.
         outline: Its outline; of several series, the one it names is taken.
-        series_uid: The series that was asked for.
+        series_uid: The requested series.
 
     Raises:
         VolumeError: The file cannot be read.
@@ -77,6 +77,7 @@ def read_reference(path: Path, outline: OutlineFile | None, series_uid: str | No
     grid.SetOrigin(even.origin_mm)
     grid.SetSpacing(even.spacing_mm)
     grid.SetDirection(even.direction)
+    # The first file of a place stands for it: doubled files hold the same voxels.
     positions = {place[0].sop_uid: place[0].position_mm for place in stack.places}
     return ReferenceGrid(grid, CtReference(series.frame_of_reference_uids, positions), patient, series)
 
@@ -116,7 +117,7 @@ class _LabelledStructure:
 def read_label_map(
     outline: OutlineFile, reference: ReferenceGrid | None, roi: str | None, segment: str | None
 ) -> LabelMap:
-    """Read all structures of a file, or those that were asked for.
+    """Read all structures of a file, or the requested ones.
 
     A SEG gives its segment numbers as labels, an RTSTRUCT the numbers of its ROIs from 1 in the order of the
     file, a mask file its own labels.

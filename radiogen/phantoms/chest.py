@@ -23,6 +23,7 @@ from radiogen.phantoms.traits import Traits, rng_for
 from radiogen.phantoms.vessels import draw_bronchi, grow_tree, vessel_share
 from radiogen.volume import FloatArray
 
+# All anatomy is drawn in this box (x, y, z) and scaled to the grid, so that coarse grids show it whole.
 REFERENCE_MM = (336.0, 288.0, 200.0)
 MIN_VOXELS = (20, 16, 8)
 
@@ -136,6 +137,7 @@ def _draw_lungs(
     hu: FloatArray, space: Space, lungs: FloatArray, traits: Traits, blood_hu: float, rng: np.random.Generator
 ) -> None:
     """Draw lung tissue, denser towards the back, with emphysema in smokers, vessels and bronchi."""
+    # Lungs of a lying patient are denser at the back, where blood pools: about 50 HU over 110 mm here.
     air = float(rng.normal(-868, 14)) + 0.45 * space.y
     tissue = air + 14 * smooth_noise(space, 26, rng)
     if traits.smoking != "never":
@@ -183,6 +185,7 @@ def _scan(hu: FloatArray, rng: np.random.Generator) -> npt.NDArray[np.int16]:
     """Imitate a scanner: a little blur and noise that neighbours share."""
     strength = float(rng.uniform(11, 20))
     noise = rng.standard_normal(hu.shape, dtype=np.float32)
+    # Noise of a CT is correlated within a slice by the kernel; the factor restores what the blur takes.
     noise = blur(noise, (0, 0.55, 0.55)) * np.float32(1.9 * strength)
     scanned = blur(hu, (0.25, 0.4, 0.4)) + noise
     return np.asarray(np.clip(np.rint(scanned), -1024, 3071), dtype=np.int16)

@@ -16,6 +16,7 @@ from radiogen.phantoms.traits import Traits, draw_traits, rng_for
 from radiogen.provenance import RunRecord, is_done, record_path, write_text
 from radiogen.runtime import Progress, no_progress
 
+# The headers of NSCLC-Radiogenomics as published (TCIA), the trailing blank of `Histology ` too.
 HEADERS = (
     "Case ID",
     "Patient affiliation",
@@ -42,6 +43,7 @@ ETHNICITIES = {
     "": "Not Recorded In Database",
 }
 GROUND_GLASS = ((0.1, "0%"), (0.25, ">0 - 25%"), (0.5, "25 - 50%"), (0.75, "50 - 75%"))  # upper ends
+# Upper ends in per cent of the patients, drawn independently of the lesion.
 T_STAGES = ((30, "T1a"), (40, "T1b"), (60, "T2a"), (80, "T2b"), (101, "T3"))
 
 
@@ -61,6 +63,7 @@ def clinical_text(seed: int, patients: Iterable[Traits]) -> str:
 
 def _row(seed: int, traits: Traits) -> tuple[str, ...]:
     rng = rng_for(seed, traits.number, "clinical")
+    # Pounds, as in the published table.
     weight = f"{rng.normal(155 if traits.sex == 'female' else 185, 25):.0f}"
     no_weight, no_years = rng.random(2) < 0.15
     quit_year = str(int(rng.integers(1970, 2008)))

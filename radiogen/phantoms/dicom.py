@@ -1,4 +1,4 @@
-"""Write a phantom as the DICOM files of one patient, with what makes real ones hard to read."""
+"""Write a phantom as the DICOM files of one patient, with the irregularities of real ones."""
 
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
@@ -42,6 +42,7 @@ class PhantomStudy:
     @cached_property
     def _draws(self) -> tuple[int, int, int, int]:
         rng = rng_for(self.seed, self.traits.number, "dicom")
+        # The shifted dates of NSCLC-Radiogenomics at TCIA lie in these years.
         year, month, day = int(rng.integers(1990, 1996)), int(rng.integers(1, 13)), int(rng.integers(1, 29))
         return year, month, day, int(rng.integers(0, 3))
 
@@ -66,6 +67,7 @@ class PhantomStudy:
     @property
     def folder(self) -> str:
         year, month, day, _ = self._draws
+        # The folder names of the TCIA downloader.
         return f"{month:02d}-{day:02d}-{year}-NA-CT CHEST W. CONTRAST-{self.uid('study')[-5:]}"
 
     @property
@@ -78,7 +80,7 @@ class PhantomStudy:
 
 
 def new_object(study: PhantomStudy, sop_class: UID, name: str, modality: str, series: UID) -> Dataset:
-    """Return a data set with its file header and what it has to say about patient, study and series.
+    """Return a data set with its file header and its elements on patient, study and series.
 
     Args:
         study: Whose it is.
@@ -161,6 +163,7 @@ MISSING_SLICE = "missing slice"
 NO_OUTLINE = "no outline"
 DOUBLED_SLICE = "doubled slice"
 INTERCEPT_HU = -1024
+# What GE scanners store there; with the intercept it is -3024 HU, far below air.
 PADDING = -2000  # stored value outside the circle that a scanner reconstructs
 CIRCLE = 1.12  # diameter of that circle, of the width of the image
 
@@ -174,7 +177,7 @@ class PhantomFile:
 
 
 def write_patient(chest: Chest, traits: Traits, seed: int, root: Path, broken: str = "") -> Path:
-    """Write the CT series, its outline and what lies beside them.
+    """Write the CT series, its outline and the other files of the study.
 
     File names and slice numbers say nothing about the order. Even patients have an RTSTRUCT, odd ones a SEG.
     One patient in three has a localizer among the slices, another one a secondary capture. The same chest,
@@ -201,6 +204,7 @@ def write_patient(chest: Chest, traits: Traits, seed: int, root: Path, broken: s
         make = make_seg if traits.number % 2 else make_rtstruct
         files.append(PhantomFile(study.outline_folder, make(chest, study, slices)))
     folder = root / study.patient_folder
+    # Every fourth patient has files without an ending, as PACS exports often do.
     _save(files, folder / study.folder, ".dcm" if traits.number % 4 else "")
     return folder
 
@@ -315,5 +319,5 @@ def _save(files: Iterable[PhantomFile], folder: Path, ending: str) -> None:
 
 
 def _file_name(content: Dataset) -> str:
-    """Return a name that tells files apart and nothing else."""
+    """Return a name that distinguishes files and says nothing else."""
     return sha256(str(content.SOPInstanceUID).encode()).hexdigest()[:16].upper()

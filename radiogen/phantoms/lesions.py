@@ -12,13 +12,14 @@ from radiogen.phantoms.shapes import Shape, Space, capsule, occupancy, smooth_no
 from radiogen.phantoms.traits import Traits
 from radiogen.volume import FloatArray
 
+# Within T1 and T2 of lung tumours (up to 50 mm); drawn log-normal about 24 mm.
 DIAMETERS_MM = (12.0, 45.0)
 LEAST_RADIUS_VOXELS = 1.25  # of the longest edge: a lesion has about ten voxels on any grid
 
 
 @dataclass(frozen=True)
 class LesionPlan:
-    """Where a lesion lies and what it looks like, in true millimetres."""
+    """The position, form and attenuation of a lesion, in true millimetres."""
 
     center: tuple[float, float, float]
     radii: tuple[float, float, float]
@@ -38,7 +39,7 @@ def plan_lesions(
     Args:
         space: The voxels, in true millimetres.
         lungs: Distance to the lungs' surface, negative inside.
-        traits: What the patient is.
+        traits: Traits of the patient.
         rng: Random generator.
     """
     plans: list[LesionPlan] = []
@@ -47,6 +48,7 @@ def plan_lesions(
         touches = rng.random() < 0.35  # the wall: its centre lies less than a radius deep
         center = _place(space, lungs, radius * (0.55 if touches else 1.15), plans, radius, rng)
         stretch = rng.uniform(0.82, 1.22, 3)
+        # Divided by the geometric mean: stretching changes the shape, not the volume.
         x, y, z = (radius * stretch / np.cbrt(np.prod(stretch))).tolist()
         plans.append(
             LesionPlan(

@@ -1,4 +1,4 @@
-"""What lies between and below the lungs of a phantom: heart, great vessels, windpipe, diaphragm, belly."""
+"""Draw the organs between and below the lungs of a phantom: heart, vessels, windpipe, diaphragm, belly."""
 
 from dataclasses import dataclass
 
@@ -19,6 +19,7 @@ from radiogen.phantoms.shapes import (
 from radiogen.phantoms.thorax import FAT_HU, SPINE, spine_body
 from radiogen.volume import FloatArray
 
+# Millimetres of the reference chest: x to the left and y to the back of its middle, z from its lower end.
 CARINA_Z = 118.0
 AIRWAY_HU = -985.0
 RIGHT_HILUM, LEFT_HILUM = (-40.0, 12.0, 100.0), (44.0, 12.0, 104.0)
@@ -59,6 +60,7 @@ def heart(space: Space, blood_hu: float, rng: np.random.Generator) -> list[Organ
     """Return the heart in its fat, with four chambers; its tip points to the left and down."""
     size = float(rng.uniform(0.94, 1.06))
     turn, tilt = -0.62, -0.30  # radians
+    # Heart muscle takes up about a third of the contrast that blood does.
     muscle_hu = 45 + 0.35 * max(0.0, blood_hu - 45)
 
     def part(center: tuple[float, float, float], radii: tuple[float, float, float], hu: float) -> Organ:
@@ -147,6 +149,7 @@ def draw_windpipe(hu: FloatArray, space: Space) -> None:
         (fork, (22.0, 15.0, 108.0), 6.2),
         ((22.0, 15.0, 108.0), (46.0, 19.0, 100.0), 4.2),
     ]
+    # Walls of all tubes before the air of any, so that no wall closes a fork.
     for wall, value in ((1.8, 30.0), (0.0, AIRWAY_HU)):
         for start, end, radius in tubes:
             paint(hu, capsule(space, start, end, radius + wall), value, space.edge_mm)

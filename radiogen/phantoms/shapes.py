@@ -98,6 +98,7 @@ def capsule(space: Space, start: npt.ArrayLike, end: npt.ArrayLike, radius: floa
 
 def occupancy(distance: Distance, edge_mm: float) -> FloatArray:
     """Return the share of each voxel that lies inside a surface, 0 to 1."""
+    # A plane through a voxel's centre leaves half of it inside; the share falls linearly over one voxel.
     share: FloatArray = np.clip(0.5 - distance / np.float32(edge_mm), 0, 1)
     return share
 
@@ -134,6 +135,7 @@ def smooth_noise(space: Space, blob_mm: float, rng: np.random.Generator) -> Floa
         fit = [-1 if a == axis else 1 for a in range(3)]
         low, high = np.take(field, left, axis), np.take(field, left + 1, axis)
         field = low + (high - low) * share.reshape(fit)
+    # Interpolating averages neighbours: 1.75 brings the standard deviation back to about 1.
     return np.asarray(field * np.float32(1.75), dtype=np.float32)
 
 

@@ -26,7 +26,7 @@ RIB_PITCH_MM = 31.0
 
 @dataclass(frozen=True)
 class BodyBuild:
-    """How a synthetic patient is built, in millimetres of the reference chest (336 x 288 x 200)."""
+    """The build of a synthetic patient, in millimetres of the reference chest (336 x 288 x 200)."""
 
     cage: tuple[float, float]  # half width and half depth inside the ribs
     fat_mm: float
@@ -114,6 +114,7 @@ def draw_table(hu: FloatArray, space: Space, build: BodyBuild) -> None:
 def draw_ribs(hu: FloatArray, space: Space, build: BodyBuild, cage: FloatArray) -> None:
     """Draw ribs round the cage, falling from the spine to the front, and the sternum with its cartilage."""
     front = np.clip((80 - space.y) / 170, 0, 1.1)
+    # Ribs fall by about 96 mm from the spine to the front.
     height = space.z + 96 * front + build.rib_shift_mm
     beside = (height + RIB_PITCH_MM / 2) % RIB_PITCH_MM - RIB_PITCH_MM / 2
     tube = np.sqrt((cage - 7.5) ** 2 + (beside * 0.72) ** 2)

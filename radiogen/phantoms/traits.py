@@ -1,9 +1,10 @@
-"""Draw what a synthetic patient is: EGFR status, and sex, smoking and lesion traits that go with it."""
+"""Draw the traits of a synthetic patient: EGFR status, and the sex, smoking and lesion that go with it."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
+# Blocks spread mutants and untested patients evenly, so that a small cohort holds both classes too.
 EGFR_BLOCK = 5
 UNKNOWN_BLOCK = 12
 
@@ -49,7 +50,7 @@ def is_mutant(seed: int, number: int) -> bool:
 
 
 def is_tested(seed: int, number: int) -> bool:
-    """Return one of twelve patients in a row, never among the first six, has no EGFR result."""
+    """Return whether a patient has an EGFR result: one of twelve, never of the first six, has none."""
     block, place = divmod(number - 1, UNKNOWN_BLOCK)
     half = UNKNOWN_BLOCK // 2
     return bool(place != rng_for(seed, block, "untested block").integers(half, UNKNOWN_BLOCK))
@@ -61,11 +62,12 @@ def draw_traits(seed: int, number: int, egfr: str | None = None) -> Traits:
     Args:
         seed: Seed of the cohort.
         number: Number of the patient.
-        egfr: mutant or wildtype, instead of what the number would give.
+        egfr: mutant or wildtype, instead of the status that the number gives.
     """
     egfr = egfr or ("mutant" if is_mutant(seed, number) else "wildtype")
     mutant = egfr == "mutant"
     rng = rng_for(seed, number, "traits")
+    # Mutants are more often women, never-smokers, Asian, with more ground glass, as in published cohorts.
     female = rng.random() < (0.55 if mutant else 0.32)
     smoking = str(
         rng.choice(("never", "former", "current"), p=(0.40, 0.48, 0.12) if mutant else (0.15, 0.60, 0.25))

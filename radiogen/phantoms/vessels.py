@@ -42,6 +42,7 @@ def grow_tree(root: Point, targets: Floats, tip_mm: float) -> VesselTree:
     count = 1
     for target in targets[order]:
         gap = np.linalg.norm(nodes[:count] - target, axis=1)
+        # 0 would give the shortest tree with long detours, 1 a straight vessel to every target.
         leave = int(np.argmin(gap + DETOUR * length[:count]))
         steps = int(np.clip(np.ceil(gap[leave] / STEP_MM), 1, 40))
         start, parent = nodes[leave].copy(), leave
@@ -111,6 +112,7 @@ def draw_bronchi(hu: FloatArray, space: Space, tree: VesselTree) -> None:
             if radius < 0.25 * space.edge_mm:
                 continue
             tube = capsule(space, start, end, radius + 0.25 * radius + 0.4 if is_wall else radius)
+            # A tube thinner than a voxel fills the square of its share of the cross section.
             faint = min(1.0, (2 * radius / space.edge_mm) ** 2)
             _blend(hu, tube, -80.0 if is_wall else -980.0, space.edge_mm, faint)
 

@@ -14,8 +14,10 @@ class Segment:
     label: str
 
 
-def choose(names, asked=None, rule=None, by_looks=True):
-    return [names[i] for i in choose_named(names, asked, rule, "plan.dcm: ROI", "--roi PATTERN", by_looks)[0]]
+def choose(names, asked=None, rule=None, by_keywords=True):
+    return [
+        names[i] for i in choose_named(names, asked, rule, "plan.dcm: ROI", "--roi PATTERN", by_keywords)[0]
+    ]
 
 
 def choose_segment(labels, asked=None, rule=None):
