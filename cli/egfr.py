@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from .console import print_message, progress_bar
-from .options import Box, BoxFrom, ClinicalMapping, Device, Prior, Quiet, Seed, advanced
+from .options import Box, BoxFrom, ClinicalMapping, Device, Prior, Quiet, Roi, Seed, advanced
 
 if TYPE_CHECKING:
     from radiogen.egfr.settings import EgfrSettings
@@ -151,9 +151,7 @@ def classify_egfr(
     prior: Prior = None,
     box: Box = None,
     box_from: BoxFrom = None,
-    roi: Annotated[
-        str | None, advanced(help="Name or pattern of the ROI in the outline of --box-from")
-    ] = None,
+    roi: Roi = None,
     clinical: Clinical = None,
     clinical_mapping: ClinicalMapping = None,
     abstain: Annotated[float, typer.Option(help="Call no class within this distance of the threshold")] = 0.0,

@@ -47,5 +47,6 @@ Prior = Annotated[
     ),
 ]
 Quiet = Annotated[bool, advanced("--quiet", "-q", help="Print errors and results only")]
+Roi = Annotated[str | None, advanced(help="Name or pattern of the ROI in the outline of --box-from")]
 Seed = Annotated[int, typer.Option(help="Seed of all random draws", min=0)]
 Split = Annotated[str | None, typer.Option(help="Only the cases of this split")]

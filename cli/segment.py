@@ -16,6 +16,7 @@ from .options import (
     Overrides,
     Prior,
     Quiet,
+    Roi,
     Split,
     advanced,
 )
@@ -33,9 +34,7 @@ def segment(
     prior: Prior = None,
     box: Box = None,
     box_from: BoxFrom = None,
-    roi: Annotated[
-        str | None, advanced(help="Name or pattern of the ROI in the outline of --box-from")
-    ] = None,
+    roi: Roi = None,
     split: Split = None,
     smallest_ml: Annotated[float, advanced(help="Smallest lesion that is kept, in ml", min=0)] = 0.03,
     tta: Annotated[
