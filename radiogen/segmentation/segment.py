@@ -114,7 +114,7 @@ def segment(
     with remove_if_refused(out / CASES):
         cases = _cases_of(source, out, options, report, progress)
         if options.box and len(cases) > 1:
-            wrong = f"works for one case only, and there are {len(cases)}"
+            wrong = f"works for one case only, not for {len(cases)} cases"
             raise ConfigError("--box", wrong, "segment one case at a time, or take --box-from")
         dicom = options.dicom or (None if is_case_source(source) else source)
         formats = FormatWriter(options.formats, dicom, options.keep_patient, model.hash, out)
