@@ -57,7 +57,6 @@ SKLEARN_TYPES = (
     Pipeline,
     QuadraticDiscriminantAnalysis,
     RandomForestClassifier,
-    RandomForestClassifier,
     SimpleImputer,
     StandardScaler,
     SVC,
