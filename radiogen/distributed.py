@@ -125,23 +125,29 @@ def share_of_rank(batches: Iterable[T]) -> Iterable[T]:
     Raises:
         PruningError: While they are read, if none is left for this rank.
     """
-    return batches if world_size() == 1 or isinstance(batches, Iterator) else _own(batches)
+    return batches if world_size() == 1 or isinstance(batches, Iterator) else _ShareOfRank(batches)
 
 
-def _own(batches: Iterable[T]) -> Iterator[T]:
-    own: Iterable[T]
-    if isinstance(batches, Sized) and hasattr(batches, "__getitem__"):
-        indexed = cast(Any, batches)
-        own = (indexed[number] for number in range(rank(), len(batches), world_size()))
-    else:
-        own = itertools.islice(batches, rank(), None, world_size())
-    is_empty = True
-    for batch in own:
-        is_empty = False
-        yield batch
-    if is_empty:
-        wrong = f"has fewer mini-batches than the {world_size()} processes"
-        raise PruningError("scoring set", wrong, "give more samples")
+class _ShareOfRank(Iterable[T]):
+    """The mini-batches of this rank, in as many passes as wanted."""
+
+    def __init__(self, batches: Iterable[T]) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[T]:
+        own: Iterable[T]
+        if isinstance(self._batches, Sized) and hasattr(self._batches, "__getitem__"):
+            indexed = cast(Any, self._batches)
+            own = (indexed[number] for number in range(rank(), len(indexed), world_size()))
+        else:
+            own = itertools.islice(self._batches, rank(), None, world_size())
+        is_empty = True
+        for batch in own:
+            is_empty = False
+            yield batch
+        if is_empty:
+            wrong = f"has fewer mini-batches than the {world_size()} processes"
+            raise PruningError("scoring set", wrong, "give more samples")
 
 
 def _group() -> Any:

@@ -78,7 +78,7 @@ def test_an_engine_that_cannot_be_made_is_one_line_with_the_way_out(monkeypatch)
     monkeypatch.setitem(backends.ENGINES, "compile", fail)
     call = network_call(build_raseg(PAPER, 0).eval(), CPU, "compile")
     with pytest.raises(
-        DeviceError, match=r"cannot be made here: no C\+\+ compiler found \(take --engine torch\)"
+        DeviceError, match=r"cannot be prepared here: no C\+\+ compiler found \(take --engine torch\)"
     ):
         call(*windows(PAPER))
 
