@@ -80,7 +80,7 @@ def test_filling_its_loosened_box_gives_what_others_measured(case):
     found = measure_floors(
         lesions, [loosen_box(faces, 0.1) for faces in exact_boxes(lesions)], array_of(case.ct())
     )
-    assert list(found.values()) == pytest.approx([0.23, 0.38, 0.35, 0.58], abs=0.01)
+    assert list(found.values()) == pytest.approx([0.23, 0.38, 0.35, 0.58, 0.57], abs=0.01)
 
 
 def test_segment_lays_the_lesion_into_the_box_on_the_scanners_grid(case, eager_model, rtstruct, tmp_path):

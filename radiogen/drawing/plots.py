@@ -17,14 +17,16 @@ from radiogen.provenance import whole_file
 
 WIDTH_INCHES, HEIGHT_INCHES, DPI = 5.2, 4.2, 120
 # Okabe and Ito's colours, which the colour-blind can tell apart; each with a mark or line of its own.
-BLUE, VERMILION, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#777777"
+BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+GREY, BLACK = "#777777", "#000000"
 FLOOR_STYLES = {
     "floor_box": (GREY, ":"),
     "floor_ellipsoid": (PURPLE, "-."),
     "floor_threshold": (GREEN, "--"),
     "floor_threshold_ellipsoid": (VERMILION, "--"),
+    "floor_mid_threshold_ellipsoid": (BLACK, "-."),
 }
-CRITERION_COLORS = (BLUE, VERMILION, GREEN, PURPLE, "#E69F00", "#56B4E9", "#000000")
+CRITERION_COLORS = (BLUE, VERMILION, GREEN, PURPLE, "#E69F00", "#56B4E9", BLACK)
 MARKERS, LINES = "osD^vPX*<>hd8", ("-", "--", ":", "-.")
 APART = 0.03  # of the distance between two sparsities, so that error bars do not hide each other
 LIMITS_OF_AGREEMENT = 1.96  # standard deviations, 95 % of a normal distribution
@@ -121,7 +123,7 @@ def _draw_panels(
 
 
 def draw_jitter(levels: Sequence[Row], target: Path) -> Path:
-    """Draw the mean Dice against the jitter of the box: the model with its interval, and the four floors."""
+    """Draw the mean Dice against the jitter of the box: the model with its interval, and the floors."""
     figure = _figure(1)
     axes = figure.add_subplot()
     shares = [100 * row["jitter"] for row in levels]

@@ -261,7 +261,7 @@ def _resume_or_run(case: Case, inference: Inference, options: JitterOptions, out
     files = [each for each in (case.ct_path, case.lesion_path, case.lungs_path) if each.is_file()]
     # Split and bootstrap do not change a row: with another of them the finished cases still count.
     rules = options.model_dump(mode="json", exclude={"split", "bootstrap"})
-    key = key_of(inference.model.hash, *files, rules)
+    key = key_of(inference.model.hash, *files, rules, COLUMNS)
     rows: list[Row] | None = read_cached(path, key)
     if rows is None:
         rows = _run_case(case, inference, options)

@@ -118,8 +118,9 @@ def _rules(options: EvaluateOptions) -> str:
             f"- Surface Dice: tolerance {options.tolerance_mm:g} mm.",
             f"- A lesion is found where it has a partner of its own with IoU {options.least_iou:g} or more; "
             "one that was not found counts with Dice 0 and an infinite distance.",
-            f"- The floors know {boxes} and no more: filled, the ellipsoid inside, and of both the voxels "
-            "from -300 to 250 HU.",
+            f"- The floors know {boxes} and no more: filled, the ellipsoid inside, of both the voxels from "
+            "-300 to 250 HU, and of the ellipsoid those above the mid-threshold, the mean of the 10th and "
+            "the 90th percentile of the HU in the box.",
             f"- Intervals: 95 %, {options.bootstrap} draws of patients (seed {options.seed}); difference to "
             "the floor: Student's t over patients. The best floor has the highest mean on these scans.",
         ]

@@ -51,22 +51,30 @@ def _describe_dice(row: Mapping[str, Any]) -> str:
 
 
 def describe_floor(row: Mapping[str, Any], things: str = "cases") -> str:
-    """Describe how Dice compares with the best floor."""
+    """Describe how Dice compares with the best floor, and which floors could not be compared."""
     if row["best_floor"] is None:
         return "No floor is known of these cases."
     floor = f"{FLOOR_WORDS[row['best_floor']]}, {row['best_floor_mean']:.3f}"
     sentence = f"Above the floor ({floor}) in {row['above_floor']} of {row['above_floor_of']} {things}"
+    sentence += f"; the mean difference is {row['over_floor_mean']:+.3f}{_verdict(row)}."
+    if row["floors_unknown"]:
+        unknown = ", ".join(FLOOR_WORDS[name] for name in row["floors_unknown"])
+        sentence += f" Not compared, as unknown in some {things} (no CT, or an older table): {unknown}."
+    return sentence
+
+
+def _verdict(row: Mapping[str, Any]) -> str:
+    """Describe whether a difference to the floor is a gain; the interval decides, not the mean."""
     low, high = row["over_floor_low"], row["over_floor_high"]
-    gap = f"{row['over_floor_mean']:+.3f}"
     if low is None:
-        return f"{sentence}; the mean difference is {gap}, and one patient has no interval."
+        below = "" if row["over_floor_mean"] > 0 else ": the model is not above the floor"
+        return f", and one patient has no interval{below}"
     verdict = "the interval holds zero: no gain over the floor is shown"
-    # The interval decides, not the mean: a gain is claimed only where zero lies outside.
     if low > 0:
         verdict = "the interval excludes zero"
     elif high < 0:
-        verdict = "the floor is better"
-    return f"{sentence}; the mean difference is {gap} ({low:+.3f} to {high:+.3f}): {verdict}."
+        verdict = "the model is worse than the floor, which needs no network"
+    return f" ({low:+.3f} to {high:+.3f}): {verdict}"
 
 
 def _describe_lesions(row: Mapping[str, Any]) -> str:

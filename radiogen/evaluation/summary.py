@@ -14,7 +14,7 @@ import numpy as np
 from radiogen.evaluation.case import COUNT_COLUMNS, EvaluateOptions, MeasuredScan, Row
 from radiogen.evaluation.sentences import PROMPTS_WITH_PLACE
 from radiogen.measures.detection import Detection, Froc, froc
-from radiogen.measures.floors import FLOORS, best_floor
+from radiogen.measures.floors import FLOORS, best_floor, unknown_floors
 from radiogen.measures.intervals import Interval, bootstrap_by_patient, paired_difference, sample_deviation
 
 
@@ -54,6 +54,7 @@ def compare_with_best_floor(rows: Sequence[Row]) -> Row:
         return {
             "best_floor": None,
             "best_floor_mean": None,
+            "floors_unknown": [],
             "above_floor": None,
             "above_floor_of": len(rows),
             "over_floor_mean": None,
@@ -71,6 +72,7 @@ def compare_with_best_floor(rows: Sequence[Row]) -> Row:
     return {
         "best_floor": best,
         "best_floor_mean": mean(row[best] for row in rows),
+        "floors_unknown": unknown_floors(rows),  # the best floor may be one of these
         "above_floor": sum(row["dice"] > row[best] for row in rows),
         "above_floor_of": len(rows),
         "over_floor_mean": gap.mean,

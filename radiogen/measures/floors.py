@@ -17,12 +17,21 @@ from radiogen.measures.detection import NumberedLesions
 
 # Denser than aerated lung and looser than bone: what a solid or part-solid nodule is made of.
 TISSUE_HU = (-300.0, 250.0)
-FLOORS = ("floor_box", "floor_ellipsoid", "floor_threshold", "floor_threshold_ellipsoid")
+# Fat and air lie below the first of these HU of a box round a nodule, the nodule's core above the second.
+MID_PERCENTILES = (10, 90)
+FLOORS = (
+    "floor_box",
+    "floor_ellipsoid",
+    "floor_threshold",
+    "floor_threshold_ellipsoid",
+    "floor_mid_threshold_ellipsoid",
+)
 FLOOR_WORDS = {
     "floor_box": "the box filled",
     "floor_ellipsoid": "the ellipsoid in the box",
     "floor_threshold": "a threshold in the box",
     "floor_threshold_ellipsoid": "a threshold within the ellipsoid",
+    "floor_mid_threshold_ellipsoid": "a mid-threshold within the ellipsoid",
 }
 
 Voxels = npt.NDArray[np.bool_]
@@ -84,9 +93,11 @@ def jitter_box(faces: BoxFaces, draw: Floats, share: float) -> BoxFaces:
 def measure_floors(
     lesions: NumberedLesions, boxes: Sequence[BoxFaces], hu: npt.NDArray[np.number] | None
 ) -> dict[str, float]:
-    """Measure the Dice of four guesses that know a box for every lesion of a scan and nothing else.
+    """Measure the Dice of five guesses that know a box for every lesion of a scan and nothing else.
 
-    The box filled; the ellipsoid that touches its six faces; of either the voxels from -300 to 250 HU.
+    The box filled; the ellipsoid that touches its six faces; of either the voxels from -300 to 250 HU; of
+    the ellipsoid those above the mid-threshold, the mean of the 10th and the 90th percentile of the HU in the
+    box.
 
     Args:
         lesions: Lesions of the reference.
@@ -126,6 +137,15 @@ def measure_lesion_floors(
     return listed
 
 
+def unknown_floors(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the floors that are not known in every row, and so are compared with nothing.
+
+    Those by threshold need a CT, and a table of an older version lacks the mid-threshold: a mean over the
+    rows that have one would be of other scans.
+    """
+    return [name for name in FLOORS if any(row[name] is None for row in rows)]
+
+
 def best_floor(rows: Sequence[Mapping[str, Any]]) -> str | None:
     """Return the floor with the highest mean over rows; None where no floor is known in every row.
 
@@ -134,15 +154,14 @@ def best_floor(rows: Sequence[Mapping[str, Any]]) -> str | None:
     Args:
         rows: Of a table of an evaluation, with the columns `FLOORS`.
     """
-    # The threshold floors need a CT: a mean over the scans that have one would be of other scans.
-    known = [name for name in FLOORS if rows and all(row[name] is not None for row in rows)]
+    known = [name for name in FLOORS if name not in unknown_floors(rows)] if rows else []
     return max(known, key=lambda name: mean(row[name] for row in rows)) if known else None
 
 
 def _guesses(
     box: BoxFaces, shape: tuple[int, ...], hu: npt.NDArray[np.number] | None
 ) -> tuple[Slices, dict[str, Voxels]]:
-    """Return where a box lies on the voxels, and the four guesses there: voxels whose centre is inside."""
+    """Return where a box lies on the voxels, and the five guesses there: voxels whose centre is inside."""
     # A voxel counts where its centre lies inside; parts of the box beyond the volume are left out.
     starts = [max(0, int(np.ceil(low))) for low in box.low]
     stops = [min(n, int(np.floor(high)) + 1) for high, n in zip(box.high, shape, strict=True)]
@@ -158,7 +177,13 @@ def _guesses(
     if hu is not None:
         near = hu[z, y, x]
         tissue = (near >= TISSUE_HU[0]) & (near <= TISSUE_HU[1])
-        guesses |= {"floor_threshold": tissue, "floor_threshold_ellipsoid": tissue & ellipsoid}
+        # Follows the lesion where a fixed threshold fails: ground glass, partial volume, a dense background.
+        middle_hu = np.percentile(near, MID_PERCENTILES).mean() if near.size else nan
+        guesses |= {
+            "floor_threshold": tissue,
+            "floor_threshold_ellipsoid": tissue & ellipsoid,
+            "floor_mid_threshold_ellipsoid": (near >= middle_hu) & ellipsoid,
+        }
     return (z, y, x), guesses
 
 
