@@ -39,7 +39,7 @@ def make(case: Case, copy: int, out: Path, options: argparse.Namespace) -> dict[
         return None
     name = f"{case.case_id}-made{copy}"
     scan = volume_like(np.rint(hu).astype(np.int16), ct)
-    found, _ = find_lungs(scan)
+    found = find_lungs(scan).mask
     for volume, file in (
         (scan, "ct"),
         (volume_like(lesion, ct), "lesion"),

@@ -44,6 +44,10 @@ def ingest(
     id_from: Annotated[
         Literal["hash", "patient-id"], typer.Option(help="Case ids: hashes, or the PatientID as it is")
     ] = "hash",
+    patient_pattern: Annotated[
+        str | None,
+        advanced(help="Pattern of the names of volume files whose first group is the patient: '(.+)_R_\\d+'"),
+    ] = None,
     roi: Annotated[
         str | None, typer.Option(help="Name or pattern of the tumour's ROI in an RTSTRUCT")
     ] = None,
@@ -72,7 +76,8 @@ def ingest(
         bool, advanced("--keep-dates", help="Keep the date of the scan; default: its year only")
     ] = False,
     lungs: Annotated[
-        Literal["threshold", "lungmask"], typer.Option(help="Lung segmentation: threshold or lungmask")
+        Literal["threshold", "lungmask", "whole"],
+        typer.Option(help="Lung segmentation: threshold, lungmask, or whole for a crop round a lesion"),
     ] = "threshold",
     existing: Existing = "skip",
     jobs: Annotated[int, typer.Option(help="Number of cases prepared in parallel", min=1)] = 1,
@@ -84,8 +89,8 @@ def ingest(
 
     values = dict(
         outline=outline, clinical=clinical, clinical_mapping=clinical_mapping, cohort=cohort,
-        id_from=id_from, roi=roi, segment=segment, agreement=agreement, series=series,
-        series_rule=series_rule, kernel=kernel, contrast=contrast, gaps=gaps, tilt=tilt,
+        id_from=id_from, patient_pattern=patient_pattern, roi=roi, segment=segment, agreement=agreement,
+        series=series, series_rule=series_rule, kernel=kernel, contrast=contrast, gaps=gaps, tilt=tilt,
         keep_dates=keep_dates, lungs=lungs, existing=existing, jobs=jobs,
     )  # fmt: skip
     options = check_settings(IngestOptions, values, source="ingest")

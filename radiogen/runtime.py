@@ -7,6 +7,7 @@ import resource
 import shutil
 import sys
 from collections.abc import Callable
+from functools import cache
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -179,13 +180,15 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def package_versions() -> dict[str, str]:
     """Return the versions of the packages that decide a result."""
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "absent"
-    return versions
+    return {name: _version(name) for name in PACKAGES}
+
+
+@cache  # 30 ms for all, in the record of each of a thousand small results
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "absent"
 
 
 def examine_machine() -> dict[str, Any]:

@@ -78,12 +78,14 @@ def measure_case(
     """
     lesion = _read_lesions(case, path)
     ct, lungs = case.ct(), case.lungs()
+    # The lung mask of a crop is no lung: it tells neither a distance to the pleura nor emphysema.
+    lungs_of_signs = None if case.is_crop else lungs
     regions = _find_regions(to_network_grid(ct, lungs, lesion, model.config.preprocessing), lesion)
     case_rows = CaseRows()
     windows = _windows_without_lesion(regions, model, options)
     measured: dict[str, Row] = {}
     for key, mask in _masks(case, lesion, options):
-        row: Row = dict(signs(ct, mask, lungs))
+        row: Row = dict(signs(ct, mask, lungs_of_signs))
         if options.ring_mm:
             row |= ring_density(ct, mask, lesion, lungs, options.ring_mm)
         if radiomics:

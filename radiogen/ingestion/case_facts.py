@@ -63,6 +63,7 @@ class CaseFacts:
     histogram: tuple[int, ...]  # voxels in each of BINS
     lungs: LungFacts | None = None  # None without a lung mask
     lesions: tuple[LesionFacts, ...] = ()  # empty where no outline is known
+    is_crop: bool = False  # a crop round a lesion, whose lungs are not known
 
 
 def read_masks(case: Case) -> dict[str, sitk.Image]:
@@ -79,12 +80,15 @@ def read_masks(case: Case) -> dict[str, sitk.Image]:
     return masks
 
 
-def measure_case(ct: sitk.Image, masks: Mapping[str, sitk.Image]) -> CaseFacts:
-    """Measure a CT (int16 HU) and the masks on its grid that `read_masks` found."""
+def measure_case(ct: sitk.Image, masks: Mapping[str, sitk.Image], is_crop: bool = False) -> CaseFacts:
+    """Measure a CT (int16 HU) and the masks on its grid that `read_masks` found.
+
+    The lung mask of a crop is not measured: it holds all voxels and says nothing of lungs.
+    """
     axes = patient_axes(ct)
     hu = axes.oriented(ct)
     lungs = axes.oriented(masks["lungs"]) if "lungs" in masks else None
-    if lungs is not None and not lungs.any():  # an empty mask is no lungs
+    if lungs is not None and (is_crop or not lungs.any()):  # an empty mask is no lungs
         lungs = None
     x_mm, y_mm, z_mm = axes.spacing_mm
     return CaseFacts(
@@ -95,6 +99,7 @@ def measure_case(ct: sitk.Image, masks: Mapping[str, sitk.Image]) -> CaseFacts:
         **_measure_values(hu),
         lungs=_measure_lungs(hu, lungs, voxel_ml(ct)) if lungs is not None else None,
         lesions=_measure_lesions(hu, masks["lesion"], lungs, axes) if "lesion" in masks else (),
+        is_crop=is_crop,
     )
 
 

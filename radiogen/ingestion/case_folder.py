@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from radiogen.errors import CaseError, OutputError
+from radiogen.errors import CaseError, OutlineError, OutputError
 from radiogen.ingestion.certificate import certify
 from radiogen.ingestion.ct import CtScan, read_ct
 from radiogen.ingestion.lungs import find_lungs
@@ -40,6 +40,7 @@ class CasePlan:
     source: CaseSource
     choice: OutlineChoice
     lungs: str
+    needs_outline: bool  # outlines were given, and a crop without one is refused
     rules: SeriesRules
     keep_dates: bool
     options: Mapping[str, Any]  # for the run record
@@ -89,17 +90,22 @@ def write_case(plan: CasePlan, cases: Path) -> tuple[str, ...]:
         frame_uids = source.ct.frame_of_reference_uids if isinstance(source.ct, Series) else frozenset()
         reference = CtReference(frame_uids, ct.slice_positions)
         lesions = read_lesions(outline.path, outline.kind, ct.volume, plan.choice, reference)
-    lung_mask, lung_decisions = find_lungs(ct.volume, plan.lungs)
-    decisions = [*ct.decisions, *source.decisions, *(lesions.decisions if lesions else ()), *lung_decisions]
+    lungs = find_lungs(ct.volume, plan.lungs)
+    if lungs.is_crop and lesions is None and plan.needs_outline:
+        hint = "add its mask to those of --outline, or leave the crop out"
+        raise OutlineError(source.where, "is a crop without a mask", hint)
+    decisions = [*ct.decisions, *source.decisions, *(lesions.decisions if lesions else ()), *lungs.decisions]
     volumes = {"ct.nii.gz": ct.volume}
-    if array_of(lung_mask).any():
-        volumes["lungs.nii.gz"] = lung_mask
+    if array_of(lungs.mask).any():
+        volumes["lungs.nii.gz"] = lungs.mask
     if lesions is not None:
-        decisions += _lesions_beside(lesions.labels, lung_mask)
+        decisions += _lesions_beside(lesions.labels, lungs.mask)
         if array_of(lesions.labels).any():
             volumes["lesion.nii.gz"] = lesions.labels
     record.decisions = decisions
     about = _about(plan, ct, lesions, decisions)
+    if lungs.is_crop:
+        about["crop"] = True
     _write(plan, cases, volumes, about, record, ct.slice_positions.values())
     return tuple(decisions)
 

@@ -12,6 +12,7 @@ import SimpleITK as sitk
 from pydicom import dcmread
 
 from radiogen.errors import VolumeError
+from radiogen.ingestion.lungs import is_crop
 from radiogen.io.dicom.acquisition import ACQUISITION_KEYS, describe_acquisition
 from radiogen.io.dicom.pixels import HIGHEST_HU, LOWEST_HU
 from radiogen.io.dicom.series import Series, SeriesRules, read_series
@@ -56,21 +57,28 @@ def read_ct(source: Series | Path, rules: SeriesRules | None = None, keep_dates:
     spacing = ct.volume.GetSpacing()
     if not SPACING_MM[0] <= min(spacing) <= max(spacing) <= SPACING_MM[1]:
         raise VolumeError(where, f"a spacing of {spacing} is not in millimetres", "correct its header")
-    _check_hu(where, sitk.GetArrayViewFromImage(ct.volume))
+    _check_hu(where, sitk.GetArrayViewFromImage(ct.volume), is_crop(ct.volume))
     return ct
 
 
-def _check_hu(where: Path, values: npt.NDArray[np.int16]) -> None:
-    """Refuse values that are plainly no HU: a chest has air and soft tissue, whatever else."""
+def _check_hu(where: Path, values: npt.NDArray[np.int16], of_crop: bool) -> None:
+    """Refuse values that are plainly no HU: a chest has air and soft tissue, whatever else.
+
+    A crop round ground glass may show no soft tissue, but always some lung.
+    """
     values = values[:: max(1, len(values) // CHECKED_SLICES)]
     low, high = int(values.min()), int(values.max())
     air, tissue = (float(np.mean((values > a) & (values < b))) for a, b in (AIR_HU, TISSUE_HU))
-    if min(air, tissue) < LEAST_SHARE:
+    is_ground_glass = of_crop and low < high
+    if air < LEAST_SHARE or (tissue < LEAST_SHARE and not is_ground_glass):
         wrong = (
             f"values from {low} to {high} are no HU of a chest ({100 * air:.1f} % are air, "
             f"{100 * tissue:.1f} % soft tissue)"
         )
-        raise VolumeError(where, wrong, "export it as HU (air is -1000)")
+        hint = "export it as HU (air is -1000)"
+        if of_crop:
+            hint += ", or cut it wide enough to show some lung"
+        raise VolumeError(where, wrong, hint)
 
 
 def _read_series(series: Series, rules: SeriesRules | None, keep_dates: bool) -> CtScan:

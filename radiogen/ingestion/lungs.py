@@ -1,12 +1,14 @@
 """Find the lungs of a CT by thresholds and morphology, or with the network of lungmask."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 from scipy import ndimage
 
+from radiogen.drawing.planes import patient_axes
 from radiogen.errors import ConfigError
 from radiogen.optional import require
 from radiogen.volume import array_of, volume_like, voxel_ml
@@ -14,6 +16,9 @@ from radiogen.volume import array_of, volume_like, voxel_ml
 BoolArray = npt.NDArray[np.bool_]
 
 RIGHT, LEFT = 1, 2
+WHOLE = "whole"
+# A chest is wider than this from side to side and from front to back, as is the field of view of one lung.
+CROP_MM = 120.0
 # A CT of 0.7 x 0.7 x 1 mm has 18 times as many voxels as its copy of about 2 mm.
 WORK_SPACING_MM = 2.0
 LUNG_BELOW_HU = -400.0  # half way between lung (about -850) and soft tissue (about 40)
@@ -36,34 +41,69 @@ WINDPIPE_OFF_MIDLINE_MM = 35.0
 WALL_MM = 3.0
 
 
-def find_lungs(volume: sitk.Image, method: str = "threshold") -> tuple[sitk.Image, list[str]]:
-    """Return the lung mask of a CT, and the decisions about it.
+@dataclass(frozen=True)
+class FoundLungs:
+    """The lungs of a CT.
+
+    Attributes:
+        mask: uint8, 0 / 1 right / 2 left, on the grid of the CT; empty if there is no lung, 1 everywhere in a
+            crop.
+        decisions: Sentences on volumes and what looks odd.
+        is_crop: Whether the CT is a crop round a lesion and no lung was looked for.
+    """
+
+    mask: sitk.Image
+    decisions: tuple[str, ...]
+    is_crop: bool = False
+
+
+def find_lungs(volume: sitk.Image, method: str = "threshold") -> FoundLungs:
+    """Find the lungs of a CT; of a crop round a lesion, which shows none as a whole, all voxels count.
 
     Args:
-        volume: CT in HU, whole or a part of the chest.
-        method: `threshold`, or `lungmask` (U-Net R231, an extra).
-
-    Returns:
-        uint8, 0 / 1 right / 2 left, on the grid of `volume`, empty if there is no lung; sentences on volumes
-        and what looks odd.
+        volume: CT in HU, whole, a part of the chest, or a crop: less than `CROP_MM` from side to side and
+            from front to back.
+        method: `threshold`, `lungmask` (U-Net R231, an extra), or `whole`: a crop, whatever its size.
 
     Raises:
         ConfigError: There is no such method.
     """
     if method not in METHODS:
         raise ConfigError(f"lungs {method!r}", "is not known", f"take one of {', '.join(METHODS)}")
+    if method == WHOLE or is_crop(volume):
+        size = " x ".join(f"{mm:.0f}" for mm in _extent_mm(volume)) + " mm"
+        decision = f"{size}: a crop round a lesion, all of it counts as lung"
+        return FoundLungs(whole_volume(volume), (decision,), is_crop=True)
     mask = METHODS[method](volume)
     labels = array_of(mask)
     right, left = (float((labels == side).sum()) * voxel_ml(mask) for side in (RIGHT, LEFT))
     if right + left == 0:
-        return mask, [f"lungs by {method}: none were found"]
+        return FoundLungs(mask, (f"lungs by {method}: none were found",))
     decisions = [f"lungs by {method}: right {right:.0f} ml, left {left:.0f} ml"]
     if min(right, left) < 0.1 * max(right, left):
         decisions.append(f"lungs: only the {'right' if right > left else 'left'} one was found")
     ends = [name for name, k in (("bottom", 0), ("top", -1)) if labels[k].any()]
     if ends:
         decisions.append(f"lungs: cut off at the {' and the '.join(ends)} of the scan")
-    return mask, decisions
+    return FoundLungs(mask, tuple(decisions))
+
+
+def is_crop(volume: sitk.Image) -> bool:
+    """Return whether a CT is too small for a chest, a crop round a lesion."""
+    x_mm, y_mm, _ = _extent_mm(volume)
+    return max(x_mm, y_mm) < CROP_MM
+
+
+def _extent_mm(volume: sitk.Image) -> tuple[float, float, float]:
+    """Return how far a volume reaches along x, y and z of the patient, whichever way it is stored."""
+    axes = patient_axes(volume).axes
+    x, y, z = (volume.GetSize()[axis] * volume.GetSpacing()[axis] for axis in axes)
+    return x, y, z
+
+
+def whole_volume(volume: sitk.Image) -> sitk.Image:
+    """Return a mask that is 1 everywhere, which says nothing of right or left."""
+    return volume_like(np.full(volume.GetSize()[::-1], RIGHT, np.uint8), volume)
 
 
 def threshold_lungs(volume: sitk.Image) -> sitk.Image:
@@ -103,6 +143,7 @@ def learned_lungs(volume: sitk.Image) -> sitk.Image:
 METHODS: dict[str, Callable[[sitk.Image], sitk.Image]] = {
     "threshold": threshold_lungs,
     "lungmask": learned_lungs,
+    WHOLE: whole_volume,
 }
 
 

@@ -21,6 +21,8 @@ class IngestOptions(Settings):
         cohort: Name of a cohort, or the YAML card of one's own: its rule for outlines, its pseudonyms kept as
             ids, its clinical columns.
         id_from: `hash` (of PatientID and series) or `patient-id`.
+        patient_pattern: Pattern of the names of volume files, whose first group is the patient; else each
+            file is a patient of its own.
         roi: Pattern of the RTSTRUCT's ROI that is the tumour.
         segment: Name, number or `largest` of the SEG's segment; a number is also a label of a mask file.
         agreement: Share of the LIDC readers who must have drawn a voxel.
@@ -32,7 +34,8 @@ class IngestOptions(Settings):
         gaps: `refuse` slices that are missing or lie unevenly, or `resample` them where one is missing.
         tilt: `refuse` a tilted gantry, or `resample` it to an upright volume.
         keep_dates: Keep the date of the scan in `case.json`; else only its year.
-        lungs: `threshold`, or `lungmask` (an extra).
+        lungs: `threshold`, `lungmask` (an extra), or `whole`: all of the volume, as of a small crop round a
+            lesion without this option.
         existing: What happens to cases that are done.
         jobs: Cases prepared at the same time.
     """
@@ -42,6 +45,7 @@ class IngestOptions(Settings):
     clinical_mapping: Path | None = None
     cohort: str | None = None
     id_from: Literal["hash", "patient-id"] = "hash"
+    patient_pattern: str | None = None
     roi: str | None = None
     segment: str | None = None
     agreement: float = Field(default=0.5, gt=0, le=1)
@@ -52,7 +56,7 @@ class IngestOptions(Settings):
     gaps: Rule = "refuse"
     tilt: Rule = "refuse"
     keep_dates: bool = False
-    lungs: Literal["threshold", "lungmask"] = "threshold"
+    lungs: Literal["threshold", "lungmask", "whole"] = "threshold"
     existing: Literal["skip", "overwrite", "fail"] = "skip"
     jobs: int = Field(default=1, ge=1)
 

@@ -67,22 +67,28 @@ def plan_cases(
         recorded |= {"cohort": card.name, "cohort_rule": card.outline.model_dump(mode="json")}
     plans = []
     for source in sources:
-        # An id is taken over only where it is known to be a pseudonym: by the user or by the cohort's card.
-        keep = options.id_from == "patient-id" or (card is not None and card.names_pseudonym(source.patient))
         plan = CasePlan(
-            case_id=_case_id(source, keep),
-            patient_id=source.patient if keep else short_hash(source.patient),
+            case_id=_case_id(source, _is_kept(source.scan or source.patient, options, card)),
+            patient_id=source.patient
+            if _is_kept(source.patient, options, card)
+            else short_hash(source.patient),
             cohort=card.name if card else "",
             egfr=clinical.get(source.patient, {}).get("egfr", ""),
             source=source,
             choice=_with_known_faults(choice, source, card),
             lungs=options.lungs,
+            needs_outline=options.outline is not None,
             rules=options.rules,
             keep_dates=options.keep_dates,
             options=recorded,
         )
         plans.append(plan)
     return _without_collisions(plans)
+
+
+def _is_kept(name: str, options: IngestOptions, card: CohortCard | None) -> bool:
+    """Return whether a name is known to be a pseudonym: by the user or by the cohort's card."""
+    return options.id_from == "patient-id" or (card is not None and card.names_pseudonym(name))
 
 
 def _with_known_faults(choice: OutlineChoice, source: CaseSource, card: CohortCard | None) -> OutlineChoice:
@@ -94,7 +100,7 @@ def _with_known_faults(choice: OutlineChoice, source: CaseSource, card: CohortCa
 def _case_id(source: CaseSource, keep: bool) -> str:
     if keep:
         # No DICOM string becomes a path as it stands.
-        words = re.sub(r"[^A-Za-z0-9_-]+", "-", source.patient).strip("-")[:64]
+        words = re.sub(r"[^A-Za-z0-9_-]+", "-", source.scan or source.patient).strip("-")[:64]
         if CASE_ID.fullmatch(words):
             return words
     return source.id

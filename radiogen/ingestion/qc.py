@@ -85,8 +85,8 @@ def judge(
         *_by_decisions(decisions),
         *_by_values(facts),
         *_by_extent(facts, thickness_mm),
-        *_by_lungs(facts.lungs),
-        *_by_lesions(facts.lesions, was_segmented),
+        *(() if facts.is_crop else _by_lungs(facts.lungs)),
+        *_by_lesions(facts.lesions, was_segmented, facts.is_crop),
     ]
     return Suspicion(tuple(sorted(oddities, key=lambda oddity: -oddity.weight)))
 
@@ -100,9 +100,10 @@ def _by_decisions(decisions: Sequence[str]) -> Iterator[Oddity]:
 
 def _by_values(facts: CaseFacts) -> Iterator[Oddity]:
     low, high = facts.lowest_hu, facts.highest_hu
-    if facts.air < LEAST_AIR:
+    # A crop may hold next to nothing but lung, or next to nothing but a mass.
+    if facts.air < LEAST_AIR and not facts.is_crop:
         yield Oddity(7, f"hardly any air: {_percent(facts.air)} of the voxels are -1024 to -850 HU")
-    if facts.soft_tissue < LEAST_SOFT_TISSUE:
+    if facts.soft_tissue < LEAST_SOFT_TISSUE and not facts.is_crop:
         share = _percent(facts.soft_tissue)
         yield Oddity(7, f"hardly any soft tissue: {share} of the voxels are -150 to 150 HU")
     if facts.at_highest > CLIPPED and high not in TOP_HU:
@@ -121,7 +122,7 @@ def _by_extent(facts: CaseFacts, thickness_mm: float | None) -> Iterator[Oddity]
     # A third of the distance between slices was not scanned.
     if thickness_mm and thickness_mm < 0.67 * step:
         yield Oddity(3, f"gaps between slices: {thickness_mm:.1f} mm thick, {step:.1f} mm apart")
-    if facts.extent_mm < SHORT_MM:
+    if facts.extent_mm < SHORT_MM and not facts.is_crop:
         yield Oddity(3, f"a part of a chest: {facts.slices} slices over {facts.extent_mm:.0f} mm")
     if facts.tilt_degrees > 1:
         yield Oddity(1, f"axes turned against the patient's by up to {facts.tilt_degrees:.0f} degrees")
@@ -148,7 +149,9 @@ def _by_lungs(lungs: LungFacts | None) -> Iterator[Oddity]:
             yield Oddity(5 if share > CUT_WIDELY else 2, text)
 
 
-def _by_lesions(lesions: Sequence[LesionFacts], was_segmented: bool) -> Iterator[Oddity]:
+def _by_lesions(
+    lesions: Sequence[LesionFacts], was_segmented: bool, is_crop: bool = False
+) -> Iterator[Oddity]:
     if not lesions:
         nothing = (4, "no lesion was found") if was_segmented else (1, "no lesion: no outline is known")
         yield Oddity(*nothing)
@@ -164,7 +167,8 @@ def _by_lesions(lesions: Sequence[LesionFacts], was_segmented: bool) -> Iterator
         if lesion.volume_ml > HUGE_ML:
             yield Oddity(3, f"{name} is very large: {lesion.volume_ml:.0f} mL")
         if lesion.at_end:
-            yield Oddity(3, f"{name} reaches the first or last slice")
+            # Crops are cut close to their lesion: worth knowing, and no reason to look at each of them.
+            yield Oddity(1 if is_crop else 3, f"{name} reaches the first or last slice")
 
 
 def _percent(share: float) -> str:

@@ -6,11 +6,11 @@ Of DICOM the headers tell what belongs together, of volume files their names.
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from radiogen.errors import CaseError, OutlineError, RadiogenError, SeriesError, VolumeError
+from radiogen.errors import CaseError, ConfigError, OutlineError, RadiogenError, SeriesError, VolumeError
 from radiogen.ingestion.options import IngestOptions
 from radiogen.ingestion.series_choice import Patient, belongs_to_any, choose_series, gather_patients
 from radiogen.io.cases import is_case_source
@@ -20,7 +20,7 @@ from radiogen.io.dicom.series import Series
 from radiogen.io.dicom.slice_header import OutlineFile
 from radiogen.io.nifti import VOLUME_ENDINGS, is_volume_file
 from radiogen.provenance import file_sha256, short_hash
-from radiogen.resources import OutlineKind
+from radiogen.resources import OutlineKind, compile_pattern
 from radiogen.runtime import Progress, no_progress
 
 # 0000 is the channel that nnU-Net appends to its images.
@@ -30,6 +30,7 @@ MASK_WORDS = (
     "lesion", "lesions", "gtv", "tumor", "tumour", "tumors", "tumours", "roi",
 )  # fmt: skip
 LUNG_WORDS = ("lungs", "lungmask")
+PATTERN_EXAMPLE = r"'(.+)_R_\d+'"
 INDEX = ".headers.json.gz"  # beside the cases, for trees of many files
 
 
@@ -63,6 +64,7 @@ class CaseSource:
     problem: RadiogenError | None = None
     # Other series of the patient, and why they are not taken.
     passed_over: tuple[tuple[Series, str], ...] = ()
+    scan: str = ""  # the name of a volume file, of which a patient may have several
 
     @property
     def id(self) -> str:
@@ -143,16 +145,16 @@ def _one_file(source: Path, options: IngestOptions) -> FoundSources:
         hint = "unpack it first" if is_archive else "give the folder of the DICOM series, or a volume file"
         raise SeriesError(source, "is neither a folder nor a volume file", hint)
     pair = VolumePair(scan_name(source), source)
-    return FoundSources((_volume_source(pair, _volume_outlines(options, 1)),), {})
+    return FoundSources((_volume_source(pair, _volume_outlines(options, 1), options.patient_pattern),), {})
 
 
 def _volume_folder(source: Path, files: list[Path], options: IngestOptions) -> FoundSources:
-    pairs, lonely = pair_volumes(files)
+    pairs, left_out = pair_volumes(files)
     if not pairs:
         raise VolumeError(source, "holds masks but no CT volume", "give the folder with the scans")
     outlines = _volume_outlines(options, len(pairs))
-    sources = tuple(_volume_source(pair, outlines) for pair in pairs)
-    return FoundSources(sources, {"mask without a CT": lonely} if lonely else {})
+    sources = tuple(_volume_source(pair, outlines, options.patient_pattern) for pair in pairs)
+    return FoundSources(sources, left_out)
 
 
 def _volume_outlines(options: IngestOptions, scans: int) -> dict[str, OutlineFile] | None:
@@ -185,20 +187,37 @@ def outline_of(path: Path) -> OutlineFile:
     return read_outline_file(path)
 
 
-def _volume_source(pair: VolumePair, outlines: dict[str, OutlineFile] | None) -> CaseSource:
+def _volume_source(
+    pair: VolumePair, outlines: dict[str, OutlineFile] | None, patient_pattern: str | None
+) -> CaseSource:
+    patient = _patient_of(pair, patient_pattern) if patient_pattern is not None else pair.name
     # A volume file has no UID; its content stands for it, so that a renamed copy keeps its case id.
-    uid = file_sha256(pair.ct)
+    source = CaseSource(patient, file_sha256(pair.ct), pair.ct, pair.ct, scan=pair.name)
     if outlines is not None:
         outline = outlines.get("") or outlines.get(pair.name)
         decisions = () if outline else ("no outline of this name was given",)
-        return CaseSource(pair.name, uid, pair.ct, pair.ct, outline, decisions)
+        return replace(source, outline=outline, decisions=decisions)
     if len(pair.masks) > 1:
         names = ", ".join(path.name for path in pair.masks)
         problem = OutlineError(pair.ct, f"has several masks: {names}", "choose one with --outline")
-        return CaseSource(pair.name, uid, pair.ct, problem=problem)
+        return replace(source, ct=None, problem=problem)
     if not pair.masks:
-        return CaseSource(pair.name, uid, pair.ct, pair.ct, decisions=("no outline was found",))
-    return CaseSource(pair.name, uid, pair.ct, pair.ct, OutlineFile(pair.masks[0], "mask"))
+        return replace(source, decisions=("no outline was found",))
+    return replace(source, outline=OutlineFile(pair.masks[0], "mask"))
+
+
+def _patient_of(pair: VolumePair, pattern: str) -> str:
+    option, expression = f"--patient-pattern {pattern}", compile_pattern(pattern, "--patient-pattern")
+    if expression.groups == 0:
+        raise ConfigError(
+            option, "has no group for the patient", f"put it in parentheses, as in {PATTERN_EXAMPLE}"
+        )
+    # The whole name, as with --roi: a pattern that fits by chance somewhere would join patients.
+    found = expression.fullmatch(pair.name)
+    if found is None or not found[1]:
+        hint = f"let it match the whole name, as {PATTERN_EXAMPLE} does P7_R_2"
+        raise ConfigError(option, f"does not find the patient in {pair.name!r} ({pair.ct})", hint)
+    return str(found[1])
 
 
 def _dicom_sources(
@@ -208,6 +227,9 @@ def _dicom_sources(
     options: IngestOptions,
     kinds: Sequence[OutlineKind],
 ) -> Iterable[CaseSource]:
+    if options.patient_pattern is not None:
+        wrong = "is for volume files, and DICOM names its patients itself"
+        raise ConfigError("--patient-pattern", wrong, "leave it out")
     if options.series is not None:
         patients = _with_series(source, patients, options.series)
     masks: dict[str, OutlineFile] = {}
@@ -266,17 +288,21 @@ def _given_outlines(path: Path, patients: int) -> tuple[list[OutlineFile], dict[
     return [], {"": outline}
 
 
-def pair_volumes(files: Iterable[Path]) -> tuple[list[VolumePair], int]:
+def pair_volumes(files: Iterable[Path]) -> tuple[list[VolumePair], dict[str, int]]:
     """Pair CT volumes with lesion masks by name.
 
-    A mask is `x_label` beside `x` or `x_image`, `labelsTr/x` beside `imagesTr/x`, or, where a folder has
-    one CT, a file or folder that is called nothing but `mask`, `label` or the like.
+    A mask is `x_label` beside `x` or `x_image`, `labelsTr/x` beside `imagesTr/x`, `mask/x` beside `ct/x`, or,
+    where a folder has one CT, a file or folder that is called nothing but `mask`, `label` or the like.
 
     Returns:
-        One pair a CT in the order of the files, and how many masks have no CT.
+        One pair a CT in the order of the files, and how many files of which kind belong to none.
     """
     named = [_named(path) for path in files]
     images = [one for one in named if one.role == "image"]
+    # Beside ct/x the file of another folder, readers/x, is something else about x and no second CT.
+    in_folders = {(one.home, one.core) for one in images if one.core and one.home != one.path.parent}
+    others = {one for one in images if (one.home.parent, one.core) in in_folders}
+    images = [one for one in images if one not in others]
     alone = {home for home, count in Counter(one.home for one in images).items() if count == 1}
     masks: dict[tuple[Path, str], list[Path]] = defaultdict(list)
     for one in named:
@@ -288,7 +314,9 @@ def pair_volumes(files: Iterable[Path]) -> tuple[list[VolumePair], int]:
         if not found and one.home in alone:
             found = masks.pop((one.home, ""), [])
         pairs.append(VolumePair(one.core or one.home.name, one.path, tuple(found)))
-    return pairs, sum(len(left) for left in masks.values())
+    lonely = sum(len(left) for left in masks.values())
+    counts = {"mask without a CT": lonely, "volume file of the name of a CT in another folder": len(others)}
+    return pairs, {kind: count for kind, count in counts.items() if count}
 
 
 def scan_name(path: Path) -> str:

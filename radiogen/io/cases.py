@@ -50,6 +50,11 @@ class Case:
         """Whether an outline is known."""
         return self.lesion_path.is_file()
 
+    @property
+    def is_crop(self) -> bool:
+        """Whether the CT is a crop round a lesion, too small for lungs; all of it is its lung mask."""
+        return (self.folder / "case.json").is_file() and bool(self.about().get("crop", False))
+
     def ct(self) -> sitk.Image:
         """Return the CT, int16 HU."""
         return read_volume(self.ct_path)

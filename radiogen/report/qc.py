@@ -97,7 +97,7 @@ def examine(case: Case, segmented: Path | None = None) -> ExaminedCase:
     try:
         about = case.about()
         ct, masks = case.ct(), masks_of(case, segmented)
-        facts = measure_case(ct, masks)
+        facts = measure_case(ct, masks, is_crop=bool(about.get("crop", False)))
         scanner = dict(about.get("scanner") or {})
         decisions = [str(sentence) for sentence in about.get("decisions") or ()]
         thickness = scanner.get("slice_thickness_mm")

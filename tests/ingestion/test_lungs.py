@@ -6,7 +6,7 @@ import SimpleITK as sitk
 from tiny_cases import TINY
 
 from radiogen.errors import ConfigError, MissingPackageError
-from radiogen.ingestion.lungs import LEFT, RIGHT, find_lungs, threshold_lungs
+from radiogen.ingestion.lungs import LEFT, RIGHT, find_lungs, is_crop, threshold_lungs
 from radiogen.phantoms.chest import make_chest
 from radiogen.phantoms.traits import draw_traits
 from radiogen.volume import Box, array_of, crop, same_grid, volume_like
@@ -62,10 +62,10 @@ def test_a_part_of_the_chest_gives_that_part_of_the_lungs(chest, slices):
     first, count = slices
     x, y, _ = chest.volume.GetSize()
     part = Box((0, 0, first), (x, y, count))
-    mask, said = find_lungs(crop(chest.volume, part))
+    found = find_lungs(crop(chest.volume, part))
     truth = array_of(crop(chest.lungs, part)) > 0
-    assert overlap(array_of(mask) > 0, truth) > 0.9
-    assert any("cut off" in line for line in said)
+    assert overlap(array_of(found.mask) > 0, truth) > 0.9
+    assert any("cut off" in line for line in found.decisions) and not found.is_crop
 
 
 def test_a_chest_that_fills_the_image_to_the_edge_keeps_its_lungs(chest):
@@ -89,26 +89,59 @@ def test_lungs_that_touch_in_front_are_split(chest):
 
 
 def test_a_volume_without_lungs_gives_an_empty_mask_and_says_so():
-    water = sitk.Image((20, 18, 9), sitk.sitkInt16)
-    mask, said = find_lungs(water)
-    assert not array_of(mask).any()
-    assert said == ["lungs by threshold: none were found"]
+    found = find_lungs(water((20, 18, 9), (10.0, 10.0, 10.0)))
+    assert not array_of(found.mask).any()
+    assert found.decisions == ("lungs by threshold: none were found",)
+
+
+def water(size, spacing_mm):
+    volume = sitk.Image(size, sitk.sitkInt16)
+    volume.SetSpacing(spacing_mm)
+    return volume
+
+
+def test_a_volume_too_small_for_a_chest_is_a_crop_and_all_of_it_counts_as_lung():
+    found = find_lungs(water((64, 52, 14), (1.0, 1.0, 2.0)))
+    assert found.is_crop and (array_of(found.mask) == RIGHT).all()
+    assert found.decisions == ("64 x 52 x 28 mm: a crop round a lesion, all of it counts as lung",)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((119, 119, 300), True), ((120, 20, 20), False), ((20, 120, 20), False), ((119, 20, 3), True)],
+)
+def test_a_crop_is_below_120_mm_from_side_to_side_and_from_front_to_back(size, expected):
+    assert is_crop(water(size, (1.0, 1.0, 1.0))) is expected
+    # Stored with the slices first: the length along the body still does not count.
+    assert is_crop(sitk.PermuteAxes(water(size, (1.0, 1.0, 1.0)), (2, 0, 1))) is expected
+
+
+@pytest.mark.parametrize("method", ["threshold", "lungmask"])
+def test_no_lungs_are_looked_for_in_a_crop(monkeypatch, method):
+    monkeypatch.setitem(sys.modules, "lungmask", None)
+    assert find_lungs(water((4, 4, 4), (1.0, 1.0, 1.0)), method).is_crop
+
+
+def test_a_larger_volume_is_a_crop_where_the_user_says_so(chest):
+    assert not find_lungs(chest.volume).is_crop
+    found = find_lungs(chest.volume, "whole")
+    assert found.is_crop and array_of(found.mask).all() and same_grid(found.mask, chest.volume)
 
 
 def test_lungmask_is_asked_for_by_name_and_named_if_absent(monkeypatch):
     monkeypatch.setitem(sys.modules, "lungmask", None)
     with pytest.raises(MissingPackageError, match="radiogen\\[lungs\\]"):
-        find_lungs(sitk.Image((4, 4, 4), sitk.sitkInt16), "lungmask")
-    with pytest.raises(ConfigError, match="threshold, lungmask"):
+        find_lungs(water((4, 4, 4), (100.0, 100.0, 100.0)), "lungmask")
+    with pytest.raises(ConfigError, match="threshold, lungmask, whole"):
         find_lungs(sitk.Image((4, 4, 4), sitk.sitkInt16), "network")
 
 
 def test_the_lungs_of_a_real_scan_have_the_volume_of_lungs(shared_data):
     volume = sitk.ReadImage(str(shared_data / "pyradiomics_lung1" / "lung1_image.nrrd"))
-    mask, said = find_lungs(volume)
-    labels = array_of(mask)
+    found = find_lungs(volume)
+    labels = array_of(found.mask)
     ml = float(np.prod(volume.GetSpacing())) / 1000
     assert 1500 < (labels == RIGHT).sum() * ml < 2100
     assert 900 < (labels == LEFT).sum() * ml < 1300
     assert np.median(array_of(volume)[labels > 0]) < -750
-    assert "lungs: cut off at the bottom of the scan" in said
+    assert "lungs: cut off at the bottom of the scan" in found.decisions
