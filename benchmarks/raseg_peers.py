@@ -34,7 +34,8 @@ from radiogen.io.cases import find_cases
 from radiogen.networks.raseg import RASeg, SupervisedRASeg, build_raseg, weight_count
 from radiogen.pruning.costs import count_macs
 from radiogen.runtime import keep_large_blocks
-from radiogen.training.patches import PatchDataset, TrainingBatches
+from radiogen.training.batches import TrainingBatches
+from radiogen.training.patches import PatchDataset
 from radiogen.training.prepared import PreparedCase, prepare
 from radiogen.training.settings import RunSettings, load_preset
 from radiogen.training.step import make_optimizer, segmentation_loss

@@ -21,7 +21,7 @@ from torch import nn
 from radiogen.networks.blocks import SampleDropout
 from radiogen.networks.raseg import build_raseg, weight_count
 from radiogen.runtime import keep_large_blocks, peak_memory_mb
-from radiogen.training.patches import MiniBatch
+from radiogen.training.batches import MiniBatch
 from radiogen.training.settings import load_preset
 from radiogen.training.step import TrainingStep, make_optimizer
 

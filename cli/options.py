@@ -12,6 +12,11 @@ advanced = partial(typer.Option, rich_help_panel=ADVANCED)  # an option of the s
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON")]
 Box = Annotated[str | None, typer.Option(help="Box as x0,y0,z0,x1,y1,z1 in LPS millimetres")]
 BoxFrom = Annotated[Path | None, typer.Option(help="Outline whose box (or mask) becomes the prior")]
+Points = Annotated[
+    list[str] | None,
+    typer.Option("--point", help="Point in a lesion as x,y,z in LPS millimetres; repeatable"),
+]
+PointFrom = Annotated[Path | None, advanced(help="Outline of whose lesions a point each is taken")]
 Cases = Annotated[Path, typer.Argument(help="Folder of cases, made by radiogen ingest")]
 ClinicalMapping = Annotated[
     Path | None, typer.Option(help="YAML that names the columns of the clinical table")
@@ -39,11 +44,11 @@ Overrides = Annotated[
     advanced("--set", help="Set one setting, as key=value, such as training.epochs=50; repeatable"),
 ]
 Preset = Annotated[Literal["paper", "modern", "small"], typer.Option(help="Preset of network and training")]
-PriorName = Literal["auto", "lungs", "box", "mask", "none"]
+PriorName = Literal["auto", "lungs", "box", "points", "mask", "none"]
 Prior = Annotated[
     PriorName | None,
     typer.Option(
-        help="Attention prior; default: box if one is given, else auto if the model can, else lungs"
+        help="Attention prior; default: that of the box or point, else auto if the model can, else lungs"
     ),
 ]
 Quiet = Annotated[bool, advanced("--quiet", "-q", help="Print errors and results only")]

@@ -14,6 +14,8 @@ from .options import (
     KeepPatient,
     Models,
     Overrides,
+    PointFrom,
+    Points,
     Prior,
     Quiet,
     Roi,
@@ -33,7 +35,9 @@ def segment(
     model: Models = None,
     prior: Prior = None,
     box: Box = None,
+    point: Points = None,
     box_from: BoxFrom = None,
+    point_from: PointFrom = None,
     roi: Roi = None,
     split: Split = None,
     smallest_ml: Annotated[float, advanced(help="Smallest lesion that is kept, in ml", min=0)] = 0.03,
@@ -78,7 +82,8 @@ def segment(
 
     given = {"smallest_ml": smallest_ml, "tta": tta, "engine": engine}
     options = SegmentOptions(
-        prior=prior, box=box, outline=box_from, roi=roi, split=split,
+        prior=prior, box=box, points=tuple(point or ()), outline=box_from, point_outline=point_from,
+        roi=roi, split=split,
         how=load_settings(SegmentationSettings, given, overrides=overrides or ()),
         save_probabilities=save_probabilities, picture=picture, existing=existing,
         formats=parse_formats(formats), dicom=source_dicom, keep_patient=keep_patient,

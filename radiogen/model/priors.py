@@ -10,6 +10,7 @@ the prior `none` it is 1 everywhere. Other boxes are made where they are needed,
 - of the region that is measured: `make_prior` in `features.deep`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,18 +21,24 @@ import SimpleITK as sitk
 from radiogen.errors import ConfigError
 from radiogen.volume import Box, array_of, bounding_box, crop
 
-PriorName = Literal["box", "lungs", "mask", "none"]
+PriorName = Literal["box", "points", "lungs", "mask", "none"]
 # auto: the lungs first, then a box round each candidate that was found
 PriorChoice = PriorName | Literal["auto"]
 AUTO_PRIORS: tuple[PriorName, ...] = ("lungs", "box")  # which a model needs for auto
+POINT_VOXELS = 2.0  # radius of the ball that stands for a click
 # The source of the prompt, unless a person drew it (`human`): the true outline, the program, or none.
 PROMPT_OF: dict[PriorChoice, str] = {
     "auto": "auto",
     "box": "oracle",
+    "points": "oracle",
     "mask": "oracle",
     "lungs": "auto",
     "none": "none",
 }
+
+
+PointMm = tuple[float, float, float]  # LPS millimetres
+POINT_HINT = "write x,y,z in LPS mm, as radiogen view shows it"
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,41 @@ def parse_box(text: str) -> BoxMm:
     if not np.isfinite(numbers).all() or (low >= high).any():
         raise ConfigError(f"--box {text}", "is flat or not finite", "give two opposite corners in mm")
     return BoxMm(_triple(low), _triple(high))
+
+
+def parse_point(text: str) -> PointMm:
+    """Parse a point from `x,y,z` in LPS millimetres.
+
+    Raises:
+        ConfigError: These are not three finite numbers.
+
+    >>> parse_point("-62.5,10,-120")
+    (-62.5, 10.0, -120.0)
+    """
+    try:
+        point = _triple(np.array([float(part) for part in text.split(",")]).reshape(3))
+    except ValueError as error:
+        raise ConfigError(f"--point {text}", "is not three numbers", POINT_HINT) from error
+    if not np.isfinite(point).all():
+        raise ConfigError(f"--point {text}", "is not finite", POINT_HINT)
+    return point
+
+
+def point_within(mask: sitk.Image, label: int) -> PointMm:
+    """Return the point of a lesion that lies deepest in it, LPS millimetres.
+
+    Raises:
+        ConfigError: The mask has no such label.
+    """
+    lesion = mask == label
+    box = bounding_box(lesion)
+    if box is None:
+        raise ConfigError(f"lesion {label}", "is not in the mask", "name a lesion that is there")
+    # One voxel of background all round, or a lesion at the edge of its mask would have no depth there.
+    padded = sitk.ConstantPad(crop(lesion, box), [1, 1, 1], [1, 1, 1], 0)
+    depth = sitk.SignedMaurerDistanceMap(padded, insideIsPositive=True, squaredDistance=False)
+    z, y, x = np.unravel_index(int(np.argmax(array_of(depth))), depth.GetSize()[::-1])
+    return _triple(np.array(padded.TransformIndexToPhysicalPoint((int(x), int(y), int(z)))))
 
 
 def box_round(mask: sitk.Image, label: int) -> BoxMm:
@@ -94,6 +136,18 @@ def box_voxels(box: BoxMm, grid: sitk.Image, margin_mm: float = 0.0) -> npt.NDAr
         mm = grid.GetOrigin()[axis] + z[:, None, None] + y[None, :, None] + x[None, None, :]
         inside &= (mm >= box.low[axis] - margin_mm) & (mm <= box.high[axis] + margin_mm)
     return inside
+
+
+def point_prior(
+    shape: Sequence[int], voxel: Sequence[float], radius: float = POINT_VOXELS
+) -> npt.NDArray[np.float32]:
+    """Return the prior of a click at a voxel (z, y, x) of an array: 1 in a ball round it, 0 elsewhere.
+
+    The ball is counted in voxels, whatever their size: a network knows it by its looks.
+    """
+    axes = np.meshgrid(*(np.arange(n) for n in shape), indexing="ij", sparse=True)
+    distance2 = sum((axis - at) ** 2 for axis, at in zip(axes, voxel, strict=True))
+    return np.asarray(distance2 <= radius**2, dtype=np.float32)
 
 
 def grown(box: BoxMm, margin_mm: float) -> BoxMm:

@@ -21,6 +21,8 @@ from radiogen.networks.blocks import (
 )
 
 SIZE_STEP = 16  # four halvings
+MOST_DEVIATIONS = 3.0
+LEAST_DEVIATION = 0.02  # of an image in [0, 1]: within a click there is only noise
 
 
 class RASegSettings(Settings):
@@ -29,6 +31,8 @@ class RASegSettings(Settings):
     Attributes:
         in_channels: One for each CT window.
         full_width: Channels of a stage at full resolution, which the published network lacks; 0: none.
+        relative: One more channel, the first window relative to its mean and standard deviation within the
+            prior: whether a voxel is dense depends on what else the box holds, as a reader sees it.
         joint: A block between the join at full resolution and the logits. Without it the last convolution is
             linear in what comes from below and in what that stage holds: it can add "the lesion is about
             here" and "this voxel is tissue", but not say "tissue, and here, and not the wall".
@@ -47,6 +51,7 @@ class RASegSettings(Settings):
 
     in_channels: PositiveInt = 1
     full_width: int = Field(0, ge=0, description="width of a stage at full resolution; 0 leaves it out")
+    relative: bool = Field(False, description="one more channel: HU relative to those within the prior")
     joint: bool = Field(False, description="a block after the join at full resolution, before the logits")
     encoder_widths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (64, 128, 256, 512)
     recurrent_widths: tuple[PositiveInt, ...] = (512, 512, 512)
@@ -89,8 +94,9 @@ class RASeg(nn.Module):
         self.settings = settings
         full, e, d = settings.full_width, settings.encoder_widths, settings.decoder_widths
         bottom, dropout = settings.recurrent_widths[-1], settings.dropout
-        self.stem = ConvBlock(settings.in_channels, full, dropout, stride=1) if full else None
-        widths = [full or settings.in_channels, *e]
+        channels = settings.in_channels + settings.relative
+        self.stem = ConvBlock(channels, full, dropout, stride=1) if full else None
+        widths = [full or channels, *e]
         self.encoders = nn.ModuleList([ConvBlock(widths[i], widths[i + 1], dropout) for i in range(4)])
         self.attentions = nn.ModuleList(
             Attention(width, settings.gate_norm, settings.gate, settings.prior_resize, settings.prior_head)
@@ -134,6 +140,8 @@ class RASeg(nn.Module):
         """
         check_size(image.shape[2:])
         attend1, attend2, attend3, attend4 = self.attentions
+        if self.settings.relative:
+            image = torch.cat([image, relative_to_prior(image[:, :1], prior)], dim=1)  # (B, C + 1, D, H, W)
         full = image if self.stem is None else self.stem(image)  # (B, full, D, H, W)
         e1 = self.encoders[0](full)  # (B, 64, D/2, H/2, W/2) with the published widths
         e2 = self.encoders[1](e1)  # (B, 128, D/4, H/4, W/4)
@@ -156,6 +164,27 @@ class RASeg(nn.Module):
             logits = self.head(joined if self.joint is None else self.joint(joined))  # (B, 1, D, H, W)
         out.update(recurrence=r, decoder4=d4, decoder3=d3, decoder2=d2, decoder1=d1, logits=logits)
         return out
+
+
+def relative_to_prior(image: Tensor, prior: Tensor) -> Tensor:
+    """Return an image relative to its mean and standard deviation within the prior.
+
+    Args:
+        image: (B, 1, D, H, W).
+        prior: (B, 1, D, H, W) in [0, 1]; each voxel weighs as much as it says. Where it is 0 everywhere,
+            the whole image takes its place.
+
+    Returns:
+        (B, 1, D, H, W), 0 at the mean, clipped to +-`MOST_DEVIATIONS`.
+    """
+    axes = (2, 3, 4)
+    is_empty = prior.amax(dim=axes, keepdim=True) <= 0
+    weight = torch.where(is_empty, torch.ones_like(prior), prior)
+    total = weight.sum(dim=axes, keepdim=True)
+    mean = (weight * image).sum(dim=axes, keepdim=True) / total
+    variance = (weight * (image - mean).square()).sum(dim=axes, keepdim=True) / total
+    deviations = (image - mean) / (variance + LEAST_DEVIATION**2).sqrt()
+    return deviations.clamp(-MOST_DEVIATIONS, MOST_DEVIATIONS)
 
 
 class SupervisedRASeg(nn.Module):

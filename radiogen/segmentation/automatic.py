@@ -15,7 +15,7 @@ from radiogen.measures.lesions import split_lesions
 from radiogen.model.network_input import NetworkInput
 from radiogen.segmentation.inference import CaseRegion, HalfArray
 from radiogen.segmentation.lesion_map import LUNG_MARGIN_MM, box_of, crop_grid
-from radiogen.segmentation.sliding import NO_LESION, ArrayBox
+from radiogen.segmentation.sliding import NO_LESION, ArrayBox, logit
 from radiogen.volume import Box, array_of, bounding_box, crop, resample_to, volume_like, voxel_ml, widened
 
 JOIN_SHARE = 0.5  # of the smaller of two boxes that lies in the other: then they are one candidate
@@ -149,12 +149,6 @@ def mean_probability(region: CaseRegion, box: ArrayBox, threshold: float) -> flo
 def mean_of(logits: HalfArray) -> float:
     """Return the mean of the probabilities of logits."""
     return float(np.mean(1 / (1 + np.exp(-logits.astype(np.float32)))))
-
-
-def logit(probability: float) -> float:
-    """Return the logit of a probability; -inf of 0, inf of 1."""
-    with np.errstate(divide="ignore"):
-        return float(np.log(probability) - np.log1p(-probability))
 
 
 LEAST_NEAR = 0.2  # share of a part within that margin; a ball of 9 cm with one half in the lungs has 0.26

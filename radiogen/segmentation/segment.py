@@ -16,7 +16,15 @@ from radiogen.io.cases import Case, cases_of_split, find_cases, is_case_source
 from radiogen.io.nifti import read_grid, read_mask, write_volume
 from radiogen.measures.lesions import Lesion, measure_lesions
 from radiogen.model.folder import AnyModel, ModelConfig, check_prior, load_models, starter_model
-from radiogen.model.priors import AUTO_PRIORS, PROMPT_OF, PriorChoice, box_round, parse_box
+from radiogen.model.priors import (
+    AUTO_PRIORS,
+    PROMPT_OF,
+    PriorChoice,
+    box_round,
+    parse_box,
+    parse_point,
+    point_within,
+)
 from radiogen.provenance import (
     RunRecord,
     file_sha256,
@@ -29,7 +37,13 @@ from radiogen.runtime import AnyPath, Progress, no_progress
 from radiogen.segmentation.formats import Format, FormatWriter, parse_formats
 from radiogen.segmentation.inference import Effort, Inference
 from radiogen.segmentation.lesion_map import PARTS, score_rows, write_lesions_csv
-from radiogen.segmentation.volume import Prompt, Segmentation, SegmentationSettings, segment_volume
+from radiogen.segmentation.volume import (
+    Prompt,
+    Segmentation,
+    SegmentationSettings,
+    segment_crop,
+    segment_volume,
+)
 
 LESIONS = "lesions.csv"
 MASK = "lesion.nii.gz"
@@ -43,6 +57,8 @@ class SegmentOptions(Settings):
 
     prior: PriorChoice | None = None  # None: box where one is given, else auto if the model can, else lungs
     box: str | None = None  # x0,y0,z0,x1,y1,z1, LPS millimetres
+    points: tuple[str, ...] = ()  # each x,y,z, LPS millimetres, in a lesion of its own
+    point_outline: Path | None = None  # the points are the deepest of the lesions of this outline
     outline: Path | None = None  # the prior is the box or the mask of this outline, not of the case's own
     roi: str | None = None  # which ROI of that outline
     split: str | None = None  # only the cases of this split
@@ -113,9 +129,10 @@ def segment(
     inference = Inference(model, options.how, on_estimate, progress)
     with remove_if_refused(out / CASES):
         cases = _cases_of(source, out, options, report, progress)
-        if options.box and len(cases) > 1:
-            wrong = f"works for one case only, not for {len(cases)} cases"
-            raise ConfigError("--box", wrong, "segment one case at a time, or take --box-from")
+        for name, values in (("--box", options.box), ("--point", options.points)):
+            if values and len(cases) > 1:
+                wrong = f"works for one case only, not for {len(cases)} cases"
+                raise ConfigError(name, wrong, f"segment one case at a time, or take {name}-from")
         dicom = options.dicom or (None if is_case_source(source) else source)
         formats = FormatWriter(options.formats, dicom, options.keep_patient, model.hash, out)
         segmenter = CaseSegmenter(out, inference, options, formats)
@@ -133,11 +150,13 @@ def segment(
 
 
 def chosen_prior(options: SegmentOptions, config: ModelConfig) -> PriorChoice:
-    """Return the requested prior; else box where one is given, else the best one that needs no prompt."""
+    """Return the requested prior; else that of the prompt, else the best one that needs no prompt."""
     if options.prior:
         return options.prior
     if options.box or options.outline:
         return "box"
+    if options.points or options.point_outline:
+        return "points"
     return "auto" if all(prior in config.priors for prior in AUTO_PRIORS) else "lungs"
 
 
@@ -162,10 +181,13 @@ class CaseSegmenter:
         options, model = self.options, self.inference.model
         folder = self.out / case.case_id
         prior = chosen_prior(options, model.config)
-        source = "human" if options.box else PROMPT_OF[prior]
-        outline = options.outline if options.outline and options.outline.is_file() else None
+        source = "human" if options.box or options.points else PROMPT_OF[prior]
+        given = options.outline or options.point_outline
+        outline = given if given and given.is_file() else None
         described = {
-            **options.model_dump(mode="json", exclude={"existing", "split", "outline", "dicom"}),
+            **options.model_dump(
+                mode="json", exclude={"existing", "split", "outline", "point_outline", "dicom"}
+            ),
             "prompt": source,
             "outline_sha256": file_sha256(outline) if outline else None,
         }
@@ -179,9 +201,8 @@ class CaseSegmenter:
         self.formats.check(case)
         ct, lungs = case.ct(), case.lungs()
         prompt = _make_prompt(case, prior, options)
-        found = segment_volume(
-            model, ct, lungs, prompt, options.how, self.inference, options.save_probabilities
-        )
+        segment = segment_crop if case.is_crop else segment_volume
+        found = segment(model, ct, lungs, prompt, options.how, self.inference, options.save_probabilities)
         lesions = tuple(measure_lesions(found.lesion))
         rows = tuple(score_rows(case.case_id, lesions, found.scores))
         title = f"{case.case_id}, prior {prior}, prompt {source}"
@@ -229,20 +250,26 @@ def _write(
 
 
 def _make_prompt(case: Case, prior: PriorChoice, options: SegmentOptions) -> Prompt:
-    """Make the prompt of a case: the box that was given, or boxes or mask of an outline, or none."""
-    if prior not in ("box", "mask"):
+    """Make the prompt of a case: what was given, or boxes, points or mask of an outline, or none."""
+    if prior not in ("box", "points", "mask"):
         return Prompt(prior)
     if options.box:
         return Prompt("box", boxes=(parse_box(options.box),))
-    if options.outline:
-        outline = _read_outline(case, options.outline, options.roi)
+    if options.points:
+        return Prompt("points", points=tuple(parse_point(point) for point in options.points))
+    given = options.point_outline if prior == "points" else options.outline
+    if given:
+        outline = _read_outline(case, given, options.roi)
     elif case.has_lesion:
         outline = case.lesion()
     else:
-        hint = "give --box or --box-from, or take --prior lungs"
+        hint = "give --box, --point, --box-from or --point-from, or take --prior lungs"
         raise CaseError(case.case_id, "has no outline to make a prior from", hint)
     if prior == "mask":
         return Prompt("mask", mask=outline)
+    if prior == "points":
+        labels = [one.label for one in measure_lesions(outline)]
+        return Prompt("points", points=tuple(point_within(outline, label) for label in labels))
     return Prompt("box", boxes=tuple(box_round(outline, one.label) for one in measure_lesions(outline)))
 
 
@@ -258,8 +285,13 @@ def _check_options(options: SegmentOptions, model: AnyModel) -> None:
     check_prior(model.config, chosen_prior(options, model.config), model.folder)
     if options.prior != "box" and options.box:
         raise ConfigError("--box", f"is given with --prior {options.prior}", "take --prior box")
+    if options.prior != "points" and (options.points or options.point_outline):
+        wrong = f"is given with --prior {options.prior}"
+        raise ConfigError("--point" if options.points else "--point-from", wrong, "take --prior points")
     if options.box:
         parse_box(options.box)
+    for point in options.points:
+        parse_point(point)
     if options.outline and options.prior not in ("box", "mask"):
         raise ConfigError("--box-from", f"is given with --prior {options.prior}", "take --prior box or mask")
 

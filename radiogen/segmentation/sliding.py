@@ -77,6 +77,12 @@ def cut(array: npt.NDArray[Any], box: ArrayBox, outside: float) -> npt.NDArray[A
     return np.pad(array[part], pad, constant_values=outside) if np.any(pad) else array[part]
 
 
+def logit(probability: float) -> float:
+    """Return the logit of a probability; -inf of 0, inf of 1."""
+    with np.errstate(divide="ignore"):
+        return float(np.log(probability) - np.log1p(-probability))
+
+
 def window_about(box: ArrayBox, shape: Sequence[int], size: Sequence[int]) -> ArrayBox:
     """Grow a box about its middle to at least `size`, moved into the array where that allows it."""
     slices = []

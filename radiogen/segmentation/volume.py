@@ -1,6 +1,6 @@
 """Segment one volume: a prompt goes in, a lesion mask on the scanner's grid comes out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,15 @@ from radiogen.config import Settings
 from radiogen.errors import ConfigError
 from radiogen.model.folder import AnyModel
 from radiogen.model.network_input import to_network_grid
-from radiogen.model.priors import BoxMm, PriorChoice, box_region, box_voxels, grown
+from radiogen.model.priors import (
+    POINT_HINT,
+    BoxMm,
+    PointMm,
+    PriorChoice,
+    box_region,
+    box_voxels,
+    grown,
+)
 from radiogen.segmentation.inference import (
     CaseRegion,
     Inference,
@@ -28,8 +36,9 @@ from radiogen.segmentation.lesion_map import (
     crop_grid,
     holds_lung,
 )
+from radiogen.segmentation.points import box_at, box_of_answer, objection
 from radiogen.segmentation.sliding import ArrayBox, window_about, zoom_for, zoomed
-from radiogen.volume import resample_to, widened
+from radiogen.volume import Box, crop, resample_to, widened
 
 FARTHEST_BOX_MM = 40.0  # from the lungs that were found: a lobe may have collapsed, a mass may lie centrally
 BOX_MARGIN_MM = 5.0  # a lesion may reach this far out of its box,
@@ -71,10 +80,11 @@ class SegmentationSettings(InferenceSettings):
 
 @dataclass(frozen=True)
 class Prompt:
-    """Where the lesions are: boxes, a mask, or a prior that needs neither."""
+    """Where the lesions are: boxes, points, a mask, or a prior that needs none of them."""
 
     prior: PriorChoice
     boxes: tuple[BoxMm, ...] = ()
+    points: tuple[PointMm, ...] = ()
     mask: sitk.Image | None = None
 
 
@@ -103,14 +113,15 @@ def segment_volume(
         model: A loaded model, or several as one.
         ct: HU.
         lungs: Lung mask on the same grid.
-        prompt: With boxes each box gives one lesion; else every connected part is one.
+        prompt: Each box and each point gives one lesion; else every connected part is one.
         settings: Overlap of windows, smallest part, limits of candidates.
         inference: The same model, prepared; for many CTs made once, so that what was learned of memory
             and time is kept.
         keep_probability: Also return the probabilities.
 
     Raises:
-        ConfigError: A mask that does not reach the lungs, or boxes of which none does.
+        ConfigError: A mask that does not reach the lungs, boxes of which none does, or points none of which
+            lies in tissue.
         CaseError: The lung mask is empty.
         DeviceError: There is too little memory.
     """
@@ -118,8 +129,9 @@ def segment_volume(
     inference = inference or Inference(model, settings)
     inference.begin(later_mb=MAP_BYTES * ct.GetNumberOfPixels() / 2**20)
     work = _VolumeSegmenter(inference, ct, lungs, prompt, settings)
-    if prompt.prior == "box":
-        lesion, decisions = work.map.lesion, work.segment_boxes()
+    if prompt.prior in ("box", "points"):
+        decisions = work.segment_boxes() if prompt.prior == "box" else work.segment_points()
+        lesion = work.map.lesion
     else:
         from radiogen.segmentation.automatic import keep_lesions  # with scipy.ndimage; boxes need none of it
 
@@ -132,6 +144,29 @@ def segment_volume(
         scores=work.map.describe(lesion),
         probability=work.map.probability() if keep_probability else None,
     )
+
+
+def segment_crop(
+    model: AnyModel,
+    ct: sitk.Image,
+    lungs: sitk.Image,
+    prompt: Prompt,
+    settings: SegmentationSettings | None = None,
+    inference: Inference | None = None,
+    keep_probability: bool = False,
+) -> Segmentation:
+    """Segment the lesions of a crop, a small piece of CT round a lesion; see `segment_volume`.
+
+    Beyond its faces the outermost voxels are repeated, as in training: air there would be an edge.
+    """
+    preprocessing = model.config.preprocessing
+    window_mm = np.array(preprocessing.size[::-1]) * preprocessing.spacing_mm
+    margin = [int(np.ceil(mm / 2 / step)) for mm, step in zip(window_mm, ct.GetSpacing(), strict=True)]
+    wide = [sitk.ZeroFluxNeumannPad(volume, margin, margin) for volume in (ct, lungs)]
+    found = segment_volume(model, wide[0], wide[1], prompt, settings, inference, keep_probability)
+    own = Box((margin[0], margin[1], margin[2]), ct.GetSize())
+    probability = None if found.probability is None else crop(found.probability, own)
+    return replace(found, lesion=crop(found.lesion, own), probability=probability)
 
 
 def margin_of(box: BoxMm) -> float:
@@ -166,6 +201,7 @@ class _VolumeSegmenter:
         regions = [
             box_region(box, ct) for box, near in zip(prompt.boxes, self.near_lungs, strict=True) if near
         ]
+        regions += [box_region(box_at(point, ct), ct) for point in prompt.points]
         boxes = [region for region in regions if region is not None]
         self.sample = to_network_grid(ct, lungs, mask, self.config.preprocessing, boxes)
         self.hu: npt.NDArray[np.int16] = sitk.GetArrayViewFromImage(self.sample.ct)
@@ -204,6 +240,37 @@ class _VolumeSegmenter:
         if len(self.prompt.boxes) == 1:
             raise ConfigError(f"box {box.low} to {box.high} mm", reason, BOX_HINT)
         return f"box {label}, {box.low} to {box.high} mm, {reason}: left out"
+
+    def segment_points(self) -> list[str]:
+        """Find the lesion at each click: first in a window round it, then in the box of that answer.
+
+        A click where no lesion can be is left out with a message, unless it is the only one.
+
+        Raises:
+            ConfigError: There is no point, or none at which a lesion can be.
+        """
+        if not self.prompt.points:
+            raise ConfigError("--prior points", "comes without a point", "give --point or --point-from")
+        decisions = []
+        for label, point in enumerate(self.prompt.points, start=1):
+            name = f"point {', '.join(f'{mm:g}' for mm in point)} mm"
+            reason = objection(point, self.ct, self.lungs)
+            if reason:
+                if len(self.prompt.points) == 1:
+                    raise ConfigError(name, reason, POINT_HINT)
+                decisions.append(f"{name} {reason}: left out")
+                continue
+            box = box_of_answer(point, self.inference, self.sample, self.ct, self.settings.auto.box_loosen)
+            if box is None:
+                decisions.append(f"{name}: nothing above the threshold {self.map.threshold:g}")
+                continue
+            margin_mm = margin_of(box)
+            here, room = box_region(box, self.sample.ct), box_region(box, self.ct, margin_mm)
+            if here is None or room is None:
+                continue
+            region = self._infer_box(here.array_slices(), box)
+            self.map.add(region, label, room, f"point {label}", within=grown(box, margin_mm))
+        return decisions
 
     def segment_whole(self) -> list[str]:
         """Find lesions with one prior for the whole case: the lungs, a mask or none."""

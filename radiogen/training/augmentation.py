@@ -17,6 +17,7 @@ import torch
 from scipy.ndimage import binary_dilation, find_objects
 from torch.nn.functional import grid_sample
 
+from radiogen.model.priors import point_prior
 from radiogen.training.settings import Augmentation, TrainingSettings
 from radiogen.volume import FloatArray
 
@@ -290,6 +291,12 @@ def draw_box(lesion: Mask, training: TrainingSettings, rng: Rng) -> FloatArray:
         slices.append(slice(low, int(np.clip(high, low + 1, size))))
     prior[tuple(slices)] = 1.0
     return prior
+
+
+def draw_point(lesion: Mask, rng: Rng) -> FloatArray:
+    """Draw the prior of a click anywhere in the lesion of a patch, which is not empty."""
+    inside = np.argwhere(lesion)
+    return point_prior(lesion.shape, inside[rng.integers(len(inside))])
 
 
 def draw_empty_box(

@@ -14,8 +14,9 @@ from radiogen.errors import TrainingError
 from radiogen.networks.raseg import RASeg, weight_count
 from radiogen.pruning.costs import measure_cost
 from radiogen.runtime import Progress, free_memory_mb, no_progress, peak_memory_mb
+from radiogen.training.batches import TrainingBatches
 from radiogen.training.loop import averaged_copy
-from radiogen.training.patches import PatchDataset, TrainingBatches
+from radiogen.training.patches import PatchDataset
 from radiogen.training.prepared import PreparedCase, prepare
 from radiogen.training.settings import RunSettings, TrainOptions
 from radiogen.training.step import (

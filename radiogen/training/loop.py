@@ -27,7 +27,8 @@ from radiogen.optional import require
 from radiogen.provenance import clear_drafts, write_text
 from radiogen.pruning.weight_masks import check_masks_held, hold_weight_masks
 from radiogen.runtime import Progress, no_progress
-from radiogen.training.patches import PatchDataset, TrainingBatches
+from radiogen.training.batches import TrainingBatches
+from radiogen.training.patches import PatchDataset
 from radiogen.training.prepared import PreparedCase
 from radiogen.training.settings import RunSettings, TrainingSettings
 from radiogen.training.step import TrainingStep, learning_rate, make_optimizer

@@ -1,18 +1,17 @@
-"""Patches for training and the mini-batches of each step: a sample depends on seed, epoch and draw alone."""
+"""Patches for training: what a patch shows depends on seed, epoch and draw alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.ndimage import find_objects
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import Dataset
 
-from radiogen.distributed import rank, world_size
-from radiogen.errors import CaseError, RadiogenError, TrainingError
+from radiogen.errors import CaseError
 from radiogen.model.network_input import Preprocessing, scale_windows
 from radiogen.model.priors import PriorName
 from radiogen.segmentation.sliding import zoom_for, zoom_to_fill
@@ -24,17 +23,31 @@ from radiogen.training.augmentation import (
     augment_intensity,
     draw_box,
     draw_empty_box,
+    draw_point,
     draw_warp,
     identity_warp,
     loosen_mask,
 )
-from radiogen.training.prepared import Labels, PreparedCase, lung_positions, read_padded, shift_start
+from radiogen.training.positions import lung_positions, shift_start
+from radiogen.training.prepared import (
+    Labels,
+    PreparedCase,
+    known_voxels,
+    read_close_up,
+    read_padded,
+)
 from radiogen.training.settings import TrainingSettings
 from radiogen.volume import AIR_HU, FloatArray
 
-Patch = tuple[Tensor, Tensor, Tensor]  # image (C, D, H, W), prior (1, D, H, W), target (1, D, H, W)
+# Image (C, D, H, W), prior (1, D, H, W), target (1, D, H, W): 1 lesion, 0 none, UNKNOWN where a crop ends.
+Patch = tuple[Tensor, Tensor, Tensor]
+if TYPE_CHECKING:  # only trainings with added lesions need these
+    from radiogen.training.synthetic_lesions import AddedLesion
+
 Draw = tuple[int, int]  # epoch, number within the epoch
+UNKNOWN = -1.0
 EXTRA_VOXELS = 16  # by which a patch is sampled larger, so that a synthetic lesion may reach out of it
+POINT_FILLS = (0.0, 0.75)  # a click does not say how large a lesion is: voxels get coarser for a mass only
 HIDDEN_SHARE = 0.5  # of synthetic lesions are no lung: lung masks by threshold leave out dense tissue
 
 
@@ -47,10 +60,12 @@ class PatchSource:
     lungs: Labels
     target_label: int | None  # the lesion that the patch was drawn for
     spacing_mm: tuple[float, float, float]  # (x, y, z)
+    known: Mask | None = None  # voxels that the scan or crop holds; None: all
 
     def crop(self, box: tuple[slice, slice, slice]) -> "PatchSource":
         """Return a part of it."""
-        return replace(self, hu=self.hu[box], lesion=self.lesion[box], lungs=self.lungs[box])
+        known = None if self.known is None else self.known[box]
+        return replace(self, hu=self.hu[box], lesion=self.lesion[box], lungs=self.lungs[box], known=known)
 
 
 class PatchDataset(Dataset[Patch]):
@@ -72,6 +87,7 @@ class PatchDataset(Dataset[Patch]):
     ) -> None:
         training.check_cohorts({case.cohort for case in cases})
         self.cases = [case for case in cases for _ in range(training.cohort_draws.get(case.cohort, 1))]
+        self.hosts = [case for case in self.cases if not case.is_crop]  # crops are laid into their lungs
         self.preprocessing = preprocessing
         self.training = training
         self.seed = seed
@@ -98,9 +114,12 @@ class PatchDataset(Dataset[Patch]):
         prior, target = self._prior_and_target(source, prior_name, prior_rng)
         if empty_prior is not None:
             prior, target = empty_prior, np.zeros_like(target)
+        targets = target.astype(np.float32)
+        if source.known is not None:
+            targets[~source.known] = UNKNOWN
         hu = augment_intensity(source.hu, source.spacing_mm, augmentation, intensity_rng)
         image = scale_windows(hu, self.preprocessing.windows)
-        arrays = [image, prior[None].astype(np.float32), target[None].astype(np.float32)]
+        arrays = [image, prior[None].astype(np.float32), targets[None]]
         axes = tuple(axis for axis in (1, 2, 3) if augmentation.flip and flip_rng.random() < 0.5)
         image_t, prior_t, target_t = (
             torch.from_numpy(np.ascontiguousarray(np.flip(array, axes))) for array in arrays
@@ -116,6 +135,8 @@ class PatchDataset(Dataset[Patch]):
             The part of the case, and the prior of an empty box.
         """
         training, is_box = self.training, prior_name == "box"
+        if case.is_crop:
+            return self._draw_crop(case, prior_name, plan_rng, place_rng, lesion_rng), None
         is_synthetic = plan_rng.random() < training.synthetic_lesions
         is_free = prior_name in ("lungs", "none")  # in use, most windows of such a prior hold no lesion
         if is_free and training.lungs_empty and plan_rng.random() < training.lungs_empty:
@@ -125,10 +146,42 @@ class PatchDataset(Dataset[Patch]):
         if is_synthetic:
             return self._with_synthetic_lesion(case, is_box, place_rng, lesion_rng), None
         label = self._draw_true_lesion(case, prior_name, plan_rng)
+        if label is None:
+            return self._sample_patch(case, self._size, None, False, place_rng), None
+        return self._sample_lesion(case, label, prior_name, place_rng), None
+
+    def _sample_lesion(
+        self, case: PreparedCase, label: int, prior_name: PriorName, place_rng: Rng
+    ) -> PatchSource:
+        """Sample a patch with a lesion, in voxels of the size that its prompt gives them in use."""
         zoom = None
-        if is_box and label is not None:  # a box sets the size of its voxels, as it does in use
+        if prior_name == "box":
             zoom = zoom_for(case.lesion_boxes[label], self._size, self.preprocessing.box_fills)
-        return self._sample_patch(case, self._size, label, is_box, place_rng, zoom), None
+            close_up = case.close_ups.get(label)
+            if close_up is not None:
+                return self._sample_patch(close_up, self._size, label, True, place_rng, zoom / close_up.zoom)
+        if prior_name == "points":
+            zoom = zoom_for(case.lesion_boxes[label], self._size, POINT_FILLS)
+        return self._sample_patch(case, self._size, label, prior_name == "box", place_rng, zoom)
+
+    def _draw_crop(
+        self, case: PreparedCase, prior_name: PriorName, plan_rng: Rng, place_rng: Rng, lesion_rng: Rng
+    ) -> PatchSource:
+        """Draw a patch of a crop: as it lies, or where a prompt needs more of its surroundings, in a scan."""
+        label = int(plan_rng.choice(sorted(case.lesion_boxes)))
+        is_laid = prior_name in ("lungs", "none") or (
+            prior_name == "points" and plan_rng.random() < self.training.crops_in_scans
+        )
+        if not is_laid or not self.hosts:
+            return self._sample_lesion(case, label, prior_name, place_rng)
+        # Only trainings with crops need these.
+        from radiogen.training.laid_crops import draw_crop, lay_crop
+
+        host = self.hosts[lesion_rng.integers(len(self.hosts))]
+        crop = draw_crop(case, label, lesion_rng)
+        source = self._sample_patch(host, self._larger_size(host), None, False, place_rng)
+        added = lay_crop(source.hu, source.lungs > 0, source.lesion > 0, source.spacing_mm, crop, lesion_rng)
+        return self._cut_round(source, added, False, place_rng, lesion_rng)
 
     @property
     def _size(self) -> Shape:
@@ -139,14 +192,14 @@ class PatchDataset(Dataset[Patch]):
 
     def _draw_true_lesion(self, case: PreparedCase, prior_name: PriorName, rng: Rng) -> int | None:
         """Draw the lesion to take a patch around, or None for a patch of lung."""
-        is_wanted = rng.random() < self.training.lesion_share or prior_name == "box"
+        is_wanted = rng.random() < self.training.lesion_share or prior_name in ("box", "points")
         labels = [] if self._is_lungs_only(case) else sorted(case.lesion_boxes)
         return int(rng.choice(labels)) if labels and is_wanted else None
 
     def _prior_and_target(
         self, source: PatchSource, prior_name: PriorName, rng: Rng
     ) -> tuple[FloatArray, Mask]:
-        """Draw the prior; a box stands for the one lesion it was drawn around, any other for all of them.
+        """Draw the prior; a box or a point stands for one lesion, any other for all of them.
 
         Where there is no lesion for a box or a mask, lungs or nothing take their place.
         """
@@ -154,9 +207,11 @@ class PatchDataset(Dataset[Patch]):
         target = source.lesion == source.target_label if source.target_label else np.zeros_like(lesions)
         if prior_name == "box" and target.any():
             return draw_box(target, self.training, rng), target
+        if prior_name == "points" and target.any():
+            return draw_point(target, rng), target
         if prior_name == "mask" and lesions.any():
             return loosen_mask(lesions, rng), lesions
-        if prior_name in ("box", "mask"):
+        if prior_name in ("box", "mask", "points"):
             free = [name for name in self.training.priors if name in ("lungs", "none")] or ["lungs"]
             prior_name = free[rng.integers(len(free))]
         if prior_name == "none":
@@ -175,13 +230,10 @@ class PatchDataset(Dataset[Patch]):
         # Only trainings with synthetic lesions need these shapes.
         from radiogen.training.synthetic_lesions import add_synthetic_lesion
 
-        size, sizes_mm, zoom = self._size, self.training.synthetic_mm, None
+        sizes_mm, zoom = self.training.synthetic_mm, None
         if central:
             sizes_mm, zoom = self._draw_size_and_zoom(case, lesion_rng)
-        lengths = [n / min(zoom or 1.0, 1.0) for n in case.shape]
-        d, h, w = (max(s, min(s + EXTRA_VOXELS, int(n))) for n, s in zip(lengths, size, strict=True))
-        source = self._sample_patch(case, (d, h, w), None, False, place_rng, zoom)
-        center = [n // 2 for n in source.hu.shape]
+        source = self._sample_patch(case, self._larger_size(case, zoom), None, False, place_rng, zoom)
         # Without a box a network that met tumours centred in the mediastinum took all of it for a candidate.
         outside = self.training.synthetic_outside == "always" or (
             self.training.synthetic_outside == "box" and central
@@ -190,6 +242,20 @@ class PatchDataset(Dataset[Patch]):
         added = add_synthetic_lesion(
             source.hu, lungs, source.spacing_mm, lesion_rng, sizes_mm, taken, central, outside
         )
+        return self._cut_round(source, added, central, place_rng, lesion_rng)
+
+    def _larger_size(self, case: PreparedCase, zoom: float | None = None) -> Shape:
+        """Return the size of a patch to which a lesion is added before it is cut to the network's size."""
+        lengths = [n / min(zoom or 1.0, 1.0) for n in case.shape]
+        d, h, w = (max(s, min(s + EXTRA_VOXELS, int(n))) for n, s in zip(lengths, self._size, strict=True))
+        return d, h, w
+
+    def _cut_round(
+        self, source: PatchSource, added: "AddedLesion | None", central: bool, place_rng: Rng, lesion_rng: Rng
+    ) -> PatchSource:
+        """Cut a patch of the network's size out of a larger one, round the lesion that was added to it."""
+        size = self._size
+        center = [n // 2 for n in source.hu.shape]
         if added is not None:
             label = np.int16(source.lesion.max() + 1)
             hidden = lesion_rng.random() < HIDDEN_SHARE
@@ -262,14 +328,24 @@ class PatchDataset(Dataset[Patch]):
 
     def _sample(self, case: PreparedCase, warp: Warp, start: Shape, label: int | None) -> PatchSource:
         first = [s + low for s, low in zip(start, warp.region.low, strict=True)]
-        hu, lesion, lungs = (
-            read_padded(case, name, first, warp.region.shape, self._size, outside)
-            for name, outside in (("hu", int(AIR_HU)), ("lesion", 0), ("lungs", 0))
-        )
-        lesion, lungs = warp.sample(np.stack([lesion, lungs]), "nearest").astype(np.int16)
+        is_part = case.is_close_up or case.is_crop
+        if is_part:
+            hu, lesion, lungs = (
+                read_close_up(case, name, first, warp.region.shape) for name in ("hu", "lesion", "lungs")
+            )
+        else:
+            hu, lesion, lungs = (
+                read_padded(case, name, first, warp.region.shape, self._size, outside)
+                for name, outside in (("hu", int(AIR_HU)), ("lesion", 0), ("lungs", 0))
+            )
+        masks = [lesion, lungs, *([known_voxels(case, first, warp.region.shape)] if is_part else [])]
+        lesion, lungs, *known = warp.sample(np.stack(masks), "nearest").astype(np.int16)
+        if known:
+            lesion = np.where(known[0] > 0, lesion, np.int16(0))
         hu = warp.sample(hu[None].astype(np.float32), "bilinear")[0]
         x_mm, y_mm, z_mm = (step * warp.zoom for step in case.spacing_mm)
-        return PatchSource(hu, lesion, lungs, label, (x_mm, y_mm, z_mm))
+        mask = known[0] > 0 if known else None
+        return PatchSource(hu, lesion, lungs, label, (x_mm, y_mm, z_mm), mask)
 
 
 def start_around(case: PreparedCase, label: int, warp: Warp, central: bool, rng: Rng) -> Shape:
@@ -284,97 +360,3 @@ def start_around(case: PreparedCase, label: int, warp: Warp, central: bool, rng:
         start.append(first - inset)
     z, y, x = start
     return z, y, x
-
-
-def epoch_draws(count: int, seed: int, epoch: int = 0, own_rank: int = 0, ranks: int = 1) -> list[Draw]:
-    """Return the draws of one epoch in an order that depends on seed and epoch alone.
-
-    Each of several processes takes every `ranks`-th draw of that order, from its rank on; what is left
-    over is drawn by none, so that all take equally many.
-    """
-    order = np.random.default_rng([seed, epoch]).permutation(count)
-    shared = order[: count // ranks * ranks]
-    return [(epoch, int(number)) for number in shared[own_rank::ranks]]
-
-
-class MiniBatch(NamedTuple):
-    """Image, prior and target of some patches, and the draws that made them."""
-
-    patches: Patch
-    draws: list[Draw]
-
-
-class TrainingBatches:
-    """The mini-batches of this process for every step of every epoch, from any step on.
-
-    Every step has whole batches: the rest of an epoch is not used, and it is another rest in each epoch.
-    """
-
-    def __init__(
-        self, dataset: PatchDataset, training: TrainingSettings, seed: int, device: torch.device
-    ) -> None:
-        self.dataset, self.training, self.seed, self.device = dataset, training, seed, device
-        draws = len(dataset) // world_size()
-        is_alone = world_size() * training.accumulate == 1
-        self.batch_size = min(training.batch_size, draws) if is_alone else training.batch_size
-        self.steps = draws // (self.batch_size * training.accumulate)  # of an epoch
-
-    def from_step(self, epoch: int, step: int) -> Iterator[list[MiniBatch]]:
-        """Yield the mini-batches of each step, from one step of an epoch to the end of the last epoch.
-
-        Raises:
-            TrainingError: A process that draws patches was killed.
-            RadiogenError: A patch cannot be drawn.
-        """
-        loader: DataLoader[MiniBatch | RadiogenError] = DataLoader(
-            _BatchesOrErrors(self.dataset),
-            batch_size=None,  # the sampler gives the draws of whole mini-batches
-            sampler=self._draws_from(epoch, step),
-            num_workers=self.training.workers,
-            collate_fn=_unchanged,
-            pin_memory=self.device.type == "cuda",
-            generator=torch.Generator(),  # or the loader would draw from torch's own, which dropout may use
-        )
-        batches = iter(loader)
-        for _ in range(self.steps * (self.training.epochs - epoch) - step):
-            yield [self._next(batches) for _ in range(self.training.accumulate)]
-
-    def _next(self, batches: Iterator[MiniBatch | RadiogenError]) -> MiniBatch:
-        try:
-            batch = next(batches)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            fewer = f"set training.workers={self.training.workers // 2}; the training goes on where it was"
-            raise TrainingError(
-                "a process that draws patches", "was killed; systems do so when memory ends", fewer
-            ) from error
-        if isinstance(batch, RadiogenError):
-            raise batch
-        return batch
-
-    def _draws_from(self, epoch: int, step: int) -> Iterator[list[Draw]]:
-        size, in_epoch = self.batch_size, self.steps * self.training.accumulate
-        for now in range(epoch, self.training.epochs):
-            draws = epoch_draws(len(self.dataset), self.seed, now, rank(), world_size())
-            first = step * self.training.accumulate if now == epoch else 0
-            for number in range(first, in_epoch):
-                yield draws[number * size : (number + 1) * size]
-
-
-class _BatchesOrErrors(Dataset[Any]):
-    """Mini-batches by their draws; an error is returned, since a worker cannot raise it in this process."""
-
-    def __init__(self, patches: PatchDataset) -> None:
-        self.patches = patches
-
-    def __getitem__(self, draws: list[Draw]) -> MiniBatch | RadiogenError:
-        try:
-            image, prior, target = default_collate([self.patches[draw] for draw in draws])
-        except RadiogenError as error:
-            return error
-        return MiniBatch((image, prior, target), draws)
-
-
-def _unchanged(batch: Any) -> Any:
-    return batch

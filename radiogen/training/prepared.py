@@ -1,4 +1,8 @@
-"""Cases on the network's grid, cached beside a training, and where in them a patch may lie.
+"""Cases on the network's grid, cached beside a training.
+
+Beside the whole case lie close-ups: the surroundings of each lesion whose box wants finer voxels than the
+network's, as `radiogen segment` reads them from the scanner's grid. Of a crop, a small piece of CT round a
+lesion, every lesion has one.
 
 The cache is one safetensors file a case: slices of it are read without the rest, and nothing in it can be
 executed (MONAI's PersistentDataset unpickles what it finds, and drops the affine).
@@ -7,7 +11,7 @@ executed (MONAI's PersistentDataset unpickles what it finds, and drops the affin
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +24,19 @@ from scipy.ndimage import find_objects, maximum_filter
 
 from radiogen.errors import CaseError
 from radiogen.io.cases import Case
-from radiogen.model.network_input import Preprocessing, to_network_grid
+from radiogen.model.network_input import Preprocessing, resample_ct, to_network_grid
 from radiogen.provenance import file_sha256, short_hash, whole_file
 from radiogen.runtime import Progress, no_progress
-from radiogen.training.augmentation import Rng, Shape, SourceRegion
-from radiogen.volume import array_of
+from radiogen.segmentation.sliding import zoom_for
+from radiogen.training.augmentation import Shape
+from radiogen.training.positions import Counts, count_blocks
+from radiogen.volume import array_of, bounding_box, crop, grid_over, resample_to, widened
 
 ArrayBox = tuple[slice, slice, slice]
 Arrays = Mapping[str, npt.NDArray[Any]]
 Labels = npt.NDArray[np.int16]
-Counts = npt.NDArray[np.uint8]
-CACHE_VERSION = 2
-BLOCK = 4  # voxels of the cubes in which lungs and lesions are counted, so that positions are found by sums
+CACHE_VERSION = 3
+CLOSE_UP = 1.6  # size of a close-up in windows, so that a window may be rotated, scaled and moved in it
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,21 @@ class PreparedCase:
     shape: tuple[int, int, int]
     lesion_boxes: dict[int, ArrayBox]
     cohort: str
-    spacing_mm: tuple[float, float, float]  # (x, y, z) of the network's grid
+    spacing_mm: tuple[float, float, float]  # (x, y, z) of the network's grid, or of the close-up
+    is_crop: bool = False
+    prefix: str = ""  # of the names of its arrays
+    zoom: float = 1.0  # size of its voxels relative to the network's
+    close_ups: Mapping[int, "PreparedCase"] = field(default_factory=dict)  # by lesion; without blocks
+
+    @property
+    def is_close_up(self) -> bool:
+        """Whether it is a part of a scan, beyond which nothing is known."""
+        return bool(self.prefix)
 
     def read(self, name: str, box: ArrayBox) -> npt.NDArray[np.int16]:
         """Read a box of one of the arrays, as int16."""
         with safe_open(self.path, framework="np") as file:
-            part: npt.NDArray[np.int16] = file.get_slice(name)[box].astype(np.int16)
+            part: npt.NDArray[np.int16] = file.get_slice(self.prefix + name)[box].astype(np.int16)
         return part
 
     def blocks(self, name: str) -> Counts:
@@ -125,13 +139,31 @@ def _prepare_one(case: Case, settings: Preprocessing, cache: Path) -> PreparedCa
     about = read_about(path)
     if about is None:
         about = _write(case, settings, path)
+    whole = _described(about, case, path)
+    ups = {int(label): _described(part, case, path) for label, part in about["close_ups"].items()}
+    return replace(whole, close_ups=ups)
+
+
+def _described(about: dict[str, Any], case: Case, path: Path) -> PreparedCase:
+    """Return a case, or one of its close-ups, as the header of its file describes it."""
     d, h, w = about["shape"]
     x, y, z = about["spacing"]
     boxes = {}
     for label, edges in about["lesion_boxes"].items():
         in_z, in_y, in_x = (slice(start, stop) for start, stop in edges)
         boxes[int(label)] = (in_z, in_y, in_x)
-    return PreparedCase(case.case_id, case.patient_id, path, (d, h, w), boxes, case.cohort, (x, y, z))
+    return PreparedCase(
+        case.case_id,
+        case.patient_id,
+        path,
+        (d, h, w),
+        boxes,
+        case.cohort,
+        (x, y, z),
+        case.is_crop,
+        about.get("prefix", ""),
+        about.get("zoom", 1.0),
+    )
 
 
 def read_about(path: Path) -> dict[str, Any] | None:
@@ -159,35 +191,98 @@ def checksum(about: str, arrays: Arrays) -> str:
 
 
 def _write(case: Case, settings: Preprocessing, path: Path) -> dict[str, Any]:
+    ct, all_lungs = case.ct(), case.lungs()
     outline = case.lesion() if case.has_lesion else None
-    sample = to_network_grid(case.ct(), case.lungs(), outline, settings)
+    sample = to_network_grid(ct, all_lungs, outline, settings)
     shape = sample.ct.GetSize()[::-1]
-    lesion = np.zeros(shape, np.uint8)
     near = np.zeros(shape, bool)
-    if outline is not None and sample.lesion is not None:
-        lesion, near = array_of(sample.lesion), near_lesion(outline, sample.ct)
+    if outline is not None:
+        near = near_lesion(outline, sample.ct)
     lungs = array_of(sample.lungs)
-    found = {label: edges for label, edges in enumerate(find_objects(lesion), start=1) if edges}
-    about = {
-        "version": CACHE_VERSION,
-        "shape": shape,
-        "origin": sample.ct.GetOrigin(),
-        "spacing": sample.ct.GetSpacing(),
-        "direction": sample.ct.GetDirection(),
-        "lesion_boxes": {label: [[s.start, s.stop] for s in edges] for label, edges in found.items()},
-    }
     arrays = {
         "hu": array_of(sample.ct),
         "lungs": lungs,
-        "lesion": lesion,
+        "lesion": np.zeros(shape, np.uint8) if sample.lesion is None else array_of(sample.lesion),
         "lung_blocks": count_blocks(lungs > 0),
         "near_lesion_blocks": count_blocks(near),
     }
+    if case.is_crop:
+        _repeat_within(arrays["hu"], sample.ct, crop(ct, sample.roi))
+    about = {
+        **_describe(sample.ct, arrays["lesion"]),
+        "version": CACHE_VERSION,
+        "origin": sample.ct.GetOrigin(),
+        "direction": sample.ct.GetDirection(),
+        "close_ups": {},
+    }
+    if outline is not None and settings.layout == "patches":
+        for label, part in _draw_close_ups(ct, outline, all_lungs, settings, case.is_crop).items():
+            about["close_ups"][label] = part.about
+            arrays |= part.arrays
     text = json.dumps(about)
     with whole_file(path) as draft:
         save_file(arrays, draft, metadata={"about": text, "checksum": checksum(text, arrays)})
     plain: dict[str, Any] = json.loads(text)
     return plain
+
+
+def _repeat_within(hu: npt.NDArray[np.int16], grid: sitk.Image, volume: sitk.Image) -> None:
+    """Replace last voxels that jut out of a crop, and so are air, by those before them, in place."""
+    extent = np.array(volume.GetSize()) * volume.GetSpacing() / grid.GetSpacing()  # in voxels of the grid
+    for axis, length in enumerate(extent[::-1]):
+        last = hu.shape[axis] - 1
+        if last and last + 0.5 > length:
+            np.moveaxis(hu, axis, 0)[last] = np.moveaxis(hu, axis, 0)[last - 1]
+
+
+def _describe(grid: sitk.Image, lesion: npt.NDArray[Any]) -> dict[str, Any]:
+    found = {label: edges for label, edges in enumerate(find_objects(lesion), start=1) if edges}
+    boxes = {label: [[s.start, s.stop] for s in edges] for label, edges in found.items()}
+    return {"shape": lesion.shape, "spacing": grid.GetSpacing(), "lesion_boxes": boxes}
+
+
+@dataclass(frozen=True)
+class _CloseUp:
+    about: dict[str, Any]
+    arrays: Arrays
+
+
+def _draw_close_ups(
+    ct: sitk.Image, outline: sitk.Image, lungs: sitk.Image, settings: Preprocessing, is_crop: bool
+) -> dict[int, _CloseUp]:
+    """Cut out the surroundings of each lesion in voxels that suit its box; in a crop of every lesion."""
+    close_ups = {}
+    for label in range(1, int(array_of(outline).max()) + 1):
+        box = bounding_box(outline == label)
+        if box is None:
+            continue
+        spacing = np.array(settings.spacing_mm)
+        voxels = np.array(box.size) * outline.GetSpacing() / spacing  # of the network's grid
+        edges = [slice(0, max(1, round(n))) for n in voxels[::-1]]
+        zoom = zoom_for((edges[0], edges[1], edges[2]), settings.size, settings.box_fills)
+        if zoom >= 1 and not is_crop:
+            continue
+        wanted_mm = CLOSE_UP * zoom * np.array(settings.size[::-1]) * spacing
+        margin_mm = max(0.0, float(np.max(wanted_mm - np.array(box.size) * outline.GetSpacing())) / 2)
+        near = crop(ct, widened(box, ct, margin_mm))
+        # No voxel juts out of the scan: at the cut face of a crop it would be air.
+        size = np.floor(np.array(near.GetSize()) * near.GetSpacing() / (spacing * zoom) + 1e-6)
+        grid = grid_over(near, np.maximum(size, 1).astype(int).tolist(), (spacing * zoom).tolist())
+        prefix = f"close_up{label}_"
+        lesion = array_of(resample_to(outline, grid, outside=0, nearest=True)).copy()
+        # Between thick slices the outline runs smoothly, as the CT does.
+        own = array_of(resample_to(sitk.Cast(outline == label, sitk.sitkFloat32), grid, outside=0)) >= 0.5
+        lesion[lesion == label] = 0
+        lesion[own] = label
+        arrays = {
+            prefix + "hu": array_of(resample_ct(near, grid)),
+            prefix + "lesion": lesion,
+            prefix + "lungs": array_of(resample_to(lungs, grid, outside=0, nearest=True)),
+        }
+        about = _describe(grid, lesion)
+        if label in about["lesion_boxes"]:
+            close_ups[label] = _CloseUp({**about, "prefix": prefix, "zoom": zoom}, arrays)
+    return close_ups
 
 
 def near_lesion(outline: sitk.Image, grid: sitk.Image) -> npt.NDArray[np.bool_]:
@@ -236,81 +331,21 @@ def read_padded(
     return np.pad(np.pad(part, mirrored, mode="reflect"), filled, constant_values=outside)
 
 
-def count_blocks(mask: npt.NDArray[np.bool_]) -> Counts:
-    """Count the voxels of a mask in each cube of `BLOCK` voxels, 0 to 64; the last cubes may jut out."""
-    padded = np.pad(mask, [(0, -n % BLOCK) for n in mask.shape])
-    d, h, w = (n // BLOCK for n in padded.shape)
-    cubes = padded.reshape(d, BLOCK, h, BLOCK, w, BLOCK)
-    return np.asarray(cubes.sum(axis=(1, 3, 5), dtype=np.uint8))
-
-
-def lung_positions(
-    lungs: Counts,
-    forbidden: Counts | None,
-    case: Shape,
-    patch: Shape,
-    region: SourceRegion,
-    share: float,
-) -> npt.NDArray[np.int64]:
-    """Find the first voxels (n, 3) of all patches of a case that hold lung, a cube of `BLOCK` voxels apart.
-
-    A first voxel may be moved on by up to `BLOCK - 1` voxels without reading anything forbidden.
-
-    Args:
-        lungs: Cubes of the case's lungs.
-        forbidden: Cubes of what no patch may read; None if all may be read.
-        case: Shape of the case.
-        patch: Shape of the patch.
-        region: The voxels that it is sampled from.
-        share: Least share of lung. Where nothing is forbidden and no patch reaches it, those with most.
-    """
-    firsts = [patch_starts(n, size) for n, size in zip(case, patch, strict=True)]
-    inside = [(first, first + size) for first, size in zip(firsts, patch, strict=True)]
-    held = window_sums(lungs, inside)
-    enough = held >= share * np.prod(patch)
-    if forbidden is None:
-        enough = enough if enough.any() else held == held.max()
-    else:
-        read = [
-            (first + low, first + high + BLOCK - 1)
-            for first, low, high in zip(firsts, region.low, region.high, strict=True)
-        ]
-        enough &= (held > 0) & (window_sums(forbidden, read) == 0)
-    chosen = np.argwhere(enough)
-    return np.stack([first[chosen[:, axis]] for axis, first in enumerate(firsts)], axis=1)
-
-
-def patch_starts(length: int, size: int) -> npt.NDArray[np.int64]:
-    """Return where a patch may begin on an axis: in steps of `BLOCK`; centred where the case is shorter."""
-    if length <= size:
-        return np.array([(length - size) // 2])
-    return np.arange(0, length - size + 1, BLOCK)
-
-
-def shift_start(start: npt.NDArray[np.int64], case: Shape, patch: Shape, rng: Rng) -> Shape:
-    """Move a first voxel on by up to `BLOCK - 1` voxels, still inside the case."""
-    moved = [
-        min(int(first) + int(step), length - size) if length > size else int(first)
-        for first, step, length, size in zip(start, rng.integers(0, BLOCK, 3), case, patch, strict=True)
+def read_close_up(case: PreparedCase, name: str, first: Sequence[int], shape: Shape) -> Labels:
+    """Read a part of an array of a close-up from the voxel `first` on; beyond it the edge is repeated."""
+    indices = [
+        np.clip(np.arange(f, f + s), 0, n - 1) for f, s, n in zip(first, shape, case.shape, strict=True)
     ]
-    d, h, w = moved
-    return d, h, w
+    z, y, x = (slice(int(index[0]), int(index[-1]) + 1) for index in indices)
+    part = case.read(name, (z, y, x))
+    return part[np.ix_(*(index - index[0] for index in indices))]
 
 
-def window_sums(
-    counts: Counts, windows: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]
-) -> npt.NDArray[np.int64]:
-    """Return sums of cubes over windows, given on each axis by first voxels and the first ones behind.
-
-    A cube counts in full as soon as a window touches it.
-    """
-    # Cumulative sums axis by axis: a window costs two look-ups an axis instead of its voxels.
-    sums = counts.astype(np.int64)
-    for axis, (start, stop) in enumerate(windows):
-        total = np.cumsum(sums, axis=axis)
-        total = np.concatenate([np.zeros_like(np.take(total, [0], axis)), total], axis=axis)
-        most = counts.shape[axis]
-        first = np.clip(start // BLOCK, 0, most)
-        behind = np.clip(-(-stop // BLOCK), 0, most)
-        sums = np.take(total, behind, axis) - np.take(total, first, axis)
-    return sums
+def known_voxels(case: PreparedCase, first: Sequence[int], shape: Shape) -> Labels:
+    """Return 1 for the voxels of a part of a close-up that lie in it, 0 for those beyond."""
+    known = np.zeros(shape, np.int16)
+    z, y, x = (
+        slice(max(0, -f), max(0, min(s, n - f))) for f, s, n in zip(first, shape, case.shape, strict=True)
+    )
+    known[z, y, x] = 1
+    return known

@@ -28,7 +28,8 @@ from radiogen.pruning.settings import Batch, CriterionSettings, WeightMasks
 from radiogen.pruning.warmup import WarmUpSettings, warm_up
 from radiogen.pruning.weight_masks import apply_weight_masks, check_sparsity, save_weight_masks, weight_masks
 from radiogen.runtime import AnyPath, Progress, no_progress, pick_device
-from radiogen.training.patches import Patch, PatchDataset, epoch_draws
+from radiogen.training.batches import epoch_draws
+from radiogen.training.patches import Patch, PatchDataset
 from radiogen.training.prepared import learnable, prepare
 from radiogen.training.pruned_folder import (
     CHANNELS,

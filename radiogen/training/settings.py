@@ -77,6 +77,9 @@ class TrainingSettings(Settings):
     lungs_empty: Share = Field(
         0.0, description="share of patches without box or mask that lie anywhere over lung, none added"
     )
+    crops_in_scans: Share = Field(
+        0.5, description="share of the point patches of a crop that show it laid into the lungs of a scan"
+    )
     lung_share: float = Field(0.2, gt=0, le=1, description="least share of lung in a patch without a lesion")
     augmentation: Augmentation = Augmentation()
     synthetic_lesions: Share = Field(0.0, description="share of patches with a synthetic lesion")

@@ -18,7 +18,8 @@ from radiogen.networks.blocks import Attention, ConvBlock, UpBlock, sample_seeds
 from radiogen.networks.kernels import fast_cpu, volumes_channels_last
 from radiogen.networks.raseg import RASeg, SupervisedLogits, SupervisedRASeg
 from radiogen.runtime import has_fast_bfloat16, is_out_of_memory
-from radiogen.training.patches import MiniBatch
+from radiogen.training.batches import MiniBatch
+from radiogen.training.patches import UNKNOWN
 from radiogen.training.settings import TrainingSettings
 
 SegmentationBatch = tuple[Tensor, ...]  # image (B, C, D, H, W), prior (B, 1, D, H, W), target (B, 1, D, H, W)
@@ -41,23 +42,41 @@ def batch_dice_ce(logits: Tensor, target: Tensor) -> Tensor:
     weight masks stay the same to the byte, and `radiogen prune` does without the 3 s of importing MONAI.
     """
     probability = torch.sigmoid(logits)
+    known = known_voxels(target)
+    if known is not None:
+        probability, target = probability * known, target * known
     overlap = (probability * target).sum()
     dice = (2 * overlap + SMOOTH) / (probability.sum() + target.sum() + SMOOTH)
-    return 1 - dice + functional.binary_cross_entropy_with_logits(logits, target)
+    return 1 - dice + functional.binary_cross_entropy_with_logits(logits, target, weight=known)
 
 
 def patch_dice_ce(logits: Tensor, target: Tensor) -> Tensor:
     """Return the mean over patches of 1 - Dice, 0 for a patch without a lesion, plus the mean cross-entropy.
 
-    A small lesion so counts as much as a large one beside it, and a patch without a lesion is no miss. As a
-    mean over patches it is the same for a batch that is cut in mini-batches or spread over processes.
+    A small lesion so counts as much as a large one beside it, and a patch without a lesion is no miss.
+    Voxels beyond a crop, whose target is `UNKNOWN`, count for nothing. As a mean over patches it is the
+    same for a batch that is cut in mini-batches or spread over processes.
     """
     from monai.losses import DiceLoss  # takes 3 s, and only a training needs it
 
-    dice_loss = DiceLoss(sigmoid=True, reduction="none")(logits, target)  # (B, 1, 1, 1, 1)
     holds_lesion = target.amax(dim=(1, 2, 3, 4), keepdim=True) > 0
-    missed = torch.where(holds_lesion, dice_loss, 0.0).mean()
-    return missed + functional.binary_cross_entropy_with_logits(logits, target)
+    known = known_voxels(target)
+    if known is None:
+        dice_loss = DiceLoss(sigmoid=True, reduction="none")(logits, target)  # (B, 1, 1, 1, 1)
+        dice_term = torch.where(holds_lesion, dice_loss, 0.0).mean()
+        return dice_term + functional.binary_cross_entropy_with_logits(logits, target)
+    target = target * known
+    dice_loss = DiceLoss(reduction="none")(torch.sigmoid(logits) * known, target)
+    dice_term = torch.where(holds_lesion, dice_loss, 0.0).mean()
+    entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none") * known
+    per_patch = entropy.sum(dim=(1, 2, 3, 4)) / known.sum(dim=(1, 2, 3, 4)).clamp(min=1)
+    return dice_term + per_patch.mean()
+
+
+def known_voxels(target: Tensor) -> Tensor | None:
+    """Return 1 where a target is known and 0 where it is `UNKNOWN`; None where all of it is known."""
+    known = target >= 0
+    return None if bool(known.all()) else known.to(target.dtype)
 
 
 DICE_LOSSES: dict[str, LogitsLoss] = {"batch": batch_dice_ce, "patch": patch_dice_ce}
@@ -86,7 +105,7 @@ def _supervised_loss(loss: LogitsLoss, network: nn.Module, batch: SegmentationBa
     if output.prior is not None:
         holds_lesion = functional.adaptive_max_pool3d(target, output.prior.shape[2:])
         value = value + PRIOR_WEIGHT * functional.binary_cross_entropy_with_logits(
-            _in_float32(output.prior), holds_lesion
+            _in_float32(output.prior), holds_lesion.clamp(min=0), weight=known_voxels(holds_lesion)
         )
     return torch.as_tensor(value)
 
@@ -94,7 +113,13 @@ def _supervised_loss(loss: LogitsLoss, network: nn.Module, batch: SegmentationBa
 def _at_size_of(logits: Tensor, target: Tensor) -> Tensor:
     if logits.shape == target.shape:
         return target
-    return functional.interpolate(target, logits.shape[2:], mode="area")
+    known = known_voxels(target)
+    size = logits.shape[2:]
+    if known is None:
+        return functional.interpolate(target, size, mode="area")
+    share = functional.interpolate(known, size, mode="area")
+    lesion = functional.interpolate(target * known, size, mode="area") / share.clamp(min=0.5)
+    return torch.where(share >= 0.5, lesion, UNKNOWN)
 
 
 def _in_float32(logits: Tensor) -> Tensor:

@@ -50,12 +50,12 @@ LEAST_AERATED_MASS = 0.1
 
 
 @dataclass(frozen=True)
-class SyntheticLesion:
-    """A patch with a synthetic lesion."""
+class AddedLesion:
+    """A patch to which a lesion was added."""
 
     hu: FloatArray  # (D, H, W) float32, HU
     lesion: BoolArray  # (D, H, W)
-    kind: str  # solid, part-solid or ground glass
+    kind: str  # solid, part-solid, ground glass, or crop for a true lesion out of a crop
 
 
 @dataclass
@@ -85,7 +85,7 @@ def add_synthetic_lesion(
     taken: BoolArray | None = None,
     central: bool = False,
     outside: bool = True,
-) -> SyntheticLesion | None:
+) -> AddedLesion | None:
     """Add one synthetic lesion to a patch of CT.
 
     Args:
@@ -116,7 +116,7 @@ def add_synthetic_lesion(
     lesion[region.box] = _paint(region, rng)
     around = painted[region.box]
     painted[region.box] = np.where(region.forbidden, around, np.clip(region.hu, -1024, 3071))
-    return SyntheticLesion(painted, lesion, region.kind)
+    return AddedLesion(painted, lesion, region.kind)
 
 
 def _draw_lesion(

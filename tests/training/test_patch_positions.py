@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from radiogen.training.augmentation import SourceRegion
-from radiogen.training.prepared import BLOCK, count_blocks, lung_positions, patch_starts, shift_start
+from radiogen.training.positions import BLOCK, count_blocks, lung_positions, patch_starts, shift_start
 
 CASE = (41, 50, 63)
 PATCH = (16, 32, 32)

@@ -14,7 +14,8 @@ from radiogen.io.cases import find_cases
 from radiogen.phantoms.chest import ChestSize
 from radiogen.training import patches as patches_module
 from radiogen.training import synthetic_lesions as synthetic_module
-from radiogen.training.patches import PatchDataset, epoch_draws
+from radiogen.training.batches import epoch_draws
+from radiogen.training.patches import PatchDataset
 from radiogen.training.prepared import PreparedCase, prepare, read_padded
 from radiogen.volume import AIR_HU
 

@@ -13,7 +13,7 @@ from radiogen.io.tensors import load_tensors
 from radiogen.networks.raseg import build_raseg
 from radiogen.pruning.settings import CriterionSettings
 from radiogen.pruning.weight_masks import load_weight_masks
-from radiogen.training.patches import MiniBatch
+from radiogen.training.batches import MiniBatch
 from radiogen.training.prune import PruneOptions, prune
 from radiogen.training.settings import TrainOptions
 from radiogen.training.step import TrainingStep, batch_dice_ce, make_optimizer, patch_dice_ce
