@@ -77,10 +77,13 @@ class PreparedCase:
         return counts
 
 
-def learnable(cases: Sequence[Case], need_outline: bool = True) -> tuple[list[Case], list[str]]:
+def learnable(
+    cases: Sequence[Case], need_outline: bool = True, lungs_only_cohorts: Sequence[str] = ()
+) -> tuple[list[Case], list[str]]:
     """Return the cases a network may learn from, and a sentence for each kind that is left out.
 
-    Cases without an outline stay where none is needed: synthetic lesions need lungs only.
+    Cases without an outline stay where none is needed: synthetic lesions need lungs only, and so do the
+    cohorts whose true lesions are never shown.
 
     Raises:
         CaseError: None is left.
@@ -89,7 +92,7 @@ def learnable(cases: Sequence[Case], need_outline: bool = True) -> tuple[list[Ca
     for case in cases:
         if case.split == "test":
             of_test.append(case.case_id)
-        elif need_outline and not case.has_lesion:
+        elif need_outline and not case.has_lesion and case.cohort not in lungs_only_cohorts:
             without_outline.append(case.case_id)
         elif not case.lungs_path.is_file():
             without_lungs.append(case.case_id)
@@ -226,7 +229,7 @@ def _write(case: Case, settings: Preprocessing, path: Path) -> dict[str, Any]:
     return plain
 
 
-def _repeat_within(hu: npt.NDArray[np.int16], grid: sitk.Image, volume: sitk.Image) -> None:
+def _repeat_within(hu: npt.NDArray[Any], grid: sitk.Image, volume: sitk.Image) -> None:
     """Replace last voxels that jut out of a crop, and so are air, by those before them, in place."""
     extent = np.array(volume.GetSize()) * volume.GetSpacing() / grid.GetSpacing()  # in voxels of the grid
     for axis, length in enumerate(extent[::-1]):

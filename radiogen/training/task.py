@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -86,7 +87,9 @@ def find_task(cases: Path, settings: RunSettings, options: TrainOptions) -> Trai
     check_options(settings, options)
     start = find_start(settings, options)
     found = find_cases(cases)
-    learn, held_out = choose_cases(found, options)
+    lungs_only = settings.training.lungs_only_cohorts
+    left_out = learnable(found, lungs_only_cohorts=lungs_only)[1]
+    learn, held_out = choose_cases(found, options, lungs_only)
     settings.training.check_cohorts({case.cohort for case in learn})
     check_step_size(settings.training, learn)
     # A fine-tuned model is measured on patients that its start has not seen either.
@@ -94,7 +97,7 @@ def find_task(cases: Path, settings: RunSettings, options: TrainOptions) -> Trai
     if any(case.patient_id in known for case in held_out) and options.start:
         wrong = "has seen patients that are held out here, whose figures would flatter"
         raise ConfigError(f"--start {options.start}", wrong, "begin with a model that has not seen them")
-    return TrainingTask(settings, options, start, learn, held_out, learnable(found)[1])
+    return TrainingTask(settings, options, start, learn, held_out, left_out)
 
 
 def check_options(settings: RunSettings, options: TrainOptions) -> None:
@@ -139,19 +142,22 @@ def check_step_size(training: TrainingSettings, learn: list[Case]) -> None:
         )
 
 
-def choose_cases(cases: list[Case], options: TrainOptions) -> tuple[list[Case], list[Case]]:
+def choose_cases(
+    cases: list[Case], options: TrainOptions, lungs_only_cohorts: Sequence[str] = ()
+) -> tuple[list[Case], list[Case]]:
     """Return the cases to learn from and those held out: folds by patient, drawn from the seed.
 
-    Cases of the split `test` and cases without an outline or a lung mask are in neither.
+    Cases of the split `test` and cases without a lung mask are in neither; nor are those without an outline,
+    unless only their lungs are shown: these are all learned from.
 
     Raises:
         CaseError: There is nothing to learn from.
         ConfigError: The fold is not one of the folds, or there are fewer patients than folds.
     """
-    usable, _ = learnable(cases)
+    usable, _ = learnable(cases, lungs_only_cohorts=lungs_only_cohorts)
     if options.folds == 0:
         return usable, []
-    patients = sorted({case.patient_id for case in usable})
+    patients = sorted({case.patient_id for case in usable if case.has_lesion})
     if not 0 <= options.fold < options.folds or options.folds < 2:
         raise ConfigError(f"--fold {options.fold}", f"is not one of {options.folds} folds", "count from 0")
     if len(patients) < options.folds:
@@ -160,8 +166,9 @@ def choose_cases(cases: list[Case], options: TrainOptions) -> tuple[list[Case], 
     # Dealt out by patient, so that no patient is on both sides.
     order = np.random.default_rng(options.seed).permutation(len(patients))
     fold_of = {patients[patient]: place % options.folds for place, patient in enumerate(order)}
-    held_out = [case for case in usable if fold_of[case.patient_id] == options.fold]
-    return [case for case in usable if fold_of[case.patient_id] != options.fold], held_out
+    held_out = [case for case in usable if case.has_lesion and fold_of[case.patient_id] == options.fold]
+    kept_out = {case.patient_id for case in held_out}
+    return [case for case in usable if case.patient_id not in kept_out], held_out
 
 
 def find_start(settings: RunSettings, options: TrainOptions) -> TrainingStart:
