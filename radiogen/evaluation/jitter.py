@@ -39,7 +39,7 @@ from radiogen.provenance import (
 )
 from radiogen.runtime import Progress, no_progress
 from radiogen.segmentation.inference import Inference
-from radiogen.segmentation.volume import Prompt, segment_volume
+from radiogen.segmentation.volume import Prompt, segment_crop, segment_volume
 from radiogen.volume import array_of, bounding_box, crop
 
 COLUMNS = ("case_id", "patient_id", "prompt", "jitter", "draw", "dice", "lesion_dice_mean", *FLOORS)
@@ -288,7 +288,8 @@ def _run_case(case: Case, inference: Inference, options: JitterOptions) -> list[
         rng = np.random.default_rng([options.seed, int(short_hash(case.case_id), 16), draw])
         boxes = [jitter_box(faces, rng.uniform(-1, 1, (2, 3)), level) for faces in exact]
         prompt = Prompt("box", boxes=tuple(box_mm(box, region_ct) for box in boxes))
-        predicted = segment_volume(inference.model, ct, lungs, prompt, inference=inference).lesion
+        segment = segment_crop if case.is_crop else segment_volume
+        predicted = segment(inference.model, ct, lungs, prompt, inference=inference).lesion
         row = {
             "case_id": case.case_id,
             "patient_id": case.patient_id,

@@ -328,8 +328,7 @@ class PatchDataset(Dataset[Patch]):
 
     def _sample(self, case: PreparedCase, warp: Warp, start: Shape, label: int | None) -> PatchSource:
         first = [s + low for s, low in zip(start, warp.region.low, strict=True)]
-        is_part = case.is_close_up or case.is_crop
-        if is_part:
+        if case.is_part:
             hu, lesion, lungs = (
                 read_close_up(case, name, first, warp.region.shape) for name in ("hu", "lesion", "lungs")
             )
@@ -338,14 +337,13 @@ class PatchDataset(Dataset[Patch]):
                 read_padded(case, name, first, warp.region.shape, self._size, outside)
                 for name, outside in (("hu", int(AIR_HU)), ("lesion", 0), ("lungs", 0))
             )
-        masks = [lesion, lungs, *([known_voxels(case, first, warp.region.shape)] if is_part else [])]
-        lesion, lungs, *known = warp.sample(np.stack(masks), "nearest").astype(np.int16)
-        if known:
-            lesion = np.where(known[0] > 0, lesion, np.int16(0))
+        known = known_voxels(case, first, warp.region.shape)
+        lesion, lungs, known = warp.sample(np.stack([lesion, lungs, known]), "nearest").astype(np.int16)
+        lesion = np.where(known > 0, lesion, np.int16(0))
         hu = warp.sample(hu[None].astype(np.float32), "bilinear")[0]
         x_mm, y_mm, z_mm = (step * warp.zoom for step in case.spacing_mm)
-        mask = known[0] > 0 if known else None
-        return PatchSource(hu, lesion, lungs, label, (x_mm, y_mm, z_mm), mask)
+        # Beyond a close-up of a scan lies another part of the patient, and not this lesion.
+        return PatchSource(hu, lesion, lungs, label, (x_mm, y_mm, z_mm), known > 0 if case.is_crop else None)
 
 
 def start_around(case: PreparedCase, label: int, warp: Warp, central: bool, rng: Rng) -> Shape:
@@ -356,7 +354,8 @@ def start_around(case: PreparedCase, label: int, warp: Warp, central: bool, rng:
         center = (edge.start + edge.stop) // 2
         slack = max(0, (size - (edge.stop - edge.start)) // 4) if central else 2 * size // 5
         first = center - size // 2 + int(rng.integers(-slack, slack + 1))
-        first = min(max(first, 0), length - size) if length > size else (length - size) // 2
+        if not case.is_part:
+            first = min(max(first, 0), length - size) if length > size else (length - size) // 2
         start.append(first - inset)
     z, y, x = start
     return z, y, x

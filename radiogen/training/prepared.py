@@ -60,9 +60,9 @@ class PreparedCase:
     close_ups: Mapping[int, "PreparedCase"] = field(default_factory=dict)  # by lesion; without blocks
 
     @property
-    def is_close_up(self) -> bool:
-        """Whether it is a part of a scan, beyond which nothing is known."""
-        return bool(self.prefix)
+    def is_part(self) -> bool:
+        """Whether it is a crop or a close-up, beyond which its edge is repeated, rather than a whole scan."""
+        return self.is_crop or bool(self.prefix)
 
     def read(self, name: str, box: ArrayBox) -> npt.NDArray[np.int16]:
         """Read a box of one of the arrays, as int16."""
@@ -345,7 +345,9 @@ def read_close_up(case: PreparedCase, name: str, first: Sequence[int], shape: Sh
 
 
 def known_voxels(case: PreparedCase, first: Sequence[int], shape: Shape) -> Labels:
-    """Return 1 for the voxels of a part of a close-up that lie in it, 0 for those beyond."""
+    """Return 1 for the voxels of a part that lie in a crop or close-up, 0 for those beyond; 1 in a scan."""
+    if not case.is_part:
+        return np.ones(shape, np.int16)
     known = np.zeros(shape, np.int16)
     z, y, x = (
         slice(max(0, -f), max(0, min(s, n - f))) for f, s, n in zip(first, shape, case.shape, strict=True)
