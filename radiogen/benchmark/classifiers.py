@@ -131,7 +131,7 @@ class _Run:
         losses = train_classifier(self.network, self.train, training, masks, plan.seed)
         result = {
             **asdict(plan),
-            "accuracy": round(accuracy(self.network, self.test), 4),
+            "accuracy": accuracy(self.network, self.test),
             **about,
             "loss": losses,
         }

@@ -71,7 +71,7 @@ def accuracy_table(results: Results, masks_of: Callable[[RunPlan], WeightMasks])
         if criterion != DENSE and key != (REFERENCE, "", sparsity):
             row |= _compare(results, own, against, masks_of)
         # `+ 0.0` turns -0.0 into 0.0.
-        rows.append({name: round(v, 4) + 0.0 if isinstance(v, float) else v for name, v in row.items()})
+        rows.append({name: v + 0.0 if isinstance(v, float) else v for name, v in row.items()})
     return rows
 
 

@@ -48,12 +48,12 @@ class Timings:
     @property
     def forward_ms(self) -> float:
         """Median of the forward passes in milliseconds: other work of the machine delays single rounds."""
-        return round(1000 * median(self.forward), 2)
+        return 1000 * median(self.forward)
 
     @property
     def step_ms(self) -> float:
         """Median of the training steps, in milliseconds."""
-        return round(1000 * median(self.step), 2)
+        return 1000 * median(self.step)
 
 
 def time_networks(
@@ -268,7 +268,7 @@ def segmentation_table(results: dict[Variant, Row]) -> list[Row]:
         row["collapsed_runs"] = sum(bool(results[variant]["collapsed"]) for variant in own)
         # Sizes are those of the first seed: the widths of the others are the same.
         row["checkpoint_mb"] = first["checkpoint_bytes"] / 1e6
-        rows.append({name: round(v, 4) + 0.0 if isinstance(v, float) else v for name, v in row.items()})
+        rows.append({name: v + 0.0 if isinstance(v, float) else v for name, v in row.items()})
     return rows
 
 
@@ -297,7 +297,7 @@ def _costs(
             row = {**_named(key), **asdict(cost)}
             row |= {"forward_ms": timings[name].forward_ms, "step_ms": timings[name].step_ms}
             row["train_minutes"] = timings[name].step_ms * steps / 60_000
-            rows.append({name: round(v, 2) if isinstance(v, float) else v for name, v in row.items()})
+            rows.append(row)
         write_csv(path, COST_COLUMNS, rows)
         write_json(beside, rows)
         record.finish(path, [path, beside])

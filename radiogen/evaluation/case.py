@@ -19,6 +19,7 @@ from pydantic import Field, field_validator
 
 from radiogen.config import Settings
 from radiogen.errors import CaseError, VolumeError
+from radiogen.evaluation.sentences import plural
 from radiogen.io.nifti import read_mask, read_volume
 from radiogen.measures.detection import (
     LEAST_IOU,
@@ -28,6 +29,7 @@ from radiogen.measures.detection import (
     count_matches,
     match_lesions,
     number_lesions,
+    stray_parts,
 )
 from radiogen.measures.floors import (
     FLOORS,
@@ -40,7 +42,7 @@ from radiogen.measures.floors import (
 from radiogen.measures.intervals import DRAWS
 from radiogen.measures.lesions import longest_diameter_mm
 from radiogen.measures.overlap import Overlap, box_round_both, overlap_of
-from radiogen.volume import Box, array_of, crop, same_grid
+from radiogen.volume import Box, array_of, crop, same_grid, voxel_ml
 
 CT_FILE, LESION_TABLE = "ct.nii.gz", "lesions.csv"
 # The sizes at which T1a, T1b, T1c and T2 of lung cancer end (TNM, 8th edition).
@@ -90,6 +92,7 @@ COUNT_COLUMNS = (
     "lesions_missed",
     "lesions_fragments",
     "lesions_false",
+    "stray_parts",
 )
 DETECTION_COLUMNS = (*COUNT_COLUMNS, "sensitivity", "f1", "panoptic_quality")
 COLUMNS = ("case_id", "patient_id", "prompt", *OVERLAP_COLUMNS, *DETECTION_COLUMNS, *FLOORS, "note")
@@ -119,6 +122,7 @@ class _CroppedScan:
     boxes: list[BoxFaces]
     hu: npt.NDArray[Any] | None
     spacing_mm: tuple[float, float, float]
+    voxel_ml: float
 
 
 def measure_case(predicted: Path, reference: Path, options: EvaluateOptions) -> MeasuredScan:
@@ -146,6 +150,9 @@ def measure_case(predicted: Path, reference: Path, options: EvaluateOptions) -> 
     table = read_scores(predicted.with_name(LESION_TABLE))
     scan = _read_scan(predicted, reference, table is not None, options)
     matches = match_lesions(scan.predicted, scan.reference, options.least_iou)
+    strays = stray_parts(scan.reference, scan.voxel_ml)
+    # With their partners: a mask compared with itself has neither a false nor a missed lesion.
+    matches = [match for match in matches if match.reference not in strays]
     detection = count_matches(matches)
     predicted_voxels, lesion_voxels = scan.predicted.numbers > 0, scan.reference.numbers > 0
     overlap = overlap_of(predicted_voxels, lesion_voxels, scan.spacing_mm, options.tolerance_mm)
@@ -157,16 +164,17 @@ def measure_case(predicted: Path, reference: Path, options: EvaluateOptions) -> 
         "lesions_missed": detection.missed,
         "lesions_fragments": detection.fragments,
         "lesions_false": detection.false,
+        "stray_parts": len(strays),
         "sensitivity": detection.sensitivity,
         "f1": detection.f1,
         "panoptic_quality": detection.panoptic_quality,
         **measure_floors(scan.reference, scan.boxes, scan.hu),
-        "note": None if detection.lesions else NO_LESION,
+        "note": _note(scan, detection, strays),
     }
     # Two empty masks would have Dice 1: the mean of a cohort would rise with every healthy scan.
     if not detection.lesions:
         row |= dict.fromkeys(AGREEMENT_COLUMNS)
-    return MeasuredScan(_rounded(row), _lesion_rows(scan, matches, table or {}, options), detection)
+    return MeasuredScan(_without_nan(row), _lesion_rows(scan, matches, table or {}, options), detection)
 
 
 def read_scores(table: Path) -> dict[int, float | None] | None:
@@ -207,6 +215,7 @@ def _read_scan(predicted: Path, reference: Path, by_label: bool, options: Evalua
         # The CT is read last and only for floors: it takes far longer than the masks.
         hu=_read_hu(reference, reference_mask, box) if len(lesions) else None,
         spacing_mm=reference_mask.GetSpacing(),
+        voxel_ml=voxel_ml(reference_mask),
     )
 
 
@@ -262,7 +271,7 @@ def _lesion_rows(
             row["predicted_ml"] = overlap["predicted_ml"]
         if match.predicted:
             row["score"] = scores.get(scan.predicted.labels[match.predicted - 1])
-        rows.append(_rounded(row))
+        rows.append(_without_nan(row))
     return rows
 
 
@@ -270,10 +279,20 @@ def _numbers(overlap: Overlap) -> Row:
     return {name: getattr(overlap, name) for name in OVERLAP_COLUMNS}
 
 
-def _rounded(row: Row) -> Row:
-    """Round numbers to four places; NaN, which means not known, becomes None."""
+def _note(scan: _CroppedScan, detection: Detection, strays: set[int]) -> str | None:
+    if strays:
+        ml = np.isin(scan.reference.numbers, list(strays)).sum() * scan.voxel_ml
+        return f"{plural(len(strays), 'stray part')} of the reference ({ml:.4f} ml) not counted as lesions"
+    return None if detection.lesions else NO_LESION
+
+
+def _without_nan(row: Row) -> Row:
+    """Return a row whose unknown numbers are None, not NaN.
+
+    Nothing is rounded: what is printed with three digits would else be rounded twice, 0.63855 to 0.638.
+    """
     return {
-        name: (None if isnan(value) else round(float(value), 4)) if isinstance(value, float) else value
+        name: (None if isnan(value) else float(value)) if isinstance(value, float) else value
         for name, value in row.items()
     }
 

@@ -21,9 +21,9 @@ from radiogen.drawing.plots import draw_jitter
 from radiogen.errors import CaseError, OutputError, RadiogenError
 from radiogen.evaluation.case import Row, widen
 from radiogen.evaluation.sentences import describe_floor, markdown_table, plural, with_interval
-from radiogen.evaluation.summary import compare_with_best_floor, rounded
+from radiogen.evaluation.summary import compare_with_best_floor
 from radiogen.io.cases import Case, cases_of_split
-from radiogen.measures.detection import Labels, NumberedLesions, number_lesions
+from radiogen.measures.detection import Labels, NumberedLesions, number_lesions, stray_parts
 from radiogen.measures.floors import FLOORS, BoxFaces, exact_boxes, jitter_box, loosen_box, measure_floors
 from radiogen.measures.intervals import DRAWS, bootstrap_by_patient, paired_difference
 from radiogen.model.folder import Model, check_prior
@@ -40,9 +40,12 @@ from radiogen.provenance import (
 from radiogen.runtime import Progress, no_progress
 from radiogen.segmentation.inference import Inference
 from radiogen.segmentation.volume import Prompt, segment_crop, segment_volume
-from radiogen.volume import array_of, bounding_box, crop
+from radiogen.volume import array_of, bounding_box, crop, voxel_ml
 
-COLUMNS = ("case_id", "patient_id", "prompt", "jitter", "draw", "dice", "lesion_dice_mean", *FLOORS)
+COLUMNS = (
+    *("case_id", "patient_id", "prompt", "jitter", "draw", "stray_parts", "dice", "lesion_dice_mean"),
+    *FLOORS,
+)
 LEVELS = (0.0, 0.05, 0.1, 0.2)
 FIGURES = ("dice", "lesion_dice_mean", *FLOORS)
 
@@ -94,7 +97,7 @@ def level_rows(rows: Sequence[Row], seed: int, bootstrap: int) -> list[Row]:
             **{f"{name}_mean": mean(row[name] for row in cases) for name in FLOORS},
             **compare_with_best_floor(cases),
         }
-        listed.append(rounded(row))
+        listed.append(row)
     return listed
 
 
@@ -136,6 +139,9 @@ def describe_curve(curve: JitterCurve) -> list[str]:
     # None is not 0: an imported model may have seen anybody.
     if curve.seen_in_training is None:
         sentences.append("The model does not say which patients it has seen in training.")
+    strays = sum({row["case_id"]: row["stray_parts"] for row in curve.rows}.values())
+    if strays:
+        sentences.append(f"{plural(strays, 'stray part')} of the outlines, below 3 mm, got no box.")
     if curve.without_lesion:
         sentences.append(f"{plural(curve.without_lesion, 'case')} without outline or lesion; in no figure.")
     return sentences
@@ -277,7 +283,11 @@ def _run_case(case: Case, inference: Inference, options: JitterOptions) -> list[
         return []
     # The region holds every box that may be drawn: loosened at either end, then shifted by the largest level.
     region = widen(box, ct, options.loosen / 2 + (1 + options.loosen) * max(options.levels))
-    lesions, region_ct = number_lesions(array_of(crop(outline, region))), crop(ct, region)
+    labels, region_ct = array_of(crop(outline, region)), crop(ct, region)
+    lesions = number_lesions(labels)
+    strays = stray_parts(lesions, voxel_ml(outline))
+    # A box of its own round a stray voxel would count as much as that of the tumour beside it.
+    lesions = number_lesions(np.where(np.isin(lesions.numbers, list(strays)), 0, labels))
     exact = [loosen_box(faces, options.loosen) for faces in exact_boxes(lesions)]
     rows: list[Row] = []
     for level, draw in product(options.levels, range(options.draws)):
@@ -296,10 +306,11 @@ def _run_case(case: Case, inference: Inference, options: JitterOptions) -> list[
             "prompt": "jitter" if level else "oracle",
             "jitter": level,
             "draw": draw,
+            "stray_parts": len(strays),
             **_dice(array_of(predicted), array_of(crop(predicted, region)), lesions),
             **measure_floors(lesions, boxes, array_of(region_ct)),
         }
-        rows.append(rounded(row))
+        rows.append(row)
     return rows
 
 

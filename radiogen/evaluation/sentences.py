@@ -81,6 +81,8 @@ def _describe_lesions(row: Mapping[str, Any]) -> str:
     sentence = f"{row['lesions_found']} of {plural(row['lesions'], 'lesion')} found"
     if row["lesions_merged"]:
         sentence += f", {row['lesions_merged']} merged with another"
+    if row["stray_parts"]:
+        sentence += f" ({plural(row['stray_parts'], 'stray part')} below 3 mm not counted)"
     sentence += f"; {plural(row['lesions_false'], 'false lesion')} in {plural(row['scans'], 'scan')}"
     sentence += f" ({row['false_per_scan']:.2f} a scan)"
     if row["lesions_fragments"]:

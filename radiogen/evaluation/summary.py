@@ -113,7 +113,7 @@ def _prompt_row(prompt: str, scans: Sequence[MeasuredScan], options: EvaluateOpt
         },
         **compare_with_best_floor(rows),
     }
-    return rounded(summary)
+    return summary
 
 
 def _sensitivity(scans: Sequence[MeasuredScan], options: EvaluateOptions) -> Row:
@@ -154,7 +154,7 @@ def _bin_rows(prompt: str, scans: Sequence[MeasuredScan], options: EvaluateOptio
             ),
             **compare_with_best_floor(rows),
         }
-        listed.append(rounded(each))
+        listed.append(each)
     return listed
 
 
@@ -174,7 +174,7 @@ def _froc_rows(prompt: str, scans: Sequence[MeasuredScan]) -> list[Row]:
     if curve is None:
         return []
     at = {f"sensitivity_at_{rate:g}": s for rate, s in zip(curve.rates, curve.sensitivities, strict=True)}
-    return [rounded({"prompt": prompt, "scans": len(measured), **at, "mean": curve.score})]
+    return [{"prompt": prompt, "scans": len(measured), **at, "mean": curve.score}]
 
 
 def _reference_lesions(scans: Sequence[MeasuredScan]) -> list[Row]:
@@ -208,8 +208,3 @@ def _statistic(statistic: Callable[[list[float]], float], rows: Sequence[Row], n
 def json_rows(rows: Sequence[Row]) -> list[Row]:
     """Return rows as JSON can hold them: an infinite distance as the word inf."""
     return [{name: "inf" if value == inf else value for name, value in row.items()} for row in rows]
-
-
-def rounded(row: Row) -> Row:
-    """Round numbers to four places."""
-    return {name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ import SimpleITK as sitk
 
 from radiogen.config import check_settings
 from radiogen.errors import CaseError, ConfigError, OutputError, VolumeError
+from radiogen.evaluation import case as case_module
 from radiogen.evaluation.case import EvaluateOptions
 from radiogen.evaluation.evaluate import COLUMNS, LESION_COLUMNS, evaluate
+from radiogen.evaluation.sentences import describe_prompt as sentences_of
 
 
 def put(path: Path, columns: slice, dtype: type = np.uint8, value: int = 1) -> Path:
@@ -87,7 +90,7 @@ def test_the_summary_is_by_prompt(folders: tuple[Path, Path]) -> None:
     summary = {row["prompt"]: row for row in evaluate(*folders).summary}
     oracle = summary["oracle"]
     assert (oracle["n"], oracle["dice_mean"], oracle["dice_median"]) == (2, 0.75, 0.75)
-    assert oracle["dice_sd"] == pytest.approx(0.3536)
+    assert oracle["dice_sd"] == pytest.approx(0.5**0.5 / 2)
     assert oracle["hd95_mm_median"] == pytest.approx(0.8)
     assert (oracle["lesions"], oracle["lesions_found"], oracle["lesions_false"]) == (2, 2, 0)
     assert (summary["auto"]["lesions_missed"], summary["auto"]["hd95_mm_median"]) == (1, float("inf"))
@@ -172,10 +175,10 @@ def test_progress_is_told(folders: tuple[Path, Path]) -> None:
 
 
 def lay(path: Path, *parts: tuple[int, int, int]) -> Path:
-    """A mask of columns (start, end, label) on 1 mm voxels, 40 columns wide."""
+    """A mask of columns (start, end, label) on 1 mm voxels, 3 x 3 of them thick, 80 columns wide."""
     array = np.zeros((3, 3, 80), np.uint8)
     for start, end, label in parts:
-        array[1, 1, start:end] = label
+        array[:, :, start:end] = label
     path.parent.mkdir(parents=True, exist_ok=True)
     sitk.WriteImage(sitk.GetImageFromArray(array), str(path))
     return path
@@ -195,16 +198,57 @@ def test_lesions_are_matched_measured_and_put_into_bins(tmp_path: Path) -> None:
         ("false", None, 3, "< 10 mm"),
     ]
     first, _, missed, invented = found.lesions
-    assert (first["diameter_mm"], first["dice"], first["iou"]) == (8.0, pytest.approx(2 / 3, abs=1e-4), 0.5)
-    assert (first["volume_error_ml"], first["volume_error_share"]) == (-0.004, -0.5)
+    assert (first["diameter_mm"], first["dice"], first["iou"]) == (pytest.approx(72**0.5), 2 / 3, 0.5)
+    assert (first["volume_error_ml"], first["volume_error_share"]) == (pytest.approx(-0.036), -0.5)
     assert (missed["dice"], missed["hd95_mm"], missed["predicted_ml"]) == (0, float("inf"), 0)
-    assert (invented["dice"], invented["predicted_ml"], invented["floor_box"]) == (None, 0.002, None)
+    assert (invented["dice"], invented["predicted_ml"], invented["floor_box"]) == (
+        None,
+        pytest.approx(0.018),
+        None,
+    )
     small, middle, *_ = found.size_bins
     assert (small["lesions"], small["found"], small["false"]) == (1, 1, 1)
     assert (middle["lesions"], middle["found_share"]) == (2, 0.5)
     assert (middle["dice_mean"], middle["dice_of_found_mean"]) == (0.5, 1.0)
     (row,) = found.rows
-    assert (row["f1"], row["panoptic_quality"]) == (pytest.approx(4 / 6, abs=1e-4), 0.5)
+    assert (row["f1"], row["panoptic_quality"]) == (pytest.approx(4 / 6), 0.5)
+
+
+def test_stray_voxels_of_a_reference_are_no_missed_lesions_and_are_named(tmp_path: Path) -> None:
+    """A lesion that is found, one that is not, and two stray parts: of 9 voxels (0.009 ml) and of one."""
+    reference = lay(tmp_path / "r.nii.gz", (0, 8, 1), (20, 35, 2), (50, 51, 3))
+    mask = sitk.ReadImage(str(reference))
+    mask[70, 1, 1] = 1
+    sitk.WriteImage(mask, str(reference))
+    found = evaluate(lay(tmp_path / "p.nii.gz", (0, 8, 1)), reference)
+    (row,) = found.rows
+    assert (row["lesions"], row["lesions_found"], row["lesions_missed"], row["stray_parts"]) == (2, 1, 1, 2)
+    assert row["note"] == "2 stray parts of the reference (0.0100 ml) not counted as lesions"
+    assert row["dice"] == 2 * 72 / (72 + 72 + 135 + 10)  # the Dice is that of all voxels
+    assert [one["outcome"] for one in found.lesions] == ["found", "missed"]
+    assert "1 of 2 lesions found (2 stray parts below 3 mm not counted)" in described(found.summary)
+    # With the strays go the lesions that were predicted for them: a mask agrees with itself.
+    (same,) = evaluate(reference, reference).rows
+    assert (same["lesions_found"], same["lesions_false"], same["f1"]) == (2, 0, 1)
+
+
+def described(summary: list[dict[str, object]]) -> str:
+    return " ".join(sentence for row in summary for sentence in sentences_of(row))
+
+
+@pytest.mark.parametrize("dice", [0.63855, 0.7124501, 0.0])
+def test_figures_are_rounded_once(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dice: float
+) -> None:
+    """0.63855 was 0.6385 in the table, and 0.638 where that was printed with three digits."""
+    measured = case_module.overlap_of
+    monkeypatch.setattr(case_module, "overlap_of", lambda *args: replace(measured(*args), dice=dice))
+    found = evaluate(folders[0], folders[1], out=tmp_path / "evaluation.csv")
+    assert found.rows[0]["dice"] == found.lesions[0]["dice"] == dice
+    assert f"Dice {dice:.3f}" in described(found.summary)
+    with (tmp_path / "evaluation.csv").open(newline="") as file:
+        assert float(next(csv.DictReader(file))["dice"]) == dice
+    assert f"| Dice, median | {dice:.3f} |" in (tmp_path / "evaluation.md").read_text()
 
 
 def test_the_edges_of_the_bins_can_be_set(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,6 +55,22 @@ def test_a_box_in_voxels_is_the_same_box_in_space(case: Case) -> None:
     (faces,) = exact_boxes(number_lesions(array_of(outline)))
     ours, theirs = box_mm(faces, outline), box_round(outline, 1)
     assert ours.low == pytest.approx(theirs.low) and ours.high == pytest.approx(theirs.high)
+
+
+def test_a_stray_voxel_gets_no_box_and_is_named(
+    filling_model: Model, case: Case, made_cases: Path, tmp_path: Path
+) -> None:
+    untouched = jitter_curve(made_cases, filling_model, options=QUICK)
+    cases = tmp_path / "cases"
+    shutil.copytree(made_cases, cases)
+    outline = case.lesion()
+    outline[2, 2, 2] = 1
+    sitk.WriteImage(outline, str(cases / case.folder.name / "lesion.nii.gz"))
+    curve = jitter_curve(cases, filling_model, options=QUICK)
+    assert curve.rows == [
+        {**row, "stray_parts": int(row["case_id"] == case.case_id)} for row in untouched.rows
+    ]
+    assert "1 stray part of the outlines, below 3 mm, got no box." in describe_curve(curve)
 
 
 def test_on_a_turned_grid_the_box_in_space_holds_the_corners() -> None:

@@ -13,6 +13,7 @@ from radiogen.measures.detection import (
     froc,
     match_lesions,
     number_lesions,
+    stray_parts,
 )
 
 MASKS = arrays(np.uint8, (4, 5, 7), elements=st.sampled_from([0, 0, 1, 2, 3]))
@@ -55,6 +56,14 @@ def test_a_corner_connects() -> None:
     mask = np.zeros((2, 2, 2), np.uint8)
     mask[0, 0, 0] = mask[1, 1, 1] = 1
     assert len(number_lesions(mask)) == 1
+
+
+def test_parts_below_a_ball_of_3_mm_are_stray_but_not_where_nothing_is_larger() -> None:
+    lesions = number_lesions(row((0, 13, 1), (15, 29, 1), (31, 32, 2)))
+    assert stray_parts(lesions, voxel_ml=0.001) == {1, 3}  # 13, 14 and 1 microlitres
+    assert stray_parts(lesions, voxel_ml=0.0001) == set()
+    assert stray_parts(lesions, voxel_ml=0.1) == {3}  # a single voxel of any size
+    assert stray_parts(number_lesions(np.zeros((2, 2, 2), np.uint8)), 0.001) == set()
 
 
 def test_an_iou_at_the_limit_is_a_match_and_below_it_none() -> None:
