@@ -10,7 +10,7 @@ from torch import Tensor
 
 from radiogen import __version__
 from radiogen.errors import ConfigError, ModelError, RadiogenError
-from radiogen.model.backends import LARGEST_DIFFERENCE, Run
+from radiogen.model.backends import Run, check_agreement
 from radiogen.model.folder import CONFIG, WEIGHTS, Model, load_model
 from radiogen.model.monai_bundle import (
     SCRIPT,
@@ -157,17 +157,18 @@ def _compare(model: Model, run: Run, given: tuple[Tensor, Tensor], out: Path) ->
     """Return the largest difference of a logit and of a probability.
 
     Raises:
-        ModelError: It is larger than that of kernels which add in another order.
+        ModelError: Masks or scores are others (`check_agreement`).
     """
     logit = probability = 0.0
     for image, prior in zip(*(torch.split(whole, 1) for whole in given), strict=True):
         with torch.no_grad():
             wanted, found = model.network(image, prior), run(image, prior)
         logit = max(logit, float((found - wanted).abs().max()))
-        probability = max(probability, float((torch.sigmoid(found) - torch.sigmoid(wanted)).abs().max()))
-    if not probability <= LARGEST_DIFFERENCE:
-        wrong = f"would differ from torch by {probability:.1e} in a probability, and is not written"
-        raise ModelError(out, wrong, "report it with the model's config.json")
+        try:
+            probability = max(probability, check_agreement(found, wanted))
+        except ValueError as error:
+            wrong = f"{error}, and is not written"
+            raise ModelError(out, wrong, "report it with the model's config.json") from error
     return logit, probability
 
 

@@ -5,7 +5,7 @@ import torch
 
 from radiogen.errors import ConfigError, DeviceError, MissingPackageError
 from radiogen.model import backends
-from radiogen.model.backends import make_backend
+from radiogen.model.backends import check_agreement, make_backend
 from radiogen.networks.raseg import RASegSettings, build_raseg
 from radiogen.segmentation.sliding import network_call
 
@@ -66,9 +66,46 @@ def test_an_engine_that_computes_something_else_is_refused(monkeypatch):
         backends.ENGINES, "openvino", lambda *_: lambda image, prior: network(image, prior) + 0.01
     )
     with pytest.raises(
-        DeviceError, match=r"--engine openvino: differs from torch by .* \(take --engine torch\)"
+        DeviceError, match=r"--engine openvino: differs from torch .* \(take --engine torch\)"
     ):
         network_call(network, CPU, "openvino")(*windows(PAPER))
+
+
+def ball_logits(size=40, radius=12.0, steepness=0.6):
+    """Logits of a ball with a soft edge, as a network gives them for a lesion."""
+    z, y, x = torch.meshgrid(*[torch.arange(size) - size / 2 + 0.3] * 3, indexing="ij")
+    return (steepness * (radius - (z**2 + y**2 + x**2).sqrt()))[None, None]
+
+
+@pytest.mark.parametrize("difference", [3e-4, -3e-4])
+def test_a_probability_that_differs_in_the_fourth_digit_but_gives_the_mask_is_accepted(difference):
+    """OpenVINO on three whole CTs: 1e-4 to 3e-4 in a probability, the same mask."""
+    wanted = ball_logits()
+    near = torch.logit(torch.sigmoid(wanted) + difference * (torch.sigmoid(wanted) - 0.5).abs())
+    assert 1e-4 < check_agreement(near, wanted) < 3e-4
+
+
+@pytest.mark.parametrize(
+    ("logits", "wrong"),
+    [
+        (lambda wanted: wanted + 0.02, "in a probability|voxels of the mask|in the score"),
+        (lambda wanted: torch.where((wanted.abs() < 0.02), -wanted, wanted), "voxels of the mask at 0.5"),
+        (lambda wanted: torch.where(wanted > 2, wanted + 0.05, wanted), "in the score of the mask at"),
+        (lambda wanted: wanted.index_fill(2, torch.tensor([20]), float("nan")), "by nan in a probability"),
+        (torch.zeros_like, "in a probability, over 0.01"),
+    ],
+)
+def test_another_mask_or_score_is_refused(logits, wrong):
+    wanted = ball_logits()
+    with pytest.raises(ValueError, match=wrong):
+        check_agreement(logits(wanted), wanted)
+
+
+def test_an_empty_window_agrees_with_itself():
+    empty = torch.full((1, 1, 16, 16, 16), -20.0)
+    assert check_agreement(empty, empty) == 0
+    with pytest.raises(ValueError, match=r"over 0\.01"):
+        check_agreement(empty.index_fill(2, torch.tensor([3]), 1.0), empty)
 
 
 def test_an_engine_that_cannot_be_made_is_one_line_with_the_way_out(monkeypatch):
