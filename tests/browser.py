@@ -76,3 +76,15 @@ COUNT = """(color) => {
 def count_pixels(watched: Watched, color: tuple[int, int, int]) -> int:
     """How many pixels of the planes have about this colour."""
     return int(watched.page.evaluate(COUNT, list(color)))
+
+
+CROSSHAIR = """() => {
+  const { planes } = window.radiogenViewer;
+  return Array.from(planes.frac2mm(planes.scene.crosshairPos)).slice(0, 3);
+}"""
+
+
+def crosshair_mm(watched: Watched) -> tuple[float, float, float]:
+    """Where the cross stands, LPS; NiiVue says it in RAS."""
+    x, y, z = watched.page.evaluate(CROSSHAIR)
+    return -x, -y, z

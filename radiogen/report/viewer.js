@@ -118,6 +118,16 @@
       find("viewer-at").textContent = `x ${x}  y ${y}  z ${z} mm (LPS) · ${Math.round(hu)} HU`;
     };
   };
+  // What `radiogen segment --point` takes. A page that may not write to the clipboard shows it to be copied by hand.
+  const copy_place = async () => {
+    const [x, y, z] = planes.frac2mm(planes.scene.crosshairPos);
+    // `+ 0` makes 0 of -0.
+    const text = flip([x, y, z]).map((value) => (Math.round(10 * value) / 10 + 0).toFixed(1)).join(",");
+    let verdict = " copied";
+    try { await navigator.clipboard.writeText(text); } catch { verdict = ""; }
+    find("viewer-copied").textContent = text + verdict;
+  };
+  find("viewer-planes").addEventListener("click", copy_place);
   follow(planes, solid ? [solid] : []);
   if (solid) follow(solid, [planes]);
 

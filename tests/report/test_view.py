@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from browser import open_page, wait_for_viewer
+from browser import crosshair_mm, open_page, wait_for_viewer
 
 from radiogen.errors import OutputError, RadiogenError, VolumeError
 from radiogen.io.cases import find_cases
@@ -85,6 +86,39 @@ def test_the_served_page_starts_in_a_browser(browser, server):
     assert watched.complaints == []
     asked = {urlsplit(url).netloc for url in watched.requests if not url.startswith("data:")}
     assert asked == {f"127.0.0.1:{server.server_address[1]}"}
+    watched.page.close()
+
+
+WITHOUT_CLIPBOARD = "Object.defineProperty(navigator, 'clipboard', { value: undefined })"
+
+
+def test_a_click_copies_the_place_of_the_cross_as_segment_takes_it(browser, server, case):
+    watched = open_page(browser, server.address, permissions=["clipboard-read", "clipboard-write"])
+    wait_for_viewer(watched)
+    before = crosshair_mm(watched)
+    watched.page.click("#viewer-planes", position={"x": 60, "y": 70})
+    watched.page.wait_for_selector("#viewer-copied:has-text(' copied')", state="attached")
+    text = watched.page.evaluate("navigator.clipboard.readText()")
+    point = tuple(float(part) for part in text.split(","))
+    assert point == pytest.approx(crosshair_mm(watched), abs=0.051) and point != pytest.approx(before, abs=1)
+    x, y, z = point
+    assert f"x {x:.1f}  y {y:.1f}  z {z:.1f} mm (LPS)" in watched.page.inner_text("#viewer-at")
+    assert watched.page.inner_text("#viewer-copied") == f"{text} copied"
+    size = case.ct().GetSize()
+    index = case.ct().TransformPhysicalPointToIndex(point)
+    assert all(0 <= at < n for at, n in zip(index, size, strict=True))
+    watched.page.close()
+
+
+def test_where_the_clipboard_is_closed_the_place_is_shown(browser, server):
+    watched = open_page(browser, server.address)
+    watched.page.add_init_script(WITHOUT_CLIPBOARD)
+    watched.page.reload()
+    wait_for_viewer(watched)
+    watched.page.click("#viewer-planes", position={"x": 60, "y": 70})
+    watched.page.wait_for_function("document.getElementById('viewer-copied').textContent.length > 0")
+    assert re.fullmatch(r"(-?\d+\.\d,){2}-?\d+\.\d", watched.page.inner_text("#viewer-copied"))
+    assert watched.complaints == []
     watched.page.close()
 
 

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from browser import READY_MS, count_pixels, open_page, wait_for_viewer
+from browser import READY_MS, count_pixels, crosshair_mm, open_page, wait_for_viewer
 from report.page_reader import text_of
 
 from radiogen.io.cases import find_cases
@@ -42,15 +42,6 @@ def opened(browser, page):
     wait_for_viewer(watched)
     yield watched
     watched.page.close()
-
-
-def crosshair_mm(opened):
-    """Where the cross stands, LPS; NiiVue says it in RAS."""
-    x, y, z = opened.page.evaluate("""() => {
-      const { planes } = window.radiogenViewer;
-      return Array.from(planes.frac2mm(planes.scene.crosshairPos)).slice(0, 3);
-    }""")
-    return -x, -y, z
 
 
 def test_the_page_starts_without_complaint_and_asks_no_network(opened, page):
