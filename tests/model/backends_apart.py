@@ -73,16 +73,18 @@ def test_an_engine_that_computes_something_else_is_refused(monkeypatch):
 
 def ball_logits(size=40, radius=12.0, steepness=0.6):
     """Logits of a ball with a soft edge, as a network gives them for a lesion."""
-    z, y, x = torch.meshgrid(*[torch.arange(size) - size / 2 + 0.3] * 3, indexing="ij")
+    # Off the middle of the voxels on every axis: else many have the very same distance.
+    z, y, x = torch.meshgrid(*[torch.arange(size) - size / 2 + by for by in (0.1, 0.23, 0.41)], indexing="ij")
     return (steepness * (radius - (z**2 + y**2 + x**2).sqrt()))[None, None]
 
 
-@pytest.mark.parametrize("difference", [3e-4, -3e-4])
-def test_a_probability_that_differs_in_the_fourth_digit_but_gives_the_mask_is_accepted(difference):
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_probability_that_differs_in_the_fourth_digit_but_gives_the_mask_is_accepted(seed):
     """OpenVINO on three whole CTs: 1e-4 to 3e-4 in a probability, the same mask."""
     wanted = ball_logits()
-    near = torch.logit(torch.sigmoid(wanted) + difference * (torch.sigmoid(wanted) - 0.5).abs())
-    assert 1e-4 < check_agreement(near, wanted) < 3e-4
+    # 0.0012 of a logit is 3e-4 of a probability at 0.5.
+    noise = torch.rand(wanted.shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    assert 1e-4 < check_agreement(wanted + 1.2e-3 * noise, wanted) <= 3.01e-4
 
 
 @pytest.mark.parametrize(
