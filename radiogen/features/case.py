@@ -78,14 +78,14 @@ def measure_case(
     """
     lesion = _read_lesions(case, path)
     ct, lungs = case.ct(), case.lungs()
-    # The lung mask of a crop is no lung: it tells neither a distance to the pleura nor emphysema.
-    lungs_of_signs = None if case.is_crop else lungs
-    regions = _find_regions(to_network_grid(ct, lungs, lesion, model.config.preprocessing), lesion)
+    sample = to_network_grid(ct, lungs, lesion, model.config.preprocessing)
+    regions = _find_regions(sample, lesion, case.is_crop)
     case_rows = CaseRows()
     windows = _windows_without_lesion(regions, model, options)
     measured: dict[str, Row] = {}
     for key, mask in _masks(case, lesion, options):
-        row: Row = dict(signs(ct, mask, lungs_of_signs))
+        # The lung mask of a crop is no lung: it tells neither a distance to the pleura nor emphysema.
+        row: Row = dict(signs(ct, mask, None if case.is_crop else lungs))
         if options.ring_mm:
             row |= ring_density(ct, mask, lesion, lungs, options.ring_mm)
         if radiomics:
@@ -155,10 +155,12 @@ def _masks(case: Case, lesion: sitk.Image, options: FeatureOptions) -> Iterator[
             yield f"{label}/{repeat}", mask
 
 
-def _find_regions(sample: NetworkInput, lesion: sitk.Image) -> CaseMasks:
+def _find_regions(sample: NetworkInput, lesion: sitk.Image, is_crop: bool) -> CaseMasks:
     lesions = on_grid(lesion, sample.ct)
     lungs = np.asarray(array_of(sample.lungs) != 0)
-    return CaseMasks(sample, lesions, lungs, lung_outside(lesions, lungs, sample.ct.GetSpacing()[::-1]))
+    # A crop shows no lung far from its lesion, and a control beside the tumour would be none.
+    known_lungs = np.zeros_like(lungs) if is_crop else lungs
+    return CaseMasks(sample, lesions, lungs, lung_outside(lesions, known_lungs, sample.ct.GetSpacing()[::-1]))
 
 
 def _lesion_window(

@@ -16,6 +16,7 @@ from radiogen.resources import cohort_card
 from radiogen.runtime import Progress, no_progress
 
 ONLY = "the only CT of the patient"
+VOLUME_FILE = "each volume file is a case"
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def _of_case(plan: CasePlan, options: IngestOptions) -> Iterator[ListedSeries]:
         yield _listed(plan.case_id, source.ct, not problem, problem or why, outline)
     elif source.ct is not None or not source.passed_over:
         name = source.ct.name if source.ct is not None else source.where.name
-        why = problem or "; ".join(source.decisions) or ONLY
+        why = problem or "; ".join(source.decisions) or VOLUME_FILE
         yield ListedSeries(plan.case_id, source.where.parent, name, not problem, why, outline=outline)
     for series, why in source.passed_over:
         yield _listed(plan.case_id, series, False, problem if source.ct is None else why, "")

@@ -16,7 +16,7 @@ from radiogen.features.extract import extract_features
 from radiogen.features.settings import FeatureOptions
 from radiogen.io.cases import find_cases
 from radiogen.io.nifti import read_mask, write_volume
-from radiogen.provenance import record_path
+from radiogen.provenance import record_path, write_json
 from radiogen.volume import array_of, volume_like
 
 
@@ -44,6 +44,21 @@ def count_measured(monkeypatch, die_after=99):
 
     monkeypatch.setattr(extract, "measure_case", counted)
     return seen
+
+
+def test_a_crop_has_no_features_of_lungs_that_it_does_not_show(cases, tmp_path, tiny_model):
+    run(cases, tmp_path / "chests.csv", tiny_model)
+    crop = find_cases(cases)[0]
+    write_json(crop.folder / "case.json", {**crop.about(), "crop": True})
+    run(cases, tmp_path / "crop.csv", tiny_model)
+    chests, mixed = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("chests", "crop"))
+    assert list(mixed.columns) == list(chests.columns)
+    changed = {name for name in mixed if not mixed[name].equals(chests[name])}
+    of_lungs = {"shape_distance_to_pleura_mm", "shape_is_right", "intensity_lungs_laa950"}
+    assert changed == of_lungs | {name for name in mixed if name.startswith("outside_")}
+    is_crop = mixed["case_id"].eq(crop.case_id)
+    assert is_crop.any() and mixed.loc[is_crop, sorted(changed)].isna().all(axis=None)
+    assert mixed.loc[~is_crop].equals(chests.loc[~is_crop])
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(cases, tmp_path, tiny_model, monkeypatch):

@@ -1,12 +1,15 @@
 """Small crops round lesions, with masks, become cases like any other."""
 
 import csv
+import re
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from dicom_phantom import write_ct
+from shown_commands import shown_commands, type_command
 
 from radiogen.errors import ConfigError, VolumeError
 from radiogen.ingestion.ingest import ingest
@@ -209,3 +212,30 @@ def test_real_crops_of_one_patient_are_cases_of_that_patient(shared_data, tmp_pa
         nodules = [row for row in csv.DictReader(file) if (few / "ct" / f"{row['name']}.nii.gz").exists()]
     assert sorted(case.patient_id for case in cases) == sorted(row["patient"] for row in nodules)
     assert all(case.is_crop and case.has_lesion for case in cases)
+
+
+def test_the_command_of_the_documentation_makes_the_cases_that_it_shows(tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "own-data.md").read_text(encoding="utf-8")
+    shown = re.findall(r"crops/ct/(\S+)\.nii\.gz +crops/mask/\1\.nii\.gz", page)
+    for number, name in enumerate(shown):
+        write_crop(tmp_path / "crops", name, nodule_hu=40 + number)
+    (words,) = (words for words in shown_commands(page) if words[:2] == ["ingest", "crops"])
+    assert type_command(words, tmp_path, monkeypatch) == 0
+    decisions = capsys.readouterr().err.splitlines()
+    assert decisions == [f"{name}: {DECISION}" for name in shown]
+    said = re.search(r"^P017_R_1: \d+ x \d+ x \d+ (mm: .*)$", page, flags=re.MULTILINE)
+    assert said[1] in DECISION
+    assert [(case.case_id, case.patient_id) for case in find_cases(tmp_path / "cropped")] == [
+        ("P017_R_1", "P017"),
+        ("P017_R_2", "P017"),
+        ("P018_R_1", "P018"),
+    ]
+
+
+def test_a_list_shows_each_crop_as_a_case_of_its_own(crops):
+    listing = list_sources(crops, IngestOptions(patient_pattern=PATTERN, id_from="patient-id"))
+    assert [(one.case_id, one.outline, one.why) for one in listing.candidates] == [
+        ("P1_R_1", "mask", "each volume file is a case"),
+        ("P1_R_12", "mask", "each volume file is a case"),
+        ("P2_R_1", "", "no outline was found"),
+    ]
