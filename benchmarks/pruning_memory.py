@@ -17,6 +17,7 @@ from pruning_moments import raseg_case
 from radiogen.io.tensors import save_tensors
 from radiogen.pruning.criteria import score_weights
 from radiogen.pruning.layers import layer_table
+from radiogen.pruning.paths import find_paths
 from radiogen.pruning.settings import CriterionSettings, MomentSettings
 from radiogen.pruning.weight_masks import apply_weight_masks, save_weight_masks, weight_masks
 from radiogen.runtime import keep_large_blocks, peak_memory_mb
@@ -51,7 +52,7 @@ def main() -> None:
     masks = weight_masks(scoring.scores, 0.9)
     del scoring
     report("masks")
-    layer_table(model, masks, batches, loss)
+    layer_table(model, masks, find_paths(model, masks, batches, loss).cut)
     report("table")
     with tempfile.TemporaryDirectory() as folder:
         sizes = []

@@ -119,7 +119,7 @@ def segmentation_pruning(
     seeds: Seeds = "0,42,123",
     scope: Annotated[
         Literal["global", "layer"], advanced(help="Rank weights over the whole network or in each layer")
-    ] = "layer",
+    ] = "global",
     samples: Annotated[int, advanced(help="Number of patches that are scored", min=1)] = 32,
     prior: Annotated[
         Literal["box", "lungs", "none"], typer.Option(help="Attention prior of the test cases")

@@ -10,7 +10,6 @@ from .options import AsJson, Cases, Config, Device, Overrides, Preset, Quiet, Se
 
 if TYPE_CHECKING:
     from radiogen.pruning.channel_pruning import ChannelRow
-    from radiogen.pruning.layers import LayerRow
     from radiogen.training.prune import PrunedNetwork
 
 MOST_SAMPLES = 256  # the most patches that --samples auto scores
@@ -73,7 +72,7 @@ def prune(
         ),
     ] = "none",
     reference: Annotated[bool, advanced(help="Reproduce the choices of the published code")] = False,
-    allow_collapse: Annotated[bool, advanced(help="Accept layers without any kept weight")] = False,
+    allow_collapse: Annotated[bool, advanced(help="Accept a network without any path to its output")] = False,
     preset: Preset = "modern",
     config: Config = None,
     overrides: Overrides = None,
@@ -159,6 +158,7 @@ def show(
     import json
     from dataclasses import asdict
 
+    from radiogen.pruning.layers import layer_lines
     from radiogen.training.pruned_folder import show_pruned
 
     table = show_pruned(pruned)
@@ -173,7 +173,7 @@ def show(
     if table.channels:
         _print_channels(table.channels)
     else:
-        _print_layers(table.layers)
+        typer.echo("\n".join(layer_lines(table.layers)))
 
 
 def compare(
@@ -199,11 +199,13 @@ def compare(
 
 
 def _print_pruned(pruned: "PrunedNetwork", quiet: bool) -> None:
+    from radiogen.pruning.layers import layer_lines
+
     if pruned.channels:
         _print_channels(pruned.channels.layers)
         typer.echo("\n".join(pruned.channels.totals()))
     else:
-        _print_layers(pruned.layers)
+        typer.echo("\n".join(layer_lines(pruned.layers)))
     for note in pruned.notes:
         print_message(note, quiet)
 
@@ -216,19 +218,3 @@ def _print_channels(layers: "list[ChannelRow]") -> None:
         weights = f"{row.weights_before} > {row.weights_after}"
         macs = f"{row.macs_before / 1e6:.1f} > {row.macs_after / 1e6:.1f}"
         typer.echo(f"{row.name:<44}{width:>12}{weights:>24}{macs:>20}")
-
-
-def _print_layers(layers: "list[LayerRow]") -> None:
-    """Print one line a layer and one for all; MACs are those of kept weights, in millions."""
-    titles = f"{'layer':<44}{'weights':>10}{'kept':>9}{'share':>8}{'dead in':>9}{'dead out':>10}{'MMACs':>9}"
-    typer.echo(titles)
-    for row in layers:
-        dead_in, dead_out = f"{row.dead_in}/{row.channels_in}", f"{row.dead_out}/{row.channels_out}"
-        counts = f"{row.weights:>10}{row.kept:>9}{row.share:>8.3f}{dead_in:>9}{dead_out:>10}"
-        typer.echo(f"{row.name:<44}{counts}{row.macs / 1e6:>9.1f}{'  cut off' if row.is_cut else ''}")
-    weights = sum(row.weights for row in layers)
-    kept = sum(row.kept for row in layers)
-    macs = sum(row.macs for row in layers) / 1e6
-    dense = sum(row.macs_dense for row in layers) / 1e6
-    counts = f"{weights:>10}{kept:>9}{kept / weights:>8.3f}{'':>19}"
-    typer.echo(f"{'all':<44}{counts}{macs:>9.1f}  of {dense:.1f} dense")

@@ -23,14 +23,12 @@ from radiogen.benchmark.protocol import (
 from radiogen.config import Settings
 from radiogen.networks.classifiers import OUTPUT_LAYER, build_classifier
 from radiogen.provenance import RunRecord, write_json
-from radiogen.pruning.controls import CONTROLS
-from radiogen.pruning.criteria import score_weights
-from radiogen.pruning.layers import layer_table
+from radiogen.pruning.choosing import choose_weights
 from radiogen.pruning.prunable import prunable
 from radiogen.pruning.scoring import Scoring
 from radiogen.pruning.settings import CriterionSettings, FisherScale, Scope, WeightMasks
 from radiogen.pruning.warmup import WarmUpSettings, warm_up
-from radiogen.pruning.weight_masks import apply_weight_masks, save_weight_masks, weight_masks
+from radiogen.pruning.weight_masks import apply_weight_masks, save_weight_masks
 
 SCORING_SEED = 100_003  # added to the seed, so that scores and controls draw other numbers than the weights
 
@@ -148,21 +146,24 @@ class _Run:
                 "fisher_scale": settings.fisher_scale,
             }
         )
-        scoring = score_weights(
-            self.network, scoring_set, classification_loss, criterion, self.rng, [OUTPUT_LAYER]
+        # `radiogen prune` refuses a network without any path; in a benchmark that is a result.
+        choice = choose_weights(
+            self.network,
+            scoring_set,
+            classification_loss,
+            criterion,
+            self.rng,
+            [OUTPUT_LAYER],
+            plan.control or "none",
+            allow_collapse=True,
         )
-        masks = weight_masks(scoring.scores, plan.sparsity, settings.scope)
-        # Reinit reorders the weights as well, so controls come before the weights are masked.
-        masks = CONTROLS[plan.control or "none"](self.network, masks, self.rng)
-        table = layer_table(self.network, masks, scoring_set, classification_loss)
-        apply_weight_masks(self.network, masks)
+        apply_weight_masks(self.network, choice.masks)
         return {
-            "weights": sum(row.weights for row in table),
-            "kept": sum(row.kept for row in table),
-            # `radiogen prune` refuses such layers; a benchmark counts them, for a collapse is a result.
-            "collapsed": [row.name for row in table if row.kept == 0 or row.is_cut],
-            **_about_scoring(scoring),
-        }, {name: mask.cpu() for name, mask in masks.items()}
+            "weights": sum(row.weights for row in choice.layers),
+            "kept": sum(row.kept for row in choice.layers),
+            "collapsed": [row.name for row in choice.layers if row.is_cut],
+            **_about_scoring(choice.scoring),
+        }, {name: mask.cpu() for name, mask in choice.masks.items()}
 
 
 def _about_dense(network: nn.Module) -> dict[str, Any]:

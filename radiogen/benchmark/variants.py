@@ -80,7 +80,7 @@ class VariantSettings(Settings):
 
     preset: str = "modern"
     run: RunSettings = RunSettings()
-    scope: Scope = "layer"  # of the weights; channels narrow all layers alike
+    scope: Scope = "global"  # of the weights; channels narrow all layers alike
     samples: int = Field(32, ge=1, description="patches that are scored")
     prior: PriorName = "box"
 
@@ -127,7 +127,7 @@ class SegmentationBench:
             # A Dice with a box of the true outline says little without that of the box alone.
             "dice_of_the_box": found["floor_box_mean"],
             "loss": trained.metrics["epochs"][-1]["loss"],
-            "collapsed": [row.name for row in pruned.layers if row.kept == 0 or row.is_cut] if pruned else [],
+            "collapsed": [row.name for row in pruned.layers if row.is_cut] if pruned else [],
             "weights": weight_count(model.network),
             "not_zero": sum(int(weight.count_nonzero()) for weight in model.network.parameters()),
             "checkpoint_bytes": (home / "model" / WEIGHTS).stat().st_size,
@@ -141,7 +141,7 @@ class SegmentationBench:
         return self.runs / f"{variant.name}.json"
 
     def _prune(self, variant: Variant, out: Path, device: torch.device) -> PrunedNetwork:
-        """Prune a network by the variant; layers may collapse, which is a result here."""
+        """Prune a network by the variant; a network without any path is a result here."""
         settings, of_channels = self.settings, variant.structure == "channel"
         # Channels are removed by their own share: no single weight is masked as well.
         sparsity = 0.0 if of_channels else variant.share

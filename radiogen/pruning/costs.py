@@ -36,7 +36,9 @@ def weight_uses(model: nn.Module, inputs: Sequence[Tensor]) -> dict[str, int]:
         name = names[id(weight)]
         uses[name] = uses.get(name, 0) + times
 
-    handles = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, PRUNABLE_MODULES)]
+    # A weight that is computed from others (spectral norm) is no parameter.
+    layers = [m for m in model.modules() if isinstance(m, PRUNABLE_MODULES) and id(m.weight) in names]
+    handles = [layer.register_forward_hook(count) for layer in layers]
     try:
         with torch.no_grad():
             model(*inputs)

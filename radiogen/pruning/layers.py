@@ -1,16 +1,13 @@
-"""The table of what weight masks keep of each layer, and the check for layer collapse."""
+"""The table of what weight masks keep of each layer."""
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
-import torch
 from torch import Tensor, nn
 
-from radiogen.errors import PruningError
 from radiogen.pruning.prunable import TRANSPOSED
-from radiogen.pruning.settings import Batch, Loss, WeightMasks
-from radiogen.pruning.synflow import differentiable, flow_total, ones_like_first, positive_copy
+from radiogen.pruning.settings import WeightMasks
 from radiogen.pruning.weight_masks import match_masks
 
 
@@ -25,7 +22,7 @@ class LayerRow:
     dead_in: int
     channels_out: int
     dead_out: int
-    is_cut: bool  # weights are kept, but nothing from the input reaches the output through them
+    is_cut: bool  # nothing from the input reaches the output through this layer any more
     macs_dense: int = 0  # multiply-accumulate operations of one pass of the dense layer; 0 if not counted
 
     @property
@@ -42,8 +39,7 @@ class LayerRow:
 def layer_table(
     model: nn.Module,
     masks: WeightMasks,
-    batches: Iterable[Batch] | None = None,
-    loss: Loss | None = None,
+    cut: Collection[str] = (),
     uses: Mapping[str, int] | None = None,
 ) -> list[LayerRow]:
     """Return what the weight masks keep of each layer.
@@ -51,105 +47,65 @@ def layer_table(
     Args:
         model: The network; it is not changed.
         masks: Booleans by parameter name.
-        batches: With `loss`, gives the shapes of the input, so that cut paths are found too: a flow of ones
-            through the network with positive weights and without biases must pass every layer that it passes
-            in the dense network.
-        loss: Calls the network with its inputs.
+        cut: The layers that no path leads through, from `find_paths`.
         uses: How often one pass multiplies each weight, from `weight_uses`, for the MACs.
 
     Raises:
         PruningError: The masks are of another architecture; the layer is named.
     """
     modules = {id(module.weight): module for module in model.modules() if hasattr(module, "weight")}
-    cut = set[str]() if batches is None or loss is None else cut_layers(model, masks, batches, loss)
     rows = []
     for name, (weight, mask) in match_masks(model, masks).items():
         outputs, inputs = _live_channels(modules.get(id(weight)), mask)
-        kept = int(mask.sum())
         rows.append(
             LayerRow(
                 name=name,
                 weights=mask.numel(),
-                kept=kept,
+                kept=int(mask.sum()),
                 channels_in=inputs.numel(),
                 dead_in=int((~inputs).sum()),
                 channels_out=outputs.numel(),
                 dead_out=int((~outputs).sum()),
-                is_cut=kept > 0 and name in cut,
+                is_cut=name in cut,
                 macs_dense=mask.numel() * (uses or {}).get(name, 0),
             )
         )
     return rows
 
 
-def cut_layers(model: nn.Module, masks: WeightMasks, batches: Iterable[Batch], loss: Loss) -> set[str]:
-    """Return the layers that something flows through in the dense network and nothing in the pruned one."""
-    # Positive weights, so that two paths cannot cancel each other: only a cut makes the flow zero.
-    network = positive_copy(model)
-    with torch.no_grad():
-        for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
-            # Without what is added on the way, a flow behind a cut would start anew.
-            if name.rpartition(".")[2].startswith(("bias", "running_mean")):
-                tensor.zero_()
-    parameters = dict(network.named_parameters(remove_duplicate=False))
-    weights = {name: parameters[name] for name in masks}
-    example = ones_like_first(batches)
-    # Layers that nothing passes in the dense network either (unused ones) are not the masks' doing.
-    dense = _reached(network, weights, example, loss)
-    with torch.no_grad():
-        for name, mask in masks.items():
-            weights[name].masked_fill_(~mask.to(weights[name].device), 0)
-    return dense - _reached(network, weights, example, loss)
+def bypassed(table: Iterable[LayerRow]) -> str:
+    """Return a sentence about the layers that no path leads through, by part of the network.
 
-
-def _reached(network: nn.Module, weights: Mapping[str, nn.Parameter], example: Batch, loss: Loss) -> set[str]:
-    """Return the layers that a flow of ones passes; each gradient is let go once it was read."""
-    reached: set[str] = set()
-
-    def read_gradient(name: str, weight: Tensor) -> None:
-        if weight.grad is not None and bool(((weight.grad != 0) & (weight.detach() != 0)).any()):
-            reached.add(name)
-        weight.grad = None
-
-    handles = []
-    try:
-        with differentiable(weights):
-            for name, weight in weights.items():
-                handles.append(weight.register_post_accumulate_grad_hook(partial(read_gradient, name)))  # type: ignore[no-untyped-call]
-            total = flow_total(network, example, loss)
-            if total.requires_grad:
-                total.backward(inputs=list(weights.values()))  # type: ignore[no-untyped-call]
-    finally:
-        for handle in handles:
-            handle.remove()
-    return reached
-
-
-def check_collapse(table: list[LayerRow], allow: bool = False) -> None:
-    """Refuse a network with a layer that nothing passes any more.
-
-    Args:
-        table: From `layer_table`.
-        allow: Accept such layers.
-
-    Raises:
-        PruningError: A layer has collapsed; it is named.
+    >>> row = LayerRow("recurrence.gates.weight", 90, 3, 1, 0, 1, 0, is_cut=True)
+    >>> bypassed([row])
+    'recurrence is bypassed: no path leads through it, paths round it remain'
     """
-    hint = (
-        "lower --sparsity, take --scope layer, --warmup epoch or --criterion random, "
-        "or accept it with --allow-collapse"
-    )
-    if allow:
-        return
+    table = list(table)
+    # "recurrence.layers.0.weight" is a layer of the recurrence.
+    layers = Counter(row.name.split(".")[0] for row in table)
+    cut = Counter(row.name.split(".")[0] for row in table if row.is_cut)
+    parts = [
+        part if count == layers[part] else f"{count} of {layers[part]} layers of {part}"
+        for part, count in cut.items()
+    ]
+    are, them = ("is", "it") if len(parts) == 1 and parts[0] in cut else ("are", "them")
+    return f"{', '.join(parts)} {are} bypassed: no path leads through {them}, paths round {them} remain"
+
+
+def layer_lines(table: Iterable[LayerRow]) -> list[str]:
+    """Return the table as text: one line a layer and one for all; MACs of kept weights, in millions."""
+    table = list(table)
+    lines = [f"{'layer':<44}{'weights':>10}{'kept':>9}{'share':>8}{'dead in':>9}{'dead out':>10}{'MMACs':>9}"]
     for row in table:
-        if row.kept == 0:
-            raise PruningError(row.name, f"none of its {row.weights} weights is kept", hint)
-        if row.is_cut:
-            raise PruningError(
-                row.name,
-                f"{row.kept} of {row.weights} weights are kept, but no path leads through them",
-                hint,
-            )
+        dead_in, dead_out = f"{row.dead_in}/{row.channels_in}", f"{row.dead_out}/{row.channels_out}"
+        counts = f"{row.weights:>10}{row.kept:>9}{row.share:>8.3f}{dead_in:>9}{dead_out:>10}"
+        lines.append(f"{row.name:<44}{counts}{row.macs / 1e6:>9.1f}{'  bypassed' if row.is_cut else ''}")
+    weights = sum(row.weights for row in table)
+    kept = sum(row.kept for row in table)
+    macs = sum(row.macs for row in table) / 1e6
+    dense = sum(row.macs_dense for row in table) / 1e6
+    counts = f"{weights:>10}{kept:>9}{kept / weights:>8.3f}{'':>19}"
+    return [*lines, f"{'all':<44}{counts}{macs:>9.1f}  of {dense:.1f} dense"]
 
 
 def _live_channels(module: nn.Module | None, mask: Tensor) -> tuple[Tensor, Tensor]:

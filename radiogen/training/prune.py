@@ -20,13 +20,13 @@ from radiogen.networks.raseg import RASeg, build_raseg
 from radiogen.provenance import RunRecord, record_path, remove_if_refused, write_csv, write_json
 from radiogen.pruning.channel_choice import ChannelSettings
 from radiogen.pruning.channel_pruning import ChannelPruningResult, prune_channels
-from radiogen.pruning.controls import CONTROLS, ControlName
-from radiogen.pruning.criteria import find_criterion, score_weights
-from radiogen.pruning.layers import LayerRow, check_collapse, layer_table
-from radiogen.pruning.prunable import prunable
+from radiogen.pruning.choosing import choose_weights
+from radiogen.pruning.controls import ControlName
+from radiogen.pruning.criteria import find_criterion
+from radiogen.pruning.layers import LayerRow
 from radiogen.pruning.settings import Batch, CriterionSettings, WeightMasks
 from radiogen.pruning.warmup import WarmUpSettings, warm_up
-from radiogen.pruning.weight_masks import apply_weight_masks, check_sparsity, save_weight_masks, weight_masks
+from radiogen.pruning.weight_masks import apply_weight_masks, check_sparsity, save_weight_masks
 from radiogen.runtime import AnyPath, Progress, no_progress, pick_device
 from radiogen.training.batches import epoch_draws
 from radiogen.training.patches import Patch, PatchDataset
@@ -97,6 +97,7 @@ class PruneOptions(Settings):
     samples: int = Field(32, ge=1, description="patches that are scored, one at a time as in the paper")
     control: ControlName = "none"
     allow_collapse: bool = False
+    """Accept a network in which no path is left from the image to the logits."""
     channels: ChannelSettings | None = None
     """Remove whole channels instead; sparsity, scope and control of single weights do not count then."""
     existing: Literal["overwrite", "fail"] = "overwrite"
@@ -143,7 +144,7 @@ def prune(
 
     Raises:
         CaseError: No case has an outline.
-        PruningError: Scores are not finite, or a layer has collapsed.
+        PruningError: Scores are not finite, or no path is left from the image to the logits.
         OutputError: The folder holds something already.
     """
     cases, out, device = Path(cases), Path(out), pick_device(device)
@@ -223,26 +224,21 @@ def _select(
     if options.channels:
         channels = raseg_channels(network)
         small = prune_channels(network, batches, loss, channels, options.channels, criterion, rng)
-        scoring = small.scoring
-        selection = _Selection(cast(RASeg, small.network), small.kept, [], scoring.samples, True, small=small)
-        notes = [warmed.note]
+        samples = small.scoring.samples
+        selection = _Selection(cast(RASeg, small.network), small.kept, [], samples, True, small=small)
+        notes = [warmed.note, *small.scoring.notes(criterion.moments.settle)]
+        if options.channels.control != "none":
+            notes.append(f"control {options.channels.control}: not what {criterion.criterion} chose")
     else:
-        scoring = score_weights(network, batches, loss, criterion, rng, exclude=network.output_layers)
-        masks = weight_masks(scoring.scores, criterion.sparsity, criterion.scope, criterion.reference)
-        masks = CONTROLS[options.control](network, masks, rng)
         uses = count_uses(settings.network, settings.preprocessing.size)
-        layers = layer_table(network, masks, batches, loss, uses)
-        by_type = prunable(network)  # slopes and norms, pruned by the published names, may be empty
-        check_collapse([row for row in layers if row.name in by_type], options.allow_collapse)
-        apply_weight_masks(network, masks)
+        outputs = network.output_layers
+        choice = choose_weights(
+            network, batches, loss, criterion, rng, outputs, options.control, options.allow_collapse, uses
+        )
+        apply_weight_masks(network, choice.masks)
         is_redrawn = warmed.batches > 0 or options.control == "reinit"
-        selection = _Selection(network, masks, layers, scoring.samples, is_redrawn)
-        kept = sum(row.kept for row in layers)
-        notes = [f"{kept} of {sum(row.weights for row in layers)} prunable weights kept", warmed.note]
-    notes += scoring.notes(criterion.moments.settle)
-    control = options.channels.control if options.channels else options.control
-    if control != "none":
-        notes.append(f"control {control}: not what {criterion.criterion} chose")
+        selection = _Selection(network, choice.masks, choice.layers, choice.scoring.samples, is_redrawn)
+        notes = [*choice.notes, warmed.note]
     return replace(selection, notes=tuple(notes))
 
 

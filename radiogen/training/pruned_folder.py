@@ -21,16 +21,19 @@ from radiogen.pruning.channel_pruning import ChannelRow
 from radiogen.pruning.controls import MaskOverlap, overlap, overlap_table
 from radiogen.pruning.costs import weight_uses
 from radiogen.pruning.layers import LayerRow, layer_table
+from radiogen.pruning.paths import find_paths
 from radiogen.pruning.prunable import prunable
 from radiogen.pruning.settings import WeightMasks
 from radiogen.pruning.weight_masks import apply_weight_masks, load_weight_masks
 from radiogen.training.settings import RunSettings
+from radiogen.training.step import segmentation_loss
 
 MASKS = "weight_masks.safetensors"
 CHANNELS = "channel_masks.safetensors"
 CONFIG = "config.json"
 LAYERS = "layers.csv"
 START = "start.safetensors"
+LARGEST_FLOW = 64  # voxels of an axis on which the paths of a trained model are followed
 
 
 class PrunedConfig(Settings):
@@ -148,9 +151,12 @@ def show_pruned(folder: Path) -> PrunedTable:
     """
     if (folder / WEIGHTS).is_file():
         model = load_model(folder, torch.device("cpu"))
-        masks = _nonzero(model.network)
-        uses = count_uses(model.config.network, model.config.preprocessing.size)
-        return PrunedTable({"sparsity": model.config.sparsity}, layer_table(model.network, masks, uses=uses))
+        masks, size = _nonzero(model.network), model.config.preprocessing.size
+        channels = model.config.network.in_channels
+        patch = [torch.ones(1, width, *(min(n, LARGEST_FLOW) for n in size)) for width in (channels, 1, 1)]
+        cut = find_paths(model.network, masks, [tuple(patch)], segmentation_loss()).cut
+        uses = count_uses(model.config.network, size)
+        return PrunedTable({"sparsity": model.config.sparsity}, layer_table(model.network, masks, cut, uses))
     pruned = read_pruned(folder)
     _, about = load_weight_masks(_masks_file(folder))
     about["warmup"] = pruned.config.warmup

@@ -138,8 +138,23 @@ def test_what_cannot_be_shown_or_compared_is_refused(prune, radiogen, cases, sma
     assert radiogen("prune", "show", "pruned").refuses("layers.csv")
 
 
-def test_a_collapsed_layer_is_named_with_the_cure_and_can_be_accepted(radiogen, cases, small):
-    words = ("prune", cases, "-o", "out", *small, "--sparsity", "0.995", "--samples", "2")
-    assert radiogen(*words).refuses("weight", "kept", "--scope layer", "--allow-collapse")
-    accepted = radiogen(*words, "--allow-collapse")
-    assert accepted.code == 0, accepted.err
+def test_the_default_says_which_layers_are_bypassed_and_marks_them(radiogen, cases, small):
+    answer = radiogen("prune", cases, "-o", "pruned", *small, "--sparsity", "0.98", "--samples", "2")
+    assert answer.code == 0, answer.err
+    assert "recurrence" in answer.err and "bypassed: no path leads through" in answer.err
+    marked = [line.split()[0] for line in answer.out.splitlines() if line.endswith("  bypassed")]
+    assert any(name.startswith("recurrence") for name in marked)
+    trained = radiogen("train", cases, "-o", "model", *small, "--pruned", "pruned")
+    assert trained.code == 0, trained.err
+    shown = [radiogen("prune", "show", folder).out for folder in ("pruned", "model")]
+    assert shown[0] == shown[1] == "\n".join(answer.out.splitlines()[:-1]) + "\n"
+
+
+def test_a_network_without_a_path_is_refused_with_a_sparsity_that_works_or_accepted(radiogen, cases, small):
+    words = ("prune", cases, "-o", "out", *small, "--samples", "2", "--criterion", "random", "--sparsity")
+    answer = radiogen(*words, "0.998")
+    assert answer.refuses("sparsity 0.998", "leaves no path", "at which a path is left")
+    accepted = radiogen(*words, "0.998", "--allow-collapse")
+    assert accepted.code == 0 and "no path is left" in accepted.err
+    named = answer.err.split("take sparsity ")[1].split(",")[0]
+    assert radiogen(*words, named).code == 0

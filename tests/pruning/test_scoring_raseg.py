@@ -5,12 +5,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from radiogen.errors import PruningError
 from radiogen.networks.raseg import RASeg, RASegSettings, build_raseg
 from radiogen.pruning.criteria import scores
-from radiogen.pruning.layers import check_collapse, layer_table
+from radiogen.pruning.layers import bypassed, layer_table
+from radiogen.pruning.paths import find_paths
 from radiogen.pruning.settings import Batch, CriterionSettings
-from radiogen.pruning.weight_masks import sparsity_of, weight_masks
+from radiogen.pruning.weight_masks import apply_weight_masks, sparsity_of, weight_masks
 
 
 def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
@@ -81,12 +81,28 @@ def test_grasp_agrees_with_differences_of_the_gradient() -> None:
             )
 
 
-def test_a_recurrence_that_global_pruning_empties_is_found_behind_the_skips() -> None:
+def test_a_recurrence_that_is_emptied_is_bypassed_by_the_skips() -> None:
     model, batches = small_raseg(), patches()
     found = scores(model, batches, cross_entropy, exclude=model.output_layers)
-    whole = weight_masks(found, 0.99)
-    emptied = {name: torch.zeros_like(m) if "recurrence" in name else m for name, m in whole.items()}
-    with pytest.raises(PruningError, match=r"none of its \d+ weights is kept"):
-        check_collapse(layer_table(model, emptied, batches, cross_entropy))
-    by_layer = weight_masks(found, 0.5, "layer")
-    check_collapse(layer_table(model, by_layer, batches, cross_entropy))
+    masks = weight_masks(found, 0.5, "layer")
+    assert not find_paths(model, masks, batches, cross_entropy).cut
+    emptied = {name: torch.zeros_like(m) if "recurrence" in name else m for name, m in masks.items()}
+    paths = find_paths(model, emptied, batches, cross_entropy)
+    assert paths.is_open and paths.cut == {name for name in masks if "recurrence" in name}
+    table = layer_table(model, emptied, paths.cut)
+    assert bypassed(table) == "recurrence is bypassed: no path leads through it, paths round it remain"
+
+
+def test_without_attentions_the_logits_do_not_depend_on_the_prior() -> None:
+    model, batches = small_raseg(), patches()
+    found = scores(model, batches, cross_entropy, exclude=model.output_layers)
+    masks = {
+        name: torch.zeros_like(m) if "attentions" in name else m
+        for name, m in weight_masks(found, 0.5, "layer").items()
+    }
+    paths = find_paths(model, masks, batches, cross_entropy)
+    assert paths.is_open and paths.lost_inputs == ("prior",)
+    apply_weight_masks(model, masks)
+    image, prior, _ = batches[0]
+    with torch.no_grad():
+        assert torch.equal(model.eval()(image, prior), model(image, 1 - prior))
