@@ -70,6 +70,11 @@ def images(count: int = 4, size: int = 2, seed: int = 0) -> list[Batch]:
     ]
 
 
+def short_last() -> list[Batch]:
+    """Two mini-batches, of four samples and of one."""
+    return [*images(1, size=4), *images(1, size=1, seed=1)]
+
+
 class Mixed(nn.Module):
     """PReLU, InstanceNorm, a grouped, a transposed, a shared and an unused convolution in 3D."""
 

@@ -21,6 +21,7 @@ from radiogen.model.monai_bundle import (
     write_script,
 )
 from radiogen.model.onnx import check_installed, load_onnx, write_onnx
+from radiogen.networks.raseg import FITTING_SIZES, fits_raseg
 from radiogen.provenance import RunRecord, new_folder, whole_file
 
 ExportTarget = Literal["onnx", "torchscript", "monai-bundle"]
@@ -130,9 +131,9 @@ def about_model(model: Model, size: Sequence[int]) -> dict[str, Any]:
 
 
 def _check(model: Model, out: Path, to: ExportTarget, size: Sequence[int]) -> None:
-    if len(size) != 3 or any(n % 16 or n <= 16 for n in size):
+    if len(size) != 3 or not fits_raseg(size):
         wrong = f"{','.join(map(str, size))} does not fit RA-Seg"
-        raise ConfigError("--size", wrong, "give D,H,W in multiples of 16 larger than 16")
+        raise ConfigError("--size", wrong, f"give D,H,W as {FITTING_SIZES}")
     if to == "monai-bundle":
         check_bundle(model, out)
     elif not out.name.lower().endswith(ENDINGS[to]):

@@ -11,6 +11,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from radiogen.config import Settings
 from radiogen.errors import CaseError
+from radiogen.networks.raseg import FITTING_SIZES, fits_raseg
 from radiogen.volume import (
     AIR_HU,
     Box,
@@ -72,8 +73,8 @@ class Preprocessing(Settings):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if any(n % 16 or n <= 16 for n in self.size):
-            raise ValueError(f"size {self.size} must be multiples of 16 larger than 16")
+        if not fits_raseg(self.size):
+            raise ValueError(f"size {self.size} must be {FITTING_SIZES}")
         if not self.windows:
             raise ValueError("windows must name at least one window")
         if self.box_fills is not None and not 0 <= self.box_fills[0] < self.box_fills[1] <= 1:

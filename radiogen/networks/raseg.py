@@ -1,6 +1,7 @@
 """RA-Seg, the recurrent attention U-Net for lung tumours (arXiv:2211.06620)."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 import torch
@@ -23,6 +24,7 @@ from radiogen.networks.blocks import (
 SIZE_STEP = 16  # four halvings
 MOST_DEVIATIONS = 3.0
 LEAST_DEVIATION = 0.02  # of an image in [0, 1]: within a click there is only noise
+FITTING_SIZES = f"multiples of {SIZE_STEP}, one of them larger than {SIZE_STEP}"
 
 
 class RASegSettings(Settings):
@@ -86,7 +88,7 @@ class SupervisedLogits(NamedTuple):
 class RASeg(nn.Module):
     """Encoder, attention on the prior, recurrence over slices, decoder; returns logits.
 
-    Sizes are multiples of 16 and larger than 16.
+    Sizes are multiples of 16, one of them larger than 16.
     """
 
     def __init__(self, settings: RASegSettings) -> None:
@@ -198,14 +200,25 @@ class SupervisedRASeg(nn.Module):
         return self.network.supervised(image, prior)
 
 
-def check_size(size: torch.Size) -> None:
-    """Refuse an array size that is not a multiple of 16 larger than 16 on each axis."""
-    if any(n % SIZE_STEP or n <= SIZE_STEP for n in size):
-        raise VolumeError(
-            f"array of size {tuple(size)}",
-            "does not fit RA-Seg",
-            f"pad each axis to a multiple of {SIZE_STEP} larger than {SIZE_STEP}",
-        )
+def fits_raseg(size: Sequence[int]) -> bool:
+    """Return whether RA-Seg can halve an array size (D, H, W) four times.
+
+    The instance norm at the bottom needs two voxels: (32, 16, 16) fits, (16, 16, 16) does not.
+
+    >>> fits_raseg((32, 16, 16)), fits_raseg((16, 16, 16)), fits_raseg((32, 24, 32))
+    (True, False, False)
+    """
+    return all(n > 0 and n % SIZE_STEP == 0 for n in size) and any(n > SIZE_STEP for n in size)
+
+
+def check_size(size: Sequence[int]) -> None:
+    """Refuse an array size that `fits_raseg` does not accept.
+
+    Raises:
+        VolumeError: With the sizes that are.
+    """
+    if not fits_raseg(size):
+        raise VolumeError(f"array of size {tuple(size)}", "does not fit RA-Seg", f"pad it to {FITTING_SIZES}")
 
 
 def initialise(network: nn.Module, rng: torch.Generator) -> None:

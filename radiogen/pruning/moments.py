@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from radiogen.distributed import all_reduce, all_reduce_counts
+from radiogen.distributed import all_gather, all_reduce, all_reduce_counts
 from radiogen.errors import PruningError
 from radiogen.pruning.prunable import PRUNABLE_MODULES, prunable
 from radiogen.pruning.settings import (
@@ -39,6 +39,7 @@ class Moments:
     fisher: dict[str, Tensor]  # F, the diagonal of the empirical Fisher matrix
     samples: int
     batches: int
+    batch_size: int  # samples of a full mini-batch; the last one may hold fewer
     engine: str = "loop"
 
 
@@ -50,6 +51,7 @@ class MomentSums:
         self.squares = {name: torch.zeros_like(w, requires_grad=False) for name, w in weights.items()}
         self.samples = 0
         self.batches = 0
+        self.batch_size = 0
 
     def add(self, name: str, gradient: Tensor) -> None:
         """Add the gradient of one mini-batch in one layer, and its square."""
@@ -61,6 +63,7 @@ class MomentSums:
         for batch in chunk:
             self.samples += sample_count(batch)
             self.batches += 1
+            self.batch_size = max(self.batch_size, sample_count(batch))
 
     def means(self, engine: str = "loop", keep_sums: bool = False) -> Moments:
         """Add up over the processes of torch.distributed and divide by the number of mini-batches.
@@ -84,7 +87,8 @@ class MomentSums:
         fisher = {name: value.div_(batches) for name, value in squares.items()}
         refuse_non_finite(gradient, "gradients")
         refuse_non_finite(fisher, "squared gradients")
-        return Moments(gradient, fisher, samples, batches, engine)
+        batch_size = max(all_gather([self.batch_size]))  # a rank may have got the short one only
+        return Moments(gradient, fisher, samples, batches, batch_size, engine)
 
 
 def gradient_moments(

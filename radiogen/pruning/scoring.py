@@ -14,6 +14,8 @@ from radiogen.pruning.moments import Moments
 from radiogen.pruning.settings import CriterionSettings, FirstBatches, Scores, ScoringTask, WeightMasks
 from radiogen.pruning.weight_masks import apply_weight_masks, weight_masks
 
+MOST_PROBES = 640  # of Hutchinson's estimate; each costs a second backward pass of every mini-batch
+
 Formula = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Scores of one layer from w, G, and F or H (the letters of `criteria`)."""
 
@@ -46,7 +48,8 @@ class Scoring:
     batches: int = 0
     second_order: SecondOrderSize | None = None
     engine: str = ""  # what measured the moments of the gradients, if they were measured
-    change: float | None = None  # share of the kept weights that the last doubling of the samples changed
+    change: float | None = None  # share of the kept weights that the last doubling changed
+    probes: int = 0  # of Hutchinson's estimate, for each mini-batch; 0: none was made
     abs_pending: bool = False  # Taylor terms of channels: the absolute value is due after their sum
 
     def notes(self, settle: float | None = None) -> list[str]:
@@ -55,10 +58,18 @@ class Scoring:
         if self.engine:
             notes.append(f"gradients measured by {self.engine}")
         if settle is not None and self.change is not None:
-            verdict = "settled" if self.change < settle else "not settled yet, take more samples"
+            verdict = "settled" if self.change < settle else "not settled"
+            if self.probes and self.change >= settle:
+                verdict += ", the curvature is mostly noise"
+            count = f"{self.samples} samples" + (f", {self.probes} probes" if self.probes else "")
             notes.append(
-                f"{self.samples} samples: the last doubling changed {self.change:.2%} of the kept weights "
+                f"{count}: the last doubling changed {self.change:.2%} of the kept weights "
                 f"({verdict}; limit {settle:.2%})"
+            )
+        elif self.probes:
+            notes.append(
+                f"the curvature comes from {self.probes} probes a mini-batch, which may be mostly noise: "
+                "--samples auto doubles them until the kept weights settle"
             )
         return notes
 
@@ -99,19 +110,41 @@ def score_with_fisher(
 
 
 def score_with_hessian(task: ScoringTask, formula: Formula, absolute_last: bool = False) -> Scoring:
-    """Score with Hutchinson's diagonal of the Hessian in place of the Fisher diagonal."""
+    """Score with Hutchinson's diagonal of the Hessian in place of the Fisher diagonal.
+
+    If the mask is to stabilise, the mini-batches double first, then the probes, up to `MOST_PROBES`.
+    """
 
     def score(task: ScoringTask) -> Scoring:
         moments = measure_moments(task.model, task.batches, task.loss, task.weights, task.settings.moments)
         return _score_layers(task, moments, hutchinson_diagonal(task), 1.0, formula, absolute_last)
 
-    return score_until_settled(task, score)
+    scoring = replace(score_until_settled(task, score), probes=task.settings.probes)
+    settle = task.settings.moments.settle
+    if settle is None:
+        return scoring
+    changes = MaskChanges(task)
+    before = changes.update(scoring)
+    rng_state = task.rng.get_state()
+    batches = FirstBatches(task.batches, scoring.batches)
+    moments = task.settings.moments.model_copy(update={"settle": None})
+    while scoring.probes < MOST_PROBES:
+        probes = 2 * scoring.probes
+        settings = task.settings.model_copy(update={"moments": moments, "probes": probes})
+        task.rng.set_state(rng_state)
+        scoring = replace(score(replace(task, batches=batches, settings=settings)), probes=probes)
+        change = changes.update(scoring)
+        # Noise changes as many weights at every doubling: thousands of probes would be needed then.
+        if change < settle or change >= before:
+            break
+        before = change
+    return replace(scoring, change=changes.last)
 
 
 def resolve_fisher_scale(moments: Moments, settings: CriterionSettings) -> float:
     """Return the number s that `fisher_scale` stands for."""
     if settings.fisher_scale == "batch":
-        return moments.samples / moments.batches
+        return float(moments.batch_size)
     if settings.fisher_scale == "dataset":
         return float(moments.samples)
     return float(settings.fisher_scale)

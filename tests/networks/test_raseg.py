@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from radiogen.errors import ConfigError, VolumeError
+from radiogen.model.network_input import Preprocessing
 from radiogen.networks.blocks import Attention
 from radiogen.networks.kernels import volumes_channels_last
 from radiogen.networks.raseg import RASeg, RASegSettings, build_raseg, weight_count
@@ -76,10 +77,26 @@ def test_the_predicted_prior_feeds_the_attention():
     assert not torch.allclose(before, after)
 
 
-@pytest.mark.parametrize("size", [(16, 32, 32), (32, 40, 32)])
+@pytest.mark.parametrize("preset", ["paper", "modern"])
+@pytest.mark.parametrize("size", [(32, 16, 16), (16, 32, 16), (16, 16, 48)])
+def test_an_axis_of_16_is_computed_and_trained_where_another_is_longer(preset, size):
+    settings = load_preset(preset).network.model_copy(
+        update={"encoder_widths": (3, 4, 5, 6), "recurrent_widths": (6,), "decoder_widths": (5, 4, 3)}
+    )
+    network = build_raseg(settings, 0)
+    image = torch.rand(1, settings.in_channels, *size)
+    logits = network.train()(image, torch.ones(1, 1, *size))
+    logits.square().mean().backward()
+    assert logits.shape == (1, 1, *size) and logits.isfinite().all()
+    # One voxel at the bottom would be normalised to zero: two keep what the deepest encoder found.
+    assert network.encoders[3].conv.weight.grad.any()
+    assert Preprocessing(size=size).size == size
+
+
+@pytest.mark.parametrize("size", [(16, 16, 16), (32, 40, 32), (32, 0, 16)])
 def test_a_size_that_cannot_be_halved_four_times_is_refused(size):
     image = torch.zeros(1, 1, *size)
-    with pytest.raises(VolumeError, match="multiple of 16"):
+    with pytest.raises(VolumeError, match="multiples of 16, one of them larger than 16"):
         build_raseg(TINY, 0)(image, image)
 
 

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from pruning_networks import half_squares, two_samples, two_weights
+from pruning_networks import classifier, cross_entropy, half_squares, images, two_samples, two_weights
 from torch import nn
 
 from radiogen.errors import PruningError
 from radiogen.pruning.criteria import CRITERIA, score_weights, scores
-from radiogen.pruning.settings import CriterionSettings
+from radiogen.pruning.settings import CriterionSettings, MomentSettings
 from radiogen.pruning.weight_masks import weight_masks
 
 # w = (2, -3), G = (1, -3), F = (26, 34), H = [[5, 2.5], [2.5, 2.5]]
@@ -55,6 +55,19 @@ def test_fisher_scale_batch_is_the_number_of_samples_of_a_mini_batch() -> None:
     assert (scoring.samples, scoring.batches) == (2, 1)
 
 
+@pytest.mark.parametrize("engine", ["loop", "hooks"])
+def test_fisher_scale_batch_is_that_of_the_full_mini_batches_when_the_last_is_short(engine: str) -> None:
+    rng = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(21, width, generator=rng).double() for width in (2, 1))
+    fives = list(zip(x.split(5), y.split(5), strict=True))  # 5, 5, 5, 5 and 1 samples
+    model, settings = two_weights(), CriterionSettings(moments=MomentSettings(engine=engine))
+    scoring = score_weights(model, fives, half_squares, settings)
+    gradients = torch.stack([((x @ model.weight.T - y) * x).mean(0) for x, y in fives]).detach()
+    w, g, f = model.weight.detach()[0], gradients.mean(0), gradients.square().mean(0)
+    torch.testing.assert_close(scoring.scores["weight"][0], (w * g + w.square() * 5 * f / 2).abs())
+    assert scoring.second_order is not None and scoring.second_order.scale == 5
+
+
 def test_the_second_order_term_is_measured_beside_the_first() -> None:
     second = score_weights(two_weights(), two_samples(), half_squares).second_order
     assert second is not None
@@ -81,6 +94,25 @@ def test_hutchinson_criteria_share_one_estimate_of_the_diagonal(seed: int) -> No
 
 def test_hutchinson_finds_the_diagonal_with_many_probes() -> None:
     torch.testing.assert_close(score_two("hutch-diag", probes=3000), DIAGONAL, atol=0.3, rtol=0)
+
+
+def test_the_probes_double_until_the_kept_weights_settle() -> None:
+    # One input at a time: the Hessian is diagonal, and every probe finds all of it.
+    apart = [(x * torch.eye(2)[n].double(), y) for n, (x, y) in enumerate(two_samples())]
+    settings = CriterionSettings(criterion="hutch-diag", sparsity=0.5, moments=MomentSettings(settle=0.1))
+    scoring = score_weights(two_weights(), apart, half_squares, settings)
+    assert scoring.scores["weight"].tolist() == [[0.5, 0.5]]
+    assert (scoring.probes, scoring.change) == (20, 0)
+    assert "2 samples, 20 probes: the last doubling changed 0.00%" in scoring.notes(0.1)[-1]
+
+
+def test_probes_that_find_noise_are_said_to() -> None:
+    settings = CriterionSettings(criterion="hutch-diag", moments=MomentSettings(settle=0.01))
+    scoring = score_weights(classifier(), images(4), cross_entropy, settings)
+    assert 20 <= scoring.probes <= 640 and (scoring.change or 0) > 0.2
+    assert "not settled, the curvature is mostly noise" in scoring.notes(0.01)[-1]
+    few = score_weights(classifier(), images(4), cross_entropy, CriterionSettings(criterion="hutch-pruning"))
+    assert "the curvature comes from 10 probes" in few.notes()[-1]
 
 
 def test_synflow_multiplies_the_weights_along_a_path() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pruning_networks import classifier, cross_entropy, images
+from pruning_networks import classifier, cross_entropy, images, short_last
 from side_by_side import run_two
 from training.tiny_run import TINY, tiny_settings
 
@@ -32,6 +32,12 @@ def test_two_processes_find_the_scores_of_one(two: Path, criterion: str) -> None
     for name, score in alone.items():
         assert torch.equal(first[name], second[name])
         torch.testing.assert_close(first[name], score, rtol=1e-9, atol=1e-12 * float(score.abs().max()))
+
+
+def test_a_process_with_the_short_mini_batch_scales_by_the_full_one(two: Path) -> None:
+    alone = scores(classifier(), short_last(), cross_entropy)
+    for name, score in load_tensors(two / "short1.safetensors").items():
+        torch.testing.assert_close(score, alone[name], rtol=1e-9, atol=1e-15)
 
 
 def test_weight_masks_hold_under_ddp(two: Path) -> None:

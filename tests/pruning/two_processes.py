@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import torch
-from pruning_networks import classifier, cross_entropy, images
+from pruning_networks import classifier, cross_entropy, images, short_last
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD
 
@@ -29,6 +29,8 @@ def main(out: Path) -> None:
                 if settle is None:
                     save_tensors(out / f"{criterion}{rank}.safetensors", scoring.scores)
         masks = weight_masks(scoring.scores, 0.8)
+        short = score_weights(classifier(), short_last(), cross_entropy)
+        save_tensors(out / f"short{rank}.safetensors", short.scores)
         model = DistributedDataParallel(classifier())
         optimizer = SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=0.05)
         hold_weight_masks(model, masks, optimizer)
