@@ -91,8 +91,7 @@ def prune(
     from radiogen.config import check_settings
     from radiogen.distributed import is_rank_zero
     from radiogen.runtime import keep_large_blocks, pick_device
-    from radiogen.training.prune import PruneOptions, check_scoring
-    from radiogen.training.prune import prune as prune_network
+    from radiogen.training.prune import PruneOptions, check_scoring, prune_cases
     from radiogen.training.settings import load_preset
 
     of_channels = structure == "channel"
@@ -126,7 +125,7 @@ def prune(
     keep_large_blocks()
     chosen_device = pick_device(device)
     with progress_bar(quiet or not is_rank_zero()) as progress:
-        pruned = prune_network(cases, out, settings, options, chosen_device, progress)
+        pruned = prune_cases(cases, out, settings, options, chosen_device, progress)
     if is_rank_zero():
         _print_pruned(pruned, quiet)
         typer.echo(out)

@@ -4,6 +4,7 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_overloads
 
 import pytest
 
@@ -39,11 +40,21 @@ def test_each_name_is_what_its_room_calls_it_and_is_documented(name):
 
 @pytest.mark.parametrize("name", [each for each in radiogen.__all__ if each[0].islower()])
 def test_a_function_of_the_face_needs_no_more_than_paths_and_a_loaded_model(name):
-    parameters = inspect.signature(getattr(radiogen, name)).parameters.values()
+    function = getattr(radiogen, name)
+    # Where a function takes two kinds of things, such as prune, this is about its first kind.
+    form = (get_overloads(function) or [function])[0]
+    parameters = inspect.signature(form).parameters.values()
     needed = [each for each in parameters if each.default is each.empty]
     for each in needed:
         takes_text = "str" in str(each.annotation)  # AnyPath and sequences of it are spelled out there
         assert takes_text or each.annotation is Model, f"{each.name}: {each.annotation}"
+
+
+def test_prune_takes_cases_or_any_network_its_batches_and_a_loss():
+    forms = [list(inspect.signature(form).parameters) for form in get_overloads(radiogen.prune)]
+    assert [form[:3] for form in forms] == [["cases", "out", "settings"], ["model", "batches", "loss"]]
+    described = inspect.getdoc(radiogen.prune)
+    assert all(f"    {name}: " in described for form in forms for name in form)
 
 
 def test_a_wrong_name_is_an_attribute_error_and_no_subpackage_is_shadowed():

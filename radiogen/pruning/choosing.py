@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
+from radiogen.config import check_settings
 from radiogen.errors import PruningError
 from radiogen.pruning.controls import CONTROLS, ControlName
 from radiogen.pruning.costs import weight_uses
-from radiogen.pruning.criteria import score_weights
+from radiogen.pruning.criteria import find_criterion, score_weights
 from radiogen.pruning.layers import LayerRow, bypassed, layer_lines, layer_table
 from radiogen.pruning.paths import Paths, find_paths
 from radiogen.pruning.prunable import PRUNABLE_MODULES, prunable
@@ -31,6 +32,7 @@ from radiogen.pruning.weight_masks import (
     MaskHooks,
     apply_weight_masks,
     check_masks_held,
+    check_sparsity,
     hold_weight_masks,
     save_weight_masks,
     weight_masks,
@@ -91,14 +93,17 @@ def prune_model(
         criterion: A name of `radiogen.pruning.criteria.CRITERIA`.
         scope: `global` ranks all weights together, `layer` those of each layer.
         exclude: Layers or parameters that are left alone; by default the last layer before each output, and
-            layers that are not called in evaluation, which no gradient could score.
+            layers that no output depends on in evaluation, such as heads for deep supervision.
         seed: For criteria that draw.
 
     Raises:
         PruningError: Nothing to prune, a mini-batch that is no tuple of tensors, scores that are not finite,
             or no path is left from the input to the output.
     """
-    settings = CriterionSettings(criterion=criterion, sparsity=sparsity, scope=scope)
+    find_criterion(criterion)
+    check_sparsity(sparsity)
+    values = {"criterion": criterion, "sparsity": sparsity, "scope": scope}
+    settings = check_settings(CriterionSettings, values, source="prune")
     device = next(iter(prunable(model).values())).device
     tuples = _BatchesOnDevice(batches, device)
 
@@ -108,7 +113,7 @@ def prune_model(
     one_sample = [t[:1] for t in next(iter(tuples))[:-1]]
     with scoring_state(model):
         uses = weight_uses(model, one_sample)
-        alone = _left_alone(model, one_sample, uses) if exclude is None else tuple(exclude)
+        alone = _left_alone(model, one_sample) if exclude is None else tuple(exclude)
     rng = torch.Generator().manual_seed(seed)
     choice = choose_weights(model, tuples, loss_of_batch, settings, rng, alone, uses=uses)
     apply_weight_masks(model, choice.masks)
@@ -205,8 +210,8 @@ class _BatchesOnDevice(Iterable[Batch]):
             yield tuple(t.to(self._device) for t in batch)
 
 
-def _left_alone(model: nn.Module, inputs: list[Tensor], uses: Mapping[str, int]) -> tuple[str, ...]:
-    """Return the weights of the last layer before each output, and of layers that are not called."""
+def _left_alone(model: nn.Module, inputs: list[Tensor]) -> tuple[str, ...]:
+    """Return the weights of the last layer before each output, and of layers that no output depends on."""
     parameters = {id(p): name for name, p in model.named_parameters()}
     order: dict[Any, tuple[int, str]] = {}  # by the node of the autograd graph that a layer made
 
@@ -220,20 +225,19 @@ def _left_alone(model: nn.Module, inputs: list[Tensor], uses: Mapping[str, int])
     finally:
         for handle in handles:
             handle.remove()
-    last = {max(found)[1] for output in outputs if (found := _nearest(output.grad_fn, order))}
-    return tuple(name for name in prunable(model) if name in last or name not in uses)
+    behind = [[order[node] for node in _walk_back(t.grad_fn) if node in order] for t in outputs]
+    last = {max(found)[1] for found in behind if found}
+    used = {name for found in behind for _, name in found}
+    return tuple(name for name in prunable(model) if name in last or name not in used)
 
 
-def _nearest(end: Any, order: Mapping[Any, tuple[int, str]]) -> list[tuple[int, str]]:
-    """Return the layers that a walk back from a node of the autograd graph meets first."""
-    found, waiting, visited = [], [end], set()
+def _walk_back(end: Any) -> Iterator[Any]:
+    """Yield every node of the autograd graph behind one, each once."""
+    waiting, visited = [end], {end}
     while waiting:
         node = waiting.pop()
-        if node is None or node in visited:
-            continue
-        visited.add(node)
-        if node in order:
-            found.append(order[node])
-        else:
-            waiting += [before for before, _ in node.next_functions]
-    return found
+        yield node
+        for before, _ in node.next_functions:
+            if before is not None and before not in visited:
+                visited.add(before)
+                waiting.append(before)

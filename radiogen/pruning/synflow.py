@@ -39,8 +39,11 @@ def synflow_scores(task: ScoringTask) -> Scores:
 
 def positive_copy(model: nn.Module) -> nn.Module:
     """Return a float64 copy in evaluation mode; weights, biases and running statistics are made positive."""
+    # Some networks (DynUNet) keep outputs of their last pass, whose graph cannot be copied.
+    kept = [t for module in model.modules() for t in tree_leaves(vars(module)) if isinstance(t, Tensor)]
+    copies = {id(t): t.detach().clone() for t in kept if not t.is_leaf}
     # In float64: a product of many layers of small positive numbers underflows in float32.
-    network = copy.deepcopy(model).double().eval()
+    network = copy.deepcopy(model, copies).double().eval()
     with torch.no_grad():
         for tensor in [*network.parameters(), *network.buffers()]:
             if tensor.is_floating_point():

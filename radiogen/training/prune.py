@@ -1,14 +1,15 @@
 """Prune RA-Seg before it is trained: score its weights or channels at the start, keep the highest."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast, overload
 
 import torch
 from pydantic import Field
+from torch import nn
 from torch.utils.data import default_collate
 
 from radiogen.config import Settings
@@ -20,11 +21,11 @@ from radiogen.networks.raseg import RASeg, build_raseg
 from radiogen.provenance import RunRecord, record_path, remove_if_refused, write_csv, write_json
 from radiogen.pruning.channel_choice import ChannelSettings
 from radiogen.pruning.channel_pruning import ChannelPruningResult, prune_channels
-from radiogen.pruning.choosing import choose_weights
+from radiogen.pruning.choosing import OutputLoss, WeightChoice, choose_weights, prune_model
 from radiogen.pruning.controls import ControlName
 from radiogen.pruning.criteria import find_criterion
 from radiogen.pruning.layers import LayerRow
-from radiogen.pruning.settings import Batch, CriterionSettings, WeightMasks
+from radiogen.pruning.settings import Batch, CriterionSettings, Scope, WeightMasks
 from radiogen.pruning.warmup import WarmUpSettings, warm_up
 from radiogen.pruning.weight_masks import apply_weight_masks, check_sparsity, save_weight_masks
 from radiogen.runtime import AnyPath, Progress, no_progress, pick_device
@@ -124,7 +125,65 @@ def check_scoring(criterion: str, sparsity: float) -> None:
     check_sparsity(sparsity)
 
 
+@overload
 def prune(
+    cases: AnyPath,
+    out: AnyPath,
+    settings: RunSettings | None = None,
+    options: PruneOptions | None = None,
+    device: str | torch.device = "auto",
+    progress: Progress = no_progress,
+) -> PrunedNetwork: ...
+
+
+@overload
+def prune(
+    model: nn.Module,
+    batches: Iterable[Any],
+    loss: OutputLoss,
+    sparsity: float = 0.9,
+    criterion: str = "fts",
+    scope: Scope = "global",
+    exclude: Collection[str] | None = None,
+    seed: int = 0,
+) -> WeightChoice: ...
+
+
+def prune(*args: Any, **kwargs: Any) -> PrunedNetwork | WeightChoice:
+    """Choose the weights to keep before training: of RA-Seg for a case folder, or of any network.
+
+    `prune(cases, out)` scores RA-Seg on patches of the cases and writes a pruned folder, as `radiogen prune`
+    does. `prune(model, batches, loss, sparsity=0.9)` scores any torch network and sets the removed weights to
+    zero, in place. What it returns shows the layer table when printed, and keeps the zeros in training with
+    `hold(optimizer)`.
+
+    Args:
+        cases: A case folder; cases without an outline or of the split `test` are left out.
+        out: The pruned folder to write.
+        settings: Network and preprocessing, as the training will have them; else those of `options.preset`.
+        options: Criterion, sparsity, scope, warm-up, seed.
+        device: `auto`, `cpu`, `cuda`, `cuda:N`, `mps` or a device.
+        progress: Called with what is done and how much there is.
+        model: Any network at its start.
+        batches: Mini-batches (inputs, ..., target) as a list or loader, of one sample each in the paper.
+        loss: Mean loss of a mini-batch, called with what the network returns and the target.
+        sparsity: Share of the prunable weights that is removed.
+        criterion: Name of the pruning criterion.
+        scope: `global` ranks all weights together, `layer` those of each layer.
+        exclude: Layers or parameters that are left alone; by default those that make the output.
+        seed: For criteria that draw.
+
+    Raises:
+        CaseError: No case has an outline.
+        PruningError: Nothing to prune, scores that are not finite, or no path is left to the output.
+        OutputError: The folder holds something already.
+    """
+    if "model" in kwargs or (args and isinstance(args[0], nn.Module)):
+        return prune_model(*args, **kwargs)
+    return prune_cases(*args, **kwargs)
+
+
+def prune_cases(
     cases: AnyPath,
     out: AnyPath,
     settings: RunSettings | None = None,
