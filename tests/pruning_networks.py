@@ -1,10 +1,24 @@
 """Networks small enough to check by hand, and the losses that go with them."""
 
+from collections.abc import Collection, Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from radiogen.pruning.settings import Batch
+from radiogen.pruning.criteria import score_weights
+from radiogen.pruning.settings import Batch, CriterionSettings, Loss, Scores
+
+
+def scores(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    loss: Loss,
+    settings: CriterionSettings | None = None,
+    rng: torch.Generator | None = None,
+    exclude: Collection[str] = (),
+) -> Scores:
+    return score_weights(model, batches, loss, settings, rng, exclude).scores
 
 
 def half_squares(model: nn.Module, batch: Batch) -> Tensor:

@@ -85,16 +85,9 @@ def prune_model(
 ) -> WeightChoice:
     """Score the weights of any network, and set all but the highest to zero; then train with `hold`.
 
-    Args:
-        model: The network at its start; the weights that are removed become zero, in place.
-        batches: Mini-batches (inputs, ..., target) as a list or loader, of one sample each in the paper.
-        loss: Mean loss of a mini-batch, called with what the network returns and the target.
-        sparsity: Share of the prunable weights that is removed.
-        criterion: A name of `radiogen.pruning.criteria.CRITERIA`.
-        scope: `global` ranks all weights together, `layer` those of each layer.
-        exclude: Layers or parameters that are left alone; by default the last layer before each output, and
-            layers that no output depends on in evaluation, such as heads for deep supervision.
-        seed: For criteria that draw.
+    The face offers it as `radiogen.prune`, whose documentation describes the arguments. By default the last
+    layer before each output is left alone, and so are layers that no output depends on in evaluation, such as
+    heads for deep supervision.
 
     Raises:
         PruningError: Nothing to prune, a mini-batch that is no tuple of tensors, scores that are not finite,

@@ -158,14 +158,14 @@ def find_criterion(name: str) -> Criterion:
     return CRITERIA[name]
 
 
-def scores(
+def score_weights(
     model: nn.Module,
     batches: Iterable[Batch],
     loss: Loss,
     settings: CriterionSettings | None = None,
     rng: torch.Generator | None = None,
     exclude: Collection[str] = (),
-) -> Scores:
+) -> Scoring:
     """Score every prunable weight of a network; higher means keep. The network is left as it was found.
 
     Args:
@@ -179,18 +179,6 @@ def scores(
     Raises:
         PruningError: Unknown criterion, nothing to prune, no mini-batch, or scores that are not finite.
     """
-    return score_weights(model, batches, loss, settings, rng, exclude).scores
-
-
-def score_weights(
-    model: nn.Module,
-    batches: Iterable[Batch],
-    loss: Loss,
-    settings: CriterionSettings | None = None,
-    rng: torch.Generator | None = None,
-    exclude: Collection[str] = (),
-) -> Scoring:
-    """Score as `scores` does; the result also tells the samples and the size of the second-order term."""
     settings = settings or CriterionSettings()
     task = ScoringTask(
         model=model,

@@ -193,18 +193,7 @@ def prune_cases(
 ) -> PrunedNetwork:
     """Score RA-Seg at its start on patches of the cases and write the weight masks of what is kept.
 
-    Args:
-        cases: A case folder; cases without an outline or of the split `test` are left out.
-        out: The pruned folder to write.
-        settings: Network and preprocessing, as the training will have them; else those of `options.preset`.
-        options: Criterion, sparsity, scope, warm-up, seed.
-        device: `auto`, `cpu`, `cuda`, `cuda:N`, `mps` or a device.
-        progress: Called with what is done and how much there is.
-
-    Raises:
-        CaseError: No case has an outline.
-        PruningError: Scores are not finite, or no path is left from the image to the logits.
-        OutputError: The folder holds something already.
+    The arguments and errors are those of `prune` for a case folder.
     """
     cases, out, device = Path(cases), Path(out), pick_device(device)
     options = options or PruneOptions()

@@ -4,11 +4,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pruning_networks import classifier, cross_entropy, images
+from pruning_networks import classifier, cross_entropy, images, scores
 
 from radiogen.errors import PruningError
 from radiogen.pruning.controls import overlap, overlap_table, redraw_weights, shuffle_within_layers
-from radiogen.pruning.criteria import scores
 from radiogen.pruning.settings import WeightMasks
 from radiogen.pruning.weight_masks import weight_masks
 

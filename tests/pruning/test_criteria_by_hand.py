@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from pruning_networks import classifier, cross_entropy, half_squares, images, two_samples, two_weights
+from pruning_networks import classifier, cross_entropy, half_squares, images, scores, two_samples, two_weights
 from torch import nn
 
 from radiogen.errors import PruningError
-from radiogen.pruning.criteria import CRITERIA, score_weights, scores
+from radiogen.pruning.criteria import CRITERIA, score_weights
 from radiogen.pruning.settings import CriterionSettings, MomentSettings
 from radiogen.pruning.weight_masks import weight_masks
 

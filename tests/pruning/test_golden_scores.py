@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pruning_networks import Classifier, cross_entropy
+from pruning_networks import Classifier, cross_entropy, scores
 
-from radiogen.pruning.criteria import scores
 from radiogen.pruning.settings import Batch, CriterionSettings
 from radiogen.pruning.weight_masks import weight_masks
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pruning_networks import classifier, cross_entropy, images
+from pruning_networks import classifier, cross_entropy, images, scores
 from torch import nn
 from torch.optim import (
     ASGD,
@@ -27,7 +27,6 @@ from torch.optim import (
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from radiogen.errors import PruningError
-from radiogen.pruning.criteria import scores
 from radiogen.pruning.settings import WeightMasks
 from radiogen.pruning.weight_masks import check_masks_held, hold_weight_masks, weight_masks
 

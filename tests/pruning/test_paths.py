@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from pruning_networks import classifier, cross_entropy, half_squares, images, mixed, volumes
+from pruning_networks import classifier, cross_entropy, half_squares, images, mixed, scores, volumes
 from torch import Tensor, nn
 
 from radiogen.errors import PruningError
 from radiogen.pruning.choosing import choose_weights
-from radiogen.pruning.criteria import scores
 from radiogen.pruning.layers import bypassed, layer_lines, layer_table
 from radiogen.pruning.paths import Paths, find_paths
 from radiogen.pruning.settings import Batch, CriterionSettings, WeightMasks

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from pruning_networks import scores
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from radiogen.networks.raseg import RASeg, RASegSettings, build_raseg
-from radiogen.pruning.criteria import scores
 from radiogen.pruning.layers import bypassed, layer_table
 from radiogen.pruning.paths import find_paths
 from radiogen.pruning.settings import Batch, CriterionSettings

@@ -8,12 +8,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pruning_networks import scores
 from safetensors.torch import load_file, save_file
 
 from radiogen.errors import PruningError
 from radiogen.io.tensors import HEADER, PLACES, load_tensors, read_about, save_tensors
 from radiogen.networks.raseg import build_raseg
-from radiogen.pruning.criteria import scores
 from radiogen.pruning.settings import CriterionSettings
 from radiogen.pruning.weight_masks import apply_weight_masks, hold_weight_masks, weight_masks
 from radiogen.training.loop import (

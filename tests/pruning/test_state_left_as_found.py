@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from pruning_networks import classifier, cross_entropy, half_squares, images, mixed, volumes
+from pruning_networks import classifier, cross_entropy, half_squares, images, mixed, scores, volumes
 from torch import Tensor, nn
 
 from radiogen.errors import PruningError
-from radiogen.pruning.criteria import CRITERIA, scores
+from radiogen.pruning.criteria import CRITERIA
 from radiogen.pruning.layers import layer_table
 from radiogen.pruning.prunable import prunable
 from radiogen.pruning.settings import Batch, CriterionSettings

@@ -4,12 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from pruning_networks import classifier, cross_entropy, images, short_last
+from pruning_networks import classifier, cross_entropy, images, scores, short_last
 from side_by_side import run_two
 from training.tiny_run import TINY, tiny_settings
 
 from radiogen.io.tensors import load_tensors
-from radiogen.pruning.criteria import scores
 from radiogen.pruning.settings import CriterionSettings
 from radiogen.training.prune import PruneOptions, prune
 from radiogen.training.pruned_folder import compare_pruned

@@ -4,11 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pruning_networks import classifier, cross_entropy, images
+from pruning_networks import classifier, cross_entropy, images, scores
 from torch.optim.swa_utils import AveragedModel
 
 from radiogen.errors import PruningError
-from radiogen.pruning.criteria import CRITERIA, scores
+from radiogen.pruning.criteria import CRITERIA
 from radiogen.pruning.settings import CriterionSettings
 from radiogen.pruning.weight_masks import apply_weight_masks, kept_count, sparsity_of, weight_masks
 
