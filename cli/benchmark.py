@@ -49,7 +49,7 @@ def pruning(
     source: Annotated[
         Path,
         typer.Argument(
-            help="Images: digits, a folder of CIFAR-10 or CIFAR-100 (binary), or one with a folder per class"
+            help="Images: digits, a folder of CIFAR (binary) or Tiny-ImageNet, or one with a folder per class"
         ),
     ],
     out: Out,

@@ -14,6 +14,7 @@ DIGITS = "digits"
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 CIFAR_SIDE, CIFAR_PIXELS = 32, 3 * 32 * 32
 TEST_SHARE = 3  # one image in three is for testing where a set has no split
+ANNOTATIONS = "val_annotations.txt"
 HINT = "give a folder of class folders, CIFAR in its binary version, or the word digits"
 
 
@@ -65,8 +66,9 @@ def read_image_set(source: Path, side: int = 32) -> ImageSet:
     Args:
         source: The word `digits` (8 x 8 pixels, comes with scikit-learn); a folder with data_batch_1.bin or
             train.bin (CIFAR-10 or CIFAR-100, binary version); or a folder of class folders with images, with
-            `train` and `test` above them if the set is split already. Without a split, every third image of
-            a class, by name, is for testing.
+            `train` and `test` above them if the set is split already; or Tiny-ImageNet as distributed, whose
+            validation images are for testing, for its test images have no labels. Without a split, every
+            third image of a class, by name, is for testing.
         side: Pixels a side that the images of class folders are resized to.
 
     Raises:
@@ -134,6 +136,10 @@ def _read_records(path: Path, classes: int) -> LabelledImages:
 
 def _read_class_folders(source: Path, side: int) -> ImageSet:
     train, test = source / "train", source / "test"
+    if (source / "val" / ANNOTATIONS).is_file():
+        names = _class_names(train)
+        held = _read_annotated(source / "val", names, side)
+        return ImageSet("folder", names, _read_folder(train, names, side), held)
     if train.is_dir() and test.is_dir():
         names = _class_names(train)
         if _class_names(test) != names:
@@ -154,11 +160,29 @@ def _read_folder(folder: Path, names: tuple[str, ...], side: int) -> LabelledIma
     pixels, labels = [], []
     for label, name in enumerate(names):
         # By name, not by the order of the folder: the split and the hash are the same on every machine.
-        paths = [p for p in sorted((folder / name).iterdir()) if p.suffix.lower() in IMAGE_ENDINGS]
+        place = folder / name / "images" if (folder / name / "images").is_dir() else folder / name
+        paths = [p for p in sorted(place.iterdir()) if p.suffix.lower() in IMAGE_ENDINGS]
         if not paths:
-            raise VolumeError(folder / name, "holds no image", f"put {', '.join(IMAGE_ENDINGS)} files there")
+            raise VolumeError(place, "holds no image", f"put {', '.join(IMAGE_ENDINGS)} files there")
         pixels += [_read_image(path, side) for path in paths]
         labels += [label] * len(paths)
+    return LabelledImages(np.stack(pixels), np.array(labels, np.int64))
+
+
+def _read_annotated(folder: Path, names: tuple[str, ...], side: int) -> LabelledImages:
+    """Read the validation images of Tiny-ImageNet: a file of lines `image, class, box`, parted by tabs."""
+    path = folder / ANNOTATIONS
+    pixels, labels = [], []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        file, _, rest = line.partition("\t")
+        name = rest.split("\t")[0]
+        if name not in names:
+            wrong = f"gives {file!r} the class {name!r}, which is no folder of train"
+            raise VolumeError(path, wrong, "unpack the archive again")
+        pixels.append(_read_image(folder / "images" / Path(file).name, side))
+        labels.append(names.index(name))
+    if not pixels:
+        raise VolumeError(path, "names no image", "unpack the archive again")
     return LabelledImages(np.stack(pixels), np.array(labels, np.int64))
 
 

@@ -126,3 +126,44 @@ def test_a_limit_takes_the_first_of_each_class_and_changes_the_hash(cifar):
     assert few.train.labels.tolist() == [0, 1, 9, 2] and few.test.labels.tolist() == [0, 1, 9, 2]
     assert found.limited(None) is found
     assert few.hash() != found.hash() == read_image_set(cifar).hash()
+
+
+@pytest.fixture
+def tiny_imagenet(tmp_path):
+    """Two classes as Tiny-ImageNet is distributed, grey and coloured; validation images named in a file."""
+    for label, name in enumerate(("n01443537", "n01629819")):
+        (tmp_path / "train" / name / "images").mkdir(parents=True)
+        (tmp_path / "train" / name / f"{name}_boxes.txt").write_text("n01443537_0.JPEG\t0\t10\t63\t58\n")
+        for number in range(3):
+            image = Image.new("RGB" if label else "L", (64, 64), (200, 0, 0) if label else 90)
+            image.save(tmp_path / "train" / name / "images" / f"{name}_{number}.JPEG")
+    (tmp_path / "val" / "images").mkdir(parents=True)
+    (tmp_path / "test" / "images").mkdir(parents=True)
+    for number, colour in enumerate(((200, 0, 0), (90, 90, 90))):
+        Image.new("RGB", (64, 64), colour).save(tmp_path / "val" / "images" / f"val_{number}.JPEG")
+    lines = ["val_0.JPEG\tn01629819\t0\t32\t44\t62", "val_1.JPEG\tn01443537\t52\t55\t57\t59"]
+    (tmp_path / "val" / "val_annotations.txt").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def test_tiny_imagenet_is_read_as_it_is_distributed(tiny_imagenet):
+    found = read_image_set(tiny_imagenet, side=64)
+    assert found.classes == ("n01443537", "n01629819")
+    assert found.train.pixels.shape == (6, 3, 64, 64) and found.test.labels.tolist() == [1, 0]
+    reds = found.test.pixels[:, 0].mean(axis=(1, 2))
+    assert reds == pytest.approx([200, 90], abs=3)
+    assert found.train.pixels[3:, 0].mean() == pytest.approx(200, abs=3)
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("val_0.JPEG\tn9\t0\t0\t1\t1", "class 'n9'"),
+        ("", "names no image"),
+        ("val_7.JPEG\tn01443537", "val_7"),
+    ],
+)
+def test_damaged_annotations_are_named(tiny_imagenet, text, wrong):
+    (tiny_imagenet / "val" / "val_annotations.txt").write_text(text)
+    with pytest.raises(VolumeError, match=wrong):
+        read_image_set(tiny_imagenet)
