@@ -62,6 +62,10 @@ def pruning(
         str, typer.Option(help="Random controls to compare with; none: without")
     ] = "shuffle,random-layerwise,reinit",
     controls_of: Annotated[str, advanced(help="Criteria that are compared with controls")] = "fts",
+    protocol: Annotated[
+        Literal["paper", "successor"] | None,
+        typer.Option(help="Scored images, warm-up and Fisher scale of arXiv 2502.11450 or of its successor"),
+    ] = None,
     network: Annotated[str | None, typer.Option(help="Network: resnet18, vgg19 or resnet8 (digits)")] = None,
     epochs: Epochs = None,
     width: Annotated[int | None, advanced(help="Number of channels of the first stage", min=1)] = None,
@@ -91,7 +95,9 @@ def pruning(
     grid = parse_grid(criteria, sparsities, seeds, controls, controls_of)
     chosen = {"network": network, "training.epochs": epochs, "width": width, "samples": samples}
     pairs = [f"{key}={value}" for key, value in chosen.items() if value is not None]
-    settings = load_settings(ClassifierSettings, default_values(source), config, [*pairs, *(overrides or ())])
+    settings = load_settings(
+        ClassifierSettings, default_values(source, protocol), config, [*pairs, *(overrides or ())]
+    )
     devices = check_devices(device)
     keep_large_blocks()
     with progress_bar(quiet) as progress:

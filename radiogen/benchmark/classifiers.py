@@ -50,7 +50,10 @@ class ClassifierSettings(Settings):
     warmup: Literal["none", "bn", "epoch"] = "epoch"
     scope: Scope = "global"
     fisher_scale: FisherScale = "batch"
-    samples: int = Field(10, ge=1, description="images of each class that are scored")
+    samples: int | None = Field(
+        10, ge=1, description="images of each class that are scored; none: all of them"
+    )
+    held_out: float = Field(0.0, ge=0, lt=1, description="share of the training images that is left out")
     scoring_batch: int = Field(1, ge=1, description="images in a mini-batch of the scoring, one in the paper")
 
 
@@ -104,10 +107,11 @@ class _Run:
         self, plan: RunPlan, settings: ClassifierSettings, images: ImageSet, device: torch.device
     ) -> None:
         self.plan, self.settings = plan, settings
-        self.train = ImagesOnDevice(images.train, images.train, device)
+        learned = images.train.without(settings.held_out)
+        self.train = ImagesOnDevice(learned, learned, device)
         # Standardised by the training images: statistics of the test images would leak.
-        self.test = ImagesOnDevice(images.test, images.train, device)
-        channels, classes = images.train.pixels.shape[1], len(images.classes)
+        self.test = ImagesOnDevice(images.test, learned, device)
+        channels, classes = learned.pixels.shape[1], len(images.classes)
         self.network = build_classifier(settings.network, channels, classes, plan.seed, settings.width)
         self.network.to(device)
         self.rng = torch.Generator().manual_seed(plan.seed + SCORING_SEED)

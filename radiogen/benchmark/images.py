@@ -34,6 +34,16 @@ class LabelledImages:
         chosen = np.sort(np.concatenate(places))
         return LabelledImages(self.pixels[chosen], self.labels[chosen])
 
+    def without(self, share: float) -> "LabelledImages":
+        """Leave out the last images of each class, this share of them."""
+        if share == 0:
+            return self
+        own = [np.flatnonzero(self.labels == label) for label in np.unique(self.labels)]
+        chosen = np.sort(
+            np.concatenate([places[: len(places) - round(share * len(places))] for places in own])
+        )
+        return LabelledImages(self.pixels[chosen], self.labels[chosen])
+
 
 @dataclass(frozen=True)
 class ImageSet:

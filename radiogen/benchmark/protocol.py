@@ -68,7 +68,7 @@ class ImagesOnDevice:
 class ScoringImages:
     """Mini-batches for scoring: the same number of images of each class, drawn by the seed, not augmented."""
 
-    def __init__(self, images: ImagesOnDevice, per_class: int, batch_size: int, seed: int) -> None:
+    def __init__(self, images: ImagesOnDevice, per_class: int | None, batch_size: int, seed: int) -> None:
         self.images, self.batch_size = images, batch_size
         rng = np.random.default_rng([seed, _SCORING])
         labels = images.labels.cpu().numpy()

@@ -104,6 +104,17 @@ FOR_DIGITS = {
     "training": {"epochs": 30, "batch_size": 64, "augment": False},
 }
 
+# Both learn from 40,000 of the 50,000 images of CIFAR; they choose by the others, nothing is chosen here.
+PROTOCOLS: dict[str, dict[str, object]] = {
+    "paper": {
+        "warmup": "epoch",
+        "fisher_scale": "batch",
+        "samples": None,
+        "held_out": 0.2,
+    },  # arXiv:2502.11450
+    "successor": {"warmup": "bn", "fisher_scale": 1.0, "samples": 10, "held_out": 0.2},
+}
+
 
 @dataclass(frozen=True)
 class PruningBenchmark:
@@ -178,9 +189,10 @@ def _check_network(settings: ClassifierSettings, images: ImageSet) -> None:
         network.eval()(torch.zeros(1, *shape))
 
 
-def default_values(source: Path) -> dict[str, object]:
-    """Return the default settings for a set of images: the papers', but for digits."""
-    return dict(FOR_DIGITS) if source.as_posix() == DIGITS else {}
+def default_values(source: Path, protocol: str | None = None) -> dict[str, object]:
+    """Return the default settings for a set of images, and those in which a paper's protocol differs."""
+    for_set = FOR_DIGITS if source.as_posix() == DIGITS else {}
+    return {**for_set, **(PROTOCOLS[protocol] if protocol else {})}
 
 
 def _table(bench: ClassifierBench, plans: Sequence[RunPlan]) -> list[Row]:

@@ -1,9 +1,12 @@
 """The papers' training: its rates, its crops, its chance, and weight masks that hold."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from radiogen.benchmark.classifiers import ClassifierSettings
 from radiogen.benchmark.images import LabelledImages
 from radiogen.benchmark.protocol import (
     ImageEpoch,
@@ -15,6 +18,7 @@ from radiogen.benchmark.protocol import (
     learning_rate,
     train_classifier,
 )
+from radiogen.benchmark.pruning import default_values
 from radiogen.errors import TrainingError
 from radiogen.networks.classifiers import build_classifier
 
@@ -121,3 +125,19 @@ def test_accuracy_counts_the_images_that_are_right():
             return torch.nn.functional.one_hot(torch.zeros(len(x), dtype=torch.long), 3).float()
 
     assert accuracy(Says(), made_images(30)) == pytest.approx(100 / 3)
+
+
+@pytest.mark.parametrize(("protocol", "scored"), [("paper", 24), ("successor", 20)])
+def test_a_protocol_sets_what_the_papers_differ_in(protocol, scored):
+    settings = ClassifierSettings.model_validate(default_values(Path("cifar"), protocol))
+    expected = {"paper": ("epoch", "batch"), "successor": ("bn", 1)}
+    assert (settings.warmup, settings.fisher_scale) == expected[protocol]
+    pixels = np.arange(30, dtype=np.uint8)[:, None, None, None].repeat(4, axis=2).repeat(4, axis=3)
+    images = LabelledImages(pixels, np.array([0, 1] * 15))
+    learned = images.without(settings.held_out)
+    # A fifth of each class, the last ones: 3 of 15.
+    assert learned.pixels[:, 0, 0, 0].tolist() == list(range(24))
+    on_device = ImagesOnDevice(learned, learned, torch.device("cpu"))
+    scoring = ScoringImages(on_device, settings.samples, settings.scoring_batch, 0)
+    assert sum(len(labels) for _, labels in scoring) == scored
+    assert all(len(labels) == 1 for _, labels in scoring)

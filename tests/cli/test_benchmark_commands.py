@@ -44,6 +44,14 @@ def test_pruning_refuses_what_it_cannot_do(radiogen, words, named):
     assert radiogen(*PRUNING, *FEW, *words).refuses(named)
 
 
+def test_a_protocol_is_part_of_the_record(radiogen, tmp_path):
+    words = ("--criteria", "magnitude", "--controls", "none", "--protocol", "successor")
+    answer = radiogen(*PRUNING, *FEW, *words)
+    assert answer.code == 0, answer.err
+    settings = json.loads((tmp_path / "bench.run.json").read_text())["options"]["settings"]
+    assert (settings["warmup"], settings["fisher_scale"], settings["held_out"]) == ("bn", 1.0, 0.2)
+
+
 def test_pruning_refuses_what_are_no_images(radiogen, tmp_path):
     assert radiogen(*PRUNING, "absent", "-o", "bench").refuses("absent", "not a folder of images")
     (tmp_path / "cifar").mkdir()
