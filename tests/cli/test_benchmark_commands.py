@@ -5,6 +5,8 @@ import json
 import pytest
 from training.tiny_run import TINY
 
+from radiogen.provenance import record_path
+
 FEW = (
     *("digits", "-o", "bench", "--limit", "4", "--epochs", "1", "--width", "2", "--samples", "1"),
     *("--seeds", "0", "--sparsities", "0.5", "--device", "cpu"),
@@ -48,7 +50,7 @@ def test_a_protocol_is_part_of_the_record(radiogen, tmp_path):
     words = ("--criteria", "magnitude", "--controls", "none", "--protocol", "successor")
     answer = radiogen(*PRUNING, *FEW, *words)
     assert answer.code == 0, answer.err
-    settings = json.loads((tmp_path / "bench.run.json").read_text())["options"]["settings"]
+    settings = json.loads(record_path(tmp_path / "bench").read_text())["options"]["settings"]
     assert (settings["warmup"], settings["fisher_scale"], settings["held_out"]) == ("bn", 1.0, 0.2)
 
 
