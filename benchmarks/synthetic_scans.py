@@ -1,11 +1,11 @@
 """Whole scans with synthetic lesions, as case folders: what `candidate_limits.py` reads beside phantoms.
 
-    python benchmarks/synthetic_scans.py build/starter/cases build/made \\
-        --cohorts lung_4d lidc_idri pyradiomics_tests
+    python benchmarks/synthetic_scans.py build/starter/cases build/synthetic --cohorts starter_chests
 
-Each scan of the cohorts is written several times, with other lesions each time. Its own lesions stay where
-they are, no made one touches them; they are not in the outline but in `own_lesion.nii.gz`, so that what is
-found there can be left out of the count. The lungs are found anew, in the scan with the lesions.
+Each scan of the cohorts is written several times, with other lesions each time: synthetic ones, and with
+`--crops` true ones out of the crops of another folder of cases. Its own lesions stay where they are, no added
+one touches them; they are not in the outline but in `own_lesion.nii.gz`, so that what is found there can be
+left out of the count. The lungs are found in the scan with the lesions. Every third copy gets no lesion.
 """
 
 import argparse
@@ -17,25 +17,43 @@ from radiogen.ingestion.lungs import find_lungs
 from radiogen.io.cases import Case, find_cases, write_manifest
 from radiogen.io.nifti import write_volume
 from radiogen.provenance import write_json
+from radiogen.training.laid_crops import LesionCrop, lay_crop
 from radiogen.training.synthetic_lesions import add_synthetic_lesion
 from radiogen.volume import array_of, volume_like
 
+MARGIN = 8  # voxels of a crop beyond its faces
 
-def make(case: Case, copy: int, out: Path, options: argparse.Namespace) -> dict[str, str] | None:
-    """One scan with its synthetic lesions; None if there was no room for any."""
-    ct, own = case.ct(), array_of(case.lesion()) > 0
+
+def read_crop(case: Case) -> LesionCrop:
+    """Read a crop with its edge repeated, as training lays it into scans."""
+    ct, lesion = case.ct(), array_of(case.lesion()) == 1
+    hu = np.pad(array_of(ct).astype(np.float32), MARGIN, mode="edge")
+    return LesionCrop(hu, np.pad(lesion, MARGIN), ct.GetSpacing())
+
+
+def make(
+    case: Case, copy: int, out: Path, crops: list[Case], options: argparse.Namespace
+) -> dict[str, str] | None:
+    """Write one scan with its added lesions; None if there was no room for any."""
+    ct = case.ct()
+    own = array_of(case.lesion()) > 0 if case.has_lesion else np.zeros(ct.GetSize()[::-1], bool)
     hu, lungs, lesion = (
         array_of(ct).astype(np.float32),
         array_of(case.lungs()) > 0,
         np.zeros(own.shape, np.uint8),
     )
     rng = np.random.default_rng([options.seed, copy, *case.case_id.encode()])
-    for label in range(1, options.lesions + 1):
+    count = 0 if copy % 3 == 2 else options.lesions
+    for label in range(1, count + 1):
         taken = own | (lesion > 0)
-        made = add_synthetic_lesion(hu, lungs, ct.GetSpacing(), rng, tuple(options.sizes), taken)
-        if made is not None:
-            hu, lesion[made.lesion] = made.hu, label
-    if not lesion.any():
+        if crops and rng.random() < options.crop_share:
+            crop = read_crop(crops[rng.integers(len(crops))])
+            added = lay_crop(hu, lungs, taken, ct.GetSpacing(), crop, rng)
+        else:
+            added = add_synthetic_lesion(hu, lungs, ct.GetSpacing(), rng, tuple(options.sizes), taken)
+        if added is not None:
+            hu, lesion[added.lesion] = added.hu, label
+    if count and not lesion.any():
         return None
     name = f"{case.case_id}-made{copy}"
     scan = volume_like(np.rint(hu).astype(np.int16), ct)
@@ -61,10 +79,13 @@ def main() -> None:
     parser.add_argument("--copies", type=int, default=8)
     parser.add_argument("--lesions", type=int, default=2, help="tried for each copy")
     parser.add_argument("--sizes", type=float, nargs=2, default=(5.0, 110.0), help="diameters in millimetres")
+    parser.add_argument("--crops", type=Path, help="cases whose crops are laid in")
+    parser.add_argument("--crop-share", type=float, default=0.7, help="of the lesions that are true ones")
     parser.add_argument("--seed", type=int, default=77)
     options = parser.parse_args()
     scans = [case for case in find_cases(options.cases) if case.cohort in options.cohorts]
-    rows = [make(case, copy, options.out, options) for case in scans for copy in range(options.copies)]
+    crops = [case for case in find_cases(options.crops) if case.is_crop] if options.crops else []
+    rows = [make(case, copy, options.out, crops, options) for case in scans for copy in range(options.copies)]
     write_manifest(options.out, [row for row in rows if row is not None])
 
 

@@ -1,4 +1,4 @@
-"""Commands about model folders: list, show, import, export."""
+"""Commands about model folders: list, show, calibrate, import, export."""
 
 import json
 from pathlib import Path
@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from .console import print_message
-from .options import AsJson, Quiet
+from .console import print_message, progress_bar
+from .options import AsJson, Cases, Device, Quiet
 
-app = typer.Typer(help="Model folders: list, show, import, export.", no_args_is_help=True)
+app = typer.Typer(help="Model folders: list, show, calibrate, import, export.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -41,6 +41,26 @@ def show(folder: Annotated[Path, typer.Argument(help="Model folder")], as_json: 
     typer.echo(
         config.model_dump_json(indent=2) if as_json else (folder / CARD).read_text(encoding="utf-8").rstrip()
     )
+
+
+@app.command()
+def calibrate(
+    folder: Annotated[Path, typer.Argument(help="Model folder, trained with the priors lungs and box")],
+    cases: Cases,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Learn how probable the candidates of --prior auto are lesions, from outlined whole scans.
+
+    Example: radiogen model calibrate model cases
+    """
+    from radiogen.runtime import keep_large_blocks
+    from radiogen.segmentation.calibration import calibrate as calibrate_model
+
+    keep_large_blocks()
+    with progress_bar(quiet) as progress:
+        fitted = calibrate_model(folder, cases, device, progress)
+    typer.echo(fitted.measured)
 
 
 @app.command("import")

@@ -1,6 +1,7 @@
 """Model folders (model.safetensors, config.json, metrics.json, MODEL_CARD.md), and several of them as one."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,35 @@ STARTER = "raseg-starter"
 SHARED = ("preprocessing", "class_names", "threshold", "least_candidate")  # by all members of an ensemble
 
 
+class CandidateModel(Settings):
+    """How probable a candidate of `auto` is a lesion: a logistic regression on what was measured of it.
+
+    Attributes:
+        features: Their names, as `segmentation.automatic.candidate_features` measures them.
+        means: Of the features, in the cases it was fitted on.
+        scales: Their standard deviations.
+        weights: Of the standardised features.
+        intercept: Of the log odds.
+        measured: On what it was fitted, and how right it was on cases that were left out.
+    """
+
+    features: tuple[str, ...]
+    means: tuple[float, ...]
+    scales: tuple[float, ...]
+    weights: tuple[float, ...]
+    intercept: float
+    measured: str = ""
+
+    def probability(self, features: Mapping[str, float]) -> float:
+        """Return the probability of a lesion."""
+        log_odds = self.intercept
+        for name, mean, scale, weight in zip(
+            self.features, self.means, self.scales, self.weights, strict=True
+        ):
+            log_odds += weight * (features[name] - mean) / scale
+        return 1 / (1 + math.exp(-log_odds))
+
+
 class ModelConfig(Settings):
     """config.json of a model: its architecture, its input, the patients it has seen."""
 
@@ -37,6 +67,7 @@ class ModelConfig(Settings):
     class_names: tuple[str, ...] = ("background", "lesion")
     threshold: float = 0.5
     least_candidate: float = 0.5  # of `auto`: the least mean probability of a candidate in the first pass
+    candidates: CandidateModel | None = None  # None: `auto` goes by least_candidate
     seed: int = 0
     sparsity: float = 0.0
     control: str = "none"  # of the pruning: which random masks replaced the criterion's
@@ -83,6 +114,12 @@ def save_model(
     write_json(folder / METRICS, metrics)
     write_text(folder / CARD, card)
     save_tensors(folder / WEIGHTS, state)
+
+
+def write_candidates(folder: Path, candidates: CandidateModel) -> None:
+    """Give a model folder its candidate model; the rest of its config stays."""
+    config = read_model_config(folder).model_copy(update={"candidates": candidates})
+    write_json(folder / CONFIG, config.model_dump(mode="json"))
 
 
 def read_model_config(folder: Path) -> ModelConfig:

@@ -1,13 +1,16 @@
 """Segment without a prompt: candidates from a first pass over the lungs, then a box round each of them.
 
-A network that was trained with boxes draws a lesion better when it is given its box. What is dropped on
-the way is counted by its reason.
+A network that was trained with boxes draws a lesion better when it is given its box. A mass that touches the
+spleen is one part with it at a low threshold and two at a higher one, so candidates are taken at several;
+where two of them turn out to be one lesion, the better one stays. A candidate is judged by what both passes
+say and by what it is: how much aerated lung lies round it, its place, its form (`CandidateModel`).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import SimpleITK as sitk
 from scipy import ndimage
 
@@ -16,134 +19,205 @@ from radiogen.model.network_input import NetworkInput
 from radiogen.segmentation.inference import CaseRegion, HalfArray
 from radiogen.segmentation.lesion_map import LUNG_MARGIN_MM, box_of, crop_grid
 from radiogen.segmentation.sliding import NO_LESION, ArrayBox, logit
-from radiogen.volume import Box, array_of, bounding_box, crop, resample_to, volume_like, voxel_ml, widened
+from radiogen.volume import Box, array_of, crop, resample_to, volume_like, voxel_ml, widened
 
-JOIN_SHARE = 0.5  # of the smaller of two boxes that lies in the other: then they are one candidate
+BoolArray = npt.NDArray[np.bool_]
+STEPS = (0.3, 0.6, 0.85)  # share of the way from the candidate threshold to 1: of the higher thresholds
+SAME_SHARE = 0.7  # a part that keeps this share of its voxels at a higher threshold is no other candidate
+SAME_LESION = 0.3  # share of the smaller of two lesions that lies in the other: then they are one
+AERATED_HU = -500.0
+SHELL_VOXELS = 2  # how far the tissue round a candidate is looked at
+NEIGHBOURS = np.ones((3, 3, 3))
 
 
 @dataclass(frozen=True)
 class LesionCandidate:
-    """A part of the first pass that may be a lesion: its box on the network's grid, its mean probability."""
+    """A part of the first pass that may be a lesion.
+
+    Attributes:
+        box: On the network's grid.
+        voxels: Of the part, in that box.
+        score: Their mean probability.
+    """
 
     box: ArrayBox
+    voxels: BoolArray
     score: float
+
+
+@dataclass(frozen=True)
+class JudgedCandidate:
+    """A candidate after its second pass: the region, its voxels there, and how probable it is a lesion."""
+
+    number: int
+    candidate: LesionCandidate
+    region: CaseRegion
+    voxels: BoolArray  # in the box of the region
+    score: float  # mean probability of these in the second pass
+    features: dict[str, float]
 
 
 def find_candidates(
     first: CaseRegion, sample: NetworkInput, threshold: float, smallest_ml: float
 ) -> list[LesionCandidate]:
-    """List the connected parts of a first pass above the low threshold, the most probable first.
+    """List the connected parts of a first pass above a low and above higher thresholds, best first.
 
     Args:
         first: Logits over the whole of the network's grid.
         sample: That grid.
-        threshold: Of the probability, above 0 and below 1.
+        threshold: The lowest, of the probability, above 0 and below 1.
         smallest_ml: Smaller parts are no candidates.
     """
-    above = volume_like((first.logits >= logit(threshold)).astype(np.uint8), sample.ct)
-    box = bounding_box(above)
-    if box is None:
-        return []
-    parts = sitk.ConnectedComponent(crop(above, box), True)
-    shapes = sitk.LabelShapeStatisticsImageFilter()
-    shapes.Execute(parts)
-    labels, logits = sitk.GetArrayViewFromImage(parts), first.logits[box.array_slices()]
-    candidates = []
-    for label in shapes.GetLabels():
-        if shapes.GetNumberOfPixels(label) * voxel_ml(above) < smallest_ml:
-            continue
-        bounds = shapes.GetBoundingBox(label)  # start, then size, in (x, y, z)
-        own = tuple(slice(bounds[axis], bounds[axis] + bounds[axis + 3]) for axis in (2, 1, 0))
-        inside = logits[own][labels[own] == label]
-        z, y, x = (
-            slice(edge.start + start, edge.stop + start)
-            for edge, start in zip(own, box.start[::-1], strict=True)
-        )
-        candidates.append(LesionCandidate((z, y, x), mean_of(inside)))
+    smallest = smallest_ml / voxel_ml(sample.ct)
+    levels = [logit(threshold), *(logit(threshold + step * (1 - threshold)) for step in STEPS)]
+    candidates: list[LesionCandidate] = []
+
+    def add_parts(box: ArrayBox, within: BoolArray, level: int) -> None:
+        logits = first.logits[box]
+        parts, _ = ndimage.label(within & (logits >= levels[level]), structure=NEIGHBOURS)
+        for label, own in enumerate(ndimage.find_objects(parts), start=1):
+            voxels = parts[own] == label
+            size = int(np.count_nonzero(voxels))
+            if size < smallest:
+                continue
+            z, y, x = (
+                slice(edge.start + start.start, edge.start + start.stop)
+                for edge, start in zip(box, own, strict=True)
+            )
+            if size < SAME_SHARE * np.count_nonzero(within) or level == 0:
+                candidates.append(LesionCandidate((z, y, x), voxels, mean_of(logits[own][voxels])))
+            if level + 1 < len(levels):
+                add_parts((z, y, x), voxels, level + 1)
+
+    z, y, x = (slice(0, length) for length in first.logits.shape)
+    add_parts((z, y, x), np.ones(first.logits.shape, bool), 0)
     return sorted(candidates, key=lambda candidate: -candidate.score)
 
 
-def loosen(candidate: LesionCandidate, shape: Sequence[int], share: float) -> LesionCandidate:
-    """Widen the box of a candidate on all sides by a share of its width, and by a voxel at least.
-
-    Training draws boxes as loose as that.
-    """
+def loosen(box: ArrayBox, shape: Sequence[int], share: float) -> ArrayBox:
+    """Widen a box on all sides by a share of its width, and by a voxel at least, as training draws boxes."""
     edges = []
-    for edge, length in zip(candidate.box, shape, strict=True):
+    for edge, length in zip(box, shape, strict=True):
         out = max(1, round(share * (edge.stop - edge.start)))
         edges.append(slice(max(0, edge.start - out), min(length, edge.stop + out)))
-    return replace(candidate, box=(edges[0], edges[1], edges[2]))
+    return edges[0], edges[1], edges[2]
 
 
-def join_overlapping(candidates: Sequence[LesionCandidate]) -> list[LesionCandidate]:
-    """Join candidates of which at least half of one box lies in another box; the better probability counts.
-
-    What comes first stays first.
-    """
-    left = list(candidates)
-    while True:
-        pair = _overlapping(left)
-        if pair is None:
-            return left
-        one, other = pair
-        z, y, x = (
-            slice(min(a.start, b.start), max(a.stop, b.stop))
-            for a, b in zip(left[one].box, left[other].box, strict=True)
-        )
-        left[one] = LesionCandidate((z, y, x), max(left[one].score, left[other].score))
-        del left[other]
-
-
-def _overlapping(candidates: Sequence[LesionCandidate]) -> tuple[int, int] | None:
-    """Find the first two candidates that are to be joined."""
-    for one, a in enumerate(candidates):
-        for other in range(one + 1, len(candidates)):
-            b = candidates[other]
-            shared = [min(p.stop, q.stop) - max(p.start, q.start) for p, q in zip(a.box, b.box, strict=True)]
-            smaller = min(_voxels(a.box), _voxels(b.box))
-            if min(shared) > 0 and np.prod(shared) >= JOIN_SHARE * smaller:
-                return one, other
-    return None
-
-
-def _voxels(box: ArrayBox) -> int:
-    return int(np.prod([edge.stop - edge.start for edge in box]))
-
-
-def keep_confirmed(
-    region: CaseRegion, first: CaseRegion, sample: NetworkInput, threshold: float, candidate_threshold: float
-) -> CaseRegion:
-    """Drop the parts of a second pass that hold no voxel of the first pass.
+def confirmed_voxels(region: CaseRegion, candidate: LesionCandidate, threshold: float) -> BoolArray:
+    """Return the voxels of the parts of a second pass that hold a voxel of the candidate.
 
     A box that a person draws says that there is a lesion; a box round a candidate does not, and networks find
     something in most boxes.
 
     Args:
-        region: The second pass, over a box.
-        first: The first pass, over the whole grid.
-        sample: That grid.
-        threshold: Of the probability, for the parts of the box.
-        candidate_threshold: For the first pass.
+        region: The second pass, over a box that holds the candidate's.
+        candidate: What the first pass saw.
+        threshold: Of the probability.
     """
-    parts, _ = ndimage.label(region.logits >= logit(threshold), structure=np.ones((3, 3, 3)))
-    confirmed = np.unique(parts[first.logits[region.box] >= logit(candidate_threshold)])
-    new = (parts > 0) & ~np.isin(parts, confirmed)
+    parts, _ = ndimage.label(region.logits >= logit(threshold), structure=NEIGHBOURS)
+    own = np.zeros(parts.shape, bool)
+    shifted, inside = [], []
+    for edge, limit in zip(candidate.box, region.box, strict=True):
+        low, high = max(edge.start, limit.start), min(edge.stop, limit.stop)
+        shifted.append(slice(low - limit.start, max(low, high) - limit.start))
+        inside.append(slice(low - edge.start, max(low, high) - edge.start))
+    own[tuple(shifted)] = candidate.voxels[tuple(inside)]
+    touched = np.unique(parts[own])
+    return np.isin(parts, touched[touched > 0])
+
+
+def keep_only(region: CaseRegion, voxels: BoolArray, sample: NetworkInput, threshold: float) -> CaseRegion:
+    """Drop the parts of a second pass above the threshold that are not among these voxels of its box."""
+    dropped = (region.logits >= logit(threshold)) & ~voxels
     detail = region.detail
     if detail is not None:
         grid = crop_grid(sample.ct, box_of(region.box))
-        dropped = resample_to(volume_like(new.astype(np.uint8), grid), detail, outside=0, nearest=True)
-        detail = sitk.Mask(detail, dropped, float(NO_LESION), 1)
-    return replace(region, logits=np.where(new, np.float16(NO_LESION), region.logits), detail=detail)
+        outside = resample_to(volume_like(dropped.astype(np.uint8), grid), detail, outside=0, nearest=True)
+        detail = sitk.Mask(detail, outside, float(NO_LESION), 1)
+    return replace(region, logits=np.where(dropped, np.float16(NO_LESION), region.logits), detail=detail)
 
 
-def mean_probability(region: CaseRegion, box: ArrayBox, threshold: float) -> float | None:
-    """Return the mean probability of the voxels of a box that reach the threshold; None where none does."""
-    own = tuple(
-        slice(max(0, b.start - n.start), b.stop - n.start) for b, n in zip(box, region.box, strict=True)
+def box_round_voxels(region: CaseRegion, voxels: BoolArray) -> ArrayBox:
+    """Return the box round voxels of a region, of which there is one at least, on the whole grid."""
+    z, y, x = (
+        slice(limit.start + edge.start, limit.start + edge.stop)
+        for limit, edge in zip(region.box, ndimage.find_objects(voxels.astype(np.uint8))[0], strict=True)
     )
-    logits = region.logits[own]
-    inside = logits[logits >= logit(threshold)]
-    return mean_of(inside) if inside.size else None
+    return z, y, x
+
+
+def candidate_features(
+    candidate: LesionCandidate,
+    region: CaseRegion,
+    voxels: BoolArray,
+    hu: npt.NDArray[np.int16],
+    lungs: BoolArray,
+    spacing_mm: Sequence[float],
+) -> dict[str, float]:
+    """Measure what tells a lesion from a vessel, a heart or a liver; the names are those of `CandidateModel`.
+
+    Args:
+        candidate: What the first pass saw.
+        region: The second pass.
+        voxels: Of the lesion, in the box of the region.
+        hu: The case on the network's grid, (D, H, W).
+        lungs: Its lungs.
+        spacing_mm: (x, y, z).
+    """
+    near = loosen(box_round_voxels(region, voxels), hu.shape, 0)
+    wide = tuple(
+        slice(max(0, edge.start - SHELL_VOXELS), min(n, edge.stop + SHELL_VOXELS))
+        for edge, n in zip(near, hu.shape, strict=True)
+    )
+    lesion = np.zeros(hu.shape, bool)
+    lesion[region.box] = voxels
+    lesion = lesion[wide]
+    shell = ndimage.binary_dilation(lesion, NEIGHBOURS, iterations=SHELL_VOXELS) & ~lesion
+    seen = np.zeros(hu.shape, bool)
+    seen[candidate.box] = candidate.voxels
+    overlap = np.count_nonzero(seen[wide] & lesion)
+    count = np.count_nonzero(lesion)
+    edges = [(edge.stop - edge.start - 2) * mm for edge, mm in zip(near, spacing_mm[::-1], strict=True)]
+    of_lungs = np.flatnonzero(lungs.any(axis=(1, 2)))
+    height = (near[0].start + near[0].stop) / 2
+    ml = count * float(np.prod(spacing_mm)) / 1000
+    return {
+        "first_pass": float(np.clip(logit(min(candidate.score, 1 - 1e-6)), -6, 6)),
+        "second_pass": float(np.clip(region.logits[voxels].astype(np.float32), -6, 6).mean()),
+        "log_ml": float(np.log(ml)),
+        "aerated_shell": float(np.mean(hu[wide][shell] < AERATED_HU)) if shell.any() else 0.0,
+        "in_lungs": float(np.mean(lungs[wide][lesion])),
+        "agreement": 2 * overlap / (count + int(np.count_nonzero(candidate.voxels))),
+        "fill": ml * 1000 / float(np.prod(np.maximum(edges, 1e-3))),
+        "elongation": float(np.log(max(edges) / max(min(edges), 1e-3))),
+        "mean_hu": float(np.clip(hu[wide][lesion], -1000, 300).mean() / 100),
+        "height": float((height - of_lungs[0]) / max(1, of_lungs[-1] - of_lungs[0]))
+        if len(of_lungs)
+        else 0.5,
+    }
+
+
+FEATURES = (
+    "first_pass", "second_pass", "log_ml", "aerated_shell", "in_lungs", "agreement", "fill", "elongation",
+    "mean_hu", "height",
+)  # fmt: skip
+
+
+def best_of_overlapping(judged: Sequence[JudgedCandidate], shape: Sequence[int]) -> list[JudgedCandidate]:
+    """Return the candidates, given best first, that are not one lesion with a better one."""
+    taken = np.zeros(shape, np.uint16)  # by number of the candidate that is kept, from 1
+    kept: list[JudgedCandidate] = []
+    sizes: list[int] = []
+    for each in judged:
+        size = int(np.count_nonzero(each.voxels))
+        others = np.bincount(taken[each.region.box][each.voxels], minlength=len(kept) + 1)[1:]
+        smaller = [min(size, other) for other in sizes]
+        if any(share >= SAME_LESION * least for share, least in zip(others, smaller, strict=True)):
+            continue
+        kept.append(each)
+        sizes.append(size)
+        taken[each.region.box][each.voxels & (taken[each.region.box] == 0)] = len(kept)
+    return kept
 
 
 def mean_of(logits: HalfArray) -> float:

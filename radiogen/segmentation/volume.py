@@ -1,6 +1,7 @@
 """Segment one volume: a prompt goes in, a lesion mask on the scanner's grid comes out."""
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +39,10 @@ from radiogen.segmentation.lesion_map import (
 )
 from radiogen.segmentation.points import box_at, box_of_answer, objection
 from radiogen.segmentation.sliding import ArrayBox, window_about, zoom_for, zoomed
-from radiogen.volume import Box, crop, resample_to, widened
+from radiogen.volume import Box, crop, resample_to
+
+if TYPE_CHECKING:  # boxes and points need none of it
+    from radiogen.segmentation.automatic import JudgedCandidate, LesionCandidate
 
 FARTHEST_BOX_MM = 40.0  # from the lungs that were found: a lobe may have collapsed, a mass may lie centrally
 BOX_MARGIN_MM = 5.0  # a lesion may reach this far out of its box,
@@ -50,9 +54,9 @@ MAP_BYTES = 3  # a voxel of the scanner's grid: labels twice, and the probabilit
 class AutoSettings(Settings):
     """What counts as a candidate, and which of them is kept.
 
-    The mean probability of a candidate in the first pass tells false from true far better than any number of
-    the second pass. How probable is probable enough depends on the model, so the default of `least_candidate`
-    is in the model's config.json.
+    A model that was calibrated (`radiogen model calibrate`) says how probable a candidate is a lesion. For
+    any other, the mean probability in the first pass tells false from true best; how probable is probable
+    enough depends on the model, so the default of `least_candidate` is in its config.json.
     """
 
     candidate_threshold: float = Field(0.3, gt=0, lt=1, description="of the first pass; low, to miss little")
@@ -66,8 +70,11 @@ class AutoSettings(Settings):
     box_loosen: float = Field(
         0.075, ge=0, le=1, description="share of its width by which each face moves out; as training draws it"
     )
+    least_probability: float = Field(
+        0.5, ge=0, le=1, description="probability of a lesion, below: dropped; of models that can tell it"
+    )
     most_candidates: PositiveInt = Field(
-        64, description="the best are refined, the rest is dropped and counted"
+        24, description="the best are looked at in their boxes, the rest is dropped and counted"
     )
 
 
@@ -128,7 +135,7 @@ def segment_volume(
     settings = settings or SegmentationSettings()
     inference = inference or Inference(model, settings)
     inference.begin(later_mb=MAP_BYTES * ct.GetNumberOfPixels() / 2**20)
-    work = _VolumeSegmenter(inference, ct, lungs, prompt, settings)
+    work = VolumeSegmenter(inference, ct, lungs, prompt, settings)
     if prompt.prior in ("box", "points"):
         decisions = work.segment_boxes() if prompt.prior == "box" else work.segment_points()
         lesion = work.map.lesion
@@ -179,7 +186,12 @@ def margin_of(box: BoxMm) -> float:
     return min(BOX_MARGIN_MM, BOX_MARGIN_SHARE * shortest_mm)
 
 
-class _VolumeSegmenter:
+def is_within(box: ArrayBox, other: ArrayBox) -> bool:
+    """Tell whether a box lies in another one."""
+    return all(a.start >= b.start and a.stop <= b.stop for a, b in zip(box, other, strict=True))
+
+
+class VolumeSegmenter:
     """The state of one CT while it is segmented; its methods return the decisions that were taken.
 
     `sample` is the case on the network's grid, `hu` its voxels (D, H, W), `map` the answer on the scanner's.
@@ -280,47 +292,76 @@ class _VolumeSegmenter:
     def segment_candidates(self) -> list[str]:
         """Find lesions without a prompt: a first pass over the lungs, then a box round each candidate.
 
-        A candidate must be probable in both passes. Where two boxes claim a voxel, the more probable one
-        wins.
+        Where two candidates claim a voxel, the more probable one wins.
         """
-        from radiogen.segmentation.automatic import (
-            find_candidates,
-            join_overlapping,
-            keep_confirmed,
-            loosen,
-            mean_probability,
-        )
+        from radiogen.segmentation.automatic import best_of_overlapping, keep_only
 
-        auto = self.settings.auto
-        first = self._infer_whole("lungs")
-        found = find_candidates(first, self.sample, auto.candidate_threshold, self.settings.smallest_ml)
+        auto, model = self.settings.auto, self.config.candidates
+        found, judged = self.judge_candidates()
         least = self.config.least_candidate if auto.least_candidate is None else auto.least_candidate
-        probable = [candidate for candidate in found if candidate.score >= least]
-        joined = join_overlapping([loosen(each, self.hu.shape, auto.box_loosen) for each in probable])
-        candidates = joined[: auto.most_candidates]
-        empty = faint = 0
-        for label, candidate in enumerate(candidates, start=1):
-            second = self._infer_box(candidate.box)
-            second = keep_confirmed(second, first, self.sample, self.map.threshold, auto.candidate_threshold)
-            wide = widened(box_of(candidate.box), self.sample.ct, BOX_MARGIN_MM)
-            score = mean_probability(second, wide.array_slices(), self.map.threshold)
-            if score is None:
-                empty += 1
-            elif score < auto.least_score:
-                faint += 1
-            else:
-                room = grid_region(crop_grid(self.sample.ct, box_of(candidate.box)), self.ct, BOX_MARGIN_MM)
-                self.map.add(second, label, room, f"candidate {label}", candidate.score)
+        if model is None:
+            probable = [each for each in judged if each.score >= auto.least_score]
+            kept = best_of_overlapping(probable, self.hu.shape)
+            limit = f"mean probability below {auto.least_score:g} in their box"
+        else:
+            of = {each.number: model.probability(each.features) for each in judged}
+            probable = [each for each in judged if of[each.number] >= auto.least_probability]
+            probable.sort(key=lambda each: -of[each.number])
+            kept = best_of_overlapping(probable, self.hu.shape)
+            limit = f"probability of a lesion below {auto.least_probability:g}"
+        for label, each in enumerate(kept, start=1):
+            region = keep_only(each.region, each.voxels, self.sample, self.map.threshold)
+            grid = crop_grid(self.sample.ct, box_of(region.box))
+            score = each.candidate.score if model is None else of[each.number]
+            self.map.add(region, label, grid_region(grid, self.ct, 0), f"candidate {each.number}", score)
+        looked_at = [each for each in found if model is not None or each.score >= least]
         counts = {
-            f"dropped, mean probability below {least:g} in the first pass": len(found) - len(probable),
-            "joined with another, whose box they lie in": len(probable) - len(joined),
-            f"dropped, beyond the best {auto.most_candidates}": len(joined) - len(candidates),
-            "dropped, nothing found in their box": empty,
-            f"dropped, mean probability below {auto.least_score:g} in their box": faint,
+            f"dropped, mean probability below {least:g} in the first pass": len(found) - len(looked_at),
+            f"dropped, beyond the best {auto.most_candidates}": max(0, len(looked_at) - auto.most_candidates),
+            "dropped, nothing found in their box": min(len(looked_at), auto.most_candidates) - len(judged),
+            f"dropped, {limit}": len(judged) - len(probable),
+            "one lesion with a better one": len(probable) - len(kept),
         }
         word = "candidate" if len(found) == 1 else "candidates"
         decisions = [f"{len(found)} {word} above {auto.candidate_threshold:g} in the first pass"]
         return decisions + [f"{count} of them {reason}" for reason, count in counts.items() if count]
+
+    def judge_candidates(self) -> "tuple[list[LesionCandidate], list[JudgedCandidate]]":
+        """Return the candidates of a first pass, and those of which a second pass found something.
+
+        The box of the second pass is that of the candidate; where what is found there reaches well out of it,
+        the box of that.
+        """
+        from radiogen.segmentation import automatic
+
+        auto = self.settings.auto
+        first = self._infer_whole("lungs")
+        found = automatic.find_candidates(
+            first, self.sample, auto.candidate_threshold, self.settings.smallest_ml
+        )
+        least = self.config.least_candidate if auto.least_candidate is None else auto.least_candidate
+        if self.config.candidates is not None:
+            least = 0.0
+        best = [each for each in found if each.score >= least][: auto.most_candidates]
+        lungs: Voxels = sitk.GetArrayViewFromImage(self.sample.lungs) != 0
+        judged = []
+        for number, each in enumerate(best, start=1):
+            box = automatic.loosen(each.box, self.hu.shape, auto.box_loosen)
+            region = self._infer_box(box)
+            voxels = automatic.confirmed_voxels(region, each, self.map.threshold)
+            if voxels.any():
+                wider = automatic.box_round_voxels(region, voxels)
+                if not is_within(wider, box):
+                    region = self._infer_box(automatic.loosen(wider, self.hu.shape, auto.box_loosen))
+                    voxels = automatic.confirmed_voxels(region, each, self.map.threshold)
+            if not voxels.any():
+                continue
+            features = automatic.candidate_features(
+                each, region, voxels, self.hu, lungs, self.sample.ct.GetSpacing()
+            )
+            score = automatic.mean_of(region.logits[voxels])
+            judged.append(automatic.JudgedCandidate(number, each, region, voxels, score, features))
+        return found, judged
 
     def _infer_whole(self, prior: PriorChoice) -> CaseRegion:
         """Run the networks over the whole case, window by window."""

@@ -35,7 +35,7 @@ class LesionCrop:
 
 
 def draw_crop(case: PreparedCase, label: int, rng: np.random.Generator) -> LesionCrop:
-    """Read a lesion of a crop on the network's grid, mirrored and scaled as drawn."""
+    """Read a lesion of a crop on the network's grid, mirrored, and larger or smaller, as drawn."""
     margins = [int(np.ceil(MARGIN_MM / step)) for step in case.spacing_mm[::-1]]
     first, shape = [], []
     for edge, margin in zip(case.lesion_boxes[label], margins, strict=True):
@@ -52,14 +52,16 @@ def draw_crop(case: PreparedCase, label: int, rng: np.random.Generator) -> Lesio
     axes = tuple(axis for axis in range(3) if rng.random() < 0.5)
     scale = float(np.exp(rng.uniform(-SCALE, SCALE)))
     hu, lesion = np.flip(hu, axes), np.flip(lesion, axes)
-    return resized(LesionCrop(hu, lesion, case.spacing_mm), scale)
+    x_mm, y_mm, z_mm = (scale * step for step in case.spacing_mm)
+    return LesionCrop(hu, lesion, (x_mm, y_mm, z_mm))
 
 
-def resized(crop: LesionCrop, factor: float) -> LesionCrop:
-    """Return a crop with more (above 1) or fewer voxels, which so shows a larger or smaller lesion."""
-    hu = ndimage.zoom(crop.hu, factor, order=1, mode="nearest", grid_mode=True)
-    share = ndimage.zoom(crop.lesion.astype(np.float32), factor, order=1, mode="nearest", grid_mode=True)
-    return LesionCrop(hu, share >= 0.5, crop.spacing_mm)
+def on_spacing(crop: LesionCrop, spacing_mm: tuple[float, float, float]) -> LesionCrop:
+    """Return a crop in voxels of another size."""
+    factors = [old / new for old, new in zip(crop.spacing_mm[::-1], spacing_mm[::-1], strict=True)]
+    hu = ndimage.zoom(crop.hu, factors, order=1, mode="nearest", grid_mode=True)
+    share = ndimage.zoom(crop.lesion.astype(np.float32), factors, order=1, mode="nearest", grid_mode=True)
+    return LesionCrop(hu, share >= 0.5, spacing_mm)
 
 
 def lay_crop(
@@ -83,7 +85,7 @@ def lay_crop(
     Returns:
         The patch with the lesion; None where no aerated place was found.
     """
-    crop = resized(crop, crop.spacing_mm[0] / spacing_mm[0])
+    crop = on_spacing(crop, spacing_mm)
     weight = _draw_weight(crop, spacing_mm, rng)
     places = np.flatnonzero(lungs)
     if not len(places) or np.count_nonzero(crop.lesion) < LEAST_VOXELS:
