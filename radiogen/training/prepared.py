@@ -214,8 +214,6 @@ def _write(case: Case, settings: Preprocessing, path: Path) -> dict[str, Any]:
     about = {
         **_describe(sample.ct, arrays["lesion"]),
         "version": CACHE_VERSION,
-        "origin": sample.ct.GetOrigin(),
-        "direction": sample.ct.GetDirection(),
         "close_ups": {},
     }
     if outline is not None and settings.layout == "patches":
@@ -241,7 +239,13 @@ def _repeat_within(hu: npt.NDArray[Any], grid: sitk.Image, volume: sitk.Image) -
 def _describe(grid: sitk.Image, lesion: npt.NDArray[Any]) -> dict[str, Any]:
     found = {label: edges for label, edges in enumerate(find_objects(lesion), start=1) if edges}
     boxes = {label: [[s.start, s.stop] for s in edges] for label, edges in found.items()}
-    return {"shape": lesion.shape, "spacing": grid.GetSpacing(), "lesion_boxes": boxes}
+    return {
+        "shape": lesion.shape,
+        "origin": grid.GetOrigin(),
+        "spacing": grid.GetSpacing(),
+        "direction": grid.GetDirection(),
+        "lesion_boxes": boxes,
+    }
 
 
 @dataclass(frozen=True)

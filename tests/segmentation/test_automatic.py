@@ -9,12 +9,15 @@ from training.oracles import SoftTissueInPrior, oracle
 
 from radiogen.model.network_input import NetworkInput
 from radiogen.segmentation.automatic import (
+    FEATURES,
+    JudgedCandidate,
     LesionCandidate,
+    best_of_overlapping,
+    candidate_features,
+    confirmed_voxels,
     find_candidates,
-    join_overlapping,
-    keep_confirmed,
+    keep_only,
     loosen,
-    mean_probability,
 )
 from radiogen.segmentation.inference import CaseRegion
 from radiogen.segmentation.volume import AutoSettings, Prompt, SegmentationSettings, segment_volume
@@ -24,7 +27,8 @@ WHOLE = (slice(0, 12), slice(0, 20), slice(0, 20))
 
 
 def candidate(z, y, x, score=0.9):
-    return LesionCandidate((slice(*z), slice(*y), slice(*x)), score)
+    box = (slice(*z), slice(*y), slice(*x))
+    return LesionCandidate(box, np.ones([edge.stop - edge.start for edge in box], bool), score)
 
 
 @pytest.fixture
@@ -50,16 +54,21 @@ def test_candidates_are_the_parts_above_the_threshold_with_their_mean_probabilit
     assert find_candidates(*first, threshold=0.5, smallest_ml=28) == []
 
 
-def test_the_mean_probability_is_that_of_the_box(first):
-    piece = first[0]
-    assert mean_probability(piece, (slice(0, 6), slice(0, 9), slice(0, 9)), 0.5) == pytest.approx(
-        0.9526, abs=1e-3
-    )
-    assert mean_probability(piece, (slice(6, 9), slice(0, 9), slice(0, 9)), 0.5) is None
+def test_a_mass_that_sticks_to_the_spleen_is_a_candidate_of_its_own():
+    logits = np.full((12, 20, 20), -9, np.float16)
+    logits[2:10, 2:8, 2:8] = 4  # the mass
+    logits[2:10, 8:18, 2:18] = 0.2  # what it touches
+    grid = sitk.Image((20, 20, 12), sitk.sitkUInt8)
+    sample = NetworkInput(grid, grid, None, Box((0, 0, 0), (20, 20, 12)))
+    found = find_candidates(CaseRegion(WHOLE, logits, None), sample, threshold=0.3, smallest_ml=0)
+    assert [each.box for each in found] == [
+        (slice(2, 10), slice(2, 8), slice(2, 8)),
+        (slice(2, 10), slice(2, 18), slice(2, 18)),
+    ]
+    assert found[0].score > 0.98 and found[1].voxels.sum() == (logits > -1).sum()
 
 
 def test_what_the_first_pass_did_not_see_is_no_part_of_a_candidate(first):
-    whole = first[0]
     logits = np.full((6, 10, 20), -9, np.float16)
     logits[1:4, 2:5, 3:6] = 4  # touches what was seen
     logits[1:4, 2:5, 12:15] = 4  # does not
@@ -68,24 +77,56 @@ def test_what_the_first_pass_did_not_see_is_no_part_of_a_candidate(first):
     detail.SetSpacing((5.0, 5.0, 5.0))
     detail.SetOrigin((-2.5, -2.5, -2.5))
     detail = volume_like(logits.astype(np.float32).repeat(2, 0).repeat(2, 1).repeat(2, 2), detail)
-    found = keep_confirmed(CaseRegion(near, logits, None, detail), whole, first[1], 0.5, 0.3)
+    region = CaseRegion(near, logits, None, detail)
+    seen = find_candidates(*first, threshold=0.3, smallest_ml=2)[0]
+    voxels = confirmed_voxels(region, seen, 0.5)
+    assert np.array_equal(voxels, (logits > 0) & (np.arange(20) < 9))
+    found = keep_only(region, voxels, first[1], 0.5)
     assert (found.logits[:, :, :9] == logits[:, :, :9]).all()
     assert (found.logits[:, :, 9:] < -5).all()
     assert np.array_equal(array_of(found.detail)[::2, ::2, ::2] > 0, found.logits > 0)
 
 
 def test_a_box_is_loosened_by_its_share_or_a_voxel_and_stays_inside():
-    wide = loosen(candidate((0, 4), (20, 60), (90, 100)), (50, 100, 100), 0.1)
-    assert wide.box == (slice(0, 5), slice(16, 64), slice(89, 100))
+    wide = loosen((slice(0, 4), slice(20, 60), slice(90, 100)), (50, 100, 100), 0.1)
+    assert wide == (slice(0, 5), slice(16, 64), slice(89, 100))
 
 
-def test_boxes_that_lie_in_each_other_are_one_candidate():
-    large, inside = candidate((0, 10), (0, 10), (0, 10), 0.6), candidate((2, 6), (2, 6), (4, 9), 0.8)
-    beside, far = candidate((0, 10), (0, 10), (8, 18), 0.7), candidate((30, 33), (0, 3), (0, 3))
-    assert join_overlapping([large, inside, beside, far]) == [
-        candidate((0, 10), (0, 10), (0, 10), 0.8), beside, far,
-    ]  # fmt: skip
-    assert join_overlapping([]) == []
+def judged(number, box, score=0.9):
+    each = candidate(*box, score=score)
+    logits = np.where(each.voxels, np.float16(4), np.float16(-9))
+    return JudgedCandidate(number, each, CaseRegion(each.box, logits, None), each.voxels, score, {})
+
+
+def test_candidates_that_are_one_lesion_are_one_and_the_better_one_stays():
+    large = judged(1, ((0, 10), (0, 10), (0, 10)))
+    inside = judged(2, ((2, 6), (2, 6), (4, 9)))
+    beside = judged(3, ((0, 10), (0, 10), (8, 18)))  # shares a fifth with the first
+    far = judged(4, ((30, 33), (0, 3), (0, 3)))
+    shape = (40, 20, 20)
+    assert best_of_overlapping([large, inside, beside, far], shape) == [large, beside, far]
+    assert best_of_overlapping([inside, large, far], shape) == [inside, far]
+    assert best_of_overlapping([], shape) == []
+
+
+def test_the_features_of_a_candidate_are_what_their_names_say():
+    hu = np.full((30, 40, 40), -850, np.int16)
+    hu[:, :10] = 50  # the chest wall
+    lungs = hu < -500
+    hu[10:18, 10:18, 20:28] = 30  # a cube of 8 voxels at the wall
+    each = candidate((10, 18), (10, 18), (20, 28), score=0.8)
+    logits = np.full((16, 20, 20), -9, np.float16)
+    logits[4:12, 5:13, 6:14] = 3
+    region = CaseRegion((slice(6, 22), slice(5, 25), slice(14, 34)), logits, None)
+    features = candidate_features(each, region, logits > 0, hu, lungs, (1.0, 1.0, 2.0))
+    assert set(features) == set(FEATURES)
+    assert features["log_ml"] == pytest.approx(np.log(8**3 * 2 / 1000))
+    assert features["agreement"] == 1 and features["fill"] == pytest.approx(1)
+    assert features["first_pass"] == pytest.approx(np.log(4)) and features["second_pass"] == pytest.approx(3)
+    assert features["aerated_shell"] == pytest.approx(1 - 2 * 144 / (12**3 - 8**3), abs=0.01)
+    assert features["mean_hu"] == pytest.approx(0.3) and features["in_lungs"] == 1
+    assert features["elongation"] == pytest.approx(np.log(2))
+    assert features["height"] == pytest.approx(14 / 29)
 
 
 class UnsureOutsideBoxes(SoftTissueInPrior):
