@@ -1,4 +1,4 @@
-"""Crops and close-ups: what a patch of them shows, what counts in the loss, and how a crop is laid into lungs."""
+"""Crops and close-ups: what a patch shows, what counts in the loss, how a crop is laid into lungs."""
 
 import json
 from dataclasses import replace
