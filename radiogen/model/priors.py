@@ -138,6 +138,17 @@ def box_voxels(box: BoxMm, grid: sitk.Image, margin_mm: float = 0.0) -> npt.NDAr
     return inside
 
 
+def voxels_within(part: sitk.Image, grid: sitk.Image) -> npt.NDArray[np.bool_]:
+    """Return the voxels of a grid (D, H, W) whose centre lies in another grid of the same directions."""
+    first = part.TransformPhysicalPointToContinuousIndex(grid.GetOrigin())
+    ratio = np.array(grid.GetSpacing()) / np.array(part.GetSpacing())
+    x, y, z = (
+        np.abs(start + step * np.arange(count) - (length - 1) / 2) <= length / 2
+        for start, step, count, length in zip(first, ratio, grid.GetSize(), part.GetSize(), strict=True)
+    )
+    return np.asarray(z[:, None, None] & y[None, :, None] & x[None, None, :])
+
+
 def point_prior(
     shape: Sequence[int], voxel: Sequence[float], radius: float = POINT_VOXELS
 ) -> npt.NDArray[np.float32]:

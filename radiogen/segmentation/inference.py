@@ -248,7 +248,12 @@ class Inference:
 
 
 def infer_zoomed(
-    inference: Inference, ct: sitk.Image, scan: sitk.Image, prior: Voxels, box: Box, zoom: float
+    inference: Inference,
+    ct: sitk.Image,
+    scan: sitk.Image,
+    prior: Callable[[sitk.Image], Voxels],
+    box: Box,
+    zoom: float,
 ) -> CaseRegion:
     """Run the networks over a box of a case in voxels `zoom` times as large.
 
@@ -256,7 +261,8 @@ def infer_zoomed(
         inference: The networks.
         ct: The case on the network's grid, HU.
         scan: The case on the scanner's grid, which holds more detail than `ct` where voxels get finer.
-        prior: (d, h, w), the attention prior in the box.
+        prior: Gives the attention prior (d, h, w) on the grid that is looked at: a box that went over voxels
+            of 1.5 mm would miss the faces of a small nodule by a voxel.
         box: On the network's grid.
         zoom: 1 takes the voxels as they are.
 
@@ -265,15 +271,17 @@ def infer_zoomed(
         a detour over the network's voxels would lose what they gained.
     """
     region = box.array_slices()
-    if zoom == 1.0:
-        return inference.run(sitk.GetArrayViewFromImage(ct), prior, region, prior)
     here = crop(ct, box)
+    if zoom == 1.0:
+        where = prior(here)
+        return inference.run(sitk.GetArrayViewFromImage(ct), where, region, where)
     spacing = here.GetSpacing()
     grid = grid_with_spacing(here, (spacing[0] * zoom, spacing[1] * zoom, spacing[2] * zoom))
     source = here if zoom > 1 else crop(scan, grid_region(here, scan, 2 * max(scan.GetSpacing())))
     zoomed_ct = resample_ct(source, grid)
-    zoomed_prior = resample_to(volume_like(prior.astype(np.uint8), here), grid, outside=0, nearest=True)
-    where: Voxels = array_of(zoomed_prior) != 0
+    where = prior(grid)
+    if not where.any():  # a box thinner than a coarse voxel
+        return CaseRegion(region, np.full(here.GetSize()[::-1], NO_LESION, np.float16), None)
     d, h, w = where.shape
     found = inference.run(array_of(zoomed_ct), where, (slice(0, d), slice(0, h), slice(0, w)), where)
 

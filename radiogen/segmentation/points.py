@@ -1,5 +1,7 @@
 """Turn a click in a lesion into its box, from a first look at a window round the click."""
 
+from functools import partial
+
 import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
@@ -66,9 +68,9 @@ def box_of_answer(
         window = window_about((z, y, x), size, zoomed(inference.size, zoom))
         own = [index - edge.start for index, edge in zip(voxel, window, strict=True)]
         shape = [edge.stop - edge.start for edge in window]
-        prior = point_prior(shape, own, POINT_VOXELS * zoom) > 0
-        found = infer_zoomed(inference, grid, ct, prior, box_of(window), zoom)
-        answer = part_at(found.logits >= logit(config.threshold), prior)
+        found = infer_zoomed(inference, grid, ct, partial(_ball_at, point), box_of(window), zoom)
+        touched = point_prior(shape, own, POINT_VOXELS * zoom) > 0
+        answer = part_at(found.logits >= logit(config.threshold), touched)
         if answer is None:
             continue
         mask = volume_like(answer.astype(np.uint8), crop_grid(grid, box_of(window)))
@@ -78,6 +80,12 @@ def box_of_answer(
         if config.preprocessing.layout == "squeeze" or (size_mm <= room_mm).all():
             break
     return None if box is None else loosened(box, loosen)
+
+
+def _ball_at(point: PointMm, grid: sitk.Image) -> Voxels:
+    at = grid.TransformPhysicalPointToContinuousIndex(point)[::-1]
+    inside = [min(max(round(index), 0), n - 1) for index, n in zip(at, grid.GetSize()[::-1], strict=True)]
+    return np.asarray(point_prior(grid.GetSize()[::-1], inside) > 0)
 
 
 def part_at(found: Voxels, prior: Voxels) -> Voxels | None:

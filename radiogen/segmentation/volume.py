@@ -1,6 +1,8 @@
 """Segment one volume: a prompt goes in, a lesion mask on the scanner's grid comes out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +22,7 @@ from radiogen.model.priors import (
     box_region,
     box_voxels,
     grown,
+    voxels_within,
 )
 from radiogen.segmentation.inference import (
     CaseRegion,
@@ -383,12 +386,10 @@ class VolumeSegmenter:
 
         The prior is the box of the prompt, or where there is none, of a candidate, the box itself.
         """
+        prior = partial(box_voxels, prompt) if prompt else self._voxels_of(box)
         zoom = zoom_for(box, self.inference.size, self.config.preprocessing.box_fills)
         region = box_of(window_about(box, self.hu.shape, zoomed(self.inference.size, zoom)))
-        if prompt is not None:
-            prior = box_voxels(prompt, crop_grid(self.sample.ct, region))
-        else:
-            whole = np.zeros(self.hu.shape, dtype=bool)
-            whole[box] = True
-            prior = whole[region.array_slices()]
         return infer_zoomed(self.inference, self.sample.ct, self.ct, prior, region, zoom)
+
+    def _voxels_of(self, box: ArrayBox) -> Callable[[sitk.Image], Voxels]:
+        return partial(voxels_within, crop_grid(self.sample.ct, box_of(box)))
