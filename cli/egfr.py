@@ -32,7 +32,7 @@ def train_egfr(
     ] = "logistic",
     reduction: Annotated[
         Literal["lda", "paper", "pca", "pls", "none"] | None,
-        typer.Option(help="Dimension reduction; default: the usual one of the classifier"),
+        advanced(help="Dimension reduction; default: the usual one of the classifier"),
     ] = None,
     inputs: Annotated[
         Literal["features", "clinical", "clinical+features"] | None,
@@ -46,8 +46,26 @@ def train_egfr(
     id_column: Annotated[
         str | None, advanced(help="Id column of a table that radiogen did not write")
     ] = None,
+    id_pattern: Annotated[
+        str | None,
+        advanced(help="Regular expression of the id in that column, or in the path of Image or Mask"),
+    ] = None,
+    volume_column: Annotated[
+        str | None, advanced(help="Column of the lesion's volume; radiogen's and PyRadiomics' are known")
+    ] = None,
+    allow_column: Annotated[
+        list[str] | None,
+        advanced(help="Feature that may separate the classes better than a feature should, repeatable"),
+    ] = None,
     label_column: Annotated[
         str | None, advanced(help="Label column of a table that radiogen did not write")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Marker to predict, by its column of the clinical table; default: EGFR")
+    ] = None,
+    target_column: Annotated[
+        str | None,
+        advanced(help="Column of the marker in the clinical table, if its header does not name it"),
     ] = None,
     positive: Annotated[str, advanced(help="Label of the positive class")] = "mutant",
     lesion: Annotated[
@@ -89,7 +107,8 @@ def train_egfr(
     values = dict(
         classifier=classifier, reduction=reduction, inputs=inputs, folds=folds, repeats=repeats,
         permutations=permutations, lesion=lesion, stable=stable, harmonise=harmonise, id_column=id_column,
-        label_column=label_column, positive=positive,
+        id_pattern=id_pattern, volume_column=volume_column, allow_columns=tuple(allow_column or ()),
+        label_column=label_column, positive=positive, target=target, target_column=target_column,
         allow_overlap=allow_overlap, jobs=jobs, seed=seed, device=device, clinical_mapping=clinical_mapping,
     )  # fmt: skip
     settings = check_settings(EgfrSettings, values, source="train-egfr")
@@ -112,7 +131,7 @@ def train_egfr(
 
 
 def _training_lines(trained: "EgfrTraining", positive: str) -> Iterator[str]:
-    yield f"patients\t{trained.patients}, {trained.positives} {positive}"
+    yield f"patients\t{trained.patients}, {trained.positives} {trained.validation['marker']} {positive}"
     yield f"AUC out of fold\t{_interval(trained.auc)}"
     for name, figures in trained.validation["candidates"].items():
         auc = figures["auc"]
@@ -155,6 +174,9 @@ def classify_egfr(
     clinical: Clinical = None,
     clinical_mapping: ClinicalMapping = None,
     abstain: Annotated[float, typer.Option(help="Call no class within this distance of the threshold")] = 0.0,
+    call_all: Annotated[
+        bool, advanced("--call-all", help="Call a class for patients out of distribution too")
+    ] = False,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
@@ -165,7 +187,9 @@ def classify_egfr(
         if source.is_file() and source.suffix.lower() in (".csv", ".parquet", ".tsv"):
             from radiogen.egfr.classify import classify_egfr as classify
 
-            result = classify(source, egfr, out, clinical, clinical_mapping, abstain, progress=progress)
+            result = classify(
+                source, egfr, out, clinical, clinical_mapping, abstain, progress=progress, call_all=call_all
+            )
         else:
             from radiogen.pipeline import examine
             from radiogen.segmentation.segment import SegmentOptions
@@ -185,10 +209,15 @@ def classify_egfr(
                 abstain,
                 device,
                 progress,
+                call_all,
             )
     for note in result.notes:
         print_message(note, quiet)
     for patient, prediction in result.predictions.items():
         interval = f"({prediction.low:.3f} to {prediction.high:.3f})"
-        typer.echo(f"{patient}\t{prediction.probability:.3f}\t{interval}")
+        stranger = f" ({prediction.strangeness})" if prediction.strangeness else ""
+        called = (
+            prediction.called if prediction.called == "abstained" else f"{result.marker} {prediction.called}"
+        )
+        typer.echo(f"{patient}\t{prediction.probability:.3f}\t{interval}\t{called}{stranger}")
     typer.echo(result.out)

@@ -26,6 +26,7 @@ def examine(
     abstain: float = 0.0,
     device: str | torch.device = "auto",
     progress: Progress = no_progress,
+    call_all: bool = False,
 ) -> Classification:
     """Segment a scan (or cases), extract features, classify EGFR status, and write the page.
 
@@ -40,6 +41,7 @@ def examine(
         abstain: No class is called within this distance of the threshold.
         device: Where the network computes: `auto`, `cpu`, `cuda`, `cuda:N`, `mps` or a device.
         progress: Called with what is done and how much there is.
+        call_all: Call a class for patients out of distribution too.
 
     Raises:
         RadiogenError: The scan, the models and the tables do not go together.
@@ -60,6 +62,7 @@ def examine(
         clinical_mapping,
         abstain,
         progress=progress,
+        call_all=call_all,
     )
     report(out, out / "report.html", ReportOptions(cases=cases, egfr=egfr))
     return answer

@@ -153,6 +153,14 @@ class PublishedSplit(Settings):
     parts: dict[str, str]
 
 
+class SharedPatients(Settings):
+    """Patients of a cohort who are patients of another public set too: id here -> id there."""
+
+    cohort: str
+    what: str
+    pairs: dict[str, str] = Field(default_factory=dict)
+
+
 class CohortCard(Settings):
     """A cohort: what it is, what it forbids, where it comes from, how patients and tumours are named.
 
@@ -168,6 +176,7 @@ class CohortCard(Settings):
         series: Which series of the Imaging Data Commons are CTs and outlines.
         bad_outlines: Outlines known to be wrong.
         splits: How others divided the patients.
+        shared_patients: Which of its patients are in other public sets too, under other ids.
         notes: What else is known.
     """
 
@@ -184,6 +193,7 @@ class CohortCard(Settings):
     bad_outlines: tuple[BadOutlines, ...] = ()
     clinical: ClinicalSource = ClinicalSource()
     splits: tuple[PublishedSplit, ...] = ()
+    shared_patients: tuple[SharedPatients, ...] = ()
     notes: tuple[str, ...] = ()
     _home: Path | None = PrivateAttr(default=None)
 

@@ -220,6 +220,9 @@ def card_lines(card: CohortCard) -> Iterator[str]:
         yield f"  published split {split.name}: {split.what}" + (f" ({parts})" if parts else "")
     for bad in card.bad_outlines:
         yield f"  known to be bad: {bad.kind} of {', '.join(bad.patients)}: {bad.what}"
+    for shared in card.shared_patients:
+        number = f"{len(shared.pairs)} patients" if shared.pairs else "patients"
+        yield f"  shares {number} with {shared.cohort}: {shared.what}"
     for note in card.notes:
         yield f"  note: {note}"
 

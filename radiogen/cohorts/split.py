@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from radiogen.errors import CaseError, ConfigError, OutputError
+from radiogen.errors import ConfigError, OutputError
 from radiogen.io.cases import MANIFEST, Case, find_cases, read_manifest, write_manifest
 from radiogen.provenance import write_json
 from radiogen.volume import pixels_sha256
@@ -21,16 +21,7 @@ def pixels_of(case: Case) -> str:
     Raises:
         RadiogenError: The CT cannot be read.
     """
-    known = known_pixels(case)
-    return known or (pixels_sha256(case.ct()) if case.ct_path.is_file() else "")
-
-
-def known_pixels(case: Case) -> str:
-    """Return the hash that ingest wrote; empty for cases made by hand or by an older version."""
-    try:
-        return str(case.about().get("pixels_sha256", ""))
-    except CaseError:
-        return ""
+    return case.scan or (pixels_sha256(case.ct()) if case.ct_path.is_file() else "")
 
 
 def twins(folder: Path) -> tuple[tuple[str, ...], ...]:
@@ -38,7 +29,7 @@ def twins(folder: Path) -> tuple[tuple[str, ...], ...]:
     if not (folder / MANIFEST).is_file():
         return ()
     cases = find_cases(folder)
-    return groups_of_twins(cases, {case.case_id: known_pixels(case) for case in cases})
+    return groups_of_twins(cases, {case.case_id: case.scan for case in cases})
 
 
 def groups_of_twins(cases: Sequence[Case], pixels: dict[str, str]) -> tuple[tuple[str, ...], ...]:

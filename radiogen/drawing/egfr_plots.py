@@ -1,4 +1,4 @@
-"""Plots of an EGFR validation: ROC, precision and recall, calibration, decision curve, confusion."""
+"""Plots of the validation of a marker: ROC, precision and recall, calibration, decision curve, confusion."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class CandidateCurve:
     auprc: float
 
 
-def draw_roc(curves: Sequence[CandidateCurve], target: Path) -> Path:
+def draw_roc(curves: Sequence[CandidateCurve], target: Path, marker: str) -> Path:
     """Draw sensitivity against 1 - specificity, the AUC with its interval in the legend."""
     figure, axes = _new_plot()
     for curve, (color, line) in zip(curves, STYLES, strict=False):
@@ -40,12 +40,16 @@ def draw_roc(curves: Sequence[CandidateCurve], target: Path) -> Path:
         label = f"{curve.name} {value:.2f} ({low:.2f} to {high:.2f})"
         axes.plot(false_rate, true_rate, color=color, linestyle=line, label=label)
     axes.plot([0, 1], [0, 1], color="#BBBBBB", linewidth=0.8)
-    axes.set(xlabel="1 - specificity", ylabel="sensitivity", title="ROC, out of fold", aspect="equal")
+    axes.set(
+        xlabel="1 - specificity", ylabel="sensitivity", title=f"{marker}: ROC, out of fold", aspect="equal"
+    )
     axes.legend(fontsize=7, loc="lower right", title="AUC, 95 %", title_fontsize=7)
     return save_plot(figure, target)
 
 
-def draw_precision_recall(curves: Sequence[CandidateCurve], prevalence: float, target: Path) -> Path:
+def draw_precision_recall(
+    curves: Sequence[CandidateCurve], prevalence: float, target: Path, marker: str
+) -> Path:
     """Draw precision against recall, beside the prevalence, which a coin would reach."""
     figure, axes = _new_plot()
     for curve, (color, line) in zip(curves, STYLES, strict=False):
@@ -54,12 +58,17 @@ def draw_precision_recall(curves: Sequence[CandidateCurve], prevalence: float, t
         # Straight lines would promise a precision that no threshold reaches (Davis and Goadrich 2006).
         axes.step(recall, precision, where="post", color=color, linestyle=line, label=label)
     axes.axhline(prevalence, color="#BBBBBB", linewidth=0.8, label=f"prevalence {prevalence:.2f}")
-    axes.set(xlabel="sensitivity (recall)", ylabel="precision", title="Precision and recall", ylim=(0, 1.02))
+    axes.set(
+        xlabel="sensitivity (recall)",
+        ylabel="precision",
+        title=f"{marker}: precision and recall",
+        ylim=(0, 1.02),
+    )
     axes.legend(fontsize=7, title="AUPRC", title_fontsize=7)
     return save_plot(figure, target)
 
 
-def draw_calibration(curves: Sequence[CandidateCurve], target: Path) -> Path:
+def draw_calibration(curves: Sequence[CandidateCurve], target: Path, marker: str) -> Path:
     """Draw the observed share of positives against the predicted probability, in groups of equal size."""
     figure, axes = _new_plot()
     for curve, (color, line) in zip(curves, STYLES, strict=False):
@@ -70,14 +79,14 @@ def draw_calibration(curves: Sequence[CandidateCurve], target: Path) -> Path:
         observed = [curve.labels[group].mean() for group in groups]
         axes.plot(predicted, observed, color=color, linestyle=line, marker="o", label=curve.name)
     axes.plot([0, 1], [0, 1], color="#BBBBBB", linewidth=0.8)
-    title = f"Calibration, {CALIBRATION_GROUPS} groups of equal size"
+    title = f"{marker}: calibration, {CALIBRATION_GROUPS} groups of equal size"
     axes.set(xlabel="predicted probability", ylabel="observed share", title=title, xlim=(0, 1), ylim=(0, 1))
     axes.legend(fontsize=7)
     return save_plot(figure, target)
 
 
 def draw_decision_curve(
-    thresholds: Sequence[float], net_benefit: Mapping[str, Sequence[float]], target: Path
+    thresholds: Sequence[float], net_benefit: Mapping[str, Sequence[float]], target: Path, marker: str
 ) -> Path:
     """Draw the net benefit of acting on each candidate over thresholds; the last curve is "treat all"."""
     figure, axes = _new_plot()
@@ -88,7 +97,12 @@ def draw_decision_curve(
     axes.axhline(0, color="#BBBBBB", linewidth=0.8, label="nobody positive")
     # The axis ends at -0.1: "treat all" falls without limit as the threshold rises.
     highest = max(max(benefit) for benefit in net_benefit.values())
-    axes.set(xlabel="threshold", ylabel="net benefit", title="Decision curve", ylim=(-0.1, highest + 0.05))
+    axes.set(
+        xlabel="threshold",
+        ylabel="net benefit",
+        title=f"{marker}: decision curve",
+        ylim=(-0.1, highest + 0.05),
+    )
     axes.legend(fontsize=7)
     return save_plot(figure, target)
 

@@ -236,13 +236,14 @@ def draw_training_progress(
 
 
 def draw_distributions(
-    numbers: Mapping[str, Sequence[float]], probabilities: Mapping[str, Sequence[float]]
+    numbers: Mapping[str, Sequence[float]], probabilities: Mapping[str, Sequence[float]], marker: str
 ) -> bytes:
-    """Draw a histogram of each list of numbers, and one of probabilities stacked by EGFR status.
+    """Draw a histogram of each list of numbers, and one of probabilities stacked by status.
 
     Args:
         numbers: By title with unit.
         probabilities: By status, a key of `EGFR_STYLES`; empty for no such panel.
+        marker: What is predicted.
 
     Returns:
         A PNG.
@@ -256,7 +257,7 @@ def draw_distributions(
     for title, values in numbers.items():
         _draw_histogram(next(places), title, values)
     if probabilities:
-        _draw_stacked(next(places), probabilities)
+        _draw_stacked(next(places), probabilities, marker)
     for unused in places:
         unused.set_axis_off()
     png = io.BytesIO()
@@ -283,7 +284,7 @@ def _draw_histogram(axes: Axes, title: str, values: Sequence[float]) -> None:
     _finish_histogram(axes, f"{title} (n = {len(values)})", "count")
 
 
-def _draw_stacked(axes: Axes, by_status: Mapping[str, Sequence[float]]) -> None:
+def _draw_stacked(axes: Axes, by_status: Mapping[str, Sequence[float]], marker: str) -> None:
     lefts = [part / PROBABILITY_BINS for part in range(PROBABILITY_BINS)]
     below = [0] * PROBABILITY_BINS
     for name, (color, hatch) in EGFR_STYLES.items():
@@ -298,7 +299,7 @@ def _draw_stacked(axes: Axes, by_status: Mapping[str, Sequence[float]]) -> None:
         below = [low + count for low, count in zip(below, counts, strict=True)]
     axes.set_xlim(0, 1)
     axes.legend(fontsize=7)
-    _finish_histogram(axes, "EGFR probability by known status", "patients")
+    _finish_histogram(axes, f"{marker} probability by known status", "patients")
 
 
 def _finish_histogram(axes: Axes, title: str, y_label: str) -> None:

@@ -1,18 +1,25 @@
 """Audit the tables before anything is fitted: patients, gaps, and features that go with size or hospital."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import mannwhitneyu
 
 from radiogen.egfr.cohort import EgfrCohort, read_cohort
 from radiogen.egfr.settings import EgfrSettings
 from radiogen.egfr.validation_report import without_nan
+from radiogen.errors import TableError
 from radiogen.provenance import RunRecord, write_json
 
 LISTED_GAPS = 8  # columns that are printed
+ALL_GAPS = "number of missing values"
+CERTAIN_AUC = 0.95  # of one column alone; no sign of a tumour is so sure
+STRANGE_AUC, STRANGE_GAP = 0.8, 0.15
+GIVEAWAY_P = 0.01
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ def audit_egfr(
     inputs = [path for path in (features, clinical, settings.clinical_mapping) if path]
     record = RunRecord("audit-egfr", settings.options(), inputs=inputs)
     cohort = read_cohort(features, clinical, settings)
-    findings: dict[str, Any] = without_nan(_examine_cohort(cohort))
+    findings: dict[str, Any] = without_nan({"marker": settings.marker, **_examine_cohort(cohort)})
     write_json(out, findings)
     record.finish(out)
     return EgfrAudit(out, findings)
@@ -71,6 +78,7 @@ def _examine_cohort(cohort: EgfrCohort) -> dict[str, Any]:
         "missing_features": {name: share for name, share in missing.items() if share > 0},
         "constant_features": [str(name) for name in cohort.features.columns[is_constant]],
         "blocks": _examine_blocks(cohort, cohort.volume_column),
+        "giveaways": [asdict(one) for one in find_giveaways(cohort)],
         "notes": list(cohort.notes),
     }
 
@@ -122,9 +130,79 @@ def _strength(values: pd.Series) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Giveaway:
+    """A column that separates the classes as no feature should: it holds the status, or what follows it."""
+
+    column: str
+    auc: float  # alone, in the better direction
+    why: str
+
+
+def find_giveaways(cohort: EgfrCohort) -> list[Giveaway]:
+    """Return the columns, and gaps of columns, that separate the classes beyond what a feature can.
+
+    A column alone with an AUC over 0.95, or over 0.8 and more than 0.15 above 95 of 100 of the columns; a
+    pattern of missing values with an AUC over 0.8. Chance must not explain it: p below 0.01 (Mann-Whitney,
+    corrected for the number of columns).
+    """
+    numbers = pd.concat([cohort.clinical, cohort.features], axis=1)
+    gaps = numbers.isna().astype(float)
+    gaps[ALL_GAPS] = gaps.sum(axis=1)
+    columns, patterns = _separations(numbers, cohort.labels), _separations(gaps, cohort.labels)
+    typical = float(columns["auc"].quantile(0.95, interpolation="lower")) if len(columns) >= 10 else 1.0
+    found = []
+    for name, (area, p) in columns.iterrows():
+        if p < GIVEAWAY_P and area > CERTAIN_AUC:
+            found.append(Giveaway(str(name), area, "alone"))
+        elif p < GIVEAWAY_P and area > max(STRANGE_AUC, typical + STRANGE_GAP):
+            found.append(Giveaway(str(name), area, f"alone, 95 of 100 columns at most {typical:.2f}"))
+    for name, (area, p) in patterns.iterrows():
+        if p < GIVEAWAY_P and area > STRANGE_AUC:
+            found.append(Giveaway(str(name), area, "by where it is missing"))
+    return found
+
+
+def _separations(numbers: pd.DataFrame, labels: NDArray[np.int64]) -> pd.DataFrame:
+    """Return the AUC of each column in its better direction, and a p-value corrected for their number."""
+    varying = numbers.loc[:, (numbers.nunique() > 1) & (numbers[labels == 1].count() > 0)]
+    varying = varying.loc[:, varying[labels == 0].count() > 0]
+    if not varying.shape[1]:
+        return pd.DataFrame(columns=["auc", "p"], dtype=float)
+    positive, negative = varying[labels == 1], varying[labels == 0]
+    test = mannwhitneyu(positive, negative, axis=0, nan_policy="omit", method="asymptotic")
+    areas = test.statistic / (positive.count() * negative.count()).to_numpy()
+    better = np.maximum(areas, 1 - areas)
+    return pd.DataFrame({"auc": better, "p": test.pvalue * varying.shape[1]}, index=varying.columns)
+
+
+def refuse_giveaways(path: Path | None, cohort: EgfrCohort, settings: EgfrSettings) -> list[str]:
+    """Return notes on giveaways that the settings allow by name.
+
+    Raises:
+        TableError: One is not allowed, or a column is allowed that is not there.
+    """
+    found = {one.column: one for one in find_giveaways(cohort)}
+    there = {*cohort.features.columns, *cohort.clinical.columns, ALL_GAPS}
+    unknown = [name for name in settings.allow_columns if name not in there]
+    if unknown:
+        raise TableError(path, f"has no feature {unknown[0]!r} to allow", "spell it as the audit does")
+    refused = [one for name, one in found.items() if name not in settings.allow_columns]
+    if refused:
+        some = ", ".join(f"{one.column!r} (AUC {one.auc:.3f} {one.why})" for one in refused[:3])
+        count = f"{len(refused)} columns separate" if len(refused) > 1 else "a column separates"
+        raise TableError(
+            path,
+            f"{count} {' from '.join(reversed(cohort.label_names))} better than a feature can: {some}",
+            "leave out what is known only with the status or after it; "
+            f"for a true feature add --allow-column '{refused[0].column}'",
+        )
+    return [f"allowed by name: {one.column}, AUC {one.auc:.3f} {one.why}" for one in found.values()]
+
+
 def audit_lines(findings: dict[str, Any]) -> list[str]:
     """Return the audit as tab-separated lines, for a reader."""
-    lines = [f"patients\t{findings['patients']}"]
+    lines = [f"marker\t{findings['marker']}", f"patients\t{findings['patients']}"]
     lines += [f"  {name}\t{count}" for name, count in findings["classes"].items()]
     lines += [f"left out\t{count} {reason}" for reason, count in findings["left_out"].items()]
     for key, groups in findings.items():
@@ -145,4 +223,6 @@ def audit_lines(findings: dict[str, Any]) -> list[str]:
             if strength and strength["strongest"]:
                 figures = f"median {strength['median']:.2f}, most {strength['largest']:.2f}"
                 lines.append(f"block {block} {key.replace('_', ' ')}\t{figures} ({strength['strongest']})")
+    for one in findings["giveaways"]:
+        lines.append(f"separates the classes\t{one['column']}: AUC {one['auc']:.3f} {one['why']}")
     return [*lines, *(f"note\t{note}" for note in findings["notes"])]

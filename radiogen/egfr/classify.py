@@ -1,6 +1,6 @@
 """Classify patients with a trained EGFR model: a probability per patient, with its range and reasons."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +9,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from radiogen.egfr.cohort import encode_clinical, number_sites
-from radiogen.egfr.feature_table import RANK_MARK, read_features
-from radiogen.egfr.persistence import EgfrModel, load_model
+from radiogen.egfr.feature_table import RANK_MARK, FeatureTable, read_features
+from radiogen.egfr.persistence import EgfrModel, load_model, seen_by
 from radiogen.egfr.preprocessing import SITE
-from radiogen.egfr.settings import EgfrSettings
+from radiogen.egfr.settings import MARKER, EgfrSettings
 from radiogen.egfr.statistics import logit
 from radiogen.errors import ConfigError, TableError
 from radiogen.io.clinical import read_clinical
+from radiogen.io.patients import find_known
 from radiogen.provenance import RunRecord, write_csv
 from radiogen.runtime import AnyPath, Progress, no_progress
 
@@ -23,7 +24,17 @@ Floats = NDArray[np.float64]
 ROUNDING = 1e-9  # a smaller shift of the log odds is rounding
 CHUNK_ROWS = 256  # rows of the matrix of explanations in memory at once
 ANSWER_COLUMNS = ("patient_id", "probability", "low", "high", "class", "threshold", "in_distribution")
-COLUMNS = (*ANSWER_COLUMNS, "distance", "strange_in", "missing", "moved_by", "note")  # of predictions.csv
+COLUMNS = (
+    *ANSWER_COLUMNS,
+    "distance",
+    "strange_in",
+    "missing",
+    "moved_by",
+    "note",
+    "marker",
+)  # predictions.csv
+ABSTAINED = "abstained"
+LONGEST_ID = 63  # a longer one is the hash of a scan
 
 
 @dataclass(frozen=True)
@@ -43,10 +54,23 @@ class Prediction:
     @property
     def in_distribution(self) -> bool:
         """Whether the patient is like those of the training, with at most half of the inputs missing."""
-        return self.distance <= 1 and 2 * self.missing <= self.inputs
+        return not self.strangeness
+
+    @property
+    def strangeness(self) -> str:
+        """Why the patient is out of distribution, in a few words; empty if not."""
+        reasons = []
+        if self.distance > 1:
+            block = f" in {self.farthest_block}" if self.farthest_block else ""
+            reasons.append(f"unlike the patients learned from{block}, distance {self.distance:.2f}")
+        if 2 * self.missing > self.inputs:
+            reasons.append(f"{self.missing} of {self.inputs} inputs missing")
+        return "; ".join(reasons)
 
 
-def predict_one(model: EgfrModel, row: Floats, abstain: float = 0.0, explain: int = 0) -> Prediction:
+def predict_one(
+    model: EgfrModel, row: Floats, abstain: float = 0.0, explain: int = 0, call_all: bool = False
+) -> Prediction:
     """Classify one patient alone, so that no other patient can change the number.
 
     Args:
@@ -54,15 +78,14 @@ def predict_one(model: EgfrModel, row: Floats, abstain: float = 0.0, explain: in
         row: (inputs,) in the order of config.json, NaN where unknown.
         abstain: No class is called within this distance of the threshold.
         explain: Number of inputs to name that moved the log odds most, each against the median patient.
+        call_all: Call a class for a patient out of distribution too.
     """
     probabilities = _probabilities(model, row[None, :])[:, 0]
     is_expected = _expected_inputs(model, row)
     probability, threshold = float(probabilities.mean()), float(model.config["threshold"])
     negative, positive = model.config["labels"]
     called = positive if probability >= threshold else negative
-    if abs(probability - threshold) < abstain:
-        called = "abstained"
-    return Prediction(
+    prediction = Prediction(
         probability=probability,
         low=float(probabilities.min()),
         high=float(probabilities.max()),
@@ -73,6 +96,8 @@ def predict_one(model: EgfrModel, row: Floats, abstain: float = 0.0, explain: in
         inputs=int(is_expected.sum()),
         contributions=_contributions(model, row, explain) if explain else (),
     )
+    abstains = abs(probability - threshold) < abstain or not (call_all or prediction.in_distribution)
+    return replace(prediction, called=ABSTAINED) if abstains else prediction
 
 
 def _expected_inputs(model: EgfrModel, row: Floats) -> NDArray[np.bool_]:
@@ -116,6 +141,7 @@ class Classification:
     out: Path
     predictions: dict[str, Prediction]
     notes: tuple[str, ...]
+    marker: str = MARKER
 
 
 def classify_egfr(
@@ -127,6 +153,7 @@ def classify_egfr(
     abstain: float = 0.0,
     explain: int = 3,
     progress: Progress = no_progress,
+    call_all: bool = False,
 ) -> Classification:
     """Write predictions.csv for the patients of a feature table.
 
@@ -144,6 +171,7 @@ def classify_egfr(
         abstain: No class is called within this distance of the threshold.
         explain: Number of inputs to name in a row.
         progress: Called with what is done and how much there is.
+        call_all: Call a class for patients out of distribution too; without it the model abstains for them.
 
     Raises:
         ConfigError: `abstain` or `explain` is out of range.
@@ -161,37 +189,43 @@ def classify_egfr(
         raise ConfigError(f"explain {explain}", "is not a number of inputs", "take 0 or more")
     trained = load_model(model)
     files = [path for path in (features, clinical, clinical_mapping, model / "config.json") if path]
-    record = RunRecord("classify-egfr", {"abstain": abstain, "explain": explain}, inputs=files)
+    options = {"abstain": abstain, "explain": explain, "call_all": call_all}
+    record = RunRecord("classify-egfr", options, inputs=files)
     record.model_hash = trained.sha256
-    inputs, notes = _read_inputs(features, clinical, clinical_mapping, trained.config)
+    inputs, notes, scans = _read_inputs(features, clinical, clinical_mapping, trained.config)
     predictions = {}
     for number, (patient, row) in enumerate(zip(inputs.index, inputs.to_numpy(), strict=True), start=1):
-        predictions[str(patient)] = predict_one(trained, row, abstain, explain)
+        predictions[str(patient)] = predict_one(trained, row, abstain, explain, call_all)
         progress("classify", number, len(inputs))
     # named rather than refused: a table may hold old and new patients
-    known = sorted(set(predictions) & set(trained.config["patients_seen"]))
+    known = find_known(predictions, scans, seen_by(trained))
     if known:
         notes.append(f"the model learned from {len(known)} of these patients; their numbers are too good")
     outside = sum(not prediction.in_distribution for prediction in predictions.values())
     if outside:
-        notes.append(f"{outside} of {len(predictions)} patients are out of distribution")
-    _write_predictions(out, predictions, float(trained.config["threshold"]), set(known))
+        answer = "their class is called all the same" if call_all else "no class is called for them"
+        notes.append(f"{outside} of {len(predictions)} patients are out of distribution: {answer}")
+    marker = trained.config.get("marker", MARKER)
+    _write_predictions(out, predictions, float(trained.config["threshold"]), known, marker)
     record.decisions.extend(notes)
     record.finish(out)
-    return Classification(out, predictions, tuple(notes))
+    return Classification(out, predictions, tuple(notes), marker)
 
 
 def _read_inputs(
     features: Path | None, clinical: Path | None, mapping: Path | None, config: dict[str, Any]
-) -> tuple[pd.DataFrame, list[str]]:
+) -> tuple[pd.DataFrame, list[str], dict[str, list[str]]]:
+    """Return the inputs of the model by patient, notes, and the hashes of the scans behind them."""
     records = read_clinical(clinical, mapping).set_index("patient_id") if clinical else None
     blocks: list[pd.DataFrame] = []
     notes: list[str] = []
+    scans: dict[str, list[str]] = {}
     if config["feature_columns"]:
         if features is None:
             raise TableError("features", "are needed by this model", "give a feature table")
-        block, notes = _read_features(features, records, config)
+        block, table = _read_features(features, records, config)
         blocks.append(block)
+        notes, scans = list(table.notes), table.about.get("scans", {})
     if config["clinical_columns"]:
         if clinical is None or records is None:
             names = ", ".join(config["clinical_columns"])
@@ -204,14 +238,15 @@ def _read_inputs(
             )
         used = tuple(config["settings"]["clinical_columns"])
         blocks.insert(0, encode_clinical(records.loc[ids], used)[config["clinical_columns"]])
-    return pd.concat(blocks, axis=1).astype(np.float64), notes
+    return pd.concat(blocks, axis=1).astype(np.float64), notes, scans
 
 
 def _read_features(
     path: Path, records: pd.DataFrame | None, config: dict[str, Any]
-) -> tuple[pd.DataFrame, list[str]]:
-    """Return the feature columns of the model, in its order, and notes about them."""
-    options = {name: config[name] for name in ("classifier", "lesion", "volume_column", "id_column")}
+) -> tuple[pd.DataFrame, FeatureTable]:
+    """Return the feature columns of the model, in its order, and the table they come from."""
+    names = ("classifier", "lesion", "volume_column", "id_column", "id_pattern")
+    options = {name: config[name] for name in names if config.get(name)}
     table = read_features(path, EgfrSettings(**options))
     training = {"extractor": config["extractor"], "model_hash": config["features_model_hash"]}
     check_extractor(path, table.about, training)
@@ -232,7 +267,7 @@ def _read_features(
         raise TableError(path, f"lacks the column {absent[0]!r}{more}", "extract with the model's settings")
     if table.about.get("prompt") != config["prompt"]:
         notes.append(f"prompt {table.about.get('prompt')}, the model learned with {config['prompt']}")
-    return numbers.reindex(columns=wanted), notes
+    return numbers.reindex(columns=wanted), replace(table, notes=tuple(notes))
 
 
 def check_extractor(path: Path | None, about: dict[str, Any], training: dict[str, Any]) -> None:
@@ -250,8 +285,19 @@ def check_extractor(path: Path | None, about: dict[str, Any], training: dict[str
             )
 
 
+def _other_id(patient: str, known: str) -> str:
+    """Return under which id, or by which scan, a model knows a patient; empty if by the same."""
+    return (
+        ""
+        if patient == known
+        else f" as {known}"
+        if len(known) <= LONGEST_ID
+        else ", by the voxels of the scan"
+    )
+
+
 def _write_predictions(
-    out: Path, predictions: dict[str, Prediction], threshold: float, known: set[str]
+    out: Path, predictions: dict[str, Prediction], threshold: float, known: dict[str, str], marker: str
 ) -> None:
     rows = []
     for patient, prediction in predictions.items():
@@ -266,7 +312,8 @@ def _write_predictions(
             "" if prediction.distance <= 1 else prediction.farthest_block,
             prediction.missing,
             "; ".join(f"{name} {shift:+.2f}" for name, shift in prediction.contributions),
-            "learned from this patient" if patient in known else "",
+            f"learned from this patient{_other_id(patient, known[patient])}" if patient in known else "",
+            marker,
         )
         rows.append(dict(zip(COLUMNS, cells, strict=True)))
     write_csv(out, COLUMNS, rows)

@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 
 from radiogen.egfr.feature_table import (
     RANK_MARK,
-    FeatureTable,
     find_twins,
-    first_names,
     read_features,
     read_perturbed,
 )
+from radiogen.egfr.own_features import first_names
 from radiogen.egfr.settings import EgfrSettings
+from radiogen.egfr.status import compare_ids, join_status, read_records
 from radiogen.errors import TableError
-from radiogen.io.clinical import CLINICAL_COLUMNS, read_clinical
+from radiogen.io.clinical import CLINICAL_COLUMNS
+from radiogen.io.patients import doubled_patients, find_known, name_pair
 
 OUTSIDE_PREFIX = "outside_"  # columns of lung outside the lesions, a negative control
-UNKNOWN_LABELS = ("", "nan", "NA", "None", "unknown")
 
 # Numbers made from a clinical column: name of the number -> the word that is 1, or None for the value itself.
 ENCODING: dict[str, dict[str, str | None]] = {
@@ -59,6 +59,16 @@ class EgfrCohort:
     notes: tuple[str, ...] = ()
 
     @property
+    def scans(self) -> dict[str, list[str]]:
+        """Hashes of the scans of each patient, where the features say them."""
+        known = self.about.get("scans", {})
+        return {patient: known[patient] for patient in self.patients if patient in known}
+
+    def patients_among(self, seen: Sequence[str]) -> dict[str, str]:
+        """Return the patients that others know, by id or by scan: id -> what they are known by there."""
+        return find_known(self.patients, self.scans, seen)
+
+    @property
     def hospitals(self) -> list[str]:
         """The known hospitals; the position in the list is a hospital's number."""
         return sorted(set(self.sites) - {""})
@@ -76,7 +86,8 @@ def read_cohort(features: Path | None, clinical: Path | None, settings: EgfrSett
         TableError: A table does not fit, no status is known, or two tables disagree on a status.
     """
     table = read_features(features, settings) if features else None
-    records = read_clinical(clinical, settings.clinical_mapping).set_index("patient_id") if clinical else None
+    has_labels = bool(table and table.labels)
+    records = read_records(clinical, settings, has_labels) if clinical else None
     if table is not None:
         ids, numbers = table.features.index, table.features
     elif records is not None:
@@ -86,11 +97,14 @@ def read_cohort(features: Path | None, clinical: Path | None, settings: EgfrSett
         raise TableError("tables", "there is neither a feature nor a clinical one", "give one of them")
     clinical_rows = pd.DataFrame() if records is None else records
     rows = clinical_rows.reindex(index=ids, columns=list(CLINICAL_COLUMNS[1:])).astype(object)
-    status, names = _join_status(features or clinical, table, rows["egfr"], settings)
-    numbers, notes = _drop_empty(features, numbers, list(table.notes if table else ()))
-    if table is not None and table.about.get("patients_seen", ()) is None:
+    notes = list(table.notes if table else ())
+    if table is not None and clinical is not None and records is not None:
+        notes += compare_ids(features, ids, clinical, records.index)
+    status, names = join_status(features or clinical, table.labels if table else {}, rows["egfr"], settings)
+    numbers, notes = _drop_empty(features, numbers, notes)
+    if table is not None and table.about.get("patients_seen") is None:
         notes.append("whom the segmentation model learned from is not known: it may have seen these patients")
-    reasons = _find_unusable(numbers, status)
+    reasons = _find_unusable(numbers, status, notes)
     kept = reasons.index[reasons == ""]
     left_out = {str(reason): int(count) for reason, count in reasons.value_counts().items() if reason}
     if records is not None and table is not None:
@@ -105,7 +119,8 @@ def read_cohort(features: Path | None, clinical: Path | None, settings: EgfrSett
         features=chosen,
         outside=numbers.loc[kept].drop(columns=own),
         perturbed=read_perturbed(features, chosen, settings) if features and settings.stable else None,
-        volume_column=settings.volume_column + (f"{RANK_MARK}1" if settings.lesion == "bag" else ""),
+        volume_column=(table.volume_column if table else "")
+        + (f"{RANK_MARK}1" if settings.lesion == "bag" else ""),
         clinical=_varying(encode_clinical(rows.loc[kept], settings.clinical_columns)),
         sites=tuple(rows.loc[kept, "site"].fillna("")),
         histology=tuple(rows.loc[kept, "histology"].fillna("")),
@@ -113,33 +128,6 @@ def read_cohort(features: Path | None, clinical: Path | None, settings: EgfrSett
         left_out={reason: count for reason, count in left_out.items() if count},
         notes=tuple(notes),
     )
-
-
-def _join_status(
-    path: Path | None, table: FeatureTable | None, clinical: pd.Series, settings: EgfrSettings
-) -> tuple[pd.Series, tuple[str, str]]:
-    """Return the status per patient (1.0, 0.0 or NaN), and the words for 0 and 1."""
-    own = pd.Series(table.labels if table else {}, dtype=object).reindex(clinical.index)
-    own = own.mask(own.isin(UNKNOWN_LABELS))
-    other = clinical.mask(clinical.isin(UNKNOWN_LABELS)) if not settings.label_column else own
-    # two sources that agree confirm each other; where they differ nobody can say which is right
-    clash = clinical.index[own.notna() & other.notna() & (own != other)]
-    if len(clash):
-        both = f"{own[clash[0]]}, elsewhere {other[clash[0]]}"
-        raise TableError(path, f"patient {clash[0]} is {both}", "correct one of the tables")
-    words = own.fillna(other)
-    statuses = sorted(set(words.dropna()))
-    if not statuses:
-        raise TableError(path, "holds no status", "give a clinical table, or name the label_column")
-    negatives = [word for word in statuses if word != settings.positive]
-    if settings.positive not in statuses or len(negatives) != 1:
-        raise TableError(
-            path,
-            f"has the statuses {', '.join(statuses)}",
-            f"two are needed, and the positive one must be named (positive is {settings.positive})",
-        )
-    status = words.map({settings.positive: 1.0, negatives[0]: 0.0}).astype(float)
-    return status, (negatives[0], settings.positive)
 
 
 def _drop_empty(path: Path | None, numbers: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, list[str]]:
@@ -152,19 +140,23 @@ def _drop_empty(path: Path | None, numbers: pd.DataFrame, notes: list[str]) -> t
     return kept, notes
 
 
-def _find_unusable(numbers: pd.DataFrame, status: pd.Series) -> pd.Series:
+def _find_unusable(numbers: pd.DataFrame, status: pd.Series, notes: list[str]) -> pd.Series:
     """Return the reason why each patient cannot be used, "" where there is none."""
     reasons = pd.Series("", index=status.index)
     if numbers.shape[1]:
         reasons[numbers.isna().all(axis=1)] = "without any feature"
-    for first, later in find_twins(numbers):
+    twins = dict.fromkeys(find_twins(numbers), "nearly equal features")
+    twins |= dict.fromkeys(doubled_patients(list(map(str, status.index))), "ids that read as one patient")
+    for (first, later), why in twins.items():
         # most likely one patient under two ids, who would stand in training and test
-        if status[first] == status[later] or status[[first, later]].isna().any():
-            reasons[later] = "with the very features of another patient"
-        else:
+        if status[first] != status[later] and not status[[first, later]].isna().any():
             raise TableError(
-                "feature table", f"{first} and {later} have equal features, not equal status", "correct one"
+                f"patients {first} and {later}", f"have {why}, and not one status", "correct one"
             )
+        reasons[later] = "under a second id"
+    if twins:
+        some = [f"{later} is {first} ({why})" for (first, later), why in list(twins.items())[:5]]
+        notes.append(f"{len(twins)} pairs of ids are of one patient: {first_names(some)}")
     reasons[status.isna()] = "without a known status"
     return reasons
 
@@ -177,15 +169,15 @@ def check_overlap(features: Path | None, cohort: EgfrCohort, allowed: bool) -> i
     Raises:
         TableError: There are some, and they are not allowed.
     """
-    seen = cohort.about.get("patients_seen", ())
-    if seen is None:
+    if cohort.about.get("patients_seen") is None:
         return None
-    overlap = sorted(set(map(str, seen)) & set(cohort.patients))
+    overlap = cohort.patients_among([*cohort.about["patients_seen"], *cohort.about.get("scans_seen", ())])
     if overlap and not allowed:
+        first = name_pair(*next(iter(overlap.items())))
         raise TableError(
             features,
-            f"its segmentation model was trained on {len(overlap)} of these patients ({overlap[0]}, ...)",
-            "extract with a model that saw other patients, or take allow_overlap, which marks the report",
+            f"its segmentation model was trained on {len(overlap)} of these patients ({first}, ...)",
+            "extract with a model that saw other patients, or take --allow-overlap, which marks the report",
         )
     return len(overlap)
 

@@ -1,22 +1,24 @@
 """Validate a classifier on patients from elsewhere: an external cohort, and each hospital by the others."""
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from radiogen.egfr.candidates import Candidate
 from radiogen.egfr.classify import Classification, check_extractor, classify_egfr
 from radiogen.egfr.cohort import EgfrCohort, check_overlap, read_cohort
 from radiogen.egfr.cross_validation import OutOfFold
-from radiogen.egfr.persistence import load_model
+from radiogen.egfr.feature_table import find_twins
+from radiogen.egfr.persistence import load_model, seen_by
 from radiogen.egfr.settings import EgfrSettings, SeedStream, derive_seed
 from radiogen.egfr.statistics import Estimate, bootstrap_auc, brier, calibration, delong_auc, logit
 from radiogen.egfr.validation_report import NOTE, describe_predictions, without_nan
 from radiogen.errors import TableError
+from radiogen.io.patients import name_pair
 from radiogen.provenance import RunRecord, write_json
 from radiogen.runtime import Progress, no_progress
 
@@ -49,13 +51,17 @@ def check_external(
     absent = [name for name in cohort.features.columns if name not in other.features.columns]
     if absent and "features" in settings.inputs:
         raise TableError(features, f"lacks the column {absent[0]!r}", "extract with the same settings")
-    _check_new(features or clinical, other, cohort.patients)
+    known = other.patients_among([*cohort.patients, *(scan for own in cohort.scans.values() for scan in own)])
+    both = pd.concat(
+        [cohort.features.add_prefix("1 ", axis=0), other.features.add_prefix("2 ", axis=0)], join="inner"
+    )
+    twins = {two[2:]: one[2:] for one, two in find_twins(both) if one[0] != two[0]}
+    _check_new(features or clinical, {**twins, **known})
 
 
-def _check_new(path: Path | None, cohort: EgfrCohort, training_patients: Iterable[str]) -> None:
-    known = sorted(set(cohort.patients) & set(training_patients))
+def _check_new(path: Path | None, known: dict[str, str]) -> None:
     if known:
-        wrong = f"holds {len(known)} patients the model learned from ({known[0]})"
+        wrong = f"holds {len(known)} patients the model learned from ({name_pair(*min(known.items()))})"
         raise TableError(path, wrong, "leave them out")
 
 
@@ -93,7 +99,7 @@ def validate_external(
     record.model_hash = trained.sha256
     cohort = read_cohort(features, clinical, settings)
     overlap = check_overlap(features, cohort, settings.allow_overlap)
-    _check_new(features or clinical, cohort, trained.config["patients_seen"])
+    _check_new(features or clinical, cohort.patients_among(seen_by(trained)))
     if list(cohort.label_names) != trained.config["labels"]:
         raise TableError(
             features or clinical,
@@ -109,6 +115,7 @@ def validate_external(
     figures = {
         "schema_version": 1,
         "note": NOTE,
+        "marker": settings.marker,
         "patients": len(cohort.patients),
         "classes": cohort.class_counts,
         "left_out": cohort.left_out,

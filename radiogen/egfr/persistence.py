@@ -195,6 +195,11 @@ def load_model(folder: Path) -> EgfrModel:
     return EgfrModel(members, ood_detector, config, file_sha256(folder / CONFIG))
 
 
+def seen_by(model: EgfrModel) -> list[str]:
+    """Return the ids and scans of the patients that a model learned from, for `find_known`."""
+    return [*model.config["patients_seen"], *model.config.get("scans_seen", ())]
+
+
 def _read_config(folder: Path) -> dict[str, Any]:
     hint = "give a folder that radiogen train-egfr wrote"
     if not (folder / PIPELINE).is_file() or not (folder / CONFIG).is_file():

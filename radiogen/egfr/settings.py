@@ -1,5 +1,6 @@
 """Settings of the EGFR classifier and of its validation, and the seeds that follow from them."""
 
+import re
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -13,6 +14,7 @@ ClassifierName = Literal[
     "qda", "tree", "forest", "svc", "logistic", "elasticnet", "boosting", "mlp", "attention"
 ]
 ReductionName = Literal["lda", "paper", "pca", "pls", "none"]
+MARKER = "EGFR"
 Inputs = Literal["features", "clinical", "clinical+features"]
 ClinicalName = Literal["age", "sex", "smoking", "pack_years", "histology", "ethnicity"]
 
@@ -32,7 +34,7 @@ class EgfrSettings(Settings):
     clinical_columns: tuple[ClinicalName, ...] = ("age", "sex", "smoking", "pack_years")
     """Inputs of the clinical model."""
     lesion: Literal["largest", "mean", "bag"] = "largest"  # by volume; bag: all of them, for attention
-    volume_column: str = "shape_volume_ml"  # column by which the largest lesion is found
+    volume_column: str | None = None  # by which the largest lesion is found; None: radiogen's or PyRadiomics'
     folds: int = Field(default=5, ge=2)  # folds of the cross-validation, by patient
     repeats: int = Field(default=5, ge=1)  # repeats of the cross-validation, each with other folds
     inner_folds: int = Field(default=3, ge=2)  # in which tuning, calibration and threshold are learned
@@ -45,8 +47,25 @@ class EgfrSettings(Settings):
     device: str = "cpu"
     allow_overlap: bool = False
     id_column: str | None = None  # id column of a foreign table, which needs no features.json
+    id_pattern: str | None = None  # regular expression of the id within that column, or within a path
     label_column: str | None = None
+    allow_columns: tuple[str, ...] = ()  # features that may separate the classes as no feature should
     positive: str = "mutant"
+    target: str | None = None  # the marker; None: what label_column names, else EGFR
+    target_column: str | None = None  # its column in the clinical table, where the header does not name it
+
+    @property
+    def marker(self) -> str:
+        """Name of what is predicted, as every file and page calls it.
+
+        >>> EgfrSettings(label_column="KRAS mutation status").marker
+        'KRAS'
+        """
+        if self.target or not (self.target_column or self.label_column):
+            return self.target or MARKER
+        header = " ".join(str(self.target_column or self.label_column).split())
+        name = re.sub(r"[ _](mutation|translocation)?[ _]?status$", "", header, flags=re.IGNORECASE)
+        return MARKER if name.lower() == MARKER.lower() else name
 
     def options(self) -> dict[str, Any]:
         """Return the settings as a run record holds them, without the path of a file."""

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,13 @@ import pandas as pd
 
 from radiogen.drawing import egfr_plots
 from radiogen.drawing.egfr_plots import CandidateCurve
+from radiogen.egfr.audit import refuse_giveaways
 from radiogen.egfr.candidates import Candidate, list_candidates
 from radiogen.egfr.classifiers import CLASSIFIERS
 from radiogen.egfr.cohort import EgfrCohort, check_overlap, read_cohort
 from radiogen.egfr.cross_validation import OutOfFold, ValidationOptions, cross_validate, draw_folds
 from radiogen.egfr.external import ExternalValidation, check_external, validate_by_site, validate_external
+from radiogen.egfr.feature_table import RANK_MARK
 from radiogen.egfr.ood import OodDetector
 from radiogen.egfr.persistence import save_model
 from radiogen.egfr.settings import EgfrSettings
@@ -84,6 +86,8 @@ def train_egfr(
     inputs = [path for path in (features, clinical, settings.clinical_mapping) if path]
     record = RunRecord("train-egfr", settings.options(), settings.seed, inputs)
     cohort = read_cohort(features, clinical, settings)
+    allowed = refuse_giveaways(features or clinical, cohort, settings)
+    cohort = replace(cohort, notes=(*cohort.notes, *allowed))
     overlap = check_overlap(features, cohort, settings.allow_overlap)
     candidates = list_candidates(cohort, settings)
     # refused before the hours of cross-validation, not after them
@@ -144,6 +148,7 @@ def _describe_model(
     name = "logistic" if model.baseline else settings.classifier
     return {
         "kind": "egfr",
+        "marker": settings.marker,
         "note": NOTE,
         "labels": list(cohort.label_names),
         "inputs": model.name,
@@ -154,12 +159,14 @@ def _describe_model(
         "threshold": float(sum(thresholds) / len(thresholds)),
         "hospitals": cohort.hospitals if settings.harmonise else [],
         "lesion": settings.lesion,
-        "volume_column": settings.volume_column,
+        "volume_column": cohort.volume_column.removesuffix(f"{RANK_MARK}1"),
         "id_column": settings.id_column,
+        "id_pattern": settings.id_pattern,
         "extractor": about.get("extractor"),
         "features_model_hash": about.get("model_hash"),
         "prompt": about.get("prompt"),
         "patients_seen": list(cohort.patients),
+        "scans_seen": sorted({scan for scans in cohort.scans.values() for scan in scans} - {""}),
         "overlap_with_segmentation_training": overlap,
         "settings": settings.options(),
     }
@@ -185,12 +192,13 @@ def plot_validation(folder: Path) -> list[Path]:
     classes = list(validation["classes"])
     counts = pd.crosstab(own["status"], own["called"]).reindex(index=classes, columns=classes, fill_value=0)
     means = counts.to_numpy(dtype=float) / validation["repeats"]
-    title = f"{validation['model']}, mean of the repeats"
+    marker = validation["marker"]
+    title = f"{marker}: {validation['model']}, mean of the repeats"
     return [
-        egfr_plots.draw_roc(curves, folder / "roc.png"),
-        egfr_plots.draw_precision_recall(curves, prevalence, folder / "precision_recall.png"),
-        egfr_plots.draw_calibration(curves[:2], folder / "calibration.png"),
-        egfr_plots.draw_decision_curve(thresholds, net_benefit, folder / "decision_curve.png"),
+        egfr_plots.draw_roc(curves, folder / "roc.png", marker),
+        egfr_plots.draw_precision_recall(curves, prevalence, folder / "precision_recall.png", marker),
+        egfr_plots.draw_calibration(curves[:2], folder / "calibration.png", marker),
+        egfr_plots.draw_decision_curve(thresholds, net_benefit, folder / "decision_curve.png", marker),
         egfr_plots.draw_confusion(means, classes, title, folder / "confusion.png"),
     ]
 

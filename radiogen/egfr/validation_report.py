@@ -138,6 +138,7 @@ def summarise(
     content = {
         "schema_version": 1,
         "note": NOTE,
+        "marker": settings.marker,
         "patients": len(labels),
         "classes": cohort.class_counts,
         "positive": cohort.label_names[1],
@@ -207,7 +208,7 @@ def write_card(
     negative, positive = config["labels"]
     classes = ", ".join(f"{count} {name}" for name, count in validation["classes"].items())
     lines = [
-        f"# Classifier of {positive} against {negative}",
+        f"# Classifier of {config['marker']}: {positive} against {negative}",
         "",
         "**Research software, not for clinical use.**",
         "",

@@ -23,6 +23,7 @@ from radiogen.evaluation.case import Row, widen
 from radiogen.evaluation.sentences import describe_floor, markdown_table, plural, with_interval
 from radiogen.evaluation.summary import compare_with_best_floor
 from radiogen.io.cases import Case, cases_of_split
+from radiogen.io.patients import find_known
 from radiogen.measures.detection import Labels, NumberedLesions, number_lesions, stray_parts
 from radiogen.measures.floors import FLOORS, BoxFaces, exact_boxes, jitter_box, loosen_box, measure_floors
 from radiogen.measures.intervals import DRAWS, bootstrap_by_patient, paired_difference
@@ -250,8 +251,9 @@ def jitter_curve(
         raise CaseError(cases, "holds no case with a lesion", "ingest the cases with their outlines")
     patients = {row["patient_id"] for row in rows}
     # A model does well on patients it has learned from, with any box; the page warns of them.
-    known = model.config.patients_seen
-    seen = None if known is None else len(patients & set(known))
+    known = model.config.seen
+    scans = {case.patient_id: [case.scan] for case in outlined if case.patient_id in patients}
+    seen = None if known is None else len(find_known(scans, scans, known))
     without = len(all_cases) - len({row["case_id"] for row in rows}) - len(failures)
     curve = JitterCurve(rows, level_rows(rows, options.seed, options.bootstrap), seen, without, failures)
     if out is not None:

@@ -165,7 +165,11 @@ def extract_features(
     if not table.rows:
         raise CaseError(cases, "holds no case with a lesion", "segment the cases and give --masks")
     record_path(out).unlink(missing_ok=True)  # an old record must not vouch for a half-written table
-    files = _write_tables(table, extraction, _prompt_of_all(chosen, extraction))
+    scans: dict[str, list[str]] = {}
+    for case in chosen:
+        scans.setdefault(case.patient_id, []).append(case.scan)
+    about = {"prompt": _prompt_of_all(chosen, extraction), "scans": scans}
+    files = _write_tables(table, extraction, about)
     record.decisions += [*table.decisions, *(f"{case_id}: {reason}" for case_id, reason, _ in table.failures)]
     record.finish(out, files)
     if not table.failures and cache is None:
@@ -196,18 +200,18 @@ def _failures_path(out: Path) -> Path:
     return out.with_name(f"{out.stem}.failures.csv")
 
 
-def _write_tables(table: ExtractedFeatures, extraction: _Extraction, prompt: str) -> list[Path]:
+def _write_tables(table: ExtractedFeatures, extraction: _Extraction, about: dict[str, Any]) -> list[Path]:
     """Write the table and its companions; return the files written."""
     out, columns = table.path, table.columns
     _write_features(out, [*KEYS, *columns], table.rows)
-    write_json(out.with_suffix(".json"), _describe_table(columns, extraction, prompt))
+    write_json(out.with_suffix(".json"), _describe_table(columns, extraction, about))
     write_failures(_failures_path(out), "extract-features", table.failures)
     written = [out, out.with_suffix(".json")]
     if extraction.options.patches:
         patches = out.with_name(f"{out.stem}.patches{out.suffix}")
         names = [name for name in table.patches[0] if name not in (*KEYS, "patch")]
         _write_features(patches, [*KEYS, "patch", *names], table.patches)
-        write_json(patches.with_suffix(".json"), _describe_table(names, extraction, prompt))
+        write_json(patches.with_suffix(".json"), _describe_table(names, extraction, about))
         written += [patches, patches.with_suffix(".json")]
     if extraction.options.perturb:
         names = [name for name in columns if any(name in row for row in table.repeats[:1])]
@@ -242,7 +246,7 @@ def _format_cell(value: Any) -> Any:
     return f"{value:.7g}" if isinstance(value, float) else value
 
 
-def _describe_table(columns: list[str], extraction: _Extraction, prompt: str) -> dict[str, Any]:
+def _describe_table(columns: list[str], extraction: _Extraction, about: dict[str, Any]) -> dict[str, Any]:
     """Return the content of the JSON beside a table, by which `train_egfr` and `classify_egfr` check it."""
     config = extraction.model.config
     seen = config.patients_seen
@@ -255,7 +259,8 @@ def _describe_table(columns: list[str], extraction: _Extraction, prompt: str) ->
         "columns": columns,
         "model_hash": extraction.model.hash,
         "patients_seen": None if seen is None else list(seen),
-        "prompt": prompt,
+        "scans_seen": list(config.scans_seen),
+        **about,
     }
 
 

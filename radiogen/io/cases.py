@@ -55,6 +55,14 @@ class Case:
         """Whether the CT is a crop round a lesion, too small for lungs; all of it is its lung mask."""
         return (self.folder / "case.json").is_file() and bool(self.about().get("crop", False))
 
+    @property
+    def scan(self) -> str:
+        """Hash of the CT's voxels as ingest wrote it; empty for cases made by hand or by an older version."""
+        try:
+            return str(self.about().get("pixels_sha256") or "")
+        except CaseError:
+            return ""
+
     def ct(self) -> sitk.Image:
         """Return the CT, int16 HU."""
         return read_volume(self.ct_path)

@@ -69,7 +69,7 @@ def read_clinical(path: Path, mapping: Path | ClinicalMapping | None = None) -> 
         ConfigError: The mapping is not usable.
     """
     raw = read_text_table(path)
-    rules = _read_mapping(mapping)
+    rules = read_mapping(mapping)
     sources = _find_sources(path, raw, rules)
     table = pd.DataFrame(
         {
@@ -91,7 +91,8 @@ def read_clinical(path: Path, mapping: Path | ClinicalMapping | None = None) -> 
     return joined
 
 
-def _read_mapping(mapping: Path | ClinicalMapping | None) -> ClinicalMapping:
+def read_mapping(mapping: Path | ClinicalMapping | None) -> ClinicalMapping:
+    """Read a mapping from its YAML file, or check one that is there already."""
     if mapping is None:
         return ClinicalMapping()
     source = str(mapping) if isinstance(mapping, Path) else "the clinical columns of the cohort"

@@ -72,6 +72,12 @@ class ModelConfig(Settings):
     sparsity: float = 0.0
     control: str = "none"  # of the pruning: which random masks replaced the criterion's
     patients_seen: tuple[str, ...] | None = ()  # None: unknown, as for imported weights
+    scans_seen: tuple[str, ...] = ()  # hashes of their voxels, which no other id hides
+
+    @property
+    def seen(self) -> tuple[str, ...] | None:
+        """Ids and scans of the patients learned from, for `find_known`; None where they are unknown."""
+        return None if self.patients_seen is None else (*self.patients_seen, *self.scans_seen)
 
 
 @dataclass(frozen=True)
@@ -262,7 +268,9 @@ def _shared_config(models: Sequence[Model]) -> ModelConfig:
     priors = [prior for prior in configs[0].priors if all(prior in each.priors for each in configs)]
     patients = [each.patients_seen for each in configs]
     known = None if None in patients else tuple(sorted({one for each in patients for one in each or ()}))
-    return configs[0].model_copy(update={"priors": tuple(priors), "patients_seen": known})
+    scans = tuple(sorted({scan for each in configs for scan in each.scans_seen}))
+    update = {"priors": tuple(priors), "patients_seen": known, "scans_seen": scans}
+    return configs[0].model_copy(update=update)
 
 
 def starter_model() -> Path:

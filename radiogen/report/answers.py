@@ -7,6 +7,7 @@ from typing import Any
 
 from radiogen.evaluation.sentences import PROMPTS, describe_floor
 from radiogen.evaluation.summary import compare_with_best_floor
+from radiogen.io.patients import patients_in_common
 from radiogen.measures.floors import FLOORS
 from radiogen.report.figures import number_of
 from radiogen.report.reading import Row, Run, TrainingResult
@@ -181,4 +182,4 @@ def patients_known(run: Run, training: TrainingResult | None) -> int | None:
         return None
     patients = {row.get("case_id", ""): row.get("patient_id", "") for row in run.manifest}
     evaluated = {patients.get(row.get("case_id", ""), row.get("case_id", "")) for row in run.evaluation}
-    return len(evaluated & {str(patient) for patient in seen})
+    return len(patients_in_common(evaluated, map(str, seen)))

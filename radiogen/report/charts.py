@@ -147,7 +147,7 @@ def draw_distributions(run: Run, examined: Sequence[ExaminedCase]) -> str:
     # This imports matplotlib: not for pages without a histogram.
     from radiogen.drawing import plots
 
-    png = plots.draw_distributions(numbers, by_status)
+    png = plots.draw_distributions(numbers, by_status, run.marker)
     return data_address(png, "png")
 
 
@@ -176,8 +176,9 @@ def _numbers(run: Run, examined: Sequence[ExaminedCase]) -> dict[str, list[float
 
 
 def _probabilities(run: Run) -> dict[str, list[float]]:
-    """Return the EGFR probabilities by known status."""
-    status = {row.get("patient_id", ""): row.get("egfr", "") for row in run.manifest}
+    """Return the probabilities by known status; a manifest knows that of EGFR alone."""
+    manifest = run.manifest if run.marker == "EGFR" else ()
+    status = {row.get("patient_id", ""): row.get("egfr", "") for row in manifest}
     by_status: dict[str, list[float]] = {}
     for row in run.predictions:
         value = number_of(row.get("probability"))

@@ -74,6 +74,9 @@ class RunFiles:
             "judged": {"name": run.validation["model"], **judged} if judged else {},
             "controls": [name for name in candidates if "outside" in name or "shuffled" in name],
             "egfr": run.egfr_config,
+            "marker": run.marker,
+            "called": run.validation.get("positive", "positive"),
+            "other_marker": "" if run.marker == "EGFR" else run.marker,
             "plots": [path.stem.replace("_", " ") for path in run.plots],
             "predictions": run.predictions,
         }
@@ -210,6 +213,7 @@ FORMATS: dict[str, Callable[..., str]] = {
     "interval": _interval,
     "left_out": lambda content: settings_line(content) or "nobody",
     "listed": lambda values: ", ".join(values or ()) or "none",
+    "or_unknown": lambda value: "an unknown number" if value is None else str(value),
     "or_random": lambda value: str(value or "at random"),
     "p_value": show_p,
     "plain_settings": _plain_settings,

@@ -125,7 +125,10 @@ def _feature_stages(run: Run, before: set[str], of_step: dict[str, dict[str, str
     without = sorted(patients - predicted)
     reasons = [reason_of.get(patient, "no probability was requested") for patient in without]
     stages.append(Stage("patients stand behind these", len(patients)))
-    return [*stages, Stage("patients have an EGFR probability", len(patients & predicted), _count(reasons))]
+    return [
+        *stages,
+        Stage(f"patients have a probability of {run.marker}", len(patients & predicted), _count(reasons)),
+    ]
 
 
 def _validation_stages(run: Run, patients: int) -> list[Stage]:

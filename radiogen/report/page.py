@@ -24,7 +24,7 @@ from radiogen.runtime import Progress, no_progress
 PAGE = "report.html"
 EGFR_COLUMNS = ("auprc", "brier", "calibration_slope", "sensitivity", "specificity")
 # Ids of patients do not belong on a page; their number is shown instead.
-HIDDEN_CONFIG = "patients_seen"
+HIDDEN_CONFIG = {"patients_seen": "patients", "scans_seen": "scans"}
 PLOTS_BYTES = 3_000_000  # of validation plots beside a viewer or many pictures
 
 
@@ -174,6 +174,9 @@ def _egfr_columns(validation: dict[str, Any]) -> list[str]:
 
 
 def _without_patients(config: dict[str, Any]) -> dict[str, Any]:
-    seen = config.get(HIDDEN_CONFIG)
-    number = f"{len(seen)} patients" if isinstance(seen, list) else "unknown"
-    return {**{name: value for name, value in config.items() if name != HIDDEN_CONFIG}, HIDDEN_CONFIG: number}
+    listed = {name: config.get(name) for name in HIDDEN_CONFIG}
+    numbers = {
+        name: f"{len(seen)} {HIDDEN_CONFIG[name]}" if isinstance(seen, list) else "unknown"
+        for name, seen in listed.items()
+    }
+    return {**{name: value for name, value in config.items() if name not in numbers}, **numbers}

@@ -62,6 +62,12 @@ class Run:
     records: tuple[tuple[str, dict[str, Any]], ...] = ()
 
     @property
+    def marker(self) -> str:
+        """What the classifier of this run predicts."""
+        told = [*(row.get("marker") for row in self.predictions[:1]), self.validation.get("marker")]
+        return str(next((name for name in (self.egfr_config.get("marker"), *told) if name), "EGFR"))
+
+    @property
     def feature_names(self) -> list[str]:
         """Columns of the feature table, without those that name the lesion."""
         return [

@@ -14,6 +14,7 @@ from radiogen.drawing.pictures import write_picture
 from radiogen.errors import CaseError, ConfigError, OutputError, RadiogenError
 from radiogen.io.cases import Case, cases_of_split, find_cases, is_case_source
 from radiogen.io.nifti import read_grid, read_mask, write_volume
+from radiogen.io.patients import find_known, name_pair
 from radiogen.measures.lesions import Lesion, measure_lesions
 from radiogen.model.folder import AnyModel, ModelConfig, check_prior, load_models, starter_model
 from radiogen.model.priors import (
@@ -209,6 +210,8 @@ class CaseSegmenter:
         outputs = _write(case, folder, found, rows, ct, title if options.picture else None)
         others, messages = self.formats.write(case, folder, found.lesion, lesions)
         write_volume(found.lesion, folder / MASK)
+        known = find_known([case.patient_id], {case.patient_id: [case.scan]}, model.config.seen or ())
+        messages += [f"the model learned from this patient ({name_pair(*one)})" for one in known.items()]
         decisions = (*found.decisions, *messages)
         record.decisions += decisions
         record.decisions += [

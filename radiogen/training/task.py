@@ -13,6 +13,7 @@ from torch import Tensor
 from radiogen.distributed import world_size
 from radiogen.errors import ConfigError
 from radiogen.io.cases import Case, find_cases
+from radiogen.io.patients import find_known
 from radiogen.model.folder import load_model
 from radiogen.networks.raseg import RASeg, build_raseg
 from radiogen.optional import require
@@ -31,6 +32,7 @@ class TrainingStart:
     network: RASeg
     weight_masks: dict[str, Tensor] = field(default_factory=dict)
     patients_seen: frozenset[str] | None = frozenset()  # None: unknown
+    scans_seen: frozenset[str] = frozenset()  # hashes
     hash: str = ""  # of what it was read from
     note: str = ""
     sparsity: float = 0.0
@@ -93,8 +95,9 @@ def find_task(cases: Path, settings: RunSettings, options: TrainOptions) -> Trai
     settings.training.check_cohorts({case.cohort for case in learn})
     check_step_size(settings.training, learn)
     # A fine-tuned model is measured on patients that its start has not seen either.
-    known = start.patients_seen or frozenset()
-    if any(case.patient_id in known for case in held_out) and options.start:
+    known = [*(start.patients_seen or ()), *start.scans_seen]
+    scans = {case.patient_id: [case.scan] for case in held_out}
+    if options.start and find_known(scans, scans, known):
         wrong = "has seen patients that are held out here, whose figures would flatter"
         raise ConfigError(f"--start {options.start}", wrong, "begin with a model that has not seen them")
     return TrainingTask(settings, options, start, learn, held_out, left_out)
@@ -227,5 +230,9 @@ def _start_from_model(folder: Path, settings: RunSettings) -> TrainingStart:
     seen = None if config.patients_seen is None else frozenset(config.patients_seen)
     origin = f"model {model.hash}" + (f" (preset {config.preset})" if config.preset else "")
     return TrainingStart(
-        model.network, patients_seen=seen, hash=model.hash, note=f"Training began with {origin}."
+        model.network,
+        patients_seen=seen,
+        scans_seen=frozenset(config.scans_seen),
+        hash=model.hash,
+        note=f"Training began with {origin}.",
     )

@@ -177,6 +177,7 @@ def _write_model(out: Path, task: TrainingTask, metrics: dict[str, Any]) -> None
         sparsity=start.sparsity,
         control=start.control,
         patients_seen=seen,
+        scans_seen=tuple(sorted({*start.scans_seen, *(case.scan for case in task.learn)} - {""})),
     )
     lines = [*_training_lines(settings.training, metrics), "", *_cohort_lines(task.learn, settings.training)]
     card = model_card(

@@ -470,8 +470,9 @@ def test_a_second_cohort_is_judged_beside(radiogen, tables, tmp_path):
     words = ("train-egfr", "--features", features, "--clinical", clinical, *QUICK, "-o", "egfr")
     other = [{**row, "patient_id": f"N{row['patient_id']}"} for row in rows_of(tmp_path / features)]
     status = [{**row, "patient_id": f"N{row['patient_id']}"} for row in rows_of(tmp_path / clinical)]
-    for row in other:
-        row[next(reversed(row))] = "0.5"  # else they are twins of the first
+    rng = np.random.default_rng(7)  # not the seed of the table
+    for row in other:  # else they are twins of the first
+        row.update({name: str(rng.normal()) for name in list(row)[3:]})
     write_rows(tmp_path / "other.csv", other)
     write_rows(tmp_path / "status.csv", status)
     second = ("--external", "other.csv", "--external-clinical", "status.csv")
@@ -489,7 +490,7 @@ def test_egfr_is_learned_and_told(radiogen, tables, tmp_path):
     features, clinical = tables
     words = ("train-egfr", "--features", features, "--clinical", clinical, *QUICK)
     answer = radiogen(*words, "-o", "egfr")
-    assert answer.code == 0 and "24, 8 mutant" in answer.out and "AUC out of fold" in answer.out
+    assert answer.code == 0 and "24, 8 EGFR mutant" in answer.out and "AUC out of fold" in answer.out
     told = radiogen("classify-egfr", features, "-m", "egfr", "-o", "p.csv")
     assert told.code == 0 and len(told.out.splitlines()) == 25
     rows = rows_of(tmp_path / "p.csv")
@@ -514,8 +515,11 @@ def test_a_scan_goes_all_the_way_to_a_probability(radiogen, cases, tiny_model, t
     assert radiogen(*features).code == 0
     table = tmp_path / "features.csv"
     rows = (rows_of(table) * 6)[:24]
-    noise = np.random.default_rng(0).normal(size=24)
-    many = [{**row, "patient_id": f"P{n}", "shape_volume_ml": 9 + noise[n]} for n, row in enumerate(rows)]
+    rng = np.random.default_rng(0)
+    many = [{**row, "patient_id": f"P{n}", "shape_volume_ml": 9 + rng.normal()} for n, row in enumerate(rows)]
+    for row in many:  # else they are twins
+        numbers = [name for name in list(row)[3:] if row[name] not in ("", None)]
+        row.update({name: float(row[name]) * (1 + 0.3 * rng.normal()) for name in numbers})
     write_rows(table, many)
     status = [{"patient_id": f"P{n}", "egfr": ("mutant", "wildtype")[n % 2]} for n in range(24)]
     write_rows(tmp_path / "clinical.csv", status)

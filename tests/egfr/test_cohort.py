@@ -41,20 +41,21 @@ def test_the_order_of_rows_changes_nothing(tables):
 
 def test_a_patient_under_two_names_is_used_once_and_said(tables):
     def change(features, clinical):
-        features.append({**features[1], "patient_id": "P01again"})
-        clinical.append({**clinical[1], "patient_id": "P01again"})
+        features.append({**features[1], "patient_id": "Q01"})
+        clinical.append({**clinical[1], "patient_id": "Q01"})
 
     cohort = read_cohort(*tables(change), EgfrSettings())
-    assert cohort.left_out == {"with the very features of another patient": 1}
+    assert cohort.left_out == {"under a second id": 1}
+    assert cohort.notes == ("1 pairs of ids are of one patient: Q01 is P01 (nearly equal features)",)
     assert len(cohort.patients) == 30
 
 
 def test_a_patient_under_two_names_and_two_statuses_is_refused(tables):
     def change(features, clinical):
-        features.append({**features[1], "patient_id": "P01again"})
-        clinical.append({**clinical[1], "patient_id": "P01again", "egfr": "mutant"})
+        features.append({**features[1], "patient_id": "Q01"})
+        clinical.append({**clinical[1], "patient_id": "Q01", "egfr": "mutant"})
 
-    with pytest.raises(TableError, match="P01 and P01again have equal features"):
+    with pytest.raises(TableError, match="P01 and Q01: have nearly equal features"):
         read_cohort(*tables(change), EgfrSettings())
 
 

@@ -29,7 +29,7 @@ def write(tmp_path: Path):
 def test_the_largest_lesion_stands_for_the_patient(write):
     table = read_features(write(TWO_LESIONS), EgfrSettings())
     assert table.features["deep_0"].to_dict() == {"A": 20.0, "B": 30.0}
-    assert table.notes == ("1 patients with several lesions: largest",)
+    assert table.notes == ("1 patients with several lesions: the largest, by shape_volume_ml",)
 
 
 def test_or_the_mean_of_all_lesions(write):
