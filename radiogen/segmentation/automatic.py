@@ -6,7 +6,7 @@ where two of them turn out to be one lesion, the better one stays. A candidate i
 say and by what it is: how much aerated lung lies round it, its place, its form (`CandidateModel`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,17 +14,19 @@ import numpy.typing as npt
 import SimpleITK as sitk
 from scipy import ndimage
 
-from radiogen.measures.lesions import split_lesions
 from radiogen.model.network_input import NetworkInput
+from radiogen.model.priors import voxels_within
 from radiogen.segmentation.inference import CaseRegion, HalfArray
-from radiogen.segmentation.lesion_map import LUNG_MARGIN_MM, box_of, crop_grid
+from radiogen.segmentation.lesion_map import box_of, crop_grid
 from radiogen.segmentation.sliding import NO_LESION, ArrayBox, logit
-from radiogen.volume import Box, array_of, crop, resample_to, volume_like, voxel_ml, widened
+from radiogen.volume import resample_to, volume_like, voxel_ml, widened
 
 BoolArray = npt.NDArray[np.bool_]
 STEPS = (0.3, 0.6, 0.85)  # share of the way from the candidate threshold to 1: of the higher thresholds
 SAME_SHARE = 0.7  # a part that keeps this share of its voxels at a higher threshold is no other candidate
+JOIN_SHARE = 0.5  # of the smaller of two boxes that lies in the other: then they are one candidate
 SAME_LESION = 0.3  # share of the smaller of two lesions that lies in the other: then they are one
+BOX_MARGIN_MM = 5.0  # how far a lesion may reach out of the box of its candidate, without calibration
 AERATED_HU = -500.0
 SHELL_VOXELS = 2  # how far the tissue round a candidate is looked at
 NEIGHBOURS = np.ones((3, 3, 3))
@@ -57,8 +59,88 @@ class JudgedCandidate:
     features: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Judgement:
+    """The candidates of a case of which a second pass found something, and what became of the others."""
+
+    found: int  # candidates of the first pass
+    judged: list[JudgedCandidate]
+    counts: dict[str, int]  # of the others, by reason
+
+
+def judge(
+    first: CaseRegion,
+    sample: NetworkInput,
+    infer_box: Callable[[ArrayBox], CaseRegion],
+    *,
+    threshold: float,
+    candidate_threshold: float,
+    smallest_ml: float,
+    least: float,
+    loosen_by: float,
+    most: int,
+    is_calibrated: bool,
+) -> Judgement:
+    """Take the candidates of a first pass and look at each in its box.
+
+    For a calibrated model candidates are taken at several thresholds, and where what is found reaches out of
+    the box, the box of that is looked at. Without calibration a mean probability cannot tell such candidates
+    apart (above 0.86 it is above 0.86), and boxes that follow what they hold run along vessels: there those
+    whose boxes overlap are joined, and a lesion stays close to its box.
+
+    Args:
+        first: Logits over the whole of the network's grid, with the lungs as the prior.
+        sample: That grid.
+        infer_box: Runs the networks over a box of it.
+        threshold: Of the probability of a lesion's voxel.
+        candidate_threshold: The lowest for the first pass.
+        smallest_ml: Smaller parts are no candidates.
+        least: Mean probability in the first pass, below which a candidate is not looked at.
+        loosen_by: Share of its width by which each face of a box moves out.
+        most: How many are looked at, the most probable first.
+        is_calibrated: Whether a candidate model will choose among them.
+    """
+    found = find_candidates(first, sample, candidate_threshold, smallest_ml, STEPS if is_calibrated else ())
+    probable = [each for each in found if each.score >= least]
+    hu: npt.NDArray[np.int16] = sitk.GetArrayViewFromImage(sample.ct)
+    boxes = [loosen(each.box, hu.shape, loosen_by) for each in probable]
+    candidates = probable
+    if not is_calibrated:
+        candidates = join_overlapping(probable, boxes)
+        boxes = [each.box for each in candidates]
+    lungs: BoolArray = sitk.GetArrayViewFromImage(sample.lungs) != 0
+    judged = []
+    looked_at = list(zip(candidates, boxes, strict=True))[:most]
+    for number, (each, box) in enumerate(looked_at, start=1):
+        region = infer_box(box)
+        voxels = confirmed_voxels(region, each, threshold)
+        if is_calibrated and voxels.any():
+            wider = box_round_voxels(region, voxels)
+            if any(a.start < b.start or a.stop > b.stop for a, b in zip(wider, box, strict=True)):
+                region = infer_box(loosen(wider, hu.shape, loosen_by))
+                voxels = confirmed_voxels(region, each, threshold)
+        if not is_calibrated:
+            near = crop_grid(sample.ct, widened(box_of(box), sample.ct, BOX_MARGIN_MM))
+            voxels &= voxels_within(near, crop_grid(sample.ct, box_of(region.box)))
+        if voxels.any():
+            features = candidate_features(each, region, voxels, hu, lungs, sample.ct.GetSpacing())
+            score = mean_of(region.logits[voxels])
+            judged.append(JudgedCandidate(number, each, region, voxels, score, features))
+    counts = {
+        f"dropped, mean probability below {least:g} in the first pass": len(found) - len(probable),
+        "joined with another, whose box they lie in": len(probable) - len(candidates),
+        f"dropped, beyond the best {most}": len(candidates) - len(looked_at),
+        "dropped, nothing found in their box": len(looked_at) - len(judged),
+    }
+    return Judgement(len(found), judged, counts)
+
+
 def find_candidates(
-    first: CaseRegion, sample: NetworkInput, threshold: float, smallest_ml: float
+    first: CaseRegion,
+    sample: NetworkInput,
+    threshold: float,
+    smallest_ml: float,
+    steps: Sequence[float] = STEPS,
 ) -> list[LesionCandidate]:
     """List the connected parts of a first pass above a low and above higher thresholds, best first.
 
@@ -67,9 +149,10 @@ def find_candidates(
         sample: That grid.
         threshold: The lowest, of the probability, above 0 and below 1.
         smallest_ml: Smaller parts are no candidates.
+        steps: Share of the way from there to 1, of each higher threshold.
     """
     smallest = smallest_ml / voxel_ml(sample.ct)
-    levels = [logit(threshold), *(logit(threshold + step * (1 - threshold)) for step in STEPS)]
+    levels = [logit(threshold), *(logit(threshold + step * (1 - threshold)) for step in steps)]
     candidates: list[LesionCandidate] = []
 
     def add_parts(box: ArrayBox, within: BoolArray, level: int) -> None:
@@ -101,6 +184,58 @@ def loosen(box: ArrayBox, shape: Sequence[int], share: float) -> ArrayBox:
         out = max(1, round(share * (edge.stop - edge.start)))
         edges.append(slice(max(0, edge.start - out), min(length, edge.stop + out)))
     return edges[0], edges[1], edges[2]
+
+
+def join_overlapping(
+    candidates: Sequence[LesionCandidate], boxes: Sequence[ArrayBox]
+) -> list[LesionCandidate]:
+    """Join candidates of which at least half of one box lies in another; the better probability counts.
+
+    Args:
+        candidates: Parts above one threshold.
+        boxes: Their loosened boxes.
+
+    Returns:
+        Candidates in their joined loosened boxes; what comes first stays first.
+    """
+    left = [in_box(each, box) for each, box in zip(candidates, boxes, strict=True)]
+    pair: tuple[int, int] | None = (0, 0)
+    while pair is not None:
+        pair = next(
+            (
+                (one, other)
+                for one in range(len(left))
+                for other in range(one + 1, len(left))
+                if _shared_share(left[one].box, left[other].box) >= JOIN_SHARE
+            ),
+            None,
+        )
+        if pair is not None:
+            a, b = left[pair[0]], left.pop(pair[1])
+            z, y, x = (
+                slice(min(p.start, q.start), max(p.stop, q.stop)) for p, q in zip(a.box, b.box, strict=True)
+            )
+            one, other = in_box(a, (z, y, x)), in_box(b, (z, y, x))
+            left[pair[0]] = LesionCandidate((z, y, x), one.voxels | other.voxels, max(a.score, b.score))
+    return left
+
+
+def in_box(candidate: LesionCandidate, box: ArrayBox) -> LesionCandidate:
+    """Return a candidate with its voxels in a box that holds its own."""
+    voxels = np.zeros([edge.stop - edge.start for edge in box], bool)
+    z, y, x = (
+        slice(own.start - edge.start, own.stop - edge.start)
+        for own, edge in zip(candidate.box, box, strict=True)
+    )
+    voxels[z, y, x] = candidate.voxels
+    return replace(candidate, box=box, voxels=voxels)
+
+
+def _shared_share(a: ArrayBox, b: ArrayBox) -> float:
+    """Return the share of the smaller of two boxes that lies in the other."""
+    shared = [max(0, min(p.stop, q.stop) - max(p.start, q.start)) for p, q in zip(a, b, strict=True)]
+    sizes = [np.prod([edge.stop - edge.start for edge in box]) for box in (a, b)]
+    return float(np.prod(shared) / min(sizes))
 
 
 def confirmed_voxels(region: CaseRegion, candidate: LesionCandidate, threshold: float) -> BoolArray:
@@ -223,56 +358,3 @@ def best_of_overlapping(judged: Sequence[JudgedCandidate], shape: Sequence[int])
 def mean_of(logits: HalfArray) -> float:
     """Return the mean of the probabilities of logits."""
     return float(np.mean(1 / (1 + np.exp(-logits.astype(np.float32)))))
-
-
-LEAST_NEAR = 0.2  # share of a part within that margin; a ball of 9 cm with one half in the lungs has 0.26
-
-
-def keep_lesions(
-    found: sitk.Image, lungs: sitk.Image, smallest_ml: float
-) -> tuple[sitk.Image, tuple[str, ...]]:
-    """Give each part that is kept a label of its own, the largest first; report what was left out.
-
-    Args:
-        found: Mask, everything that is not 0 counts.
-        lungs: Lung mask on the same grid.
-        smallest_ml: Parts below this volume are left out.
-    """
-    lesion = split_lesions(found, smallest_ml)
-    decisions = []
-    voxels = [int(np.count_nonzero(sitk.GetArrayViewFromImage(mask))) for mask in (found, lesion)]
-    small_ml = (voxels[0] - voxels[1]) * voxel_ml(found)
-    if small_ml > 0:
-        decisions.append(f"{small_ml:.2f} ml in parts below {smallest_ml:g} ml left out")
-    shapes = sitk.LabelShapeStatisticsImageFilter()
-    shapes.Execute(lesion)
-    away = []
-    for label in shapes.GetLabels():
-        bounds = shapes.GetBoundingBox(label)
-        if share_near_lungs(lesion, label, lungs, Box(bounds[:3], bounds[3:])) < LEAST_NEAR:
-            away.append(label)
-    if away:
-        away_ml = sum(shapes.GetNumberOfPixels(label) for label in away) * voxel_ml(lesion)
-        decisions.append(f"{len(away)} parts of {away_ml:.2f} ml away from the lungs left out")
-        kept = [label for label in shapes.GetLabels() if label not in away]
-        renamed = {label: kept.index(label) + 1 if label in kept else 0 for label in shapes.GetLabels()}
-        lesion = sitk.ChangeLabel(lesion, renamed)
-    return lesion, tuple(decisions)
-
-
-def share_near_lungs(lesion: sitk.Image, label: int, lungs: sitk.Image, box: Box) -> float:
-    """Return the share of one part that lies in the lungs or within `LUNG_MARGIN_MM` of them.
-
-    Args:
-        lesion: Labels of the parts.
-        label: Of the part, which has voxels.
-        lungs: Lung mask on the same grid.
-        box: That holds the part.
-    """
-    room = widened(box, lungs, LUNG_MARGIN_MM)
-    inside = crop(lungs, room) != 0
-    if not sitk.GetArrayViewFromImage(inside).any():
-        return 0.0
-    distance = sitk.SignedMaurerDistanceMap(inside, squaredDistance=False, useImageSpacing=True)
-    voxels = array_of(crop(lesion, room)) == label
-    return float(np.mean(array_of(distance)[voxels] <= LUNG_MARGIN_MM))

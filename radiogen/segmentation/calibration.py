@@ -70,7 +70,7 @@ def known_candidates(
     """Return the candidates of one case, without those that touch lesions which are not to be judged."""
     inference.begin()
     segmenter = VolumeSegmenter(inference, case.ct(), case.lungs(), Prompt("auto"), settings)
-    _, judged = segmenter.judge_candidates()
+    judged = segmenter.judge_candidates(is_calibrated=True).judged
     grid = segmenter.sample.ct
     lesion = _on_grid(case.lesion(), grid) if case.has_lesion else np.zeros(segmenter.hu.shape, np.uint8)
     own = case.folder / OWN_LESION

@@ -10,17 +10,18 @@ import numpy.typing as npt
 import SimpleITK as sitk
 import torch
 
-from radiogen.measures.lesions import LESION_COLUMNS, Lesion, lesion_rows
+from radiogen.measures.lesions import LESION_COLUMNS, Lesion, lesion_rows, split_lesions
 from radiogen.model.network_input import NetworkInput
 from radiogen.model.priors import BoxMm, box_voxels
 from radiogen.provenance import write_csv
 from radiogen.segmentation.inference import CaseRegion, HalfArray, grid_region
 from radiogen.segmentation.sliding import NO_LESION, ArrayBox
-from radiogen.volume import Box, FloatArray, resample_to, writable_volume
+from radiogen.volume import Box, FloatArray, array_of, crop, resample_to, voxel_ml, widened, writable_volume
 
 SLAB_VOXELS = 8_000_000  # of the scanner's grid that are held as float32 at once
 PARTS = 255  # a probability is kept as a whole number of these: one byte a voxel, right to 0.002
 LUNG_MARGIN_MM = 10.0  # a lesion may lie this far from the lungs (a tumour in the wall or the hilum)
+LEAST_NEAR = 0.2  # share of a part within that margin; a ball of 9 cm with one half in the lungs has 0.26
 SCORE_COLUMNS = ("score", "entropy_bits", "disagreement", "candidate_score", "origin")
 
 
@@ -191,6 +192,56 @@ def crop_grid(volume: sitk.Image, box: Box) -> sitk.Image:
 def holds_lung(lungs: sitk.Image, box: Box | None) -> bool:
     """Tell whether a box of the lung mask holds lung; None, a box outside the CT, holds none."""
     return box is not None and bool(sitk.GetArrayViewFromImage(lungs)[box.array_slices()].any())
+
+
+def keep_lesions(
+    found: sitk.Image, lungs: sitk.Image, smallest_ml: float
+) -> tuple[sitk.Image, tuple[str, ...]]:
+    """Give each part that is kept a label of its own, the largest first; report what was left out.
+
+    Args:
+        found: Mask, everything that is not 0 counts.
+        lungs: Lung mask on the same grid.
+        smallest_ml: Parts below this volume are left out.
+    """
+    lesion = split_lesions(found, smallest_ml)
+    decisions = []
+    voxels = [int(np.count_nonzero(sitk.GetArrayViewFromImage(mask))) for mask in (found, lesion)]
+    small_ml = (voxels[0] - voxels[1]) * voxel_ml(found)
+    if small_ml > 0:
+        decisions.append(f"{small_ml:.2f} ml in parts below {smallest_ml:g} ml left out")
+    shapes = sitk.LabelShapeStatisticsImageFilter()
+    shapes.Execute(lesion)
+    away = []
+    for label in shapes.GetLabels():
+        bounds = shapes.GetBoundingBox(label)
+        if share_near_lungs(lesion, label, lungs, Box(bounds[:3], bounds[3:])) < LEAST_NEAR:
+            away.append(label)
+    if away:
+        away_ml = sum(shapes.GetNumberOfPixels(label) for label in away) * voxel_ml(lesion)
+        decisions.append(f"{len(away)} parts of {away_ml:.2f} ml away from the lungs left out")
+        kept = [label for label in shapes.GetLabels() if label not in away]
+        renamed = {label: kept.index(label) + 1 if label in kept else 0 for label in shapes.GetLabels()}
+        lesion = sitk.ChangeLabel(lesion, renamed)
+    return lesion, tuple(decisions)
+
+
+def share_near_lungs(lesion: sitk.Image, label: int, lungs: sitk.Image, box: Box) -> float:
+    """Return the share of one part that lies in the lungs or within `LUNG_MARGIN_MM` of them.
+
+    Args:
+        lesion: Labels of the parts.
+        label: Of the part, which has voxels.
+        lungs: Lung mask on the same grid.
+        box: That holds the part.
+    """
+    room = widened(box, lungs, LUNG_MARGIN_MM)
+    inside = crop(lungs, room) != 0
+    if not sitk.GetArrayViewFromImage(inside).any():
+        return 0.0
+    distance = sitk.SignedMaurerDistanceMap(inside, squaredDistance=False, useImageSpacing=True)
+    voxels = array_of(crop(lesion, room)) == label
+    return float(np.mean(array_of(distance)[voxels] <= LUNG_MARGIN_MM))
 
 
 def score_rows(

@@ -39,13 +39,14 @@ from radiogen.segmentation.lesion_map import (
     box_of,
     crop_grid,
     holds_lung,
+    keep_lesions,
 )
 from radiogen.segmentation.points import box_at, box_of_answer, objection
 from radiogen.segmentation.sliding import ArrayBox, window_about, zoom_for, zoomed
 from radiogen.volume import Box, crop, resample_to
 
 if TYPE_CHECKING:  # boxes and points need none of it
-    from radiogen.segmentation.automatic import JudgedCandidate, LesionCandidate
+    from radiogen.segmentation.automatic import Judgement
 
 FARTHEST_BOX_MM = 40.0  # from the lungs that were found: a lobe may have collapsed, a mass may lie centrally
 BOX_MARGIN_MM = 5.0  # a lesion may reach this far out of its box,
@@ -143,8 +144,6 @@ def segment_volume(
         decisions = work.segment_boxes() if prompt.prior == "box" else work.segment_points()
         lesion = work.map.lesion
     else:
-        from radiogen.segmentation.automatic import keep_lesions  # with scipy.ndimage; boxes need none of it
-
         decisions = work.segment_candidates() if prompt.prior == "auto" else work.segment_whole()
         lesion, left_out = keep_lesions(work.map.lesion, lungs, settings.smallest_ml)
         decisions += left_out
@@ -187,11 +186,6 @@ def margin_of(box: BoxMm) -> float:
     """
     shortest_mm = min(high - low for low, high in zip(box.low, box.high, strict=True))
     return min(BOX_MARGIN_MM, BOX_MARGIN_SHARE * shortest_mm)
-
-
-def is_within(box: ArrayBox, other: ArrayBox) -> bool:
-    """Tell whether a box lies in another one."""
-    return all(a.start >= b.start and a.stop <= b.stop for a, b in zip(box, other, strict=True))
 
 
 class VolumeSegmenter:
@@ -300,11 +294,10 @@ class VolumeSegmenter:
         from radiogen.segmentation.automatic import best_of_overlapping, keep_only
 
         auto, model = self.settings.auto, self.config.candidates
-        found, judged = self.judge_candidates()
-        least = self.config.least_candidate if auto.least_candidate is None else auto.least_candidate
+        judgement = self.judge_candidates(is_calibrated=model is not None)
+        judged = judgement.judged
         if model is None:
-            probable = [each for each in judged if each.score >= auto.least_score]
-            kept = best_of_overlapping(probable, self.hu.shape)
+            kept = probable = [each for each in judged if each.score >= auto.least_score]
             limit = f"mean probability below {auto.least_score:g} in their box"
         else:
             of = {each.number: model.probability(each.features) for each in judged}
@@ -314,57 +307,36 @@ class VolumeSegmenter:
             limit = f"probability of a lesion below {auto.least_probability:g}"
         for label, each in enumerate(kept, start=1):
             region = keep_only(each.region, each.voxels, self.sample, self.map.threshold)
-            grid = crop_grid(self.sample.ct, box_of(region.box))
+            room = grid_region(crop_grid(self.sample.ct, box_of(region.box)), self.ct, 0)
             score = each.candidate.score if model is None else of[each.number]
-            self.map.add(region, label, grid_region(grid, self.ct, 0), f"candidate {each.number}", score)
-        looked_at = [each for each in found if model is not None or each.score >= least]
+            self.map.add(region, label, room, f"candidate {each.number}", score)
         counts = {
-            f"dropped, mean probability below {least:g} in the first pass": len(found) - len(looked_at),
-            f"dropped, beyond the best {auto.most_candidates}": max(0, len(looked_at) - auto.most_candidates),
-            "dropped, nothing found in their box": min(len(looked_at), auto.most_candidates) - len(judged),
+            **judgement.counts,
             f"dropped, {limit}": len(judged) - len(probable),
             "one lesion with a better one": len(probable) - len(kept),
         }
-        word = "candidate" if len(found) == 1 else "candidates"
-        decisions = [f"{len(found)} {word} above {auto.candidate_threshold:g} in the first pass"]
+        word = "candidate" if judgement.found == 1 else "candidates"
+        decisions = [f"{judgement.found} {word} above {auto.candidate_threshold:g} in the first pass"]
         return decisions + [f"{count} of them {reason}" for reason, count in counts.items() if count]
 
-    def judge_candidates(self) -> "tuple[list[LesionCandidate], list[JudgedCandidate]]":
-        """Return the candidates of a first pass, and those of which a second pass found something.
-
-        The box of the second pass is that of the candidate; where what is found there reaches well out of it,
-        the box of that.
-        """
-        from radiogen.segmentation import automatic
+    def judge_candidates(self, is_calibrated: bool) -> "Judgement":
+        """Look at the candidates of a first pass in their boxes; see `automatic.judge`."""
+        from radiogen.segmentation.automatic import judge
 
         auto = self.settings.auto
-        first = self._infer_whole("lungs")
-        found = automatic.find_candidates(
-            first, self.sample, auto.candidate_threshold, self.settings.smallest_ml
-        )
         least = self.config.least_candidate if auto.least_candidate is None else auto.least_candidate
-        if self.config.candidates is not None:
-            least = 0.0
-        best = [each for each in found if each.score >= least][: auto.most_candidates]
-        lungs: Voxels = sitk.GetArrayViewFromImage(self.sample.lungs) != 0
-        judged = []
-        for number, each in enumerate(best, start=1):
-            box = automatic.loosen(each.box, self.hu.shape, auto.box_loosen)
-            region = self._infer_box(box)
-            voxels = automatic.confirmed_voxels(region, each, self.map.threshold)
-            if voxels.any():
-                wider = automatic.box_round_voxels(region, voxels)
-                if not is_within(wider, box):
-                    region = self._infer_box(automatic.loosen(wider, self.hu.shape, auto.box_loosen))
-                    voxels = automatic.confirmed_voxels(region, each, self.map.threshold)
-            if not voxels.any():
-                continue
-            features = automatic.candidate_features(
-                each, region, voxels, self.hu, lungs, self.sample.ct.GetSpacing()
-            )
-            score = automatic.mean_of(region.logits[voxels])
-            judged.append(automatic.JudgedCandidate(number, each, region, voxels, score, features))
-        return found, judged
+        return judge(
+            self._infer_whole("lungs"),
+            self.sample,
+            self._infer_box,
+            threshold=self.map.threshold,
+            candidate_threshold=auto.candidate_threshold,
+            smallest_ml=self.settings.smallest_ml,
+            least=0.0 if is_calibrated else least,
+            loosen_by=auto.box_loosen,
+            most=auto.most_candidates,
+            is_calibrated=is_calibrated,
+        )
 
     def _infer_whole(self, prior: PriorChoice) -> CaseRegion:
         """Run the networks over the whole case, window by window."""

@@ -16,6 +16,7 @@ from radiogen.segmentation.automatic import (
     candidate_features,
     confirmed_voxels,
     find_candidates,
+    join_overlapping,
     keep_only,
     loosen,
 )
@@ -107,6 +108,20 @@ def test_candidates_that_are_one_lesion_are_one_and_the_better_one_stays():
     assert best_of_overlapping([large, inside, beside, far], shape) == [large, beside, far]
     assert best_of_overlapping([inside, large, far], shape) == [inside, far]
     assert best_of_overlapping([], shape) == []
+
+
+def test_parts_whose_boxes_lie_in_each_other_are_joined_without_calibration():
+    large, inside = candidate((0, 10), (0, 10), (0, 10), 0.6), candidate((3, 5), (3, 5), (5, 8), 0.8)
+    beside, far = candidate((0, 10), (0, 10), (8, 18), 0.7), candidate((30, 33), (0, 3), (0, 3))
+    wide = ((slice(2, 6), slice(2, 6), slice(4, 9)),)
+    boxes = [large.box, *wide, beside.box, far.box]
+    joined = join_overlapping([large, inside, beside, far], boxes)
+    assert [each.box for each in joined] == [large.box, beside.box, far.box]
+    assert [each.score for each in joined] == [0.8, 0.7, 0.9]
+    assert joined[0].voxels.sum() == 1000
+    (alone,) = join_overlapping([inside], list(wide))
+    assert alone.box == wide[0] and alone.voxels.sum() == 12
+    assert join_overlapping([], []) == []
 
 
 def test_the_features_of_a_candidate_are_what_their_names_say():

@@ -3,7 +3,7 @@
 import numpy as np
 import SimpleITK as sitk
 
-from radiogen.segmentation.automatic import keep_lesions, share_near_lungs
+from radiogen.segmentation.lesion_map import keep_lesions, share_near_lungs
 from radiogen.volume import Box, array_of, volume_like
 
 
