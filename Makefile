@@ -23,7 +23,7 @@ help:
 	@echo "make docs    build the site of docs/ into build/site, without a network; any warning is an error"
 	@echo "make docs-serve  the same on a local address, anew at every change"
 	@echo "make starter-check  what models/raseg-starter is worth on true lesions and on unseen phantoms (minutes)"
-	@echo "make starter-model  train models/raseg-starter on the CPU (about two hours; goes on where it was)"
+	@echo "make starter-model  train the next starter model into build/starter/model (some hours; goes on where it was)"
 	@echo "make clean   remove what was built (not $(VENV))"
 
 venv: $(STAMP)
@@ -66,7 +66,7 @@ starter-check: venv
 starter-model: venv
 	mkdir -p build/starter
 	set -o pipefail; PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} \
-		models/starter.sh build/starter "$(SHARED)" models/raseg-starter 2>&1 | tee -a build/starter/log.txt
+		models/starter.sh build/starter "$(SHARED)" build/starter/model 2>&1 | tee -a build/starter/log.txt
 
 # build/ is removed first: setuptools would pack what an earlier build left there.
 wheel: venv
