@@ -71,9 +71,7 @@ def pruning(
     width: Annotated[int | None, advanced(help="Number of channels of the first stage", min=1)] = None,
     limit: Annotated[int | None, advanced(help="Largest number of images per class", min=2)] = None,
     side: Annotated[int, advanced(help="Image size in pixels, for class folders", min=8)] = 32,
-    samples: Annotated[
-        int | None, typer.Option(help="Number of images per class that are scored", min=1)
-    ] = None,
+    samples: Annotated[int | None, advanced(help="Number of images per class that are scored", min=1)] = None,
     config: Config = None,
     overrides: Overrides = None,
     device: Devices = "auto",

@@ -47,7 +47,7 @@ def segment(
     ] = False,
     engine: Annotated[
         Literal["torch", "compile", "openvino"],
-        typer.Option(help="Inference engine on a CPU; compile and openvino first need up to a minute"),
+        advanced(help="Inference engine on a CPU; compile and openvino first need up to a minute"),
     ] = "torch",
     save_probabilities: Annotated[
         bool, typer.Option("--save-probabilities", help="Write lesion_probability.nii.gz, values 0 to 1")
