@@ -58,7 +58,7 @@ def test_every_instance_is_transformed_like_the_same_row_alone():
 
 def with_second_lesions(patients=24):
     features, clinical = make_rows(patients)
-    more = [{**row, "lesion": 2, "shape_volume_ml": -5.0} for row in features[::3]]
+    more = [{**row, "lesion": 2, "shape_volume_ml": -5.0} for row in features[::4]]
     return [*features, *more], clinical
 
 
