@@ -64,8 +64,8 @@ class Run:
     @property
     def marker(self) -> str:
         """What the classifier of this run predicts."""
-        told = [*(row.get("marker") for row in self.predictions[:1]), self.validation.get("marker")]
-        return str(next((name for name in (self.egfr_config.get("marker"), *told) if name), "EGFR"))
+        markers = [*(row.get("marker") for row in self.predictions[:1]), self.validation.get("marker")]
+        return str(next((name for name in (self.egfr_config.get("marker"), *markers) if name), "EGFR"))
 
     @property
     def feature_names(self) -> list[str]:

@@ -56,7 +56,7 @@ class JudgedCandidate:
     region: CaseRegion
     voxels: BoolArray  # in the box of the region
     score: float  # mean probability of these in the second pass
-    features: dict[str, float]
+    features: dict[str, float]  # for a candidate model; else empty
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,11 @@ def judge(
             near = crop_grid(sample.ct, widened(box_of(box), sample.ct, BOX_MARGIN_MM))
             voxels &= voxels_within(near, crop_grid(sample.ct, box_of(region.box)))
         if voxels.any():
-            features = candidate_features(each, region, voxels, hu, lungs, sample.ct.GetSpacing())
+            features = (
+                candidate_features(each, region, voxels, hu, lungs, sample.ct.GetSpacing())
+                if is_calibrated
+                else {}
+            )
             score = mean_of(region.logits[voxels])
             judged.append(JudgedCandidate(number, each, region, voxels, score, features))
     counts = {
